@@ -1,0 +1,96 @@
+"""The register of published methods, and what a method returns: a family of candidates for one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import Cost, StructuredMatrix
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One candidate built: `structure(x) + bias` replaces `W x`; bias (out,) is added to the layer's own, or None."""
+
+    structure: StructuredMatrix
+    bias: Tensor | None = None
+
+
+class Family(Protocol):
+    """The candidates of one method for one matrix, from small to large.
+
+    Attributes:
+        sizes: what distinguishes the candidates: ranks, or bits; ascending.
+        errors: squared error of each in the method's metric, float64, (len(sizes),), non-increasing.
+        costs: cost of each, known before it is built.
+    """
+
+    sizes: Sequence[int]
+    errors: Tensor
+    costs: Sequence[Cost]
+
+    def build(self, size: int) -> Fitted:
+        """The candidate of that size, in the dtype of the weight it was fitted to."""
+
+
+Fit = Callable[[Tensor, Statistics], Family]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method and its card.
+
+    Attributes:
+        name: what the user types.
+        fit: `(weight (out, in), statistics) -> Family`.
+        paper: authors, year, arXiv number.
+        expression: what it makes, in the algebra.
+        needs: the statistics it reads.
+        size: what its sizes count, "rank" or "bits".
+        allocation: how sizes are chosen when the user does not say: "uniform", "greedy" or "exact".
+        summary: first line of the function's docstring.
+    """
+
+    name: str
+    fit: Fit
+    paper: str
+    expression: str
+    needs: tuple[Need, ...]
+    size: str
+    allocation: str
+    summary: str
+
+
+METHODS: dict[str, Method] = {}
+
+
+def compressor(
+    name: str,
+    *,
+    paper: str,
+    expression: str,
+    needs: Sequence[Need] = (),
+    size: str = "rank",
+    allocation: str = "uniform",
+) -> Callable[[Fit], Fit]:
+    """Registers a function as a compression method. See `Method` for the arguments."""
+
+    def register(fit: Fit) -> Fit:
+        if name in METHODS:
+            raise ValueError(f"method {name!r} is registered twice")
+        summary = (fit.__doc__ or "").strip().split("\n")[0]
+        METHODS[name] = Method(name, fit, paper, expression, tuple(needs), size, allocation, summary)
+        return fit
+
+    return register
+
+
+def find(name: str) -> Method:
+    """The method of that name; ValueError that lists what exists."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; there are {', '.join(sorted(METHODS))}")
+    return METHODS[name]

@@ -1,0 +1,56 @@
+"""What a method may ask to know about the data around one matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+
+class Need(str, Enum):
+    """Names of the statistics; a member's value is the attribute of `Statistics` that holds it."""
+
+    INPUT_SECOND_MOMENT = "input_second_moment"
+    INPUT_MEAN = "input_mean"
+    INPUT_ABS_MEAN = "input_abs_mean"
+    GRADIENT_SECOND_MOMENT = "gradient_second_moment"
+    FISHER_ROWS = "fisher_rows"
+    FISHER_COLUMNS = "fisher_columns"
+
+
+@dataclass
+class Statistics:
+    """What was measured around one matrix W (out, in) with inputs x and output gradients g, one of each a token.
+
+    Attributes:
+        tokens: number of tokens seen.
+        input_second_moment: E[x x^T], (in, in).
+        input_mean: E[x], (in,).
+        input_abs_mean: E|x|, (in,).
+        gradient_second_moment: E[g g^T], (out, out), g the gradient of the summed loss of a sequence by the output at
+            one token, labels sampled from the model itself (the true Fisher).
+        fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
+        fisher_columns: sum over outputs of the same, (in,).
+
+    All in float64 or float32; a statistic that was not asked for is None.
+    """
+
+    tokens: int = 0
+    input_second_moment: Tensor | None = None
+    input_mean: Tensor | None = None
+    input_abs_mean: Tensor | None = None
+    gradient_second_moment: Tensor | None = None
+    fisher_rows: Tensor | None = None
+    fisher_columns: Tensor | None = None
+
+    def get(self, need: Need) -> Tensor:
+        """The statistic in float64; ValueError that names it where it was not collected or is not finite."""
+        value: Tensor | None = getattr(self, need.value)
+        if value is None:
+            have = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
+            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or 'nothing'}")
+        if not torch.isfinite(value).all():
+            raise ValueError(f"statistic {need.value!r} has NaN or Inf entries")
+        return value.double()

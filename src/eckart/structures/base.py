@@ -1,0 +1,188 @@
+"""What every structure is: a matrix W of shape (out, in) stored as something smaller than out x in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a matrix costs.
+
+    Attributes:
+        parameters: stored values (entries of float leaves, or codes); indices and scales of codes are not values.
+        bytes: bytes of all leaves as a file stores them, indices, scales and padding included.
+        macs: multiply-adds to apply the matrix to one vector.
+    """
+
+    parameters: int
+    bytes: int
+    macs: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.parameters + other.parameters, self.bytes + other.bytes, self.macs + other.macs)
+
+
+Spec = dict[str, Any]
+KINDS: dict[str, type[StructuredMatrix]] = {}
+S = TypeVar("S", bound="type[StructuredMatrix]")
+
+
+class _Register(Protocol):
+    def __call__(self, cls: S) -> S: ...
+
+
+def structure(kind: str) -> _Register:
+    """Class decorator that names a structure in files: `@structure("dense")`."""
+
+    def register(cls: S) -> S:
+        if kind in KINDS:
+            raise ValueError(f"structure kind {kind!r} is taken by {KINDS[kind].__name__}")
+        cls.kind = kind
+        KINDS[kind] = cls
+        return cls
+
+    return register
+
+
+class StructuredMatrix(nn.Module):
+    """A matrix W of shape (out, in), applied as `x @ W.T`.
+
+    A subclass takes its leaves (tensors) and children (structures) as constructor arguments, checks that their
+    shapes fit, calls `super().__init__((out, in))` and registers float leaves with `self.leaf(name, tensor)`.
+    Values are never read in a constructor, so that every structure can be built on the meta device; what only the
+    values can tell (an index out of range) belongs in `check_values`.
+
+    Attributes:
+        kind: the name of the structure in files.
+        shape: (out, in).
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        out, columns = shape
+        if out < 1 or columns < 1:
+            raise ValueError(f"{type(self).__name__} needs a shape of at least (1, 1), got {tuple(shape)}")
+        self.shape = (int(out), int(columns))
+
+    def leaf(self, name: str, tensor: Tensor) -> None:
+        """Registers a tensor: a trainable Parameter if it is floating point, else a buffer."""
+        if isinstance(tensor, nn.Parameter):
+            self.register_parameter(name, tensor)
+        elif tensor.is_floating_point():
+            self.register_parameter(name, nn.Parameter(tensor))
+        else:
+            self.register_buffer(name, tensor)
+
+    def leaves(self) -> dict[str, Tensor]:
+        """The tensors of this node alone, by name, without those of its children."""
+        named = {**self._parameters, **self._buffers}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def options(self) -> dict[str, Any]:
+        """Constructor arguments besides leaves and children, as JSON values."""
+        return {}
+
+    def operands(self) -> list[StructuredMatrix]:
+        """The children, in constructor order."""
+        return []
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first float leaf; float32 where there is none."""
+        return next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first leaf; cpu where there is none."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x @ W.T`: (..., in) -> (..., out)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def to_dense(self) -> Tensor:
+        """W as a dense (out, in) tensor in the structure's dtype."""
+        return self(torch.eye(self.shape[1], dtype=self.dtype, device=self.device)).T
+
+    def rows(self, index: Tensor) -> Tensor:
+        """W[index]: integer index (...) -> (..., in). Structures that can pick rows without forming W override this."""
+        return self.to_dense()[index]
+
+    def cost(self) -> Cost:
+        """What this matrix costs; a leaf-only structure whose macs are its float entries need not override it."""
+        own = self.leaves().values()
+        values = sum(t.numel() for t in own if t.is_floating_point())
+        total = Cost(values, sum(t.numel() * t.element_size() for t in own), values)
+        for child in self.operands():
+            total = total + child.cost()
+        return total
+
+    def check_values(self) -> None:
+        """Raises ValueError where a loaded value is impossible (an index out of range); recursive."""
+        for child in self.operands():
+            child.check_values()
+
+    def spec(self) -> Spec:
+        """JSON description: kind, shape, leaves' shapes and dtypes, options, children. `from_spec` reverses it."""
+        spec: Spec = {"kind": self.kind, "shape": list(self.shape)}
+        if leaves := self.leaves():
+            spec["leaves"] = {n: [str(t.dtype).removeprefix("torch."), *t.shape] for n, t in leaves.items()}
+        if options := self.options():
+            spec["options"] = options
+        if operands := self.operands():
+            spec["children"] = [child.spec() for child in operands]
+        return spec
+
+    def extra_repr(self) -> str:
+        return f"{self.shape[0]}x{self.shape[1]}, {self.cost().bytes} bytes"
+
+
+def from_spec(spec: Spec, where: str = "spec") -> StructuredMatrix:
+    """Builds the structure a spec describes on the meta device; its tensors come from `load_state_dict(assign=True)`.
+
+    Args:
+        spec: what `StructuredMatrix.spec` returned, after any trip through JSON.
+        where: named in error messages, e.g. the module the spec belongs to.
+
+    Raises:
+        ValueError: unknown kind, malformed entry, or leaves that do not fit the stated shape.
+    """
+    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
+        raise ValueError(f"{where}: not a structure spec: {str(spec)[:80]!r}")
+    kind = spec["kind"]
+    if kind not in KINDS:
+        raise ValueError(f"{where}: unknown structure kind {kind!r}; this version knows {', '.join(sorted(KINDS))}")
+    try:
+        children = [from_spec(child, f"{where}/{kind}") for child in spec.get("children", [])]
+        leaves = {name: _meta_leaf(entry) for name, entry in spec.get("leaves", {}).items()}
+        node = KINDS[kind](*children, **leaves, **spec.get("options", {}))
+    except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{where}: malformed {kind!r} spec: {error}") from error
+    if list(node.shape) != list(spec.get("shape", [])):
+        raise ValueError(f"{where}: {kind!r} states shape {spec.get('shape')} but its leaves make {list(node.shape)}")
+    return node
+
+
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16,
+        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+    )
+}  # fmt: skip
+
+
+def _meta_leaf(entry: list[Any]) -> Tensor:
+    name, *shape = entry
+    if name not in _DTYPES:
+        raise ValueError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
+    return torch.empty([int(n) for n in shape], dtype=_DTYPES[name], device="meta")

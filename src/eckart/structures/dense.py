@@ -1,0 +1,34 @@
+"""The matrix itself."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eckart.structures.base import StructuredMatrix, structure
+
+
+@structure("dense")
+class Dense(StructuredMatrix):
+    """A matrix stored entry by entry.
+
+    Args:
+        weight: (out, in), floating point.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, weight: Tensor) -> None:
+        if weight.ndim != 2 or not weight.is_floating_point():
+            raise ValueError(f"Dense needs a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
+        super().__init__((weight.shape[0], weight.shape[1]))
+        self.leaf("weight", weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+    def to_dense(self) -> Tensor:
+        return self.weight
+
+    def rows(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.weight)
