@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eckart.structures.base import Cost, StructuredMatrix, structure
+from eckart.structures.base import StructuredMatrix, structure
+from eckart.structures.permutation import Permutation, Selection
+from eckart.structures.transposed import apply_transposed
 
 
 class _Compose(StructuredMatrix):
@@ -15,6 +20,18 @@ class _Compose(StructuredMatrix):
 
     def operands(self) -> list[StructuredMatrix]:
         return list(self.parts)  # type: ignore[arg-type]
+
+    def _dense(self, part: StructuredMatrix) -> Tensor:
+        # A part without float leaves has no dtype of its own: it takes this structure's.
+        if any(p.is_floating_point() for p in part.parameters()):
+            return part.to_dense().to(self.dtype)
+        part_dense: Tensor = part(torch.eye(part.shape[1], dtype=self.dtype, device=self.device)).T
+        return part_dense
+
+    def _rows(self, part: StructuredMatrix, index: Tensor) -> Tensor:
+        if any(p.is_floating_point() for p in part.parameters()):
+            return part.rows(index).to(self.dtype)
+        return apply_transposed(part, F.one_hot(index.long(), part.shape[0]).to(self.dtype))
 
 
 def _shapes(name: str, children: tuple[StructuredMatrix, ...]) -> list[tuple[int, int]]:
@@ -44,13 +61,17 @@ class Sum(_Compose):
         return y
 
     def to_dense(self) -> Tensor:
-        return torch.stack([part.to_dense() for part in self.operands()]).sum(0)
+        first, *others = self.operands()
+        y = self._dense(first)
+        for part in others:
+            y = y + self._dense(part)
+        return y
 
     def rows(self, index: Tensor) -> Tensor:
         first, *others = self.operands()
-        y = first.rows(index)
+        y = self._rows(first, index)
         for part in others:
-            y = y + part.rows(index)
+            y = y + self._rows(part, index)
         return y
 
 
@@ -60,7 +81,7 @@ class Chain(_Compose):
 
     def __init__(self, *children: StructuredMatrix) -> None:
         shapes = _shapes("Chain", children)
-        for left, right in zip(shapes, shapes[1:], strict=False):
+        for left, right in pairwise(shapes):
             if left[1] != right[0]:
                 raise ValueError(f"Chain: shapes do not multiply: {' @ '.join(map(str, shapes))}")
         super().__init__(children, (shapes[0][0], shapes[-1][1]))
@@ -73,19 +94,25 @@ class Chain(_Compose):
         return x
 
     def to_dense(self) -> Tensor:
-        # The identity is pushed through the factors from the cheaper end.
+        # From the smallest factor outwards: the others are applied to it, not written out.
         parts = self.operands()
-        y = parts[-1].to_dense()
-        for part in reversed(parts[:-1]):
+        start = min(range(len(parts)), key=lambda i: parts[i].shape[0] * parts[i].shape[1])
+        y = self._dense(parts[start])
+        for part in parts[start + 1 :]:
+            y = apply_transposed(part, y)
+        for part in reversed(parts[:start]):
             y = part(y.T).T
         return y
 
     def rows(self, index: Tensor) -> Tensor:
-        # (W_1 ... W_k)[i] = W_1[i] W_2 ... W_k, a row vector through the remaining factors transposed.
+        # (W_1 ... W_k)[i] = W_1[i] W_2 ... W_k; a factor that only picks rows renames i.
         first, *others = self.operands()
-        y = first.rows(index)
+        while others and (isinstance(first, Permutation) or (isinstance(first, Selection) and not first.adjoint)):
+            index = first.index[index.long()]
+            first, *others = others
+        y = self._rows(first, index)
         for part in others:
-            y = y @ part.to_dense().to(y.dtype)
+            y = apply_transposed(part, y)
         return y
 
 
@@ -103,14 +130,40 @@ class Stack(_Compose):
         return torch.cat([part(x) for part in self.parts], -1)
 
     def to_dense(self) -> Tensor:
-        return torch.cat([part.to_dense() for part in self.operands()])
+        return torch.cat([self._dense(part) for part in self.operands()])
+
+    def rows(self, index: Tensor) -> Tensor:
+        y = torch.zeros(*index.shape, self.shape[1], dtype=self.dtype, device=self.device)
+        start = 0
+        for part in self.operands():
+            local = index.long() - start
+            inside = (local >= 0) & (local < part.shape[0])
+            y = torch.where(inside[..., None], self._rows(part, local.clamp(0, part.shape[0] - 1)), y)
+            start += part.shape[0]
+        return y
 
 
-def low_rank(left: Tensor, right: Tensor) -> Chain:
-    """W = left @ right, left (out, r), right (r, in): r (out + in) numbers."""
-    from eckart.structures.dense import Dense
+@apply_transposed.register
+def _(matrix: Chain, x: Tensor) -> Tensor:
+    for part in matrix.operands():
+        x = apply_transposed(part, x)
+    return x
 
-    return Chain(Dense(left), Dense(right))
+
+@apply_transposed.register
+def _(matrix: Sum, x: Tensor) -> Tensor:
+    first, *others = matrix.operands()
+    y = apply_transposed(first, x)
+    for part in others:
+        y = y + apply_transposed(part, x)
+    return y
 
 
-__all__ = ["Chain", "Cost", "Stack", "Sum", "low_rank"]
+@apply_transposed.register
+def _(matrix: Stack, x: Tensor) -> Tensor:
+    y, *others = map(
+        apply_transposed, matrix.operands(), torch.split(x, [part.shape[0] for part in matrix.operands()], -1)
+    )
+    for other in others:
+        y = y + other
+    return y

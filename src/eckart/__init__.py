@@ -1,0 +1,33 @@
+"""eckart stores matrices as fewer numbers and keeps what matters."""
+
+import importlib.util
+
+from eckart._version import __version__
+from eckart.compress import Compression, Recipe, compress
+from eckart.fit import fit
+from eckart.methods import METHODS
+from eckart.metrics import Metric
+from eckart.models.checkpoint import load, save
+from eckart.models.modules import StructuredEmbedding, StructuredLinear
+from eckart.statistics import Need, Statistics
+
+if importlib.util.find_spec("transformers") is not None:
+    from eckart.models import register as _register
+
+    _register.when_imported()
+
+__all__ = [
+    "METHODS",
+    "Compression",
+    "Metric",
+    "Need",
+    "Recipe",
+    "Statistics",
+    "StructuredEmbedding",
+    "StructuredLinear",
+    "__version__",
+    "compress",
+    "fit",
+    "load",
+    "save",
+]

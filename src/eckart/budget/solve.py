@@ -1,0 +1,203 @@
+"""One solver that picks a candidate for each matrix under a common budget."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import coo_array
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one matrix offers.
+
+    Attributes:
+        costs: in the currency of the budget, (k,). The last candidate is the matrix as it is.
+        errors: what each loses, (k,), comparable between matrices; the last one is 0.
+    """
+
+    costs: Array
+    errors: Array
+
+    def __post_init__(self) -> None:
+        if len(self.costs) != len(self.errors) or len(self.costs) == 0:
+            raise ValueError(f"{len(self.costs)} costs do not go with {len(self.errors)} errors")
+        if not (np.isfinite(self.costs).all() and np.isfinite(self.errors).all()):
+            raise ValueError("costs and errors must be finite")
+
+
+def allocate(
+    sites: Sequence[Candidates], budget: float, allocation: str = "exact", *, floor: float = 0.1
+) -> list[int]:
+    """Picks one candidate for each site so that the costs sum to at most the budget.
+
+    Args:
+        sites: the candidates.
+        budget: in the currency of the costs.
+        allocation: `uniform` (each site keeps the same share of its dense cost), `greedy` (the steepest fall of the
+            error per cost first, on the lower convex hulls) or `exact` (the multiple-choice knapsack, by HiGHS).
+        floor: no site goes below this share of its dense cost, unless the budget forces it.
+
+    Returns:
+        An index into each site's candidates.
+
+    Raises:
+        ValueError: unknown allocation, or a budget below the cheapest choice, which is named.
+    """
+    if allocation not in ALLOCATIONS:
+        raise ValueError(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
+    if not sites:
+        return []
+    least = sum(float(c.costs.min()) for c in sites)
+    total = sum(float(c.costs[-1]) for c in sites)
+    if budget < least:
+        raise ValueError(
+            f"the budget of {budget:,.0f} cannot be met: the smallest candidates together cost {least:,.0f} "
+            f"({least / total:.1%} of the {total:,.0f} the matrices cost now)"
+        )
+    floor = min(floor, 0.5 * budget / total)
+    allowed = [_allowed(c, floor) for c in sites]
+    if sum(float(c.costs[a].min()) for c, a in zip(sites, allowed, strict=True)) > budget:
+        allowed = [np.arange(len(c.costs)) for c in sites]
+    reduced = [Candidates(c.costs[a], c.errors[a]) for c, a in zip(sites, allowed, strict=True)]
+    choice = ALLOCATIONS[allocation](reduced, budget)
+    return [int(a[i]) for a, i in zip(allowed, choice, strict=True)]
+
+
+def _allowed(c: Candidates, floor: float) -> NDArray[np.int64]:
+    """Indices at or above the floor that cost no more than the last candidate, in ascending order of cost."""
+    ok = (c.costs >= floor * c.costs[-1]) & (c.costs < c.costs[-1])
+    ok[-1] = True
+    indices = np.flatnonzero(ok)
+    return indices[np.argsort(c.costs[indices], kind="stable")]
+
+
+def uniform(sites: Sequence[Candidates], budget: float) -> list[int]:
+    """The largest candidate of each site within one common share of its dense cost; the share is as large as fits."""
+
+    def pick(share: float) -> list[int]:
+        return [max(0, int(np.searchsorted(c.costs, share * c.costs[-1] * (1 + 1e-12), "right")) - 1) for c in sites]
+
+    def cost(choice: Sequence[int]) -> float:
+        return sum(float(c.costs[i]) for c, i in zip(sites, choice, strict=True))
+
+    shares = np.unique(np.concatenate([c.costs / c.costs[-1] for c in sites]))
+    low, high = 0, len(shares) - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if cost(pick(float(shares[middle]))) <= budget else (low, middle - 1)
+    return pick(float(shares[low]))
+
+
+def greedy(sites: Sequence[Candidates], budget: float) -> list[int]:
+    """Starts at the cheapest candidates and climbs the convex hulls, the steepest step that still fits first."""
+    hulls = [_hull(c) for c in sites]
+    at = [0] * len(sites)
+    left = budget - sum(float(c.costs[h[0]]) for c, h in zip(sites, hulls, strict=True))
+    heap: list[tuple[float, int]] = []
+
+    def push(k: int) -> None:
+        c, h = sites[k], hulls[k]
+        if at[k] + 1 < len(h):
+            a, b = h[at[k]], h[at[k] + 1]
+            heapq.heappush(heap, (-float((c.errors[a] - c.errors[b]) / (c.costs[b] - c.costs[a])), k))
+
+    for k in range(len(sites)):
+        push(k)
+    while heap:
+        _, k = heapq.heappop(heap)
+        c, h = sites[k], hulls[k]
+        step = float(c.costs[h[at[k] + 1]] - c.costs[h[at[k]]])
+        if step <= left:
+            left -= step
+            at[k] += 1
+            push(k)
+    return [int(h[i]) for h, i in zip(hulls, at, strict=True)]
+
+
+def _hull(c: Candidates) -> list[int]:
+    """Indices of the lower convex hull of (cost, error) from the cheapest candidate to the least error."""
+    hull: list[int] = []
+    for i in range(len(c.costs)):
+        if hull and c.errors[i] >= c.errors[hull[-1]]:
+            continue
+        if hull and c.costs[i] == c.costs[hull[-1]]:
+            hull.pop()
+        while len(hull) >= 2:
+            a, b = hull[-2], hull[-1]
+            if (c.errors[a] - c.errors[b]) * (c.costs[i] - c.costs[b]) > (c.errors[b] - c.errors[i]) * (
+                c.costs[b] - c.costs[a]
+            ):
+                break
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
+    """The multiple-choice knapsack: minimal summed error, proven to 1e-6 of the greedy solution's error.
+
+    Candidates that a Lagrangian bound rules out are dropped first, which leaves HiGHS a handful a site.
+    """
+    start = greedy(sites, budget)
+    value = sum(float(c.errors[i]) for c, i in zip(sites, start, strict=True))
+    if value <= 0:
+        return start
+    price = _price(sites, budget)
+    reduced = [c.errors + price * c.costs for c in sites]
+    bound = sum(float(r.min()) for r in reduced) - price * budget
+    slack = max(0.0, value - bound) + 1e-9 * value
+    keep = [np.flatnonzero(r <= r.min() + slack) for r in reduced]
+    count = np.array([len(k) for k in keep])
+    if (count == 1).all():
+        return [int(k[0]) for k in keep]
+    costs = np.concatenate([c.costs[k] for c, k in zip(sites, keep, strict=True)])
+    errors = np.concatenate([c.errors[k] for c, k in zip(sites, keep, strict=True)]) / value
+    one_each = coo_array(
+        (np.ones(len(costs)), (np.repeat(np.arange(len(sites)), count), np.arange(len(costs)))),
+        shape=(len(sites), len(costs)),
+    ).tocsr()
+    result: Any = milp(
+        errors,
+        integrality=np.ones(len(costs)),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint((costs / budget)[None, :], -np.inf, 1.0),
+        ],
+        options={"mip_rel_gap": 1e-6, "time_limit": 20.0},
+    )
+    if result.x is None:
+        return start
+    choice = [int(k[np.argmax(part)]) for k, part in zip(keep, np.split(result.x, np.cumsum(count)[:-1]), strict=True)]
+    spent = sum(float(c.costs[i]) for c, i in zip(sites, choice, strict=True))
+    found = sum(float(c.errors[i]) for c, i in zip(sites, choice, strict=True))
+    return choice if spent <= budget * (1 + 1e-9) and found <= value else start
+
+
+def _price(sites: Sequence[Candidates], budget: float) -> float:
+    """The price of a unit of cost at which the unconstrained choice just meets the budget."""
+    steepest = max(float(c.errors.max() / max(1e-300, np.diff(np.unique(c.costs)).min(initial=c.costs[-1]))) for c in sites)
+    low, high = 0.0, max(steepest, 1e-300)
+    for _ in range(200):
+        middle = (low * high) ** 0.5 if low > 0 else high * 1e-3
+        if middle in (low, high) or middle < 1e-280:
+            break
+        cost = sum(float(c.costs[np.argmin(c.errors + middle * c.costs)]) for c in sites)
+        low, high = (middle, high) if cost > budget else (low, middle)
+    return high
+
+
+ALLOCATIONS: dict[str, Callable[[Sequence[Candidates], float], list[int]]] = {
+    "uniform": uniform,
+    "greedy": greedy,
+    "exact": exact,
+}

@@ -1,0 +1,329 @@
+"""The job: a model with fewer numbers that loses as little as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from eckart import methods
+from eckart.models.sites import Site, find_sites, replace
+from eckart.models.text import fingerprint, sequences
+from eckart.plan import CURRENCIES, Curve, Plan, make_plan
+from eckart.sequential import refit
+from eckart.statistics import statistics_for
+from eckart.statistics.cache import finite_weights
+from eckart.statistics.collect import Batch
+
+Calibration = str | Sequence[str] | Mapping[str, str] | Tensor | Sequence[Batch]
+
+
+class Progress(Protocol):
+    """Told of the phases of a job: `progress(phase, done, total)`."""
+
+    def __call__(self, phase: str, done: int, total: int) -> None: ...
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked for; it travels with the compressed model.
+
+    Attributes:
+        method: a name from `eckart methods`.
+        keep: share in (0, 1] of the cost that is kept.
+        of: what cost: linear-parameters, parameters, bytes or macs.
+        allocation: uniform, greedy or exact; None for the method's own.
+        floor: least share of its dense cost that a matrix keeps.
+        include, exclude: patterns of module names; see `find_sites`.
+        embeddings, head: take these matrices too.
+        sequential: fit block by block again, on what the compressed blocks before it hand on.
+        samples: calibration sequences.
+        length: tokens in a calibration sequence.
+        seed: of everything random.
+    """
+
+    method: str = "kfac"
+    keep: float = 0.8
+    of: str = "linear-parameters"
+    allocation: str | None = None
+    floor: float = 0.1
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    embeddings: bool = False
+    head: bool = False
+    sequential: bool = False
+    samples: int = 32
+    length: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        methods.find(self.method)
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
+        if self.of not in CURRENCIES:
+            raise ValueError(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
+        if not 0 <= self.floor < 1:
+            raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
+        if self.samples < 1 or self.length < 2:
+            raise ValueError(f"samples={self.samples} and length={self.length} must be at least 1 and 2")
+
+
+@dataclass
+class Compression:
+    """A compressed model and what is known about it.
+
+    Attributes:
+        model: the model, its matrices replaced in place.
+        recipe: what was asked for.
+        plan: the candidates of every matrix.
+        choice: the size chosen for each site, None for dense.
+        calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
+        seconds: by phase.
+        built: cost of each site as built, bias included.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    plan: Plan
+    choice: dict[str, int | None]
+    calibration: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def error(self) -> float:
+        """Summed squared error in the method's metric; for kfac half of it predicts the rise of the loss in nats."""
+        return self.plan.error(self.choice)
+
+
+def compress(
+    model: nn.Module,
+    method: str = "kfac",
+    *,
+    keep: float = 0.8,
+    of: str = "linear-parameters",
+    calibration: Calibration | None = None,
+    tokenizer: Any = None,
+    **options: Any,
+) -> Compression:
+    """Compresses a model in place.
+
+    Args:
+        model: any nn.Module with linear layers, in eval mode.
+        method: a name from `eckart.methods.METHODS`.
+        keep: share in (0, 1] of the cost that is kept.
+        of: `linear-parameters`, `parameters`, `bytes` or `macs`.
+        calibration: text, texts, token ids (sequences, length), or batches the model can be called with.
+        tokenizer: turns text into ids; needed for text.
+        **options: further fields of `Recipe`.
+
+    Raises:
+        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+
+    >>> import torch, eckart
+    >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> data = torch.randn(256, 64)
+    >>> result = eckart.compress(net, method="kfac", keep=0.5, calibration=[data])
+    >>> net[0].structure.cost().parameters < 64 * 64
+    True
+    """
+    recipe = Recipe(method=method, keep=keep, of=of, **options)
+    batches, info = as_batches(calibration, tokenizer, recipe)
+    return run(model, recipe, batches, info)
+
+
+def as_batches(
+    calibration: Calibration | None, tokenizer: Any, recipe: Recipe, tokens_a_batch: int = 1024
+) -> tuple[list[Batch], dict[str, Any]]:
+    """Calibration data as batches the model can be called with, and what to call it in a report."""
+    if calibration is None:
+        return [], {"tokens": 0, "fingerprint": ""}
+    if isinstance(calibration, str | Mapping) or (
+        isinstance(calibration, Sequence) and len(calibration) and all(isinstance(t, str) for t in calibration)
+    ):
+        if tokenizer is None:
+            raise ValueError("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
+        texts: Any = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
+        calibration = sequences(tokenizer, texts, recipe.length, recipe.samples, recipe.seed)
+    if isinstance(calibration, Tensor):
+        if calibration.ndim != 2 or calibration.is_floating_point():
+            raise ValueError(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
+        info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
+        return list(calibration.split(max(1, tokens_a_batch // calibration.shape[1]))), info
+    batches = [b for b in calibration if not isinstance(b, str)]
+    if not batches:
+        raise ValueError("calibration is empty")
+    return batches, {"tokens": 0, "fingerprint": ""}
+
+
+def run(
+    model: nn.Module,
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    info: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    memory: int | None = None,
+    scheduler: str | None = None,
+    store: Store | None = None,
+    search: Callable[[Plan, nn.Module], dict[str, int | None]] | None = None,
+    progress: Progress = silent,
+) -> Compression:
+    """`compress` with its parts handed in.
+
+    Args:
+        model: changed in place.
+        recipe: what to do.
+        batches, info: from `as_batches`.
+        cache: directory for statistics; None keeps them in memory.
+        memory: bytes the statistics may take in one pass.
+        scheduler: address of a Dask scheduler for the fits.
+        store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
+        search: picks the sizes instead of `recipe.keep`.
+        progress: told of the phases.
+    """
+    method = methods.find(recipe.method)
+    was_training = model.training
+    model.eval()
+    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
+    modules = {site.name: site.module for site in sites}
+    finite_weights(modules)
+    if (method.needs or recipe.sequential) and not batches:
+        needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
+        raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(phase: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[phase] = seconds.get(phase, 0.0) + now - clock
+        clock = now
+
+    statistics, passes = statistics_for(
+        model,
+        modules,
+        method.needs,
+        batches,
+        seed=recipe.seed,
+        cache=cache,
+        memory=memory,
+        on_progress=lambda done, total: progress("statistics", done, total),
+    )
+    lap("statistics")
+    plan = make_plan(model, sites, method, statistics)
+    plan.fit(scheduler, lambda done, total: progress("fit", done, total))
+    lap("fit")
+    if search is not None:
+        choice = search(plan, model)
+    else:
+        choice = plan.choose(recipe.keep, recipe.of, recipe.allocation, recipe.floor)
+    lap("solve")
+    apply(model, plan, choice, store, progress)
+    lap("build")
+    if recipe.sequential:
+        refit(model, plan, choice, batches, on_progress=lambda done, total: progress("sequential", done, total))
+        lap("sequential")
+    model.train(was_training)
+    calibration = {
+        **info,
+        "passes": passes,
+        "sequential": recipe.sequential,
+        "gradient_checkpointing": bool(getattr(model, "is_gradient_checkpointing", False)),
+    }
+    warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
+    return Compression(model, recipe, plan, choice, calibration, seconds, warnings)
+
+
+class Store(Protocol):
+    """Keeps finished sites."""
+
+    def get(self, name: str, size: int) -> methods.Fitted | None: ...
+
+    def put(self, name: str, size: int, fitted: methods.Fitted) -> None: ...
+
+
+def apply(
+    model: nn.Module,
+    plan: Plan,
+    choice: Mapping[str, int | None],
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Builds the chosen candidates and puts them in; a site whose build fails stays dense and says why."""
+    for done, site in enumerate(plan.sites, 1):
+        size = choice[site.name]
+        if size is not None:
+            fitted = store.get(site.name, size) if store else None
+            if fitted is None:
+                fitted = plan.family(site).build(size)
+                if store:
+                    store.put(site.name, size, fitted)
+            put(model, site, fitted)
+        progress("build", done, len(plan.sites))
+
+
+def put(model: nn.Module, site: Site, fitted: methods.Fitted) -> None:
+    replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)
+
+
+def expression(module: Any) -> str:
+    """A structure as an expression: `Chain(Dense, Dense)`."""
+    children = module.operands()
+    name = type(module).__name__
+    return f"{name}({', '.join(map(expression, children))})" if children else name
+
+
+def site_reports(result: Compression) -> list[dict[str, Any]]:
+    """The `sites` of a report: what each matrix became, its error, and its nested curve."""
+    reports = []
+    halved = result.plan.method.name == "kfac"
+    for site in result.plan.sites:
+        curve, size = result.plan.curves[site.name], result.choice[site.name]
+        module = result.model.get_submodule(site.name)
+        structure = getattr(module, "structure", None)
+        index = curve.sizes.index(size)
+        entry: dict[str, Any] = {
+            "name": site.name,
+            "structure": expression(structure) if structure is not None else "Dense",
+            "shape": list(site.shape),
+            "parameters": structure.cost().parameters if structure is not None else curve.costs[-1].parameters,
+            "bytes": structure.cost().bytes if structure is not None else curve.costs[-1].bytes,
+            "error": curve.errors[index] / curve.zero_error if curve.zero_error > 0 else 0.0,
+            "dense": size is None,
+            **_curve(curve),
+        }
+        if halved:
+            entry["predicted_kl"] = curve.errors[index] / 2
+        if size is not None:
+            entry["rank" if result.plan.method.size == "rank" else "bits"] = size
+        if curve.reason:
+            entry["reason"] = curve.reason
+        reports.append(entry)
+    return reports
+
+
+def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
+    if curve.zero_error <= 0 or len(curve.sizes) < 2:
+        return {}
+    picked = torch.linspace(0, len(curve.sizes) - 1, min(points, len(curve.sizes))).round().long().tolist()
+    extra: dict[str, Any] = {
+        "curve": {
+            "parameters": [curve.costs[i].parameters for i in picked],
+            "error": [curve.errors[i] / curve.zero_error for i in picked],
+        }
+    }
+    if curve.spectrum is not None:
+        s = curve.spectrum
+        at = torch.linspace(0, len(s) - 1, min(64, len(s))).round().long()
+        extra["spectrum"] = [float(v) for v in s[at].clamp_min(0).sqrt()]
+    return extra

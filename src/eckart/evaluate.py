@@ -1,0 +1,294 @@
+"""What a model costs and how good it is: perplexity, distance to another model, tokens a second, bytes, memory."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Reference = nn.Module | Callable[[Tensor], Tensor]
+
+# Positions whose log-probabilities exist in float32 at a time, so that a large vocabulary costs one logit tensor only.
+_POSITIONS = 128
+_WARM_UP_STEPS = 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Quality of a language model on token sequences.
+
+    Attributes:
+        perplexity: exp of `nll`.
+        stderr: its standard error over sequences, to first order; None for a single sequence.
+        nll: mean negative log-likelihood of the predicted tokens, nats.
+        tokens: number of predicted tokens, one fewer than there are in each sequence.
+        sequences: number of sequences.
+        kl: mean of KL(reference || model) over the predicted tokens, nats; None without a reference.
+        agreement: share of the predicted tokens for which both rank the same token first; likewise.
+    """
+
+    perplexity: float
+    stderr: float | None
+    nll: float
+    tokens: int
+    sequences: int
+    kl: float | None = None
+    agreement: float | None = None
+
+
+def perplexity(nll: Tensor) -> tuple[float, float | None]:
+    """Perplexity and its standard error from the mean negative log-likelihoods of sequences of one length.
+
+    P = exp(m) with m the mean over n sequences; the delta method gives stderr(P) = P s / sqrt(n), s the sample standard
+    deviation of the sequences' means.
+
+    Args:
+        nll: (n,), nats a token.
+
+    Returns:
+        Perplexity, and its standard error or None where n = 1.
+    """
+    if nll.ndim != 1 or not len(nll):
+        raise ValueError(f"perplexity needs one number a sequence, got shape {tuple(nll.shape)}")
+    nll = nll.double()
+    value = float(nll.mean().exp())
+    return value, (value * float(nll.std()) / math.sqrt(len(nll)) if len(nll) > 1 else None)
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) = sum_v p_v (log p_v - log q_v) in nats, of log-probabilities (..., vocabulary): (...)."""
+    terms = log_p.exp() * (log_p - log_q)
+    return torch.where(log_p.isneginf(), torch.zeros_like(terms), terms).sum(-1)
+
+
+def evaluate(
+    model: nn.Module,
+    sequences: Tensor,
+    reference: Reference | None = None,
+    *,
+    micro_batch: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measures a causal language model on token sequences, in one pass.
+
+    Logits of one micro-batch exist at a time, those of the reference beside them.
+
+    Args:
+        model: a transformers causal language model.
+        sequences: (n, length), int64, length at least two.
+        reference: the model to compare with, or a function from tokens (b, length), int64, to its logits or
+            log-probabilities (b, length, vocabulary).
+        micro_batch: sequences in one forward pass.
+        on_progress: called with the sequences done and their total after each micro-batch.
+
+    Raises:
+        ValueError: sequences are malformed, too long or hold numbers outside the vocabulary; logits are NaN or
+            infinite; the reference has another vocabulary.
+    """
+    _check(model, sequences, micro_batch)
+    total, length = sequences.shape
+    nll: list[Tensor] = []
+    kl, agreed = 0.0, 0
+    with _evaluating(model, reference), torch.inference_mode():
+        for start in range(0, total, micro_batch):
+            ids = sequences[start : start + micro_batch]
+            logits = _logits(model, ids)
+            expected = None if reference is None else _logits(reference, ids)
+            if expected is not None and expected.shape != logits.shape:
+                shapes = f"{tuple(expected.shape)}, those of the model {tuple(logits.shape)}"
+                raise ValueError(f"logits of the reference are {shapes}; both need the same vocabulary")
+            losses = torch.zeros(len(ids), dtype=torch.float64)
+            for i in range(0, length - 1, _POSITIONS):
+                span = slice(i, min(i + _POSITIONS, length - 1))
+                log_q = _log_softmax(logits[:, span], "the model")
+                labels = ids[:, i + 1 : span.stop + 1].to(log_q.device)
+                losses -= log_q.gather(-1, labels[..., None]).double().sum((1, 2)).cpu()
+                if expected is not None:
+                    log_p = _log_softmax(expected[:, span].to(log_q.device), "the reference")
+                    kl += float(divergence(log_p, log_q).double().sum())
+                    agreed += int((log_p.argmax(-1) == log_q.argmax(-1)).sum())
+            nll.append(losses / (length - 1))
+            del logits, expected
+            if on_progress is not None:
+                on_progress(start + len(ids), total)
+    means = torch.cat(nll)
+    value, stderr = perplexity(means)
+    tokens = total * (length - 1)
+    result = Evaluation(value, stderr, nll=float(means.mean()), tokens=tokens, sequences=total)
+    # Rounding may take a divergence of zero just below it.
+    return result if reference is None else replace(result, kl=max(kl / tokens, 0.0), agreement=agreed / tokens)
+
+
+def speed(
+    models: nn.Module | Mapping[str, nn.Module],
+    *,
+    prefill_tokens: int = 256,
+    decode_tokens: int = 32,
+    repeats: int = 5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Tokens a second of language models at batch size one: reading a prompt, and greedy decoding after it.
+
+    As in generation, the key-value cache is used and logits are computed for the last position only, where the model
+    can. The prompt is random tokens. After a warm-up of each model the models take turns, in reverse order in every
+    other round, so that a drift of the machine meets all of them alike.
+
+    Args:
+        models: one model, or models by name.
+        prefill_tokens: length of the prompt.
+        decode_tokens: tokens generated, one step each.
+        repeats: rounds; medians over them are reported.
+        seed: of the prompt.
+
+    Returns:
+        Medians by name in "prefill_tokens_per_second" and "decode_tokens_per_second" (one model is named "model"),
+        "threads" and "dtype". Several models also give "prefill_ratio" and "decode_ratio": speed of the last over that
+        of the first (above one: the last is faster), the median over rounds of the ratio within a round.
+
+    Raises:
+        ValueError: no model, a count below one, or a prompt and its continuation longer than a model's context.
+    """
+    arms = {"model": models} if isinstance(models, nn.Module) else dict(models)
+    if not arms:
+        raise ValueError("speed: no models given")
+    for name, count in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
+        if count < 1:
+            raise ValueError(f"speed: {name} must be at least 1, got {count}")
+    vocabulary = min(_config(arm).vocab_size for arm in arms.values())
+    prompt = torch.randint(vocabulary, (1, prefill_tokens), generator=torch.Generator().manual_seed(seed))
+    for arm in arms.values():
+        _check_length(arm, prefill_tokens + decode_tokens)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    with _evaluating(*arms.values()), torch.inference_mode():
+        for arm in arms.values():
+            _generate(arm, prompt, min(decode_tokens, _WARM_UP_STEPS))
+        for turn in range(repeats):
+            for name in list(arms) if turn % 2 == 0 else reversed(list(arms)):
+                seconds[name].append(_generate(arms[name], prompt, decode_tokens))
+    dtypes = {name: _dtype(arm) for name, arm in arms.items()}
+    same = len(set(dtypes.values())) == 1
+    dtype = next(iter(dtypes.values())) if same else ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "dtype": dtype}
+    for part, (key, tokens) in enumerate((("prefill", prefill_tokens), ("decode", decode_tokens))):
+        result[f"{key}_tokens_per_second"] = {
+            name: tokens / statistics.median(times[part] for times in rounds) for name, rounds in seconds.items()
+        }
+        if len(arms) > 1:
+            first, last = seconds[next(iter(arms))], seconds[list(arms)[-1]]
+            result[f"{key}_ratio"] = statistics.median(a[part] / b[part] for a, b in zip(first, last, strict=True))
+    return result
+
+
+def file_bytes(directory: str | Path) -> int:
+    """Bytes of the weight files (`*.safetensors`) in a directory; ValueError where there are none."""
+    files = sorted(Path(directory).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
+    return sum(file.stat().st_size for file in files)
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has held resident so far, bytes; None on Windows, which does not count it."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, Linux in KiB.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, float]:
+    """Seconds for the prompt, and for `steps` greedy steps after it."""
+    ids = prompt.to(_device(model))
+    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    start = _now(ids.device)
+    output = model(input_ids=ids, use_cache=True, **few)
+    token = output.logits[:, -1:].argmax(-1)
+    middle = _now(ids.device)
+    for _ in range(steps):
+        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        token = output.logits[:, -1:].argmax(-1)
+    return middle - start, _now(ids.device) - middle
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _logits(model: Reference, ids: Tensor) -> Tensor:
+    if not isinstance(model, nn.Module):
+        return model(ids)
+    logits: Tensor = model(input_ids=ids.to(_device(model)), use_cache=False).logits
+    return logits
+
+
+def _log_softmax(logits: Tensor, whose: str) -> Tensor:
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    if log_p.isnan().any():
+        raise ValueError(f"{whose} gives NaN or infinite logits; look for NaN in its weights, or try it in float32")
+    return log_p
+
+
+def _check(model: nn.Module, sequences: Tensor, micro_batch: int) -> None:
+    if sequences.ndim != 2 or sequences.dtype != torch.int64 or not len(sequences) or sequences.shape[1] < 2:
+        got = f"{sequences.dtype} of shape {tuple(sequences.shape)}"
+        raise ValueError(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")
+    if micro_batch < 1:
+        raise ValueError(f"evaluate: micro_batch must be at least 1, got {micro_batch}")
+    _check_length(model, sequences.shape[1])
+    low, high, size = int(sequences.min()), int(sequences.max()), _config(model).vocab_size
+    if low < 0 or high >= size:
+        raise ValueError(f"tokens run from {low} to {high} but the model's vocabulary is {size}; use its own tokenizer")
+
+
+def _check_length(model: nn.Module, length: int) -> None:
+    context = getattr(_config(model), "max_position_embeddings", None)
+    if context is not None and length > context:
+        raise ValueError(f"{length} tokens do not fit the model's context of {context}; use shorter sequences")
+
+
+def _config(model: nn.Module) -> Any:
+    if not hasattr(getattr(model, "config", None), "get_text_config"):
+        raise TypeError(f"{type(model).__name__} is not a transformers language model: it has no configuration")
+    config: Any = model.config
+    return config.get_text_config()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def _dtype(model: nn.Module) -> str:
+    """The floating-point type most of the model's numbers have."""
+    counts: dict[torch.dtype, int] = {}
+    for p in model.parameters():
+        if p.is_floating_point():
+            counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
+    return str(max(counts, key=lambda dtype: counts[dtype])).removeprefix("torch.") if counts else "none"
+
+
+@contextmanager
+def _evaluating(*models: object) -> Iterator[None]:
+    """Puts the modules among `models` in evaluation mode, and each part of them back in its own afterwards."""
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    training = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode

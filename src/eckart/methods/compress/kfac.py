@@ -1,0 +1,29 @@
+"""Low rank in the Kronecker-factored Fisher metric, the ranks of all matrices chosen together."""
+
+from torch import Tensor
+
+from eckart.methods.lowrank import LowRank, damped, fit_low_rank
+from eckart.methods.registry import compressor
+from eckart.metrics import Metric
+from eckart.statistics.needs import Need, Statistics
+
+
+@compressor(
+    "kfac",
+    paper="eckart; the factored Fisher is Martens and Grosse 2015, arXiv 1503.05671; "
+    "the pivoted storage is Zhao et al. 2025, arXiv 2501.19090",
+    expression="Chain(Permutation, Stack(Identity, Dense), Dense) + bias",
+    needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.GRADIENT_SECOND_MOMENT),
+    allocation="exact",
+)
+def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
+    """Low rank that raises the loss least to second order, and one solve for the ranks of all matrices.
+
+    Half of the squared error in Metric(E[g g^T], Cov(x)) is the rise of the loss in nats a token, so the errors of
+    different matrices can be added. Both sides are damped by 1e-2 of their mean eigenvalue. A matrix of rank r is
+    stored in r (out + in - r) numbers: r of its rows, and the others as combinations of them.
+    """
+    mean = statistics.get(Need.INPUT_MEAN)
+    right = statistics.get(Need.INPUT_SECOND_MOMENT) - mean.outer(mean)
+    left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
+    return fit_low_rank(weight, Metric(damped(left), damped(right)), pivoted=True, mean=mean)

@@ -1,0 +1,25 @@
+"""Low-rank decomposition by the covariance of the outputs."""
+
+from torch import Tensor
+
+from eckart.methods.lowrank import LowRank, fit_low_rank
+from eckart.methods.registry import compressor
+from eckart.metrics import Metric
+from eckart.statistics.needs import Need, Statistics
+
+
+@compressor(
+    "lord",
+    paper="Kaushal et al. 2023, arXiv 2309.14021; Yu and Wu 2023 (AFM), AAAI",
+    expression="Chain(Dense, Dense) + bias",
+    needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN),
+)
+def lord(weight: Tensor, statistics: Statistics) -> LowRank:
+    """Principal components of the outputs: W ~ P_r P_r^T W, P_r the top eigenvectors of W Cov(x) W^T, with a bias.
+
+    The bias (I - P_r P_r^T) W E[x] restores the mean output, so the error is never above that of the uncentred
+    optimum, which is what SVD-LLM's whitening computes.
+    """
+    mean = statistics.get(Need.INPUT_MEAN)
+    second = statistics.get(Need.INPUT_SECOND_MOMENT)
+    return fit_low_rank(weight, Metric(right=second - mean.outer(mean)), mean=mean)

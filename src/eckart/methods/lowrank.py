@@ -1,0 +1,109 @@
+"""The family of low-rank candidates of one matrix: every rank from one decomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eckart.linalg.lowrank import Projection, project, skeleton
+from eckart.methods.registry import Fitted
+from eckart.metrics import Metric
+from eckart.structures.base import Cost
+from eckart.structures.lowrank import low_rank, low_rank_cost, pivoted_low_rank, pivoted_low_rank_cost
+
+HARDWARE_MULTIPLE = 8
+"""Ranks are multiples of this where the matrix is large enough not to mind."""
+
+
+@dataclass
+class LowRank:
+    """Ranks of one matrix as candidates; see `eckart.methods.registry.Family`.
+
+    Attributes:
+        weight: W (out, in).
+        projection: the nested optima.
+        pivoted: store r rows and the others as their combinations, r (out + in - r) numbers; else two factors,
+            r (out + in).
+        mean: E[x] (in,): the mean output of what is cut off becomes a bias; None for no bias.
+    """
+
+    weight: Tensor
+    projection: Projection
+    pivoted: bool = False
+    mean: Tensor | None = None
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """The ranks that cost less than the dense matrix."""
+        out, columns = self.weight.shape
+        step = HARDWARE_MULTIPLE if min(out, columns) >= 16 * HARDWARE_MULTIPLE else 1
+        top = len(self.projection.errors) - 1
+        ranks = [r for r in range(step, top + 1, step) if self._cost(r).parameters < out * columns]
+        return ranks or [r for r in (1,) if self._cost(r).parameters < out * columns]
+
+    @property
+    def costs(self) -> Sequence[Cost]:
+        return [self._cost(rank) for rank in self.sizes]
+
+    @property
+    def errors(self) -> Tensor:
+        return self.projection.errors[list(self.sizes)]
+
+    @property
+    def spectrum(self) -> Tensor:
+        """Squared singular values of W in the metric, descending."""
+        return -self.projection.errors.diff()
+
+    @property
+    def zero_error(self) -> float:
+        """Squared error of the zero matrix in the metric: the squared norm of W."""
+        return float(self.projection.errors[0])
+
+    def _cost(self, rank: int) -> Cost:
+        out, columns = self.weight.shape
+        price = pivoted_low_rank_cost if self.pivoted else low_rank_cost
+        cost = price(out, columns, rank, self.weight.element_size())
+        if self.mean is not None:
+            cost = cost + Cost(out, out * self.weight.element_size(), 0)
+        return cost
+
+    def build(self, size: int) -> Fitted:
+        """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
+        left, right = self.projection.factors(self.weight, size)
+        dtype = self.weight.dtype
+        if self.pivoted:
+            pivots, rest, rows = skeleton(left, right)
+            structure = pivoted_low_rank(pivots, rest.to(dtype), rows.to(dtype))
+        else:
+            structure = low_rank(*(t.to(dtype).contiguous() for t in _balanced(left, right)))
+        bias = None
+        if self.mean is not None:
+            mean = self.mean.double()
+            bias = (self.weight.double() @ mean - left.double() @ (right.double() @ mean)).to(dtype)
+        return Fitted(structure, bias)
+
+
+def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with each pair of a column and a row of equal norm, so that neither overflows a short dtype."""
+    a, b = left.double(), right.double()
+    ratio = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(a, dim=0)
+    s = torch.where((ratio > 0) & torch.isfinite(ratio), ratio, torch.ones_like(ratio)).sqrt()
+    return a * s, b / s[:, None]
+
+
+def fit_low_rank(weight: Tensor, metric: Metric, *, pivoted: bool = False, mean: Tensor | None = None) -> LowRank:
+    """The low-rank family that is optimal in a metric, at every rank."""
+    return LowRank(weight, project(weight, metric), pivoted, mean)
+
+
+def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:
+    """A second moment plus `relative` times its mean eigenvalue on the diagonal; the identity for a zero moment."""
+    if moment.ndim == 1:
+        level = moment.mean()
+        return moment + relative * level if level > 0 else torch.ones_like(moment)
+    level = moment.diagonal().mean()
+    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    return moment + relative * level * identity if level > 0 else identity

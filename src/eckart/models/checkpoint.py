@@ -1,0 +1,238 @@
+"""Saving and loading: tensors in safetensors, structures as JSON; no pickle and no code from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from eckart._version import __version__
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
+from eckart.models.output import new_directory
+from eckart.models.sites import set_module
+from eckart.structures import StructuredMatrix, from_spec
+
+FORMAT = 1
+"""Raised when a file that this version writes could not be read by the one before."""
+
+MANIFEST = "eckart.json"
+_SHARD_BYTES = 5 * 10**9
+
+Manifest = dict[str, Any]
+
+
+def manifest(model: nn.Module) -> Manifest:
+    """What a loader must know to rebuild the structured modules of a model: JSON, no tensors."""
+    modules: dict[str, Any] = {}
+    owners = {id(m): n for n, m in model.named_modules() if isinstance(m, StructuredLinear | StructuredEmbedding)}
+    for name, module in model.named_modules():
+        if isinstance(module, TiedLinear):
+            modules[name] = {"module": "tied", "to": owners[id(module._owner[0])]}
+        elif isinstance(module, StructuredEmbedding):
+            modules[name] = {"module": "embedding", "structure": module.structure.spec()}
+        elif isinstance(module, StructuredLinear):
+            modules[name] = {"module": "linear", "bias": module.bias is not None, "structure": module.structure.spec()}
+    return {"format": FORMAT, "version": __version__, "modules": modules}
+
+
+def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
+    """The modules of a manifest; ValueError where it is newer than this version or malformed."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("modules"), Mapping):
+        raise ValueError(f"{where}: not an eckart manifest")
+    if not isinstance(entry.get("format"), int) or entry["format"] > FORMAT:
+        raise ValueError(
+            f"{where} was written by eckart {entry.get('version', '?')} in format {entry.get('format')}; this is eckart "
+            f"{__version__}, which reads formats up to {FORMAT}: upgrade with pip install -U eckart"
+        )
+    return dict(entry["modules"])
+
+
+def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Swaps the structured modules a manifest names into a model, their tensors on the meta device.
+
+    Raises:
+        ValueError: a name the model does not have, an unknown kind, or a structure that does not fit.
+    """
+    existing = dict(model.named_modules())
+    for name, entry in sorted(modules.items(), key=lambda item: item[1].get("module") == "tied"):
+        if name not in existing:
+            raise ValueError(f"the checkpoint names a module {name!r} that {type(model).__name__} does not have")
+        kind = entry.get("module")
+        if kind == "tied":
+            owner = model.get_submodule(str(entry.get("to")))
+            if not isinstance(owner, StructuredLinear | StructuredEmbedding):
+                raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
+            set_module(model, name, TiedLinear(owner))
+            continue
+        structure = from_spec(entry.get("structure", {}), name)
+        _check_shape(existing[name], structure, name)
+        if kind == "embedding":
+            set_module(model, name, StructuredEmbedding(structure))
+        elif kind == "linear":
+            bias = torch.empty(structure.shape[0], dtype=structure.dtype, device="meta") if entry.get("bias") else None
+            set_module(model, name, StructuredLinear(structure, bias))
+        else:
+            raise ValueError(f"{name}: unknown module {kind!r}; this version knows linear, embedding and tied")
+
+
+def _check_shape(module: nn.Module, structure: StructuredMatrix, name: str) -> None:
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and sorted(weight.shape) != sorted(structure.shape):
+        raise ValueError(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
+
+
+def check_values(model: nn.Module) -> None:
+    """Raises ValueError where a loaded structure holds an impossible value, such as an index out of range."""
+    for name, module in model.named_modules():
+        if isinstance(module, StructuredLinear | StructuredEmbedding):
+            try:
+                module.structure.check_values()
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tensor once: a name that shares another's storage is left out."""
+    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
+    unique = {}
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        unique[name] = tensor.contiguous()
+    return unique
+
+
+def write_tensors(tensors: Mapping[str, Tensor], directory: Path, shard_bytes: int = _SHARD_BYTES) -> None:
+    """Writes `model.safetensors`, or shards and their index where it is larger than `shard_bytes`."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        bytes_ = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + bytes_ > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += bytes_
+    if len(shards) == 1:
+        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
+        return
+    weight_map = {}
+    for i, shard in enumerate(shards, 1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file, metadata={"format": "pt"})
+        weight_map.update(dict.fromkeys(shard, file))
+    total = sum(t.numel() * t.element_size() for t in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(index, directory / "model.safetensors.index.json")
+
+
+def read_tensors(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a directory, mapped from its safetensors files.
+
+    Raises:
+        ValueError: no safetensors there, a damaged file, or an index that names a file outside the directory.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = read_json(index).get("weight_map", {})
+        names = sorted(set(map(str, weight_map.values())))
+        for name in names:
+            if not re.fullmatch(r"[\w.\-]+\.safetensors", name):
+                raise ValueError(f"{index} names {name!r}, which is not a safetensors file of this directory")
+    else:
+        names = ["model.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        file = directory / name
+        if not file.is_file():
+            raise ValueError(f"{directory} has no {name}")
+        try:
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118  (not a mapping)
+                    tensors[key] = opened.get_tensor(key)
+        except SafetensorError as error:
+            raise ValueError(f"{file} is damaged or cut short: {error}") from error
+    return tensors
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; ValueError that names the file where it is not one."""
+    try:
+        value = json.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{file} does not hold a JSON object")
+    return value
+
+
+def write_json(value: Any, file: Path) -> None:
+    """Writes JSON so that the file is either the old one or the whole new one."""
+    temporary = file.with_name(file.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False), "utf-8")
+    os.replace(temporary, file)
+
+
+def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
+    """Saves any module with structured parts: `model.safetensors` (or shards) and `eckart.json`.
+
+    Raises:
+        ValueError: the directory exists and is not empty.
+
+    >>> import tempfile, torch, eckart
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 8))
+    >>> _ = eckart.compress(net, method="svd", keep=0.6)
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...     eckart.save(net, d)
+    ...     same = eckart.load(d, torch.nn.Sequential(torch.nn.Linear(8, 8)))
+    >>> torch.equal(same(torch.ones(8)), net(torch.ones(8)))
+    True
+    """
+    target = Path(directory)
+    with new_directory(target) as partial:
+        write_tensors(state(model), partial)
+        write_json(manifest(model), partial / MANIFEST)
+
+
+def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """Loads what `save` wrote into a freshly built model of the original architecture, and returns it.
+
+    Args:
+        directory: what `save` wrote.
+        model: the dense model, with any weights, or built under `torch.device("meta")`.
+
+    Raises:
+        ValueError: not such a directory, damaged files, or a model that does not fit.
+    """
+    source = Path(directory)
+    if not (source / MANIFEST).is_file():
+        raise ValueError(f"{source} has no {MANIFEST}; was it written by eckart.save?")
+    rebuild(model, check_manifest(read_json(source / MANIFEST), str(source / MANIFEST)))
+    tensors = read_tensors(source)
+    expected = model.state_dict(keep_vars=True)
+    aliases = _aliases(expected, tensors)
+    for name, tensor in {**tensors, **aliases}.items():
+        if name in expected and expected[name].shape != tensor.shape:
+            raise ValueError(f"{name}: the file holds shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
+    try:
+        model.load_state_dict({**tensors, **aliases}, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{source} does not fit {type(model).__name__}: {error}") from error
+    check_values(model)
+    return model
+
+
+def _aliases(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors for names that share another's storage in the model and were saved once."""
+    present = {id(expected[name]): tensors[name] for name in tensors if name in expected}
+    return {n: present[id(t)] for n, t in expected.items() if n not in tensors and id(t) in present}

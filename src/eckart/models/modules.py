@@ -1,0 +1,73 @@
+"""The modules that stand in a model where a dense layer stood."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from eckart.structures.base import StructuredMatrix
+
+
+class StructuredLinear(nn.Module):
+    """`y = x @ W.T + bias` with W any structure; stands in for nn.Linear and transformers' Conv1D.
+
+    Attributes:
+        structure: W (out, in).
+        bias: (out,) or None.
+    """
+
+    def __init__(self, structure: StructuredMatrix, bias: Tensor | None = None) -> None:
+        super().__init__()
+        if bias is not None and tuple(bias.shape) != (structure.shape[0],):
+            raise ValueError(f"bias of shape {tuple(bias.shape)} does not fit a matrix of shape {structure.shape}")
+        self.structure = structure
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    @property
+    def out_features(self) -> int:
+        return self.structure.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        return self.structure.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.structure(x)
+        return y if self.bias is None else y + self.bias
+
+
+class StructuredEmbedding(nn.Module):
+    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
+
+    A head tied to the embedding is a `StructuredLinear` over the same structure object.
+    """
+
+    def __init__(self, structure: StructuredMatrix) -> None:
+        super().__init__()
+        self.structure = structure
+
+    @property
+    def num_embeddings(self) -> int:
+        return self.structure.shape[0]
+
+    @property
+    def embedding_dim(self) -> int:
+        return self.structure.shape[1]
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.structure.rows(index)
+
+
+class TiedLinear(nn.Module):
+    """A head `y = x @ W.T` over the structure of an embedding, which owns the tensors."""
+
+    def __init__(self, owner: StructuredEmbedding | StructuredLinear) -> None:
+        super().__init__()
+        self._owner = (owner,)  # in a tuple, so that the tensors are registered once, at their owner
+
+    @property
+    def structure(self) -> StructuredMatrix:
+        return self._owner[0].structure
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.structure(x)
+        return y

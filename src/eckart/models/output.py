@@ -1,0 +1,47 @@
+"""Output directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def partial_path(target: Path) -> Path:
+    """Where a directory is built before it gets its name."""
+    return target.with_name(target.name + ".partial")
+
+
+def check_target(target: Path) -> None:
+    """Raises ValueError where `target` is taken, or cannot be made."""
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{target} exists and is not a directory")
+    if target.is_dir() and any(target.iterdir()):
+        raise ValueError(f"{target} exists and is not empty; name another directory or remove it")
+    parent = next(p for p in (target.absolute().parent, *target.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ValueError(f"{target} cannot be written: no permission in {parent}")
+
+
+def publish(partial: Path, target: Path) -> None:
+    """Gives a finished directory its name."""
+    if target.is_dir():
+        target.rmdir()
+    os.replace(partial, target)
+
+
+@contextmanager
+def new_directory(target: Path) -> Iterator[Path]:
+    """A directory to fill, which becomes `target` on leaving; nothing is left of it after an error."""
+    check_target(target)
+    partial = partial_path(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    publish(partial, target)

@@ -1,0 +1,197 @@
+"""The candidates of every matrix of a model in one currency, and the choice among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eckart.budget import Candidates, allocate
+from eckart.methods import Family, Method
+from eckart.models.sites import Site, model_cost
+from eckart.statistics import Statistics
+from eckart.structures import Cost
+
+CURRENCIES = ("linear-parameters", "parameters", "bytes", "macs")
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass
+class Curve:
+    """The candidates of one site without their factors.
+
+    Attributes:
+        sizes: ranks or bits, ascending; the dense matrix, size None, comes last.
+        costs: of each.
+        errors: squared error of each in the method's metric; 0 for the dense matrix.
+        zero_error: squared error of the zero matrix, what the errors are relative to.
+        spectrum: squared singular values in the metric, descending, where the method knows them.
+        reason: why the dense matrix is all there is, or "".
+    """
+
+    sizes: list[int | None]
+    costs: list[Cost]
+    errors: list[float]
+    zero_error: float = 0.0
+    spectrum: Tensor | None = None
+    reason: str = ""
+
+
+def dense_cost(weight: Tensor) -> Cost:
+    return Cost(weight.numel(), weight.numel() * weight.element_size(), weight.numel())
+
+
+@dataclass
+class Plan:
+    """Candidates for the sites of a model, fitted once and chosen from at any budget.
+
+    Attributes:
+        method: how the candidates are made.
+        sites: where they go.
+        statistics: by site name.
+        curves: by site name.
+    """
+
+    method: Method
+    sites: Sequence[Site]
+    statistics: Mapping[str, Statistics]
+    totals: dict[str, int]
+    held_limit: int = field(default_factory=lambda: memory_available() // 3)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    _families: dict[str, Family] = field(default_factory=dict)
+
+    def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None) -> None:
+        """Fits the candidates of all sites; a site that cannot be fitted stays dense and says why.
+
+        Args:
+            scheduler: address of a Dask scheduler; None for threads of this process.
+            on_progress: called with (sites done, sites in all).
+        """
+        held = 0
+        with _executor(scheduler) as executor:
+            futures = [
+                executor.submit(fit_or_reason, self.method, site.weight, self.statistics.get(site.name, Statistics()))
+                for site in self.sites
+            ]
+            for done, (site, future) in enumerate(zip(self.sites, futures, strict=True), 1):
+                family, curve = future.result()
+                self.curves[site.name] = curve
+                size = 4 * sum(site.shape) * min(site.shape)
+                if family is not None and held + size <= self.held_limit:
+                    self._families[site.name] = family
+                    held += size
+                if on_progress:
+                    on_progress(done, len(self.sites))
+
+    def family(self, site: Site) -> Family:
+        """The candidates of a site with their factors; fitted again where memory did not allow to hold them."""
+        if site.name in self._families:
+            return self._families[site.name]
+        return self.method.fit(site.weight, self.statistics.get(site.name, Statistics()))
+
+    def choose(self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1) -> dict[str, int | None]:
+        """The size of each site at which the whole model keeps a share of its cost.
+
+        Args:
+            keep: share in (0, 1].
+            of: a currency; see `CURRENCIES`.
+            allocation: see `eckart.budget.allocate`; None for the method's own.
+            floor: least share of its dense cost that a site keeps.
+
+        Raises:
+            ValueError: the budget cannot be met; the least that can is named.
+        """
+        attribute = {"macs": "macs", "bytes": "bytes"}.get(of, "parameters")
+        candidates = [
+            Candidates(
+                np.array([float(getattr(c, attribute)) for c in curve.costs]), np.maximum(0.0, np.array(curve.errors))
+            )
+            for curve in (self.curves[site.name] for site in self.sites)
+        ]
+        total = self.totals[of]
+        fixed = total - sum(float(c.costs[-1]) for c in candidates)
+        try:
+            chosen = allocate(candidates, keep * total - fixed, allocation or self.method.allocation, floor=floor)
+        except ValueError as error:
+            least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
+            if keep >= least:
+                raise
+            raise ValueError(
+                f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
+                f"({fixed / total:.1%} lies outside the matrices that are compressed)"
+            ) from error
+        return {site.name: self.curves[site.name].sizes[i] for site, i in zip(self.sites, chosen, strict=True)}
+
+    def error(self, choice: Mapping[str, int | None]) -> float:
+        """The summed squared error of a choice."""
+        return sum(self.curves[n].errors[self.curves[n].sizes.index(size)] for n, size in choice.items())
+
+
+def make_plan(
+    model: nn.Module, sites: Sequence[Site], method: Method, statistics: Mapping[str, Statistics]
+) -> Plan:
+    """A plan for a model, not yet fitted; its totals are measured on the model as it is."""
+    cost = model_cost(model)
+    unique = {t.data_ptr(): t for t in model.state_dict().values()}
+    totals = {
+        "linear-parameters": cost["linear_parameters"],
+        "parameters": cost["parameters"],
+        "bytes": sum(t.numel() * t.element_size() for t in unique.values()),
+        "macs": cost["macs_per_token"],
+    }
+    return Plan(method, sites, statistics, totals)
+
+
+def fit_or_reason(method: Method, weight: Tensor, statistics: Statistics) -> tuple[Family | None, Curve]:
+    """Candidates of one matrix, or None and a curve that says why there are none."""
+    dense = dense_cost(weight)
+    try:
+        family = method.fit(weight, statistics)
+        sizes: list[int | None] = [*family.sizes]
+        errors = [float(e) for e in family.errors]
+    except (ValueError, torch.linalg.LinAlgError) as error:
+        return None, Curve([None], [dense], [0.0], reason=f"fit failed: {error}")
+    reason = "" if sizes else "no rank pays"
+    zero = float(getattr(family, "zero_error", max(errors, default=0.0)))
+    spectrum = getattr(family, "spectrum", None)
+    return family, Curve([*sizes, None], [*family.costs, dense], [*errors, 0.0], zero, spectrum, reason)
+
+
+@contextmanager
+def _executor(scheduler: str | None) -> Iterator[Executor]:
+    if scheduler is None:
+        threads = torch.get_num_threads()
+        # One matrix a thread: small decompositions do not speed up inside.
+        with ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+        torch.set_num_threads(threads)
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError("--scheduler needs Dask: pip install 'eckart[dist]'") from error
+    try:
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
+    with client:
+        yield client.get_executor()
+
+
+def memory_available() -> int:
+    """Bytes of memory that can be used without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2

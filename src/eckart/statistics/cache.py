@@ -1,0 +1,157 @@
+"""Statistics on disk, and passes that fit in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
+from eckart.statistics.needs import Need, Statistics
+
+OnProgress = Callable[[int, int], None]
+
+
+def cache_directory() -> Path:
+    """Where statistics are kept between runs: $ECKART_CACHE, or eckart in the user's cache directory."""
+    root = os.environ.get("ECKART_CACHE")
+    if root:
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eckart"
+
+
+def key(model: nn.Module, modules: Sequence[str], needs: Sequence[Need], batches: Sequence[Batch], seed: int) -> str:
+    """A name for what `collect` would return: a hash of weights (sampled), text, and what is asked for."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 256)][:512].double().numpy().tobytes()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample)
+    for batch in batches:
+        for tensor in (batch,) if isinstance(batch, Tensor) else batch.values():
+            digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+    digest.update(json.dumps([list(modules), sorted(n.value for n in needs), seed, 1]).encode())
+    return digest.hexdigest()[:24]
+
+
+def statistics_for(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    needs: Sequence[Need],
+    batches: Sequence[Batch],
+    *,
+    seed: int = 0,
+    cache: Path | None = None,
+    memory: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[dict[str, Statistics], int]:
+    """Statistics of the modules, from the cache or from as many passes as fit in memory.
+
+    Args:
+        model, modules, needs, batches, seed, on_progress: as for `collect`.
+        cache: a directory for the statistics; None keeps them in memory.
+        memory: bytes that accumulators may take; more modules than fit are measured in further passes.
+
+    Returns:
+        Statistics by name, and the passes it took: 0 when all came from the cache.
+    """
+    if not needs:
+        return {name: Statistics() for name in modules}, 0
+    chunks = _chunks(modules, needs, memory)
+    results: dict[str, Statistics] = {}
+    passes = 0
+    for i, chunk in enumerate(chunks):
+        file = cache / f"{key(model, chunk, needs, batches, seed)}.safetensors" if cache else None
+        found = _read(file, chunk) if file else None
+        if found is None:
+
+            def tick(done: int, total: int, offset: int = i) -> None:
+                if on_progress:
+                    on_progress(offset * total + done, len(chunks) * total)
+
+            part = {name: modules[name] for name in chunk}
+            found = collect(model, part, needs, batches, seed=seed, on_progress=tick)
+            passes += 1
+            if file:
+                _write(file, found)
+                if len(chunks) > 1:
+                    found = _read(file, chunk) or found
+        results.update(found)
+    return results, passes
+
+
+def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int | None) -> list[list[str]]:
+    chunks: list[list[str]] = [[]]
+    used = 0
+    for name, module in modules.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        size = 8 * sum(min(n, LARGEST_MOMENT) ** 2 for n in weight.shape) if _has_moments(needs) else 0
+        if memory is not None and chunks[-1] and used + size > memory:
+            chunks.append([])
+            used = 0
+        chunks[-1].append(name)
+        used += size
+    return chunks
+
+
+def _has_moments(needs: Sequence[Need]) -> bool:
+    return bool({Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT} & set(needs))
+
+
+def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
+    """Matrices in float32, vectors in float64; a tensor that several modules share is written once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    where: dict[int, str] = {}
+    index: dict[str, dict[str, str | int]] = {}
+    for name, entry in statistics.items():
+        index[name] = {"tokens": entry.tokens}
+        for need in Need:
+            value = getattr(entry, need.value)
+            if value is None:
+                continue
+            label = where.setdefault(id(value), f"{name}/{need.value}")
+            tensors[label] = value.float() if value.ndim == 2 else value.double()
+            index[name][need.value] = label
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata={"index": json.dumps(index)})
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:
+    """Statistics mapped from a file; None where it is missing or damaged."""
+    try:
+        with safe_open(file, "pt") as opened:
+            index = json.loads((opened.metadata() or {}).get("index", "{}"))
+            loaded = {label: opened.get_tensor(label) for label in opened.keys()}  # noqa: SIM118
+        return {
+            name: Statistics(
+                tokens=index[name]["tokens"],
+                **{need.value: loaded[index[name][need.value]] for need in Need if need.value in index[name]},
+            )
+            for name in names
+        }
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+
+
+@torch.no_grad()
+def finite_weights(modules: Mapping[str, nn.Module]) -> None:
+    """Raises ValueError that names the first module whose weight has NaN or Inf entries."""
+    for name, module in modules.items():
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        if not torch.isfinite(weight).all():
+            bad = int((~torch.isfinite(weight)).sum())
+            raise ValueError(f"{name}.weight has {bad} NaN or Inf entries of {weight.numel()}")

@@ -1,0 +1,245 @@
+"""One pass over calibration batches that collects what the methods asked for around each matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.statistics.needs import Need, Statistics
+
+Batch = Tensor | Mapping[str, Tensor]
+OnProgress = Callable[[int, int], None]
+
+GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT, Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+LARGEST_MOMENT = 16384
+"""Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
+
+
+def collect(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    needs: Sequence[Need],
+    batches: Sequence[Batch],
+    *,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Statistics]:
+    """Runs the model over the batches and measures inputs and output gradients of some of its modules.
+
+    Gradients are those of the log-likelihood of labels drawn from the model itself: a categorical label for each
+    position of `output.logits`, or a unit-variance Gaussian around any other output. Weights get no gradients; the
+    graph starts at the first measured module. Modules that are handed one and the same tensor share its statistics.
+
+    Args:
+        model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
+        modules: what to measure, by name: linear maps over the last dimension, or nn.Embedding, for which the roles
+            turn: `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T].
+        needs: what to collect.
+        batches: token ids (sequences, length), or mappings of tensors; an `attention_mask` drops padding.
+        seed: of the sampled labels.
+        on_progress: called with (batches done, batches in all).
+
+    Returns:
+        Statistics by name; a module that never ran has `tokens == 0`.
+
+    Raises:
+        ValueError: a batch makes NaN or Inf outputs.
+    """
+    recorder = _Recorder(modules, frozenset(needs))
+    generator = torch.Generator().manual_seed(seed)
+    with ExitStack() as stack:
+        stack.enter_context(_frozen(model))
+        for name, module in modules.items():
+            handle = module.register_forward_hook(recorder.hook(name))
+            stack.callback(handle.remove)
+        for done, batch in enumerate(batches):
+            recorder.start(batch)
+            with torch.set_grad_enabled(recorder.gradients):
+                output = _call(model, batch)
+                if recorder.gradients:
+                    target, gradient = _sampled_gradient(output, generator, recorder.mask)
+                    recorder.recording_inputs = False
+                    target.backward(gradient)
+            recorder.finish()
+            if on_progress:
+                on_progress(done + 1, len(batches))
+    return recorder.results()
+
+
+def _call(model: nn.Module, batch: Batch) -> Any:
+    extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
+    return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter asks for a gradient inside."""
+    asked = [p for p in model.parameters() if p.requires_grad]
+    for p in asked:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in asked:
+            p.requires_grad_(True)
+
+
+def _sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The tensor to start from, and the gradient there of -log p(y), y drawn from p: softmax(z) - onehot(y), or noise."""
+    logits = getattr(output, "logits", None)
+    if logits is None:
+        target = output if isinstance(output, Tensor) else output[0]
+        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype)
+    else:
+        target = logits
+        gradient = logits.detach().float().softmax(-1).flatten(0, -2)
+        u = torch.rand(len(gradient), 1, generator=generator)
+        labels = torch.searchsorted(gradient.cumsum(-1), u).clamp_max(gradient.shape[1] - 1)
+        gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, -1.0))
+        gradient = gradient.view(logits.shape).to(logits.dtype)
+    if not torch.isfinite(target).all():
+        raise ValueError("the model's output on calibration text has NaN or Inf entries")
+    if mask is not None and mask.shape == gradient.shape[:2]:
+        gradient = gradient * mask[..., None]
+    return target, gradient
+
+
+class _Recorder:
+    """Accumulators in float64, filled by hooks, one batch in float32 at a time."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], needs: frozenset[Need]) -> None:
+        self.modules = modules
+        self.needs = needs
+        self.gradients = bool(needs & GRADIENT_NEEDS) or any(isinstance(m, nn.Embedding) for m in modules.values())
+        self.mask: Tensor | None = None
+        self.recording_inputs = False
+        self.leader: dict[str, str] = {}
+        self.sums: dict[tuple[str, Need], Tensor] = {}
+        self.tokens: dict[str, int] = {}
+        self.samples: dict[str, int] = {}
+        self._seen: dict[int, tuple[Tensor, str]] = {}
+
+    def start(self, batch: Batch) -> None:
+        self.mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+        self.recording_inputs = True
+
+    def finish(self) -> None:
+        self._seen.clear()
+
+    def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            x: Tensor = arguments[0]
+            recorded = self.recording_inputs
+            if recorded and isinstance(module, nn.Embedding):
+                self._count_rows(name, module, x)
+            elif recorded:
+                self._add_input(name, x)
+            if not self.gradients:
+                return None
+            if not output.requires_grad:
+                output = output.detach().requires_grad_()
+            if recorded:
+                embedding = isinstance(module, nn.Embedding)
+                output.register_hook(lambda gradient: self._add_gradient(name, x, gradient, embedding))
+            return output
+
+        return forward_hook
+
+    def _rows(self, x: Tensor) -> Tensor:
+        x = x.detach().float()
+        if self.mask is not None and x.shape[:2] == self.mask.shape:
+            return x[self.mask.bool()]
+        return x.reshape(-1, x.shape[-1])
+
+    def _add(self, name: str, need: Need, value: Tensor) -> None:
+        key = (name, need)
+        if key in self.sums:
+            self.sums[key] += value
+        else:
+            self.sums[key] = value.double()
+
+    def _add_second_moment(self, name: str, need: Need, x: Tensor) -> None:
+        """Adds x^T x, the upper block triangle only; the batch product is in float32, the sum in float64."""
+        n = x.shape[1]
+        if n > LARGEST_MOMENT:
+            self._add(name, need, x.square().sum(0))
+            return
+        key = (name, need)
+        if key not in self.sums:
+            self.sums[key] = torch.zeros(n, n, dtype=torch.float64)
+        for start, stop in _stripes(n):
+            self.sums[key][start:stop, start:] += x[:, start:stop].T @ x[:, start:]
+
+    def _add_input(self, name: str, x: Tensor) -> None:
+        found = self._seen.setdefault(id(x), (x, name))[1]
+        leader = self.leader.setdefault(name, found)
+        self.tokens[name] = self.tokens.get(name, 0) + x.shape[:-1].numel()
+        self.samples[name] = self.samples.get(name, 0) + x.shape[0]
+        if leader != name:
+            if found != leader:
+                raise ValueError(f"{name!r} shared its input with {leader!r} in one batch and not in another")
+            return
+        wanted = self.needs & {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        if not wanted:
+            return
+        rows = self._rows(x)
+        if self.mask is not None:
+            self.tokens[name] += len(rows) - x.shape[:-1].numel()
+        if Need.INPUT_SECOND_MOMENT in wanted:
+            self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
+        if Need.INPUT_MEAN in wanted:
+            self._add(name, Need.INPUT_MEAN, rows.sum(0, dtype=torch.float64))
+        if Need.INPUT_ABS_MEAN in wanted:
+            self._add(name, Need.INPUT_ABS_MEAN, rows.abs().sum(0, dtype=torch.float64))
+
+    def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
+        self.leader[name] = name
+        self.tokens[name] = self.tokens.get(name, 0) + ids.numel()
+        counts = torch.bincount(ids.flatten(), minlength=module.num_embeddings)
+        self._add(name, Need.GRADIENT_SECOND_MOMENT, counts)
+
+    def _add_gradient(self, name: str, x: Tensor, gradient: Tensor, embedding: bool) -> None:
+        g = self._rows(gradient)
+        if embedding:
+            self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, g)
+            return
+        if Need.GRADIENT_SECOND_MOMENT in self.needs:
+            self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, g)
+        if self.needs & {Need.FISHER_ROWS, Need.FISHER_COLUMNS}:
+            # One sequence is one sample of dloss/dW = sum over its tokens of g x^T.
+            a, b = gradient.detach().float(), x.detach().float()
+            a, b = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (a, b))
+            squared = torch.bmm(a.transpose(1, 2), b).square_().sum(0)
+            if Need.FISHER_ROWS in self.needs:
+                self._add(name, Need.FISHER_ROWS, squared.sum(1, dtype=torch.float64))
+            if Need.FISHER_COLUMNS in self.needs:
+                self._add(name, Need.FISHER_COLUMNS, squared.sum(0, dtype=torch.float64))
+
+    def results(self) -> dict[str, Statistics]:
+        inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        done: dict[tuple[str, Need], Tensor] = {}
+        for (name, need), total in self.sums.items():
+            per = self.samples if need in (Need.FISHER_ROWS, Need.FISHER_COLUMNS) else self.tokens
+            total = total / max(1, per[name])
+            done[name, need] = total.triu() + total.triu(1).T if total.ndim == 2 else total
+        results = {}
+        for name in self.modules:
+            leader = self.leader.get(name, name)
+            values = {}
+            for need in Need:
+                value = done.get((leader if need in inputs else name, need))
+                if value is not None:
+                    values[need.value] = value
+            results[name] = Statistics(tokens=self.tokens.get(name, 0), **values)
+        return results
+
+
+def _stripes(n: int) -> list[tuple[int, int]]:
+    """Row blocks of the upper triangle of an n x n Gram matrix; few enough that each product stays large."""
+    parts = max(1, min(8, n // 256))
+    edges = [n * i // parts for i in range(parts + 1)]
+    return list(zip(edges, edges[1:], strict=False))

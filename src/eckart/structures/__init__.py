@@ -1,0 +1,46 @@
+"""Matrices stored as fewer numbers than they have entries: atoms, and what joins them."""
+
+from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spec, structure
+from eckart.structures.block_diagonal import BlockDiagonal
+from eckart.structures.column_sparse import ColumnSparse
+from eckart.structures.compose import Chain, Stack, Sum
+from eckart.structures.dense import Dense
+from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.kronecker import Kronecker
+from eckart.structures.lowrank import low_rank, low_rank_cost, pivoted_low_rank, pivoted_low_rank_cost
+from eckart.structures.permutation import Permutation, Selection
+from eckart.structures.quantized import Quantized
+from eckart.structures.semisparse import SemiSparse
+from eckart.structures.sparse import Sparse
+from eckart.structures.transforms import Cosine, Hadamard
+from eckart.structures.transposed import apply_transposed
+
+__all__ = [
+    "KINDS",
+    "BlockDiagonal",
+    "Chain",
+    "ColumnSparse",
+    "Cosine",
+    "Cost",
+    "Dense",
+    "Diagonal",
+    "Hadamard",
+    "Identity",
+    "Kronecker",
+    "Permutation",
+    "Quantized",
+    "Selection",
+    "SemiSparse",
+    "Sparse",
+    "Spec",
+    "Stack",
+    "StructuredMatrix",
+    "Sum",
+    "apply_transposed",
+    "from_spec",
+    "low_rank",
+    "low_rank_cost",
+    "pivoted_low_rank",
+    "pivoted_low_rank_cost",
+    "structure",
+]

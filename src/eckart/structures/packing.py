@@ -1,0 +1,148 @@
+"""Integer codes of 2 to 8 bits, packed into bytes without waste, and the grids they are points of."""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CODE_BITS = range(2, 9)
+
+
+def row_bytes(columns: int, bits: int) -> int:
+    """Bytes of one packed row: `ceil(columns * bits / 8)` and, for bits 3, 5, 6, 7, at most `bits - 1` bytes more.
+
+    There is no padding where `columns` is a multiple of 8, nor for bits 2, 4 and 8.
+
+    >>> row_bytes(64, 3), row_bytes(64, 4), row_bytes(65, 4), row_bytes(65, 3)
+    (24, 32, 33, 27)
+    """
+    slabs, unit = _period(bits)
+    return -(-columns // slabs) * unit
+
+
+def pack(codes: Tensor, bits: int) -> Tensor:
+    """Packs codes; `unpack` reverses it.
+
+    A row is cut into `slabs` equal runs of columns (the last one padded with zeros); the i-th codes of all runs make
+    one little-endian word of `slabs * bits` bits, and byte k of all words is stored as one run of bytes. Every step
+    of unpacking therefore reads and writes whole runs.
+
+    Args:
+        codes: (..., columns), uint8, each below 2^bits.
+        bits: 2 to 8.
+
+    Returns:
+        (..., row_bytes(columns, bits)), uint8.
+    """
+    slabs, unit = _period(bits)
+    padded = F.pad(codes, (0, -codes.shape[-1] % slabs))
+    words = padded.reshape(*codes.shape[:-1], slabs, padded.shape[-1] // slabs)
+    packed = words.new_zeros(*words.shape[:-2], unit, words.shape[-1])
+    for slab in range(slabs):
+        byte, shift = divmod(slab * bits, 8)
+        packed[..., byte, :] |= words[..., slab, :] << shift
+        if shift + bits > 8:
+            packed[..., byte + 1, :] |= words[..., slab, :] >> (8 - shift)
+    return packed.flatten(-2)
+
+
+def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
+    """The codes (..., columns), uint8, of rows packed by `pack`: packed (..., row_bytes(columns, bits)), uint8."""
+    if bits == 8:
+        return packed
+    slabs, unit = _period(bits)
+    words = packed.reshape(*packed.shape[:-1], unit, packed.shape[-1] // unit)
+    codes = words.new_empty(*words.shape[:-2], slabs, words.shape[-1])
+    for slab in range(slabs):
+        byte, shift = divmod(slab * bits, 8)
+        value = words[..., byte, :] >> shift
+        if shift + bits > 8:
+            value |= words[..., byte + 1, :] << (8 - shift)
+        codes[..., slab, :] = value.bitwise_and_((1 << bits) - 1)
+    return codes.flatten(-2)[..., :columns]
+
+
+def _period(bits: int) -> tuple[int, int]:
+    """The least number of codes that fill whole bytes, and those bytes."""
+    if bits not in CODE_BITS:
+        raise ValueError(f"codes have 2 to 8 bits, got bits={bits!r}")
+    common = gcd(bits, 8)
+    return 8 // common, bits // common
+
+
+def grid(
+    values: Tensor, bits: int, dtype: torch.dtype, symmetric: bool = False, codebook: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Scales, and zero-points where the grid is affine, of the smallest grid that covers each group and zero.
+
+    Affine: `w = s (q - z)` with `s = (max - min) / (2^bits - 1)`, `z = round(-min / s)`. Symmetric: z = 2^(bits-1) and
+    nothing is stored for it. Codebook: `w = s codebook[q]`.
+
+    Args:
+        values: (..., k), one group a row.
+        bits: 2 to 8.
+        dtype: of the scales; they are rounded to it before anything is computed with them.
+        symmetric: whether the zero-point is fixed.
+        codebook: (levels,), ascending, with a positive and a negative level.
+
+    Returns:
+        scales (...,) in `dtype`, 0 for a group of zeros; zeros (...,) in uint8 or None.
+    """
+    low = values.amin(-1).double().clamp_max(0)
+    high = values.amax(-1).double().clamp_min(0)
+    if codebook is not None:
+        least, greatest = codebook[0].double(), codebook[-1].double()
+        return torch.maximum(high / greatest, low / least).to(dtype), None
+    half = 1 << (bits - 1)
+    if symmetric:
+        return torch.maximum(high / (half - 1), -low / half).to(dtype), None
+    top = (1 << bits) - 1
+    scales = ((high - low) / top).to(dtype)
+    return scales, (-low / _nonzero(scales.double())).round().clamp(0, top).to(torch.uint8)
+
+
+def encode(values: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, codebook: Tensor | None = None) -> Tensor:
+    """Codes (uint8) of the grid points nearest to `values`; scales and zeros broadcast against values."""
+    levels = values / _nonzero(scales.to(values.dtype))
+    if codebook is not None:
+        book = codebook.to(values.dtype)
+        return torch.bucketize(levels, (book[1:] + book[:-1]) / 2).to(torch.uint8)
+    zero = 1 << (bits - 1) if zeros is None else zeros.to(values.dtype)
+    return levels.add_(zero).round_().clamp_(0, (1 << bits) - 1).to(torch.uint8)
+
+
+def decode(codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, codebook: Tensor | None = None) -> Tensor:
+    """Grid points, in the dtype of scales, of codes (uint8); scales and zeros broadcast against codes."""
+    if codebook is not None:
+        return codebook.to(scales.dtype)[codes.long()] * scales
+    levels = codes.to(scales.dtype)
+    levels -= 1 << (bits - 1) if zeros is None else zeros.to(scales.dtype)
+    if torch.is_grad_enabled() and scales.requires_grad:
+        return levels * scales
+    return levels.mul_(scales)
+
+
+def normal_float(bits: int = 4) -> Tensor:
+    """The levels of the NormalFloat code, (2^bits,), float64, ascending from -1 to 1 with an exact zero.
+
+    Quantiles of the standard normal distribution: 2^(bits-1) positive ones and one fewer negative one, evenly spaced
+    in probability between 1/2 and 1 - d, `d = (1 / 2^(bits+1) + 1 / (2^(bits+1) - 2)) / 2`; divided by the greatest
+    (Dettmers 2023, arXiv 2305.14314, section 3 and appendix E).
+    """
+    if bits not in CODE_BITS:
+        raise ValueError(f"codes have 2 to 8 bits, got bits={bits!r}")
+    levels = 1 << bits
+    end = 1 - (1 / (2 * levels) + 1 / (2 * levels - 2)) / 2
+
+    def quantiles(count: int) -> Tensor:
+        return torch.special.ndtri(torch.linspace(end, 0.5, count + 1, dtype=torch.float64)[:-1])
+
+    positive, negative = quantiles(levels // 2), quantiles(levels // 2 - 1)
+    return torch.cat([-negative, positive.new_zeros(1), positive.flip(0)]) / positive[0]
+
+
+def _nonzero(scales: Tensor) -> Tensor:
+    return torch.where(scales == 0, torch.ones_like(scales), scales)

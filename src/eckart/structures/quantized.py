@@ -1,0 +1,257 @@
+"""A matrix as integer codes of a few bits and one scale for each group of inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eckart.structures.base import Cost, StructuredMatrix, structure
+from eckart.structures.leaves import size_option
+from eckart.structures.packing import CODE_BITS, decode, encode, grid, pack, row_bytes, unpack
+
+# The group sizes and the divisor of `out` that PyTorch's 4-bit CPU kernel takes; its 8-bit kernel reads past the end
+# of rows that are no multiple of 16 columns.
+_INT4_GROUPS = (32, 64, 128, 256)
+_ROW_BLOCK = 16
+_COLUMN_BLOCK = 32
+
+
+@structure("quantized")
+class Quantized(StructuredMatrix):
+    """A matrix of grid points: W[i, j] is code q[i, j] in the grid of row i and group j // group.
+
+    Three grids: symmetric `W = s (q - 2^(bits-1))`; affine `W = s (q - z)`, with zeros; codebook `W = s codebook[q]`.
+    The last group is shorter where `group` does not divide the number of columns. Scales and codebook can train;
+    codes and zero-points cannot.
+
+    On a CPU, in bfloat16 and where no gradient is wanted, `forward` uses PyTorch's packed 4-bit and 8-bit kernels where
+    they apply (4 bits without codebook, groups of 32, 64, 128 or 256; 8 bits symmetric with one group a row), which
+    needs a second copy of the codes in memory, made at the first call. Everywhere else W is formed and multiplied.
+
+    Args:
+        codes: (out, row_bytes(columns, bits)), uint8, packed by `packing.pack`.
+        scales: (out, groups), floating point.
+        zeros: (out, groups), uint8 zero-points of an affine grid, or None.
+        codebook: (levels,), floating point, at most 2^bits levels, or None.
+        bits: bits of a code, 2 to 8.
+        group: consecutive inputs that share a scale; all of them where it exceeds `columns`.
+        columns: number of inputs.
+
+    Raises:
+        ValueError: shapes or dtypes that do not fit each other.
+    """
+
+    codes: Tensor
+    scales: nn.Parameter
+    zeros: Tensor | None
+    codebook: nn.Parameter | None
+
+    def __init__(
+        self,
+        codes: Tensor,
+        scales: Tensor,
+        zeros: Tensor | None = None,
+        codebook: Tensor | None = None,
+        *,
+        bits: int,
+        group: int,
+        columns: int,
+    ) -> None:
+        if size_option("Quantized", "bits", bits) not in CODE_BITS:
+            raise ValueError(f"Quantized: bits must be 2 to 8, got {bits}")
+        columns = size_option("Quantized", "columns", columns)
+        group = min(size_option("Quantized", "group", group), columns)
+        if codes.ndim != 2 or codes.dtype != torch.uint8 or codes.shape[1] != row_bytes(columns, bits):
+            raise ValueError(
+                f"Quantized needs uint8 codes of shape (out, {row_bytes(columns, bits)}) for {columns} columns of "
+                f"{bits} bits, got {codes.dtype} of shape {tuple(codes.shape)}; pack them with packing.pack"
+            )
+        by_group = (codes.shape[0], -(-columns // group))
+        if tuple(scales.shape) != by_group or not scales.is_floating_point():
+            raise ValueError(
+                f"Quantized needs floating-point scales of shape {by_group}, got {scales.dtype} {tuple(scales.shape)}"
+            )
+        if zeros is not None and (tuple(zeros.shape) != by_group or zeros.dtype != torch.uint8):
+            raise ValueError(f"Quantized needs uint8 zeros of shape {by_group}, got {zeros.dtype} {tuple(zeros.shape)}")
+        if codebook is not None:
+            if zeros is not None:
+                raise ValueError("Quantized takes zeros or a codebook, not both")
+            if codebook.ndim != 1 or not codebook.is_floating_point() or not 2 <= len(codebook) <= 1 << bits:
+                raise ValueError(
+                    f"Quantized needs a floating-point codebook of 2 to {1 << bits} levels for {bits} bits, got "
+                    f"{codebook.dtype} of shape {tuple(codebook.shape)}"
+                )
+        super().__init__((codes.shape[0], columns))
+        self.bits, self.group, self.columns = bits, group, columns
+        self.leaf("codes", codes)
+        self.leaf("scales", scales)
+        self.register_buffer("zeros", zeros)
+        self.register_parameter("codebook", None)
+        if codebook is not None:
+            self.leaf("codebook", codebook)
+        self._repacked: tuple[Tensor, int, int, Tensor] | None = None
+
+    @classmethod
+    def quantize(
+        cls,
+        weight: Tensor,
+        bits: int,
+        group: int,
+        *,
+        symmetric: bool = False,
+        codebook: Tensor | None = None,
+    ) -> Quantized:
+        """Rounds every entry of `weight` to the nearest point of the smallest grid that covers its group.
+
+        Args:
+            weight: (out, in), floating point; scales take its dtype.
+            bits: 2 to 8.
+            group: inputs that share a scale; `in` or more for one scale a row.
+            symmetric: zero-point fixed at the middle code instead of stored.
+            codebook: (levels,), strictly ascending from below zero to above, e.g. `packing.normal_float(4)`.
+
+        Raises:
+            ValueError: weight is no finite matrix, or the codebook is not ascending around zero.
+        """
+        weight = finite_matrix(weight)
+        if codebook is not None:
+            codebook = codebook.to(weight)
+            if not (codebook[0] < 0 < codebook[-1] and (codebook.diff() > 0).all()):
+                raise ValueError(f"a codebook ascends strictly from below zero to above, got {codebook.tolist()}")
+        columns = weight.shape[1]
+        group = min(size_option("Quantized", "group", group), columns)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        # A short last group is filled up with zeros, which every grid covers anyway.
+        groups = F.pad(weight.to(exact), (0, -columns % group)).view(len(weight), -1, group)
+        scales, zeros = grid(groups, bits, weight.dtype, symmetric, codebook)
+        codes = encode(groups, scales[..., None], _at_groups(zeros), bits, codebook).view(len(weight), -1)[:, :columns]
+        return cls(pack(codes, bits), scales, zeros, codebook, bits=bits, group=group, columns=columns)
+
+    @classmethod
+    def empty(
+        cls, shape: tuple[int, int], bits: int, group: int, dtype: torch.dtype, *, symmetric: bool = False
+    ) -> Quantized:
+        """A Quantized of that shape on the meta device: what it would cost, before there are codes."""
+        out, columns = shape
+        by_group = (out, -(-columns // group))
+        return cls(
+            torch.empty(out, row_bytes(columns, bits), dtype=torch.uint8, device="meta"),
+            torch.empty(by_group, dtype=dtype, device="meta"),
+            None if symmetric else torch.empty(by_group, dtype=torch.uint8, device="meta"),
+            bits=bits,
+            group=group,
+            columns=columns,
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {"bits": self.bits, "group": self.group, "columns": self.columns}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._kernel_applies(x):
+            return self._kernel(x)
+        dtype = torch.promote_types(x.dtype, self.scales.dtype)
+        return F.linear(x, self._decoded(self.codes, self.scales.to(dtype), self.zeros).to(x.dtype))
+
+    def to_dense(self) -> Tensor:
+        return self._decoded(self.codes, self.scales, self.zeros)
+
+    def rows(self, index: Tensor) -> Tensor:
+        flat = index.flatten()
+        zeros = None if self.zeros is None else self.zeros[flat]
+        return self._decoded(self.codes[flat], self.scales[flat], zeros).view(*index.shape, self.columns)
+
+    def unpacked(self) -> Tensor:
+        """The codes, (out, in), uint8."""
+        return unpack(self.codes, self.bits, self.columns)
+
+    def cost(self) -> Cost:
+        out, columns = self.shape
+        size = sum(t.numel() * t.element_size() for t in self.leaves().values())
+        return Cost(out * columns, size, out * columns)
+
+    def check_values(self) -> None:
+        """Raises ValueError for scales that are not finite, or codes and zero-points outside their grid."""
+        if not torch.isfinite(self.scales).all():
+            raise ValueError("Quantized: scales have NaN or Inf entries")
+        if self.zeros is not None and (worst := int(self.zeros.max())) >= 1 << self.bits:
+            raise ValueError(f"Quantized: zero-point {worst} does not fit {self.bits} bits")
+        if self.codebook is not None:
+            if not torch.isfinite(self.codebook).all():
+                raise ValueError("Quantized: codebook has NaN or Inf entries")
+            if (worst := int(self.unpacked().max())) >= len(self.codebook):
+                raise ValueError(f"Quantized: code {worst} is outside a codebook of {len(self.codebook)} levels")
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, {self.bits} bits, groups of {self.group}"
+
+    def _decoded(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
+        codes = unpack(packed, self.bits, self.columns)
+        codes = F.pad(codes, (0, -self.columns % self.group)).reshape(*scales.shape, self.group)
+        values = decode(codes, scales[..., None], _at_groups(zeros), self.bits, self.codebook)
+        return values.reshape(len(packed), -1)[:, : self.columns]
+
+    def _kernel_applies(self, x: Tensor) -> bool:
+        """Whether PyTorch has a kernel for this and it is the faster way.
+
+        The kernels round as bfloat16 does; in float32 and float16 they are slower than forming W.
+        """
+        out, columns = self.shape
+        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.scales.requires_grad)
+        if (
+            wants_gradient
+            or self.codebook is not None
+            or not (x.dtype == self.scales.dtype == torch.bfloat16)
+            or not (x.device.type == self.codes.device.type == "cpu")
+            or x.shape[-1:] != (columns,)
+            or x.numel() == 0
+            or out % _ROW_BLOCK
+            or columns % _COLUMN_BLOCK
+            or torch.compiler.is_compiling()
+        ):
+            return False
+        if self.bits == 4:
+            return self.group in _INT4_GROUPS and columns % self.group == 0
+        return self.bits == 8 and self.zeros is None and self.scales.shape[1] == 1
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, self.columns).contiguous()
+        codes = self._kernel_codes()
+        if self.bits == 8:
+            y: Tensor = torch.ops.aten._weight_int8pack_mm(tokens, codes, self.scales[:, 0].contiguous())
+        else:
+            # The kernel's grid is W = s (q - 8) + b, hence b = s (8 - z).
+            scales = self.scales.detach().T
+            shift = torch.zeros_like(scales) if self.zeros is None else scales * (8 - self.zeros.T.to(scales.dtype))
+            y = torch.ops.aten._weight_int4pack_mm_for_cpu(
+                tokens, codes, self.group, torch.stack([scales, shift], -1).contiguous()
+            )
+        return y.view(*x.shape[:-1], -1)
+
+    def _kernel_codes(self) -> Tensor:
+        """The codes in the kernel's layout, made again whenever `codes` is another tensor or was written to."""
+        version = -1 if self.codes.is_inference() else self.codes._version
+        cached = self._repacked
+        if cached is None or cached[0] is not self.codes or cached[1:3] != (version, self.codes.data_ptr()):
+            if self.bits == 8:
+                made = (self.codes ^ 128).view(torch.int8)
+            else:
+                made = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.unpacked().int(), 1)
+            cached = self._repacked = (self.codes, version, self.codes.data_ptr(), made)
+        return cached[3]
+
+
+def finite_matrix(weight: Tensor) -> Tensor:
+    """`weight` detached; ValueError where it is no floating-point matrix or has NaN or Inf entries."""
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise ValueError(f"weight must be a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
+    if not torch.isfinite(weight).all():
+        bad = int((~torch.isfinite(weight)).sum())
+        raise ValueError(f"weight of shape {tuple(weight.shape)} has {bad} NaN or Inf entries")
+    return weight.detach()
+
+
+def _at_groups(zeros: Tensor | None) -> Tensor | None:
+    return None if zeros is None else zeros[..., None]

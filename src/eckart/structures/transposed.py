@@ -1,0 +1,67 @@
+"""The transpose of a structure, applied."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from eckart.structures.base import StructuredMatrix
+from eckart.structures.block_diagonal import BlockDiagonal, apply_blocks
+from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.kronecker import Kronecker, apply_kronecker
+from eckart.structures.permutation import Permutation, Selection
+from eckart.structures.transforms import Cosine, Hadamard, cosine
+
+
+@singledispatch
+def apply_transposed(matrix: StructuredMatrix, x: Tensor) -> Tensor:
+    """`x @ W`, the transpose of W applied to each vector of x: (..., out) -> (..., in).
+
+    W is formed unless its type has a rule of its own.
+    """
+    return x @ matrix.to_dense().to(x.dtype)
+
+
+@apply_transposed.register
+def _(matrix: Identity, x: Tensor) -> Tensor:
+    return x
+
+
+@apply_transposed.register
+def _(matrix: Diagonal, x: Tensor) -> Tensor:
+    return x * matrix.weight
+
+
+@apply_transposed.register
+def _(matrix: Permutation, x: Tensor) -> Tensor:
+    return torch.zeros_like(x).index_copy(-1, matrix.index.long(), x)
+
+
+@apply_transposed.register
+def _(matrix: Selection, x: Tensor) -> Tensor:
+    if matrix.adjoint:
+        return torch.index_select(x, -1, matrix.index)
+    return x.new_zeros(*x.shape[:-1], matrix.shape[1]).index_add(-1, matrix.index, x)
+
+
+@apply_transposed.register
+def _(matrix: Cosine, x: Tensor) -> Tensor:
+    return cosine(x, adjoint=not matrix.adjoint)
+
+
+@apply_transposed.register
+def _(matrix: Hadamard, x: Tensor) -> Tensor:
+    transformed: Tensor = matrix(x)
+    return transformed
+
+
+@apply_transposed.register
+def _(matrix: Kronecker, x: Tensor) -> Tensor:
+    return apply_kronecker(matrix.left.T, matrix.right.T, x)
+
+
+@apply_transposed.register
+def _(matrix: BlockDiagonal, x: Tensor) -> Tensor:
+    return apply_blocks(matrix.weight.mT, x)

@@ -1,0 +1,134 @@
+"""A market of structures: one or more of every kind, nested ones too, in every float dtype, for whoever tests all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from zlib import crc32
+
+import torch
+from torch import Tensor
+
+from eckart.structures import (
+    BlockDiagonal,
+    Chain,
+    ColumnSparse,
+    Cosine,
+    Dense,
+    Diagonal,
+    Hadamard,
+    Identity,
+    Kronecker,
+    Permutation,
+    Quantized,
+    Selection,
+    SemiSparse,
+    Sparse,
+    Stack,
+    StructuredMatrix,
+    Sum,
+    low_rank,
+    pivoted_low_rank,
+)
+from eckart.structures.packing import normal_float
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class Stall:
+    """Random material of one dtype; the same for the same name."""
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.generator = torch.Generator().manual_seed(crc32(name.encode()))
+        self.dtype = dtype
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
+
+    def order(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self.generator)
+
+    def holes(self, out: int, columns: int, density: float) -> Tensor:
+        kept = torch.rand(out, columns, generator=self.generator) < density
+        return self.normal(out, columns) * kept
+
+
+Builder = Callable[[Stall], StructuredMatrix]
+
+BUILDERS: dict[str, Builder] = {
+    "dense": lambda s: Dense(s.normal(5, 7)),
+    "dense-1xn": lambda s: Dense(s.normal(1, 6)),
+    "dense-nx1": lambda s: Dense(s.normal(6, 1)),
+    "identity": lambda s: Identity(5),
+    "identity-1": lambda s: Identity(1),
+    "diagonal": lambda s: Diagonal(s.normal(6)),
+    "diagonal-1": lambda s: Diagonal(s.normal(1)),
+    "sparse": lambda s: Sparse.from_dense(s.holes(9, 7, 0.3)),
+    "sparse-1xn": lambda s: Sparse.from_dense(s.holes(1, 20, 0.5)),
+    "sparse-empty": lambda s: Sparse.from_dense(torch.zeros(3, 4, dtype=s.dtype)),
+    "sparse-full": lambda s: Sparse.from_dense(s.normal(3, 4)),
+    "sparse-wide": lambda s: Sparse(s.normal(2), torch.tensor([3, 40000]), torch.tensor([0, 1, 2]), size=40001),
+    "semisparse-2:4": lambda s: SemiSparse.from_dense(s.normal(6, 12), 2, 4),
+    "semisparse-3:8-ragged": lambda s: SemiSparse.from_dense(s.normal(3, 17), 3, 8),
+    "semisparse-2:4-narrow": lambda s: SemiSparse.from_dense(s.normal(3, 1), 2, 4),
+    "semisparse-1:2-1xn": lambda s: SemiSparse.from_dense(s.normal(1, 10), 1, 2),
+    "column-sparse": lambda s: ColumnSparse.from_dense(s.normal(9, 5), 3),
+    "column-sparse-1xn": lambda s: ColumnSparse.from_dense(s.normal(1, 5), 1),
+    "block-diagonal": lambda s: BlockDiagonal(s.normal(3, 4, 2)),
+    "block-diagonal-1": lambda s: BlockDiagonal(s.normal(1, 2, 5)),
+    "kronecker": lambda s: Kronecker(s.normal(2, 3), s.normal(4, 5)),
+    "kronecker-right-first": lambda s: Kronecker(s.normal(5, 2), s.normal(1, 6)),
+    "permutation": lambda s: Permutation(s.order(8)),
+    "selection": lambda s: Selection(torch.tensor([4, 0, 4]), size=6),
+    "selection-adjoint": lambda s: Selection(s.order(7)[:3], size=7, adjoint=True),
+    "cosine": lambda s: Cosine(12),
+    "cosine-odd-adjoint": lambda s: Cosine(7, adjoint=True),
+    "cosine-1": lambda s: Cosine(1),
+    "hadamard": lambda s: Hadamard(32),
+    "hadamard-1": lambda s: Hadamard(1),
+    "quantized": lambda s: Quantized.quantize(s.normal(6, 16), 4, 8),
+    "quantized-3-bits-ragged": lambda s: Quantized.quantize(s.normal(3, 13), 3, 5, symmetric=True),
+    "quantized-codebook": lambda s: Quantized.quantize(s.normal(4, 6), 4, 6, codebook=normal_float(4)),
+    "quantized-1xn": lambda s: Quantized.quantize(s.normal(1, 9), 8, 9, symmetric=True),
+    "low-rank": lambda s: low_rank(s.normal(8, 2), s.normal(2, 6)),
+    "pivoted-low-rank": lambda s: pivoted_low_rank(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
+    "pivoted-full-rank": lambda s: pivoted_low_rank(s.order(4), s.normal(0, 4), s.normal(4, 6)),
+    "low-rank-plus-sparse": lambda s: Sum(
+        low_rank(s.normal(8, 2), s.normal(2, 6)), Sparse.from_dense(s.holes(8, 6, 0.2))
+    ),
+    "quantized-plus-low-rank": lambda s: Sum(
+        Quantized.quantize(s.normal(5, 8), 2, 4), low_rank(s.normal(5, 1), s.normal(1, 8))
+    ),
+    "dictionary": lambda s: Chain(Dense(s.normal(6, 8)), ColumnSparse.from_dense(s.normal(8, 5), 2)),
+    "monarch": lambda s: Chain(
+        BlockDiagonal(s.normal(2, 3, 4)),
+        Permutation(s.order(8)),
+        BlockDiagonal(s.normal(4, 2, 3)),
+        Permutation(s.order(12)),
+    ),
+    "spectral": lambda s: Chain(Cosine(6, adjoint=True), Sparse.from_dense(s.holes(6, 9, 0.3)), Cosine(9)),
+    "rotated": lambda s: Chain(
+        Hadamard(4), Diagonal(s.normal(4)), Cosine(4), Kronecker(s.normal(2, 1), s.normal(2, 3))
+    ),
+    "interpolated": lambda s: Chain(
+        Selection(s.order(5)[:2], size=5, adjoint=True), Dense(s.normal(2, 3)), Permutation(s.order(3))
+    ),
+    "mixed": lambda s: Chain(
+        Selection(torch.tensor([1, 1, 6, 2]), size=9),
+        Stack(Sum(Identity(4), Cosine(4)), Dense(s.normal(5, 4))),
+        Sum(Permutation(s.order(4)), Diagonal(s.normal(4)), Chain(Hadamard(4), Identity(4))),
+        Stack(Dense(s.normal(3, 6)), Selection(torch.tensor([5]), size=6)),
+    ),
+    "nothing-stored": lambda s: Stack(Chain(Identity(4), Cosine(4)), Sum(Hadamard(4), Identity(4))),
+}
+
+
+def market(dtypes: Sequence[torch.dtype] = DTYPES) -> Iterator[tuple[str, StructuredMatrix]]:
+    """(id, structure) for every entry in every dtype, made afresh and always the same."""
+    for name, build in BUILDERS.items():
+        for dtype in dtypes:
+            yield f"{name}-{str(dtype).removeprefix('torch.')}", build(Stall(name, dtype))
+
+
+def kinds(structure: StructuredMatrix) -> set[str]:
+    """The kinds of all nodes of a tree."""
+    return {structure.kind}.union(*(kinds(child) for child in structure.operands()))
