@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import importlib.util
 import platform
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def encoder_directory() -> Path:
 
 
 def collect(directory: Path, text: str, tokens: int, length: int, limit: int) -> list[Matrix]:
-    """Runs the model over 2 x `tokens` tokens of the text; at most `limit` matrices, evenly spread over its depth."""
+    """Runs the model over 2 x `tokens` tokens of the text; at most `limit` matrices, drawn at random."""
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
 
@@ -68,7 +69,9 @@ def collect(directory: Path, text: str, tokens: int, length: int, limit: int) ->
         raise SystemExit(f"the text has {len(ids)} tokens, {2 * count * length} are needed; lower --tokens")
     halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and "pooler" not in name}
-    names = list(layers)[:: max(1, -(-len(layers) // limit))]
+    # A fixed stride would meet the same matrix of every layer.
+    chosen = set(random.sample(list(layers), min(limit, len(layers))))
+    names = [name for name in layers if name in chosen]
     moments: list[dict[str, Tensor]] = []
     for half in halves:
         sums: dict[str, Tensor] = {}
@@ -125,10 +128,12 @@ def main() -> None:
     parser.add_argument("--smollm2", type=Path, help="directory of the dense smollm2 model")
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of each half (default: %(default)s)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence (default: %(default)s)")
-    parser.add_argument("--matrices", type=int, default=36, help="at most so many of a model (default: %(default)s)")
+    parser.add_argument(
+        "--matrices", type=int, default=36, help="at most so many of a model, drawn at random (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
+    random.seed(arguments.seed)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     text = arguments.text.read_text(encoding="utf-8")
     print(f"torch {torch.__version__}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, ", end="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import sys
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eckart.models.corpora import CALIBRATION, CORPORA, EVALUATION, calibration_mixture, corpus, prose
-from eckart.models.text import fingerprint, overlap, read_text, sequences
+from eckart.models.text import _stretches, fingerprint, overlap, read_text, sequences
 from tiny import TEXT, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -96,6 +95,17 @@ def test_sequences_are_spread_over_the_whole_text(count: int) -> None:
     places = [NUMBERED.find(TOKENIZER.decode(row)) / len(NUMBERED) for row in rows]
     assert all(i / count - 0.05 <= place <= (i + 1) / count for i, place in enumerate(places))
     assert not torch.equal(rows, sequences(TOKENIZER, NUMBERED, 40, count, seed=2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 3000), count=st.integers(1, 60), seed=st.integers(0, 99))
+def test_stretches_of_a_long_text_do_not_meet(size: int, count: int, seed: int) -> None:
+    end = 0
+    for stretch in _stretches(NUMBERED, size, count, seed):
+        assert len(stretch) <= size
+        start = NUMBERED.find(stretch, end)
+        assert start >= end
+        end = start + len(stretch)
 
 
 def test_a_long_text_is_not_tokenised_whole() -> None:
@@ -191,7 +201,8 @@ def test_prose_keeps_sentences_and_drops_markup() -> None:
 {{convert|3|pages}} for the ''Analytical Engine''<ref name="a"/> &mdash; which [http://x.org was never built].
 {| class="wikitable"
 | A table with a nested {|
-| inner table of many words that nobody should ever see in the running text here.
+| inner table
+whose cell runs on over a line of many words that nobody should ever see in the text.
 |}
 |}
 * A list entry of many words that is long enough to be a paragraph but is none at all, being a list.
@@ -210,11 +221,14 @@ She was long dead when the first machine of this kind was at last put together a
     ]
 
 
-@functools.cache
+def need(*names: str) -> None:
+    for package in {CORPORA[name].package for name in names}:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
 def carried(name: str) -> str:
-    package = CORPORA[name].package
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+    need(name)
     return corpus(name)
 
 
@@ -239,9 +253,10 @@ def test_carried_texts_are_there(name: str, least: int) -> None:
 
 def test_the_mixture_never_holds_the_evaluation_text() -> None:
     assert EVALUATION not in CALIBRATION
-    evaluated = sequences(TOKENIZER, carried(EVALUATION), 128, 32)
-    parts = {name: carried(name) for name in CALIBRATION}
-    assert calibration_mixture() == parts
+    need(*CALIBRATION, EVALUATION)
+    evaluated = sequences(TOKENIZER, corpus(EVALUATION), 128, 32)
+    parts = calibration_mixture()
+    assert tuple(parts) == CALIBRATION
     calibrated = sequences(TOKENIZER, parts, 128, 30)
     assert overlap(calibrated, evaluated) == 0
     mixture = corpus("mixture")

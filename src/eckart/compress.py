@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.text import fingerprint, sequences
-from eckart.plan import CURRENCIES, Curve, Plan, make_plan
+from eckart.models.tree import checkpointed
+from eckart.plan import CURRENCIES, Curve, Plan, make_plan, memory_available
 from eckart.sequential import refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
@@ -209,16 +210,17 @@ def run(
         seconds[phase] = seconds.get(phase, 0.0) + now - clock
         clock = now
 
-    statistics, passes = statistics_for(
-        model,
-        modules,
-        method.needs,
-        batches,
-        seed=recipe.seed,
-        cache=cache,
-        memory=memory,
-        on_progress=lambda done, total: progress("statistics", done, total),
-    )
+    with checkpointed(model, _activation_bytes(sites, batches) > (memory or memory_available()) // 2) as recomputed:
+        statistics, passes = statistics_for(
+            model,
+            modules,
+            method.needs,
+            batches,
+            seed=recipe.seed,
+            cache=cache,
+            memory=memory,
+            on_progress=lambda done, total: progress("statistics", done, total),
+        )
     lap("statistics")
     plan = make_plan(model, sites, method, statistics)
     plan.fit(scheduler, lambda done, total: progress("fit", done, total))
@@ -238,10 +240,17 @@ def run(
         **info,
         "passes": passes,
         "sequential": recipe.sequential,
-        "gradient_checkpointing": bool(getattr(model, "is_gradient_checkpointing", False)),
+        "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
     return Compression(model, recipe, plan, choice, calibration, seconds, warnings)
+
+
+def _activation_bytes(sites: Sequence[Site], batches: Sequence[Batch]) -> int:
+    """Roughly what a backward pass over one batch holds: inputs and outputs of every site, twice, in float32."""
+    first = next(iter(batches), None)
+    tokens = first.numel() if isinstance(first, Tensor) and not first.is_floating_point() else 0
+    return 8 * tokens * sum(sum(site.shape) for site in sites if not site.is_embedding)
 
 
 class Store(Protocol):
@@ -298,6 +307,7 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             "shape": list(site.shape),
             "parameters": structure.cost().parameters if structure is not None else curve.costs[-1].parameters,
             "bytes": structure.cost().bytes if structure is not None else curve.costs[-1].bytes,
+            "dense_bytes": curve.costs[-1].bytes,
             "error": curve.errors[index] / curve.zero_error if curve.zero_error > 0 else 0.0,
             "dense": size is None,
             **_curve(curve),
@@ -319,6 +329,7 @@ def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
     extra: dict[str, Any] = {
         "curve": {
             "parameters": [curve.costs[i].parameters for i in picked],
+            "bytes": [curve.costs[i].bytes for i in picked],
             "error": [curve.errors[i] / curve.zero_error for i in picked],
         }
     }

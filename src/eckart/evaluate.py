@@ -35,6 +35,7 @@ class Evaluation:
         sequences: number of sequences.
         kl: mean of KL(reference || model) over the predicted tokens, nats; None without a reference.
         agreement: share of the predicted tokens for which both rank the same token first; likewise.
+        reference: quality of the reference on the same tokens; likewise.
     """
 
     perplexity: float
@@ -44,6 +45,7 @@ class Evaluation:
     sequences: int
     kl: float | None = None
     agreement: float | None = None
+    reference: Evaluation | None = None
 
 
 def perplexity(nll: Tensor) -> tuple[float, float | None]:
@@ -98,6 +100,7 @@ def evaluate(
     _check(model, sequences, micro_batch)
     total, length = sequences.shape
     nll: list[Tensor] = []
+    reference_nll: list[Tensor] = []
     kl, agreed = 0.0, 0
     with _evaluating(model, reference), torch.inference_mode():
         for start in range(0, total, micro_batch):
@@ -107,7 +110,7 @@ def evaluate(
             if expected is not None and expected.shape != logits.shape:
                 shapes = f"{tuple(expected.shape)}, those of the model {tuple(logits.shape)}"
                 raise ValueError(f"logits of the reference are {shapes}; both need the same vocabulary")
-            losses = torch.zeros(len(ids), dtype=torch.float64)
+            losses, reference_losses = torch.zeros(2, len(ids), dtype=torch.float64)
             for i in range(0, length - 1, _POSITIONS):
                 span = slice(i, min(i + _POSITIONS, length - 1))
                 log_q = _log_softmax(logits[:, span], "the model")
@@ -115,18 +118,30 @@ def evaluate(
                 losses -= log_q.gather(-1, labels[..., None]).double().sum((1, 2)).cpu()
                 if expected is not None:
                     log_p = _log_softmax(expected[:, span].to(log_q.device), "the reference")
+                    reference_losses -= log_p.gather(-1, labels[..., None]).double().sum((1, 2)).cpu()
                     kl += float(divergence(log_p, log_q).double().sum())
                     agreed += int((log_p.argmax(-1) == log_q.argmax(-1)).sum())
             nll.append(losses / (length - 1))
+            reference_nll.append(reference_losses / (length - 1))
             del logits, expected
             if on_progress is not None:
                 on_progress(start + len(ids), total)
-    means = torch.cat(nll)
-    value, stderr = perplexity(means)
     tokens = total * (length - 1)
-    result = Evaluation(value, stderr, nll=float(means.mean()), tokens=tokens, sequences=total)
+    result = _evaluation(torch.cat(nll), tokens)
+    if reference is None:
+        return result
     # Rounding may take a divergence of zero just below it.
-    return result if reference is None else replace(result, kl=max(kl / tokens, 0.0), agreement=agreed / tokens)
+    return replace(
+        result,
+        kl=max(kl / tokens, 0.0),
+        agreement=agreed / tokens,
+        reference=_evaluation(torch.cat(reference_nll), tokens),
+    )
+
+
+def _evaluation(means: Tensor, tokens: int) -> Evaluation:
+    value, stderr = perplexity(means)
+    return Evaluation(value, stderr, nll=float(means.mean()), tokens=tokens, sequences=len(means))
 
 
 def speed(

@@ -1,1 +1,226 @@
-def refit(*a, **k): ...
+"""Fitting again, block by block, to the inputs that the compressed blocks in front hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.models import sites as places
+from eckart.models.sites import Site
+from eckart.models.tree import share
+from eckart.plan import Plan
+from eckart.statistics import Need, Statistics
+from eckart.statistics.collect import Batch
+from eckart.structures import Dense
+
+RIDGE = 0.1
+"""How strongly the corrected weight is held to the original one, relative to the mean eigenvalue of E[x x^T]."""
+
+
+def corrected_weight(weight: Tensor, cross: Tensor, moment: Tensor, ridge: float = RIDGE) -> Tensor:
+    """The weight V that maps changed inputs z to the outputs W x: argmin E||W x - V z||^2 + s ||V - W||^2.
+
+    V = W (E[x z^T] + s I) (E[z z^T] + s I)^-1, s = ridge times the mean of the diagonal of E[z z^T].
+
+    Args:
+        weight: W (out, in).
+        cross: E[x z^T], (in, in).
+        moment: E[z z^T], (in, in).
+        ridge: above 0; large values return W.
+    """
+    s = ridge * moment.diagonal().mean()
+    if not s > 0:
+        return weight.double()
+    identity = torch.eye(len(moment), dtype=torch.float64)
+    right = weight.double() @ (cross.double() + s * identity)
+    factor = torch.linalg.cholesky(moment.double() + s * identity)
+    return torch.cholesky_solve(right.T, factor).T
+
+
+@dataclass
+class _Moments:
+    """Running sums of x (dense stream), z (compressed stream), x z^T and z z^T."""
+
+    tokens: int
+    x: Tensor
+    z: Tensor
+    cross: Tensor
+    moment: Tensor
+
+    @staticmethod
+    def of(xs: Sequence[Tensor], zs: Sequence[Tensor]) -> _Moments:
+        n = xs[0].shape[-1]
+        m = _Moments(0, *(torch.zeros(n, dtype=torch.float64) for _ in range(2)), *(_zeros(n) for _ in range(2)))
+        for x, z in zip(xs, zs, strict=True):
+            a, b = x.flatten(0, -2).float(), z.flatten(0, -2).float()
+            m.tokens += len(a)
+            m.x += a.sum(0, dtype=torch.float64)
+            m.z += b.sum(0, dtype=torch.float64)
+            m.cross += a.T @ b
+            m.moment += b.T @ b
+        return replace(m, x=m.x / m.tokens, z=m.z / m.tokens, cross=m.cross / m.tokens, moment=m.moment / m.tokens)
+
+
+def _zeros(n: int) -> Tensor:
+    return torch.zeros(n, n, dtype=torch.float64)
+
+
+@torch.no_grad()
+def refit(
+    model: nn.Module,
+    plan: Plan,
+    choice: Mapping[str, int | None],
+    batches: Sequence[Batch],
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Fits every site of the model's blocks again, at the chosen sizes, first block first.
+
+    Each matrix is first corrected so that it gives the outputs of the dense model on the inputs it now gets, and then
+    compressed in the metric of those inputs; matrices that stay dense are corrected too. Two streams of hidden states
+    run side by side, and one block is worked on at a time.
+
+    Args:
+        model: compressed at `choice`; its sites in blocks are replaced again.
+        plan: made from the dense model.
+        choice: sizes by site name.
+        batches: as for the statistics.
+
+    Raises:
+        ValueError: the model has no list of blocks.
+    """
+    prefix, count = _blocks(model, plan.sites)
+    dense = share(model)
+    for site in plan.sites:
+        places.set_module(dense, site.name, site.module)
+    calls, hidden = _record(dense, prefix, count, batches)
+    compressed = list(hidden)
+    by_block: dict[int, list[Site]] = {}
+    for site in plan.sites:
+        if site.name.startswith(prefix + "."):
+            by_block.setdefault(int(site.name[len(prefix) + 1 :].split(".")[0]), []).append(site)
+    for b in range(count):
+        here = by_block.get(b, [])
+        block, twin = model.get_submodule(f"{prefix}.{b}"), dense.get_submodule(f"{prefix}.{b}")
+        inner = {site.name: site.name.removeprefix(f"{prefix}.{b}.") for site in here}
+        hidden, seen = _forward(twin, hidden, calls[b], list(inner.values()))
+        for group in _groups(here, inner, seen):
+            leader = inner[group[0].name]
+            zs = _forward(block, compressed, calls[b], [leader], stop=True)[1][leader]
+            moments = _Moments.of(seen[leader], zs)
+            for site in group:
+                _refit_site(model, plan, site, choice[site.name], moments)
+        compressed, _ = _forward(block, compressed, calls[b], [])
+        if on_progress:
+            on_progress(b + 1, count)
+
+
+def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _Moments) -> None:
+    if size is None and plan.curves[site.name].reason.startswith("fit failed"):
+        return
+    centred = Need.INPUT_MEAN in plan.method.needs and (size is not None or site.bias is not None)
+    cross, moment = m.cross, m.moment
+    if centred:
+        cross, moment = cross - m.x.outer(m.z), moment - m.z.outer(m.z)
+    weight = corrected_weight(site.weight, cross, moment)
+    shift = site.weight.double() @ m.x - weight @ m.z if centred else None
+    dtype = site.weight.dtype
+    if size is None:
+        places.replace(model, site, Dense(weight.to(dtype)), None if shift is None else shift.to(dtype))
+        return
+    old = plan.statistics.get(site.name, Statistics())
+    statistics = replace(old, tokens=m.tokens, input_second_moment=m.moment, input_mean=m.z)
+    fitted = plan.method.fit(weight.to(dtype), statistics).build(size)
+    bias = fitted.bias
+    if shift is not None:
+        bias = shift.to(dtype) if bias is None else (bias.double() + shift).to(dtype)
+    places.replace(model, site, fitted.structure, bias)
+
+
+def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
+    """The ModuleList that holds the most sites: its name and length."""
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    counts = [(sum(s.name.startswith(n + ".") for s in sites), -len(n), n, len(m)) for n, m in lists]
+    if not counts or max(counts)[0] == 0:
+        raise ValueError(f"{type(model).__name__} has no list of blocks, so it cannot be fitted sequentially")
+    _, _, name, length = max(counts)
+    return name, length
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def _record(
+    model: nn.Module, prefix: str, count: int, batches: Sequence[Batch]
+) -> tuple[list[list[Call]], list[Tensor]]:
+    """How each block is called on each batch, hidden states aside, and the hidden states the first one gets."""
+    calls: list[list[Call]] = [[] for _ in range(count)]
+    first: list[Tensor] = []
+
+    def before(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            keywords = dict(keywords)
+            hidden = arguments[0] if arguments else keywords.pop("hidden_states")
+            if index == 0:
+                first.append(hidden)
+            calls[index].append((arguments[1:], keywords))
+
+        return hook
+
+    handles = [
+        model.get_submodule(f"{prefix}.{i}").register_forward_pre_hook(before(i), with_kwargs=True)
+        for i in range(count)
+    ]
+    try:
+        for batch in batches:
+            model(batch, use_cache=False) if isinstance(batch, Tensor) else model(**batch, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, first
+
+
+class _Stop(Exception):
+    """Ends a forward pass once what was wanted from it is there."""
+
+
+def _forward(
+    block: nn.Module, hidden: Sequence[Tensor], calls: Sequence[Call], names: Sequence[str], stop: bool = False
+) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Runs a block over all batches; returns its outputs and the inputs of the named modules inside."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen[name].append(arguments[0])
+            if stop:
+                raise _Stop
+
+        return hook
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(record(name)) for name in names]
+    outputs: list[Tensor] = []
+    try:
+        for h, (arguments, keywords) in zip(hidden, calls, strict=True):
+            try:
+                output = block(h, *arguments, **keywords)
+            except _Stop:
+                continue
+            outputs.append(output if isinstance(output, Tensor) else output[0])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, seen
+
+
+def _groups(here: Sequence[Site], inner: Mapping[str, str], seen: Mapping[str, list[Tensor]]) -> list[list[Site]]:
+    """Sites that read the same tensor, in the order of the module tree; a site that never ran is left out."""
+    groups: dict[int, list[Site]] = {}
+    for site in here:
+        if tensors := seen[inner[site.name]]:
+            groups.setdefault(id(tensors[0]), []).append(site)
+    return list(groups.values())

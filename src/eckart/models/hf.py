@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class EckartQuantizer(HfQuantizer):  # type: ignore[misc]
         modules = checkpoint.check_manifest(self.quantization_config.manifest, "config.json")
         checkpoint.rebuild(model, modules)
         _untie(model)
+        _skip_initialisation(model, modules)
         return model
 
     def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
@@ -65,6 +67,16 @@ def _untie(model: nn.Module) -> None:
         keys = getattr(model, attribute, None)
         if isinstance(keys, dict):
             setattr(model, attribute, {k: v for k, v in keys.items() if k not in tied and v not in tied})
+
+
+def _skip_initialisation(model: nn.Module, names: Iterable[str]) -> None:
+    """Marks the containers of structured modules as initialised: some look for a dense weight in them otherwise."""
+    for name in names:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            container: Any = model.get_submodule(".".join(parts[:i]))
+            if not container._parameters and not container._buffers:
+                container._is_hf_initialized = True
 
 
 def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Any]:

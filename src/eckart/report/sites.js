@@ -42,7 +42,7 @@ const COLUMNS = [
   { title: "Error", value: (site) => site.error, text: (site) => number(site.error), numeric: true },
   { title: "Predicted KL", value: (site) => site.predicted_kl, text: (site) => number(site.predicted_kl), numeric: true, optional: true },
   { title: "Rank", value: (site) => site.rank, text: (site) => exact(site.rank), numeric: true, optional: true },
-  { title: "Bits", value: (site) => site.bits, text: (site) => number(site.bits), numeric: true, optional: true },
+  { title: "Bits", value: (site) => site.bits, text: (site) => tidy(number(site.bits)), numeric: true, optional: true },
 ];
 const columns = COLUMNS.filter((column) => !column.optional || sites.some((site) => isNumber(column.value(site))));
 const located = places(sites.map((site) => site.name));
@@ -202,7 +202,7 @@ function choose(index) {
     ["Parameters", `${exact(site.parameters)} of ${exact(denseParameters(site))}`], ["Kept", percent(keptParameters(site))],
     ["Bytes", isNumber(site.dense_bytes) ? `${bytes(site.bytes)} of ${bytes(site.dense_bytes)}` : bytes(site.bytes)],
     ["Error", number(site.error)], ["Predicted KL", isNumber(site.predicted_kl) ? number(site.predicted_kl) : null],
-    ["Rank", isNumber(site.rank) ? `${site.rank} of ${full}` : null], ["Bits", isNumber(site.bits) ? number(site.bits) : null]]);
+    ["Rank", isNumber(site.rank) ? `${site.rank} of ${full}` : null], ["Bits", isNumber(site.bits) ? tidy(number(site.bits)) : null]]);
   spectrum(site, full);
   curve(site);
   mark();

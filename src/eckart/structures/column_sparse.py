@@ -57,7 +57,7 @@ class ColumnSparse(StructuredMatrix):
         # Sums of many terms are kept in float32 where the dtype is narrower.
         sums = torch.promote_types(products.dtype, torch.float32)
         y = products.new_zeros(batch.shape[0], self.shape[0], dtype=sums)
-        y = y.index_add(1, self.places.flatten().int(), products.to(sums))
+        y = y.index_add(1, self.places.flatten().long(), products.to(sums))
         return y.to(x.dtype).reshape(*x.shape[:-1], self.shape[0])
 
     def to_dense(self) -> Tensor:

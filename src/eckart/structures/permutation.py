@@ -10,6 +10,17 @@ from eckart.structures.base import StructuredMatrix, structure
 from eckart.structures.leaves import check_distinct, check_range, flag_option, index_leaf, size_option
 
 
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """x[..., index]: x (..., n), index (k,) in 32 or 64 bits."""
+    # Forward, 32-bit indices are taken as they are; the backward pass is several times faster with 64.
+    return torch.index_select(x, -1, index.long() if x.requires_grad else index)
+
+
+def scatter(x: Tensor, index: Tensor, size: int) -> Tensor:
+    """y with y[..., index[i]] the sum of all such x[..., i], the transpose of `gather`: x (..., k), y (..., size)."""
+    return x.new_zeros(*x.shape[:-1], size).index_add(-1, index.long(), x)
+
+
 class _Move(StructuredMatrix):
     index: Tensor
 
@@ -36,7 +47,7 @@ class Permutation(_Move):
         self._index(index, n)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.index_select(x, -1, self.index)
+        return gather(x, self.index)
 
     def rows(self, index: Tensor) -> Tensor:
         return F.one_hot(self.index[index.long()].long(), self.shape[1]).to(self.dtype)
@@ -74,8 +85,8 @@ class Selection(_Move):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.adjoint:
-            return x.new_zeros(*x.shape[:-1], self.shape[0]).index_add(-1, self.index, x)
-        return torch.index_select(x, -1, self.index)
+            return scatter(x, self.index, self.shape[0])
+        return gather(x, self.index)
 
     def rows(self, index: Tensor) -> Tensor:
         if self.adjoint:

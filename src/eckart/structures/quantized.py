@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.leaves import size_option
-from eckart.structures.packing import CODE_BITS, decode, encode, grid, pack, row_bytes, unpack
+from eckart.structures.packing import CODE_BITS, decode, encode, grid, pack, pad_columns, row_bytes, unpack
 
 # The group sizes and the divisor of `out` that PyTorch's 4-bit CPU kernel takes; its 8-bit kernel reads past the end
 # of rows that are no multiple of 16 columns.
@@ -125,7 +125,7 @@ class Quantized(StructuredMatrix):
         group = min(size_option("Quantized", "group", group), columns)
         exact = torch.promote_types(weight.dtype, torch.float32)
         # A short last group is filled up with zeros, which every grid covers anyway.
-        groups = F.pad(weight.to(exact), (0, -columns % group)).view(len(weight), -1, group)
+        groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
         scales, zeros = grid(groups, bits, weight.dtype, symmetric, codebook)
         codes = encode(groups, scales[..., None], _at_groups(zeros), bits, codebook).view(len(weight), -1)[:, :columns]
         return cls(pack(codes, bits), scales, zeros, codebook, bits=bits, group=group, columns=columns)
@@ -189,9 +189,9 @@ class Quantized(StructuredMatrix):
 
     def _decoded(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
         codes = unpack(packed, self.bits, self.columns)
-        codes = F.pad(codes, (0, -self.columns % self.group)).reshape(*scales.shape, self.group)
+        codes = pad_columns(codes, self.group).reshape(*scales.shape, self.group)
         values = decode(codes, scales[..., None], _at_groups(zeros), self.bits, self.codebook)
-        return values.reshape(len(packed), -1)[:, : self.columns]
+        return values.flatten(-2)[:, : self.columns]
 
     def _kernel_applies(self, x: Tensor) -> bool:
         """Whether PyTorch has a kernel for this and it is the faster way.

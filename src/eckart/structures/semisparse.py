@@ -74,17 +74,14 @@ class SemiSparse(StructuredMatrix):
         flat = index.reshape(-1).long()
         return self._unpack(self.values[flat], self.positions[flat]).reshape(*index.shape, self.shape[1])
 
-    def _places(self, positions: Tensor) -> Tensor:
-        return _groups(unpack(positions, self.bits, self.n * self.groups), self.n).long()
-
     def _unpack(self, values: Tensor, positions: Tensor) -> Tensor:
-        groups = values.new_zeros(values.shape[0], self.groups, self.m)
-        groups = groups.scatter(2, self._places(positions), _groups(values, self.n))
-        dense: Tensor = groups.flatten(1)
+        start = torch.arange(0, self.groups * self.m, self.m, device=values.device).repeat_interleave(self.n)
+        columns = unpack(positions, self.bits, self.n * self.groups) + start
+        dense = values.new_zeros(values.shape[0], self.groups * self.m).scatter_(1, columns, values)
         return dense[:, : self.shape[1]]
 
     def check_values(self) -> None:
-        places = self._places(self.positions)
+        places = _groups(unpack(self.positions, self.bits, self.n * self.groups).long(), self.n)
         if (places >= self.m).any() or (places.diff(dim=-1) <= 0).any():
             raise ValueError(
                 f"SemiSparse: positions must ascend in 0..{self.m - 1} in each group; is the file damaged?"

@@ -73,12 +73,13 @@ def hadamard_transform(x: Tensor) -> Tensor:
     n = x.shape[-1]
     a = 1 << (n.bit_length() - 1) // 2
     left, right = (torch.from_numpy(_sylvester(size)).to(x) for size in (a, n // a))
-    return apply_kronecker(left, right, x) * n**-0.5
+    return apply_kronecker(left, right, x) * float(n**-0.5)
 
 
 @lru_cache(maxsize=32)
 def _sylvester(n: int) -> NDArray[np.float32]:
-    return np.asarray(hadamard(n), np.float32)
+    matrix: NDArray[np.float32] = np.asarray(hadamard(n), np.float32)
+    return matrix
 
 
 def _wide(x: Tensor) -> Tensor:

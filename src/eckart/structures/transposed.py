@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-import torch
 from torch import Tensor
 
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal, apply_blocks
 from eckart.structures.diagonal import Diagonal, Identity
 from eckart.structures.kronecker import Kronecker, apply_kronecker
-from eckart.structures.permutation import Permutation, Selection
+from eckart.structures.permutation import Permutation, Selection, gather, scatter
 from eckart.structures.transforms import Cosine, Hadamard, cosine
 
 
@@ -36,14 +35,12 @@ def _(matrix: Diagonal, x: Tensor) -> Tensor:
 
 @apply_transposed.register
 def _(matrix: Permutation, x: Tensor) -> Tensor:
-    return torch.zeros_like(x).index_copy(-1, matrix.index.long(), x)
+    return scatter(x, matrix.index, matrix.shape[1])
 
 
 @apply_transposed.register
 def _(matrix: Selection, x: Tensor) -> Tensor:
-    if matrix.adjoint:
-        return torch.index_select(x, -1, matrix.index)
-    return x.new_zeros(*x.shape[:-1], matrix.shape[1]).index_add(-1, matrix.index, x)
+    return gather(x, matrix.index) if matrix.adjoint else scatter(x, matrix.index, matrix.shape[1])
 
 
 @apply_transposed.register

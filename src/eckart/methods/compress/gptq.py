@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,8 @@ from eckart.methods.bits import Bits
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
-from eckart.structures.packing import decode, encode, grid, pack
+from eckart.structures.leaves import size_option
+from eckart.structures.packing import decode, encode, least_squares_grid, pack, pad_columns
 from eckart.structures.quantized import Quantized, finite_matrix
 
 GROUP = 64
@@ -35,9 +38,14 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
         ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.get(Need.INPUT_SECOND_MOMENT)
+    _check_fit(weight, moment)
+
+    @cache
+    def prepared() -> tuple[Tensor, Tensor]:
+        return ordered_factor(moment)
 
     def fit(bits: int) -> Quantized:
-        return gptq_quantize(weight, moment, bits, GROUP)
+        return _quantize(weight, *prepared(), bits, GROUP, symmetric=False)
 
     return Bits(weight, fit, Metric(right=moment), GROUP)
 
@@ -50,17 +58,16 @@ def gptq_quantize(
     *,
     symmetric: bool = False,
     damping: float = DAMPING,
-    order: str = "activation",
 ) -> Quantized:
     """Quantizes W to a small `||(W - What) C^1/2||_F` by optimal brain surgery in a fixed order of columns.
 
     With `(C + damping mean(diag C) I)^-1 = U^T U`, U upper triangular, column j is rounded to its grid, and
-    `W[:, j+1:] -= (w_j - what_j) / U[j, j] U[j, j+1:]` (section 3.3, algorithm 1). The grid of a group is
-    that of its weights as they are when the group is reached.
+    `W[:, j+1:] -= (w_j - what_j) / U[j, j] U[j, j+1:]` (section 3.3, algorithm 1).
 
-    Columns of large second moment come first, while there are many others left to make up for their error. Groups
-    stay the consecutive inputs they are: whole groups are ordered by their largest second moment, and the columns of
-    a group within it. An input that is always zero changes nothing else and is rounded to nearest.
+    Inputs of large second moment come first, while there are many others left to make up for their error. Groups stay
+    runs of consecutive inputs, so this order visits them in turns; their grids are therefore chosen beforehand, each
+    as the one that rounds its original weights best (`packing.least_squares_grid`). An input that is always zero
+    changes no other and is rounded to nearest.
 
     Args:
         weight: (out, in), floating point; scales take its dtype.
@@ -69,80 +76,52 @@ def gptq_quantize(
         group: inputs that share a scale; `in` or more for one scale a row.
         symmetric: zero-point fixed at the middle code instead of stored.
         damping: what is added to the diagonal, relative to its mean.
-        order: "activation", or "natural" for left to right.
 
     Raises:
         ValueError: weight or C is not finite, C does not fit W or is not positive semi-definite.
     """
-    weight = finite_matrix(weight)
-    out, columns = weight.shape
-    if tuple(second_moment.shape) != (columns, columns):
+    _check_fit(weight, second_moment)
+    return _quantize(weight, *ordered_factor(second_moment, damping), bits, group, symmetric)
+
+
+def _check_fit(weight: Tensor, moment: Tensor) -> None:
+    columns = finite_matrix(weight).shape[1]
+    if tuple(moment.shape) != (columns, columns):
         raise ValueError(
-            f"second moment of shape {tuple(second_moment.shape)} does not fit a weight of {out}x{columns}"
+            f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
         )
-    runs = column_order(second_moment.diagonal(), group, order)
-    permutation = torch.cat(runs)
+
+
+def _quantize(weight: Tensor, order: Tensor, factor: Tensor, bits: int, group: int, symmetric: bool) -> Quantized:
+    weight = weight.detach()
+    columns = weight.shape[1]
+    group = min(size_option("gptq", "group", group), columns)
     exact = torch.promote_types(weight.dtype, torch.float32)
-    factor = inverse_factor(second_moment[permutation][:, permutation], damping).to(exact)
+    factor = factor.to(exact)
+    groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
+    scales, zeros = least_squares_grid(groups, bits, weight.dtype, symmetric)
     # Transposed, so that a column of W is one run of memory.
-    rest = weight.T[permutation].to(exact).contiguous()
-    codes = torch.empty(columns, out, dtype=torch.uint8, device=weight.device)
-    scales = torch.empty(len(runs), out, dtype=weight.dtype, device=weight.device)
-    zeros = None if symmetric else torch.empty(len(runs), out, dtype=torch.uint8, device=weight.device)
-    start = 0
-    for run in runs:
-        stop = start + len(run)
-        index = int(run[0]) // group
-        scale, zero = grid(rest[start:stop].T, bits, weight.dtype, symmetric)
-        scales[index] = scale
-        if zeros is not None and zero is not None:
-            zeros[index] = zero
-        for first in range(start, stop, BLOCK):
-            last = min(first + BLOCK, stop)
-            errors = _round_block(
-                rest[first:last], codes[first:last], factor[first:last, first:last], scale, zero, bits
-            )
-            rest[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
-        start = stop
-    natural = torch.empty_like(codes).index_copy_(0, permutation, codes)
-    return Quantized(
-        pack(natural.T.contiguous(), bits),
-        scales.T.contiguous(),
-        None if zeros is None else zeros.T.contiguous(),
-        bits=bits,
-        group=group,
-        columns=columns,
-    )
+    rest = weight.T.to(exact)[order].contiguous()
+    scale = scales.T.to(exact)[order // group].contiguous()
+    zero = None if zeros is None else zeros.T.to(exact)[order // group].contiguous()
+    codes = torch.empty(rest.shape, dtype=torch.uint8, device=weight.device)
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        block, errors = rest[first:last], torch.empty_like(rest[first:last])
+        for j in range(first, last):
+            z = None if zero is None else zero[j]
+            codes[j] = encode(rest[j], scale[j], z, bits)
+            errors[j - first] = (rest[j] - decode(codes[j], scale[j], z, bits)) / factor[j, j]
+            block[j - first + 1 :].addr_(factor[j, j + 1 : last], errors[j - first], alpha=-1)
+        rest[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+    natural = torch.empty_like(codes).index_copy_(0, order, codes).T.contiguous()
+    return Quantized(pack(natural, bits), scales, zeros, bits=bits, group=group, columns=columns)
 
 
-def _round_block(block: Tensor, codes: Tensor, factor: Tensor, scale: Tensor, zero: Tensor | None, bits: int) -> Tensor:
-    """Rounds the columns of W in `block` (k, out) in turn, fills `codes`, returns the errors over U[j, j], (k, out)."""
-    errors = torch.empty_like(block)
-    exact_scale = scale.to(block.dtype)
-    diagonal = factor.diagonal().tolist()
-    for j, (w, pivot) in enumerate(zip(block, diagonal, strict=True)):
-        codes[j] = encode(w, scale, zero, bits)
-        torch.sub(w, decode(codes[j], exact_scale, zero, bits), out=errors[j]).div_(pivot)
-        block[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
-    return errors
-
-
-def column_order(energy: Tensor, group: int, order: str) -> list[Tensor]:
-    """The columns of each group, in the order in which groups and their columns are rounded.
-
-    Args:
-        energy: (in,), second moment of each input.
-        group: size of the groups of consecutive columns.
-        order: "activation" or "natural".
-    """
-    runs = list(torch.split(torch.arange(len(energy), device=energy.device), group))
-    if order == "natural":
-        return runs
-    if order != "activation":
-        raise ValueError(f"order is 'activation' or 'natural', got {order!r}")
-    largest = torch.stack([energy[run].max() for run in runs])
-    ranked = [runs[i] for i in largest.argsort(descending=True, stable=True).tolist()]
-    return [run[energy[run].argsort(descending=True, stable=True)] for run in ranked]
+def ordered_factor(second_moment: Tensor, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
+    """The columns in the order they are rounded, (in,), and `inverse_factor` of the second moment in that order."""
+    order = second_moment.diagonal().argsort(descending=True, stable=True)
+    return order, inverse_factor(second_moment[order][:, order], damping)
 
 
 def inverse_factor(second_moment: Tensor, damping: float = DAMPING) -> Tensor:

@@ -1,0 +1,74 @@
+"""The smallest model within a given rise of the perplexity, from the nested curves and a few evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from eckart.compress import Progress, Recipe, apply
+from eckart.evaluate import evaluate
+from eckart.models.tree import share
+from eckart.plan import Plan
+
+EVALUATIONS = 6
+RESOLUTION = 0.005
+"""The search ends where sizes that pass and fail differ by less than this share of the model."""
+
+
+def within_loss(
+    max_loss: float,
+    held_out: Tensor,
+    recipe: Recipe,
+    reference: nn.Module,
+    history: list[dict[str, float]],
+    progress: Progress,
+) -> Callable[[Plan, nn.Module], dict[str, int | None]]:
+    """A search for the least `keep` at which perplexity on `held_out` is at most (1 + max_loss) times the dense one.
+
+    The summed errors of the nested curves give the shape of loss against size; each evaluation scales it, and the next
+    size is where the scaled curve meets the bound. What is returned was itself measured to pass; the dense model is
+    the last resort.
+    """
+    bound = math.log1p(max_loss)
+
+    def search(plan: Plan, model: nn.Module) -> dict[str, int | None]:
+        base = evaluate(reference, held_out, micro_batch=4).nll
+        grid = [i / 400 for i in range(20, 400)]
+        choices: dict[float, dict[str, int | None]] = {}
+        for keep in grid:
+            try:
+                choices[keep] = plan.choose(keep, recipe.of, "greedy", recipe.floor)
+            except ValueError:
+                continue
+        dense: dict[str, int | None] = dict.fromkeys((site.name for site in plan.sites), None)
+        if not choices:
+            return dense
+        best, lowest, highest = dense, 0.0, 1.0
+        scale = 0.5
+        for i in range(EVALUATIONS):
+            open_ = [k for k in choices if lowest < k < highest]
+            if not open_ or highest - lowest < RESOLUTION:
+                break
+            fits = [k for k in open_ if scale * plan.error(choices[k]) <= bound]
+            keep = fits[0] if fits else open_[-1]
+            rise = _measure(model, plan, choices[keep], held_out) - base
+            history.append({"keep": keep, "perplexity": math.exp(base + rise)})
+            error = plan.error(choices[keep])
+            if error > 0 and rise > 0:
+                scale = rise / error
+            if rise <= bound:
+                best, highest = choices[keep], keep
+            else:
+                lowest = keep
+            progress("search", i + 1, EVALUATIONS)
+        return best
+
+    return search
+
+
+def _measure(model: nn.Module, plan: Plan, choice: dict[str, int | None], held_out: Tensor) -> float:
+    trial = share(model)
+    apply(trial, plan, choice)
+    return evaluate(trial, held_out, micro_batch=4).nll
