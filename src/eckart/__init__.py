@@ -12,9 +12,9 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.statistics import Need, Statistics
 
 if importlib.util.find_spec("transformers") is not None:
-    from eckart.models import register as _register
+    from eckart.models.register import when_imported as _when_imported
 
-    _register.when_imported()
+    _when_imported()
 
 __all__ = [
     "METHODS",

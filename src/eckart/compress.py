@@ -159,7 +159,7 @@ def as_batches(
         if calibration.ndim != 2 or calibration.is_floating_point():
             raise ValueError(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
         info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
-        return list(calibration.split(max(1, tokens_a_batch // calibration.shape[1]))), info
+        return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
     batches = [b for b in calibration if not isinstance(b, str)]
     if not batches:
         raise ValueError("calibration is empty")

@@ -60,7 +60,9 @@ def text_of(source: str) -> str | dict[str, str]:
     if source in CORPORA:
         return corpus(source)
     if not Path(source).exists():
-        raise ValueError(f"there is no text file {source!r}, and no text of that name: {', '.join([*CORPORA, 'mixture'])}")
+        raise ValueError(
+            f"there is no text file {source!r}, and no text of that name: {', '.join([*CORPORA, 'mixture'])}"
+        )
     return read_text(source)
 
 

@@ -39,7 +39,9 @@ class Metric:
             if side.ndim not in (1, 2) or (side.ndim == 2 and side.shape[0] != side.shape[1]):
                 raise ValueError(f"Metric: {name} must be a vector or a square matrix, got shape {tuple(side.shape)}")
             if not torch.isfinite(side).all():
-                raise ValueError(f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?")
+                raise ValueError(
+                    f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?"
+                )
 
     def error(self, difference: Tensor) -> Tensor:
         """Squared error of `difference` = W - What, shape (out, in): a scalar in float64."""

@@ -134,9 +134,7 @@ class Plan:
         return sum(self.curves[n].errors[self.curves[n].sizes.index(size)] for n, size in choice.items())
 
 
-def make_plan(
-    model: nn.Module, sites: Sequence[Site], method: Method, statistics: Mapping[str, Statistics]
-) -> Plan:
+def make_plan(model: nn.Module, sites: Sequence[Site], method: Method, statistics: Mapping[str, Statistics]) -> Plan:
     """A plan for a model, not yet fitted; its totals are measured on the model as it is."""
     cost = model_cost(model)
     unique = {t.data_ptr(): t for t in model.state_dict().values()}
@@ -149,6 +147,9 @@ def make_plan(
     return Plan(method, sites, statistics, totals)
 
 
+_LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
+
+
 def fit_or_reason(method: Method, weight: Tensor, statistics: Statistics) -> tuple[Family | None, Curve]:
     """Candidates of one matrix, or None and a curve that says why there are none."""
     dense = dense_cost(weight)
@@ -156,7 +157,7 @@ def fit_or_reason(method: Method, weight: Tensor, statistics: Statistics) -> tup
         family = method.fit(weight, statistics)
         sizes: list[int | None] = [*family.sizes]
         errors = [float(e) for e in family.errors]
-    except (ValueError, torch.linalg.LinAlgError) as error:
+    except (ValueError, _LinAlgError) as error:
         return None, Curve([None], [dense], [0.0], reason=f"fit failed: {error}")
     reason = "" if sizes else "no rank pays"
     zero = float(getattr(family, "zero_error", max(errors, default=0.0)))

@@ -34,9 +34,7 @@ class Candidates:
             raise ValueError("costs and errors must be finite")
 
 
-def allocate(
-    sites: Sequence[Candidates], budget: float, allocation: str = "exact", *, floor: float = 0.1
-) -> list[int]:
+def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exact", *, floor: float = 0.1) -> list[int]:
     """Picks one candidate for each site so that the costs sum to at most the budget.
 
     Args:
@@ -185,7 +183,9 @@ def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
 
 def _price(sites: Sequence[Candidates], budget: float) -> float:
     """The price of a unit of cost at which the unconstrained choice just meets the budget."""
-    steepest = max(float(c.errors.max() / max(1e-300, np.diff(np.unique(c.costs)).min(initial=c.costs[-1]))) for c in sites)
+    steepest = max(
+        float(c.errors.max() / max(1e-300, np.diff(np.unique(c.costs)).min(initial=c.costs[-1]))) for c in sites
+    )
     low, high = 0.0, max(steepest, 1e-300)
     for _ in range(200):
         middle = (low * high) ** 0.5 if low > 0 else high * 1e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
@@ -29,15 +29,21 @@ class Family(Protocol):
         costs: cost of each, known before it is built.
     """
 
-    sizes: Sequence[int]
-    errors: Tensor
-    costs: Sequence[Cost]
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    @property
+    def errors(self) -> Tensor: ...
+
+    @property
+    def costs(self) -> Sequence[Cost]: ...
 
     def build(self, size: int) -> Fitted:
         """The candidate of that size, in the dtype of the weight it was fitted to."""
 
 
 Fit = Callable[[Tensor, Statistics], Family]
+F = TypeVar("F", bound=Fit)
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,10 @@ def compressor(
     needs: Sequence[Need] = (),
     size: str = "rank",
     allocation: str = "uniform",
-) -> Callable[[Fit], Fit]:
+) -> Callable[[F], F]:
     """Registers a function as a compression method. See `Method` for the arguments."""
 
-    def register(fit: Fit) -> Fit:
+    def register(fit: F) -> F:
         if name in METHODS:
             raise ValueError(f"method {name!r} is registered twice")
         summary = (fit.__doc__ or "").strip().split("\n")[0]

@@ -23,7 +23,7 @@ METHOD = "eckart"
 
 
 @register_quantization_config(METHOD)
-class EckartConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class EckartConfig(QuantizationConfigMixin):
     """The `quantization_config` of a compressed model: the manifest of its structured modules."""
 
     def __init__(self, **values: Any) -> None:
@@ -35,7 +35,7 @@ class EckartConfig(QuantizationConfigMixin):  # type: ignore[misc]
 
 
 @register_quantizer(METHOD)
-class EckartQuantizer(HfQuantizer):  # type: ignore[misc]
+class EckartQuantizer(HfQuantizer):
     """Swaps structured modules into the skeleton before transformers reads the tensors."""
 
     requires_calibration = False

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,8 @@ class Site:
     @property
     def weight(self) -> Tensor:
         """W as (out, in); for an embedding (rows, dimension). A view where the module stores it transposed."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight.detach().T if _is_conv1d(self.module) else weight.detach()
+        weight = _weight(self.module).detach()
+        return weight.T if _is_conv1d(self.module) else weight
 
     @property
     def bias(self) -> Tensor | None:
@@ -48,6 +48,12 @@ class Site:
     @property
     def is_embedding(self) -> bool:
         return isinstance(self.module, nn.Embedding)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _is_conv1d(module: nn.Module) -> bool:
@@ -81,8 +87,7 @@ def find_sites(
     for name, module in model.named_modules():
         if not (type(module) is nn.Linear or isinstance(module, nn.Embedding) or _is_conv1d(module)):
             continue
-        weight = module.weight
-        assert isinstance(weight, Tensor)
+        weight = _weight(module)
         if (first := owner.setdefault(id(weight), name)) != name:
             candidates[first].tied += (name,)
         else:
@@ -118,7 +123,8 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _heads(model: nn.Module) -> set[str]:
-    output = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    get: Any = getattr(model, "get_output_embeddings", None)
+    output = get() if get is not None else None
     return {name for name, module in model.named_modules() if output is not None and module is output}
 
 
@@ -153,7 +159,8 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
 def dense_module(module: nn.Module) -> nn.Module:
     """The dense layer a structured one stands for, in its dtype."""
     if isinstance(module, StructuredEmbedding):
-        return nn.Embedding.from_pretrained(module.structure.to_dense().detach().clone(), freeze=False)
+        rows = module.structure.to_dense().detach().clone()
+        return nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
     if isinstance(module, StructuredLinear | TiedLinear):
         weight = module.structure.to_dense().detach().contiguous()
         bias = module.bias if isinstance(module, StructuredLinear) else None
@@ -190,7 +197,7 @@ def model_cost(model: nn.Module) -> dict[str, int]:
         if isinstance(module, StructuredLinear | TiedLinear):
             macs += module.structure.cost().macs
         elif type(module) is nn.Linear or _is_conv1d(module):
-            macs += int(module.weight.numel())  # type: ignore[union-attr]
+            macs += _weight(module).numel()
     structures = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     inside = {id(t) for s in structures for t in (*s.parameters(), *s.buffers())}
     for module in model.modules():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def collect(
                 if recorder.gradients:
                     target, gradient = _sampled_gradient(output, generator, recorder.mask)
                     recorder.recording_inputs = False
-                    target.backward(gradient)
+                    torch.autograd.backward(target, gradient)
             recorder.finish()
             if on_progress:
                 on_progress(done + 1, len(batches))
@@ -89,7 +90,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
 
 
 def _sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The tensor to start from, and the gradient there of -log p(y), y drawn from p: softmax(z) - onehot(y), or noise."""
+    """Where to start, and the gradient there of -log p(y), y drawn from p: softmax(z) - onehot(y), or noise."""
     logits = getattr(output, "logits", None)
     if logits is None:
         target = output if isinstance(output, Tensor) else output[0]
@@ -144,7 +145,8 @@ class _Recorder:
                 output = output.detach().requires_grad_()
             if recorded:
                 embedding = isinstance(module, nn.Embedding)
-                output.register_hook(lambda gradient: self._add_gradient(name, x, gradient, embedding))
+                watch: Any = output
+                watch.register_hook(lambda gradient: self._add_gradient(name, x, gradient, embedding))
             return output
 
         return forward_hook
@@ -242,4 +244,4 @@ def _stripes(n: int) -> list[tuple[int, int]]:
     """Row blocks of the upper triangle of an n x n Gram matrix; few enough that each product stays large."""
     parts = max(1, min(8, n // 256))
     edges = [n * i // parts for i in range(parts + 1)]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -111,7 +112,8 @@ class StructuredMatrix(nn.Module):
 
     def to_dense(self) -> Tensor:
         """W as a dense (out, in) tensor in the structure's dtype."""
-        return self(torch.eye(self.shape[1], dtype=self.dtype, device=self.device)).T
+        columns: Tensor = self(torch.eye(self.shape[1], dtype=self.dtype, device=self.device))
+        return columns.T
 
     def rows(self, index: Tensor) -> Tensor:
         """W[index]: integer index (...) -> (..., in). Structures that can pick rows without forming W override this."""
@@ -164,7 +166,8 @@ def from_spec(spec: Spec, where: str = "spec") -> StructuredMatrix:
     try:
         children = [from_spec(child, f"{where}/{kind}") for child in spec.get("children", [])]
         leaves = {name: _meta_leaf(entry) for name, entry in spec.get("leaves", {}).items()}
-        node = KINDS[kind](*children, **leaves, **spec.get("options", {}))
+        build: Callable[..., StructuredMatrix] = KINDS[kind]
+        node = build(*children, **leaves, **spec.get("options", {}))
     except (TypeError, KeyError, AttributeError, IndexError, RuntimeError) as error:
         raise ValueError(f"{where}: malformed {kind!r} spec: {error}") from error
     if list(node.shape) != list(spec.get("shape", [])):
