@@ -49,8 +49,8 @@ def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{where}: not an eckart manifest")
     if not isinstance(entry.get("format"), int) or entry["format"] > FORMAT:
         raise ValueError(
-            f"{where} was written by eckart {entry.get('version', '?')} in format {entry.get('format')}; this is eckart "
-            f"{__version__}, which reads formats up to {FORMAT}: upgrade with pip install -U eckart"
+            f"{where} was written by eckart {entry.get('version', '?')} in format {entry.get('format')}; "
+            f"this is eckart {__version__}, which reads formats up to {FORMAT}: upgrade with pip install -U eckart"
         )
     return dict(entry["modules"])
 
