@@ -26,11 +26,15 @@ class Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
 
     def __call__(self, phase: str, done: int, total: int) -> None:
         if phase not in self._tasks:
             self._tasks[phase] = self._progress.add_task(phase, total=total)
+            self._started[phase] = time.perf_counter()
         self._progress.update(self._tasks[phase], completed=done, total=total)
+        if done == total and not console.is_terminal:
+            console.print(f"{phase}: {total} done in {time.perf_counter() - self._started[phase]:.1f} s")
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def bars() -> Iterator[Bars]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+    with Progress(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as progress:
         yield Bars(progress)
 
 

@@ -89,13 +89,14 @@ class Compression:
         choice: the size chosen for each site, None for dense.
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
         seconds: by phase.
-        built: cost of each site as built, bias included.
+        errors: squared error of each site that is not dense, in the method's metric.
     """
 
     model: nn.Module
     recipe: Recipe
     plan: Plan
     choice: dict[str, int | None]
+    errors: dict[str, float]
     calibration: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -103,7 +104,7 @@ class Compression:
     @property
     def error(self) -> float:
         """Summed squared error in the method's metric; for kfac half of it predicts the rise of the loss in nats."""
-        return self.plan.error(self.choice)
+        return sum(self.errors.values())
 
 
 def compress(
@@ -223,14 +224,19 @@ def run(
         )
     lap("statistics")
     plan = make_plan(model, sites, method, statistics)
-    plan.fit(scheduler, lambda done, total: progress("fit", done, total))
+    allocation = recipe.allocation or method.allocation
+    plan.fit(
+        scheduler,
+        lambda done, total: progress("fit", done, total),
+        errors=search is not None or allocation != "uniform",
+    )
     lap("fit")
     if search is not None:
         choice = search(plan, model)
     else:
-        choice = plan.choose(recipe.keep, recipe.of, recipe.allocation, recipe.floor)
+        choice = plan.choose(recipe.keep, recipe.of, allocation, recipe.floor)
     lap("solve")
-    apply(model, plan, choice, store, progress)
+    errors = apply(model, plan, choice, store, progress)
     lap("build")
     if recipe.sequential:
         refit(model, plan, choice, batches, on_progress=lambda done, total: progress("sequential", done, total))
@@ -243,7 +249,7 @@ def run(
         "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    return Compression(model, recipe, plan, choice, calibration, seconds, warnings)
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings)
 
 
 def _activation_bytes(sites: Sequence[Site], batches: Sequence[Batch]) -> int:
@@ -267,8 +273,9 @@ def apply(
     choice: Mapping[str, int | None],
     store: Store | None = None,
     progress: Progress = silent,
-) -> None:
-    """Builds the chosen candidates and puts them in; a site whose build fails stays dense and says why."""
+) -> dict[str, float]:
+    """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
+    errors = {}
     for done, site in enumerate(plan.sites, 1):
         size = choice[site.name]
         if size is not None:
@@ -278,7 +285,9 @@ def apply(
                 if store:
                     store.put(site.name, size, fitted)
             put(model, site, fitted)
+            errors[site.name] = fitted.error
         progress("build", done, len(plan.sites))
+    return errors
 
 
 def put(model: nn.Module, site: Site, fitted: methods.Fitted) -> None:
@@ -300,7 +309,7 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
         curve, size = result.plan.curves[site.name], result.choice[site.name]
         module = result.model.get_submodule(site.name)
         structure = getattr(module, "structure", None)
-        index = curve.sizes.index(size)
+        error = result.errors.get(site.name, 0.0)
         entry: dict[str, Any] = {
             "name": site.name,
             "structure": expression(structure) if structure is not None else "Dense",
@@ -308,12 +317,12 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             "parameters": structure.cost().parameters if structure is not None else curve.costs[-1].parameters,
             "bytes": structure.cost().bytes if structure is not None else curve.costs[-1].bytes,
             "dense_bytes": curve.costs[-1].bytes,
-            "error": curve.errors[index] / curve.zero_error if curve.zero_error > 0 else 0.0,
+            "error": error / curve.zero_error if curve.zero_error > 0 else 0.0,
             "dense": size is None,
             **_curve(curve),
         }
         if halved:
-            entry["predicted_kl"] = curve.errors[index] / 2
+            entry["predicted_kl"] = error / 2
         if size is not None:
             entry["rank" if result.plan.method.size == "rank" else "bits"] = size
         if curve.reason:
@@ -323,7 +332,7 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
 
 
 def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
-    if curve.zero_error <= 0 or len(curve.sizes) < 2:
+    if curve.errors is None or curve.zero_error <= 0 or len(curve.sizes) < 2:
         return {}
     picked = torch.linspace(0, len(curve.sizes) - 1, min(points, len(curve.sizes))).round().long().tolist()
     extra: dict[str, Any] = {

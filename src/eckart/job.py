@@ -259,14 +259,14 @@ class DirectoryStore:
         bias = tensors.pop("bias", None)
         structure = from_spec(entry["structure"], name)
         structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
-        return Fitted(structure, bias)
+        return Fitted(structure, bias, float(entry["error"]))
 
     def put(self, name: str, size: int, fitted: Fitted) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         tensors = {f"structure.{k}": v.contiguous() for k, v in fitted.structure.state_dict().items()}
         if fitted.bias is not None:
             tensors["bias"] = fitted.bias.contiguous()
-        site = json.dumps({"size": size, "structure": fitted.structure.spec()})
+        site = json.dumps({"size": size, "error": fitted.error, "structure": fitted.structure.spec()})
         temporary = self.directory / f"{name}.tmp"
         save_file(tensors, temporary, metadata={"site": site})
         temporary.replace(self.directory / f"{name}.safetensors")

@@ -30,7 +30,8 @@ class Curve:
     Attributes:
         sizes: ranks or bits, ascending; the dense matrix, size None, comes last.
         costs: of each.
-        errors: squared error of each in the method's metric; 0 for the dense matrix.
+        errors: squared error of each in the method's metric; 0 for the dense matrix. None where they would cost a fit
+            each and the allocation does not ask.
         zero_error: squared error of the zero matrix, what the errors are relative to.
         spectrum: squared singular values in the metric, descending, where the method knows them.
         reason: why the dense matrix is all there is, or "".
@@ -38,7 +39,7 @@ class Curve:
 
     sizes: list[int | None]
     costs: list[Cost]
-    errors: list[float]
+    errors: list[float] | None
     zero_error: float = 0.0
     spectrum: Tensor | None = None
     reason: str = ""
@@ -67,17 +68,20 @@ class Plan:
     curves: dict[str, Curve] = field(default_factory=dict)
     _families: dict[str, Family] = field(default_factory=dict)
 
-    def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None) -> None:
+    def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
         """Fits the candidates of all sites; a site that cannot be fitted stays dense and says why.
 
         Args:
             scheduler: address of a Dask scheduler; None for threads of this process.
             on_progress: called with (sites done, sites in all).
+            errors: measure the error of every candidate; False for a uniform allocation, which does not look at them.
         """
         held = 0
         with _executor(scheduler) as executor:
             futures = [
-                executor.submit(fit_or_reason, self.method, site.weight, self.statistics.get(site.name, Statistics()))
+                executor.submit(
+                    fit_or_reason, self.method, site.weight, self.statistics.get(site.name, Statistics()), errors
+                )
                 for site in self.sites
             ]
             for done, (site, future) in enumerate(zip(self.sites, futures, strict=True), 1):
@@ -89,6 +93,11 @@ class Plan:
                     held += size
                 if on_progress:
                     on_progress(done, len(self.sites))
+
+    def add(self, site: Site, family: Family) -> None:
+        """Enters candidates made elsewhere for a site."""
+        self.curves[site.name] = curve_of(family, dense_cost(site.weight))
+        self._families[site.name] = family
 
     def family(self, site: Site) -> Family:
         """The candidates of a site with their factors; fitted again where memory did not allow to hold them."""
@@ -111,7 +120,8 @@ class Plan:
         attribute = {"macs": "macs", "bytes": "bytes"}.get(of, "parameters")
         candidates = [
             Candidates(
-                np.array([float(getattr(c, attribute)) for c in curve.costs]), np.maximum(0.0, np.array(curve.errors))
+                np.array([float(getattr(c, attribute)) for c in curve.costs]),
+                np.zeros(len(curve.costs)) if curve.errors is None else np.maximum(0.0, np.array(curve.errors)),
             )
             for curve in (self.curves[site.name] for site in self.sites)
         ]
@@ -130,8 +140,14 @@ class Plan:
         return {site.name: self.curves[site.name].sizes[i] for site, i in zip(self.sites, chosen, strict=True)}
 
     def error(self, choice: Mapping[str, int | None]) -> float:
-        """The summed squared error of a choice."""
-        return sum(self.curves[n].errors[self.curves[n].sizes.index(size)] for n, size in choice.items())
+        """The summed squared error of a choice; ValueError where errors were not measured."""
+        total = 0.0
+        for name, size in choice.items():
+            curve = self.curves[name]
+            if curve.errors is None:
+                raise ValueError(f"the errors of {self.method.name} were not measured")
+            total += curve.errors[curve.sizes.index(size)]
+        return total
 
 
 def make_plan(model: nn.Module, sites: Sequence[Site], method: Method, statistics: Mapping[str, Statistics]) -> Plan:
@@ -150,19 +166,25 @@ def make_plan(model: nn.Module, sites: Sequence[Site], method: Method, statistic
 _LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
 
 
-def fit_or_reason(method: Method, weight: Tensor, statistics: Statistics) -> tuple[Family | None, Curve]:
+def fit_or_reason(
+    method: Method, weight: Tensor, statistics: Statistics, errors: bool = True
+) -> tuple[Family | None, Curve]:
     """Candidates of one matrix, or None and a curve that says why there are none."""
     dense = dense_cost(weight)
     try:
         family = method.fit(weight, statistics)
-        sizes: list[int | None] = [*family.sizes]
-        errors = [float(e) for e in family.errors]
+        return family, curve_of(family, dense, errors or method.size == "rank")
     except (ValueError, _LinAlgError) as error:
         return None, Curve([None], [dense], [0.0], reason=f"fit failed: {error}")
-    reason = "" if sizes else "no rank pays"
-    zero = float(getattr(family, "zero_error", max(errors, default=0.0)))
+
+
+def curve_of(family: Family, dense: Cost, with_errors: bool = True) -> Curve:
+    """What is known of a family before anything is built, the dense matrix added."""
+    sizes: list[int | None] = [*family.sizes]
+    errors = [*map(float, family.errors), 0.0] if with_errors else None
+    reason = "" if sizes else "no size pays"
     spectrum = getattr(family, "spectrum", None)
-    return family, Curve([*sizes, None], [*family.costs, dense], [*errors, 0.0], zero, spectrum, reason)
+    return Curve([*sizes, None], [*family.costs, dense], errors, family.zero_error, spectrum, reason)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from eckart.metrics import Metric, Side
 
+_RANK_TOLERANCE = 1e-13
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -31,9 +33,13 @@ class Projection:
     errors: Tensor
 
     def factors(self, weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-        """What_r as (out, r) and (r, in), in the dtype of the projection."""
-        if not 0 <= rank < len(self.errors):
-            raise ValueError(f"rank {rank} is outside 0..{len(self.errors) - 1}")
+        """What_r as (out, r) and (r, in), in the dtype of the projection; W itself times the identity at full rank."""
+        full = len(self.errors) - 1
+        if not 0 <= rank <= full:
+            raise ValueError(f"rank {rank} is outside 0..{full}")
+        if rank == full:
+            whole, identity = weight.to(self.errors.dtype), torch.eye(full, dtype=self.errors.dtype)
+            return (identity, whole) if weight.shape[0] == full else (whole, identity)
         a, s = self.analysis[:, :rank], self.synthesis[:, :rank]
         w = weight.to(a.dtype)
         return (s, a.T @ w) if self.left else (w @ a, s.T)
@@ -43,8 +49,9 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     """The best approximations of W at all ranks in a metric, from one symmetric eigendecomposition.
 
     With L = G G^T and R = H H^T let M = G^T W H = U S V^T. The optimum of rank r is W H V_r V_r^T H^-1 and, equally,
-    G^-T U_r U_r^T G^T W (Eckart and Young 1936 in the weighted norm). A one-sided metric takes the form without an
-    inverse; a two-sided one inverts the factor of the shorter side, which therefore should not be singular.
+    G^-T U_r U_r^T G^T W (Eckart and Young 1936 in the weighted norm). U and S^2 come from M M^T = G^T W R W^T G where
+    out <= in, V and S^2 from M^T M otherwise, so that only the shorter side is ever factored. A one-sided metric takes
+    the form without an inverse; a two-sided one inverts the factor of the shorter side, on its range if it is singular.
 
     Args:
         weight: W, (out, in), any float dtype.
@@ -54,7 +61,7 @@ def project(weight: Tensor, metric: Metric) -> Projection:
         A `Projection` in float64.
 
     Raises:
-        ValueError: W has NaN or Inf entries, or a side does not fit its shape.
+        ValueError: W has NaN or Inf entries, a side does not fit its shape, or the error of W overflows float64.
     """
     if weight.ndim != 2:
         raise ValueError(f"a matrix is needed, got shape {tuple(weight.shape)}")
@@ -67,19 +74,26 @@ def project(weight: Tensor, metric: Metric) -> Projection:
             raise ValueError(f"a side of the metric has size {side.shape[0]}, the weight is {out} x {columns}")
     scale = _power_of_two(w.abs().max())
     w = w / scale
-    g, g_scale = _root(metric.left)
-    h, h_scale = _root(metric.right)
-    m = _multiply(w, g, h)
-    on_left = metric.left is None and (metric.right is not None or out <= columns)
-    if metric.left is not None and metric.right is not None:
-        on_left = out <= columns
-    values, basis = _singular_basis(m, left=on_left)
-    tail = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
-    if on_left:
-        analysis, synthesis = _dual(g, basis)
-    else:
-        analysis, synthesis = _dual(h, basis)
-    return Projection(analysis, synthesis, on_left, tail * (scale * g_scale * h_scale) ** 2)
+    # The shorter dimension first: w is (short, long), `near` weighs its rows and `far` its columns.
+    flat = out <= columns
+    near, far = (metric.left, metric.right) if flat else (metric.right, metric.left)
+    w = w if flat else w.T
+    near, near_scale = _scaled(near)
+    far, far_scale = _scaled(far)
+    root = _root(near)
+    m = _multiply(None if root is None else root.T, w)
+    values, basis = torch.linalg.eigh(m @ _multiply(far, m.T))
+    values, basis = values.flip(0).clamp_min(0), basis.flip(1)
+    errors = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
+    for factor in (scale, near_scale, far_scale):
+        errors = errors * factor * factor
+    if not torch.isfinite(errors).all():
+        raise ValueError(f"the squared error of a weight of up to {scale:.0e} overflows float64; scale it down")
+    if near is not None and far is None:
+        # The orthonormal factor of M^T U holds the long side's vectors and is nested where singular values vanish.
+        basis = torch.linalg.qr(m.T @ basis).Q
+        return Projection(basis, basis, not flat, errors)
+    return Projection(*_dual(root, basis), flat, errors)
 
 
 def _power_of_two(value: Tensor) -> float:
@@ -88,58 +102,45 @@ def _power_of_two(value: Tensor) -> float:
     return 2.0 ** max(-1000, min(1000, int(torch.frexp(value.double()).exponent))) if v > 0 else 1.0
 
 
-def _root(side: Side) -> tuple[Side, float]:
-    """G with side = G G^T times the square of the returned scale; lower triangular where the side is definite."""
+def _scaled(side: Side) -> tuple[Side, float]:
+    """A side in float64, of the order of one, symmetric, and the scale whose square it was divided by."""
     if side is None:
         return None, 1.0
     s = side.detach().double()
-    largest = s.abs().max() if s.ndim == 1 else s.diagonal().abs().max()
-    scale = _power_of_two(largest.sqrt())
+    scale = _power_of_two((s if s.ndim == 1 else s.diagonal()).abs().max().sqrt())
     s = s / scale / scale
-    if s.ndim == 1:
-        return s.clamp_min(0).sqrt(), scale
-    s = (s + s.T) / 2
-    root, info = torch.linalg.cholesky_ex(s)
+    return (s.clamp_min(0) if s.ndim == 1 else (s + s.T) / 2), scale
+
+
+def _root(side: Side) -> Side:
+    """G with side = G G^T: lower triangular where the side is definite, else eigenvectors times the roots of their values."""
+    if side is None or side.ndim == 1:
+        return None if side is None else side.sqrt()
+    root, info = torch.linalg.cholesky_ex(side)
     if info.item() == 0:
-        return root, scale
-    eigenvalues, vectors = torch.linalg.eigh(s)
-    return vectors * eigenvalues.clamp_min(0).sqrt(), scale
+        return root
+    values, vectors = torch.linalg.eigh(side)
+    return vectors * torch.where(values > _RANK_TOLERANCE * values[-1], values, 0.0).sqrt()
 
 
-def _multiply(w: Tensor, g: Side, h: Side) -> Tensor:
-    """G^T W H."""
-    if g is not None:
-        w = g[:, None] * w if g.ndim == 1 else g.T @ w
-    if h is not None:
-        w = w * h if h.ndim == 1 else w @ h
-    return w
-
-
-def _singular_basis(m: Tensor, left: bool) -> tuple[Tensor, Tensor]:
-    """Squared singular values of M, descending, and its singular vectors on one side, k = min(shape) of them.
-
-    From the Gram matrix of the shorter side; when the longer side's vectors are wanted, they are the orthonormal
-    factor of M V, which stays orthonormal (and nested) where singular values vanish.
-    """
-    rows, columns = m.shape
-    short_left = rows <= columns
-    values, vectors = torch.linalg.eigh(m @ m.T if short_left else m.T @ m)
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    if left != short_left:
-        vectors = torch.linalg.qr((m.T if short_left else m) @ vectors).Q
-    return values, vectors
+def _multiply(side: Side, matrix: Tensor) -> Tensor:
+    if side is None:
+        return matrix
+    return side[:, None] * matrix if side.ndim == 1 else side @ matrix
 
 
 def _dual(root: Side, basis: Tensor) -> tuple[Tensor, Tensor]:
     """(G u, G^-T u): analysis and synthesis vectors of an orthonormal basis u in the metric G G^T."""
     if root is None:
         return basis, basis
+    analysis = _multiply(root, basis)
     if root.ndim == 1:
-        inverse = torch.where(root > 0, 1 / root, torch.zeros_like(root))
-        return root[:, None] * basis, inverse[:, None] * basis
-    if torch.equal(root, root.tril()):
-        return root @ basis, torch.linalg.solve_triangular(root.T, basis, upper=True)
-    return root @ basis, torch.linalg.pinv(root.T, rtol=1e-10) @ basis
+        return analysis, torch.where(root > 0, 1 / root, 0.0)[:, None] * basis
+    if (root.diagonal() > 0).all() and torch.equal(root, root.tril()):
+        return analysis, torch.linalg.solve_triangular(root.T, basis, upper=True)
+    # Orthogonal columns g_j: G^+T = G diag(1 / |g_j|^2).
+    squares = root.square().sum(0)
+    return analysis, root @ (torch.where(squares > 0, 1 / squares, 0.0)[:, None] * basis)
 
 
 def skeleton(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,6 +170,3 @@ def skeleton(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         combined = a.new_zeros(len(others), rank)
     return pivots, combined[others.argsort()], a[pivots] @ right.double()
-
-
-_RANK_TOLERANCE = 1e-13

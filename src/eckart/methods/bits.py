@@ -55,10 +55,16 @@ class Bits:
         weight = self._weight.double()
         return torch.stack([self._metric.error(weight - self._fit(b).to_dense().double()) for b in self.sizes])
 
+    @property
+    def zero_error(self) -> float:
+        return float(self._metric.error(self._weight.double()))
+
     def build(self, size: int) -> Fitted:
         """The candidate of `size` bits; once `errors` was read, the best candidate of at most `size` bits."""
         if size not in self.sizes:
             raise ValueError(f"there is no candidate of {size!r} bits; there are {', '.join(map(str, self.sizes))}")
         if "_measured" in self.__dict__:
             size = self.sizes[int(self._measured[: self.sizes.index(size) + 1].argmin())]
-        return Fitted(self._fit(size))
+        structure = self._fit(size)
+        error = self._metric.error(self._weight.double() - structure.to_dense().double())
+        return Fitted(structure, None, float(error))

@@ -83,7 +83,7 @@ class LowRank:
         if self.mean is not None:
             mean = self.mean.double()
             bias = (self.weight.double() @ mean - left.double() @ (right.double() @ mean)).to(dtype)
-        return Fitted(structure, bias)
+        return Fitted(structure, bias, float(self.projection.errors[size]))
 
 
 def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

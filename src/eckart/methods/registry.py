@@ -14,10 +14,17 @@ from eckart.structures.base import Cost, StructuredMatrix
 
 @dataclass(frozen=True)
 class Fitted:
-    """One candidate built: `structure(x) + bias` replaces `W x`; bias (out,) is added to the layer's own, or None."""
+    """One candidate built.
+
+    Attributes:
+        structure: What.
+        bias: (out,), added to the layer's own: `structure(x) + bias` replaces `W x`; None for none.
+        error: squared error in the method's metric.
+    """
 
     structure: StructuredMatrix
-    bias: Tensor | None = None
+    bias: Tensor | None
+    error: float
 
 
 class Family(Protocol):
@@ -27,6 +34,7 @@ class Family(Protocol):
         sizes: what distinguishes the candidates: ranks, or bits; ascending.
         errors: squared error of each in the method's metric, float64, (len(sizes),), non-increasing.
         costs: cost of each, known before it is built.
+        zero_error: squared error of the zero matrix, what errors are relative to.
     """
 
     @property
@@ -37,6 +45,9 @@ class Family(Protocol):
 
     @property
     def costs(self) -> Sequence[Cost]: ...
+
+    @property
+    def zero_error(self) -> float: ...
 
     def build(self, size: int) -> Fitted:
         """The candidate of that size, in the dtype of the weight it was fitted to."""
