@@ -38,7 +38,7 @@ class Projection:
         if not 0 <= rank <= full:
             raise ValueError(f"rank {rank} is outside 0..{full}")
         if rank == full:
-            whole, identity = weight.to(self.errors.dtype), torch.eye(full, dtype=self.errors.dtype)
+            whole, identity = weight.to(self.errors), self.errors.new_ones(full).diag()
             return (identity, whole) if weight.shape[0] == full else (whole, identity)
         a, s = self.analysis[:, :rank], self.synthesis[:, :rank]
         w = weight.to(a.dtype)
@@ -113,14 +113,16 @@ def _scaled(side: Side) -> tuple[Side, float]:
 
 
 def _root(side: Side) -> Side:
-    """G with side = G G^T: lower triangular where the side is definite, else eigenvectors times the roots of their values."""
+    """G with side = G G^T: lower triangular where the side is definite, else of orthogonal columns, some of them zero."""
     if side is None or side.ndim == 1:
         return None if side is None else side.sqrt()
+    root: Tensor
     root, info = torch.linalg.cholesky_ex(side)
     if info.item() == 0:
         return root
     values, vectors = torch.linalg.eigh(side)
-    return vectors * torch.where(values > _RANK_TOLERANCE * values[-1], values, 0.0).sqrt()
+    root = vectors * torch.where(values > _RANK_TOLERANCE * values[-1].abs(), values, 0.0).sqrt()
+    return root
 
 
 def _multiply(side: Side, matrix: Tensor) -> Tensor:

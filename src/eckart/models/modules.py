@@ -31,15 +31,13 @@ class StructuredLinear(nn.Module):
         return self.structure.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.structure(x)
-        return y if self.bias is None else y + self.bias
+        y: Tensor = self.structure.forward(x)
+        bias = self.bias
+        return y if bias is None else y + bias
 
 
 class StructuredEmbedding(nn.Module):
-    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
-
-    A head tied to the embedding is a `StructuredLinear` over the same structure object.
-    """
+    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding."""
 
     def __init__(self, structure: StructuredMatrix) -> None:
         super().__init__()
@@ -57,17 +55,36 @@ class StructuredEmbedding(nn.Module):
         return self.structure.rows(index)
 
 
-class TiedLinear(nn.Module):
-    """A head `y = x @ W.T` over the structure of an embedding, which owns the tensors."""
+class Tied(nn.Module):
+    """Reads the structure of another module, which owns the tensors."""
 
     def __init__(self, owner: StructuredEmbedding | StructuredLinear) -> None:
         super().__init__()
         self._owner = (owner,)  # in a tuple, so that the tensors are registered once, at their owner
 
     @property
+    def owner(self) -> StructuredEmbedding | StructuredLinear:
+        return self._owner[0]
+
+    @property
     def structure(self) -> StructuredMatrix:
-        return self._owner[0].structure
+        return self.owner.structure
+
+
+class TiedLinear(Tied):
+    """A head `y = x @ W.T + bias` over the structure of an embedding; the bias, if any, is its own."""
+
+    def __init__(self, owner: StructuredEmbedding | StructuredLinear, bias: Tensor | None = None) -> None:
+        super().__init__(owner)
+        self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.structure(x)
-        return y
+        return y if self.bias is None else y + self.bias
+
+
+class TiedEmbedding(Tied):
+    """Rows by index of the structure of another embedding."""
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.structure.rows(index)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
 
 
@@ -22,7 +22,7 @@ class Site:
     Attributes:
         name: the module's dotted name.
         module: the nn.Linear, transformers Conv1D or nn.Embedding that holds it.
-        tied: names of further modules that hold the same tensor (a head tied to the embedding).
+        tied: further names of modules that hold the same tensor (a head tied to the embedding), or of this module.
     """
 
     name: str
@@ -73,7 +73,8 @@ def find_sites(
 
     Args:
         model: any module.
-        include: glob patterns of module names, or regular expressions behind `re:`; empty means all linear maps.
+        include: glob patterns of module names, or regular expressions behind `re:`; empty means all linear maps. Any
+            of the names of a tied matrix will do.
         exclude: patterns of names to leave alone.
         embeddings: take input embeddings too.
         head: take the output head too. Where it is tied to the embedding the two are one site, taken if either is.
@@ -82,35 +83,48 @@ def find_sites(
         ValueError: a pattern matches nothing (the names there are are listed), or nothing is left.
     """
     heads = _heads(model)
-    candidates: dict[str, Site] = {}
-    owner: dict[int, str] = {}
-    for name, module in model.named_modules():
-        if not (type(module) is nn.Linear or isinstance(module, nn.Embedding) or _is_conv1d(module)):
-            continue
-        weight = _weight(module)
-        if (first := owner.setdefault(id(weight), name)) != name:
-            candidates[first].tied += (name,)
-        else:
-            candidates[name] = Site(name, module)
 
     def wanted(site: Site) -> bool:
-        names = {site.name, *site.tied}
-        is_head = bool(names & heads)
+        is_head = not heads.isdisjoint((site.name, *site.tied))
         if site.is_embedding or is_head:
             return (embeddings and site.is_embedding) or (head and is_head)
         return True
 
-    sites = [site for site in candidates.values() if wanted(site)]
+    def named(site: Site, pattern: str) -> bool:
+        return any(_matches(pattern, name) for name in (site.name, *site.tied))
+
+    sites = [site for site in _all_sites(model) if wanted(site)]
     names = [site.name for site in sites]
     for pattern in (*include, *exclude):
-        if not any(_matches(pattern, name) for name in names):
+        if not any(named(site, pattern) for site in sites):
             raise ValueError(f"pattern {pattern!r} matches no matrix; there are {_abridged(names)}")
     if include:
-        sites = [site for site in sites if any(_matches(p, site.name) for p in include)]
-    sites = [site for site in sites if not any(_matches(p, site.name) for p in exclude)]
+        sites = [site for site in sites if any(named(site, p) for p in include)]
+    sites = [site for site in sites if not any(named(site, p) for p in exclude)]
     if not sites:
         raise ValueError(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
     return sites
+
+
+def _all_sites(model: nn.Module) -> list[Site]:
+    """Every matrix that only modules of known types hold; of several the first embedding, or the first, names it."""
+    holders: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append((name, module))
+    sites = []
+    for tensor, held in holders.items():
+        if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
+            continue
+        name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
+        sites.append(Site(name, module, tuple(n for n, _ in held if n != name)))
+    return sites
+
+
+def _is_site(module: nn.Module) -> bool:
+    # Not their subclasses, which may do more with a weight than multiply by it.
+    return type(module) in (nn.Linear, nn.Embedding) or _is_conv1d(module)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -125,7 +139,8 @@ def _matches(pattern: str, name: str) -> bool:
 def _heads(model: nn.Module) -> set[str]:
     get: Any = getattr(model, "get_output_embeddings", None)
     output = get() if get is not None else None
-    return {name for name, module in model.named_modules() if output is not None and module is output}
+    named = model.named_modules(remove_duplicate=False)
+    return {name for name, module in named if output is not None and module is output}
 
 
 def _abridged(names: Sequence[str]) -> str:
@@ -134,19 +149,29 @@ def _abridged(names: Sequence[str]) -> str:
 
 
 def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Tensor | None = None) -> None:
-    """Puts a structure where the site's matrix was; tied modules read the same structure.
+    """Puts a structure where the site's matrix was; tied modules read the same structure and keep their own biases.
 
     Args:
+        model: changed in place.
+        site: where; it may have been replaced before.
+        structure: of the site's shape.
         bias: (out,), added to the layer's own bias, if any.
+
+    Raises:
+        ValueError: the structure has another shape.
     """
     if structure.shape != site.shape:
         raise ValueError(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
     own = site.bias
     total = own if bias is None else bias if own is None else own + bias.to(own)
     owner = StructuredEmbedding(structure) if site.is_embedding else StructuredLinear(structure, total)
-    set_module(model, site.name, owner)
-    for name in site.tied:
-        set_module(model, name, TiedLinear(owner))
+    places = {name: model.get_submodule(name) for name in (site.name, *site.tied)}
+    new: dict[int, nn.Module] = {id(places[site.name]): owner}
+    for name, old in places.items():
+        if id(old) not in new:
+            is_embedding = isinstance(old, nn.Embedding | TiedEmbedding)
+            new[id(old)] = TiedEmbedding(owner) if is_embedding else TiedLinear(owner, getattr(old, "bias", None))
+        set_module(model, name, new[id(old)])
 
 
 def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
@@ -158,12 +183,12 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
 
 def dense_module(module: nn.Module) -> nn.Module:
     """The dense layer a structured one stands for, in its dtype."""
-    if isinstance(module, StructuredEmbedding):
+    if isinstance(module, StructuredEmbedding | TiedEmbedding):
         rows = module.structure.to_dense().detach().clone()
         return nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
     if isinstance(module, StructuredLinear | TiedLinear):
         weight = module.structure.to_dense().detach().contiguous()
-        bias = module.bias if isinstance(module, StructuredLinear) else None
+        bias = module.bias
         linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
         linear.out_features, linear.in_features = weight.shape
         linear.weight = nn.Parameter(weight.clone())
@@ -176,16 +201,17 @@ def dense_module(module: nn.Module) -> nn.Module:
 def linear_parameters(model: nn.Module) -> int:
     """Numbers in all linear maps that are neither embeddings nor the head, dense or structured, biases included."""
     heads = _heads(model)
-    total, seen = 0, set[int]()
+    total = 0
+    dense: dict[int, Tensor] = {}
     for name, module in model.named_modules():
-        if name in heads or id(module) in seen:
+        if name in heads:
             continue
-        seen.add(id(module))
         if type(module) is nn.Linear or _is_conv1d(module):
-            total += sum(p.numel() for p in module.parameters())
-        elif isinstance(module, StructuredLinear):
-            total += module.structure.cost().parameters + (0 if module.bias is None else module.bias.numel())
-    return total
+            dense |= {id(p): p for p in module.parameters()}
+        elif isinstance(module, StructuredLinear | TiedLinear):
+            total += 0 if module.bias is None else module.bias.numel()
+            total += module.structure.cost().parameters if isinstance(module, StructuredLinear) else 0
+    return total + sum(p.numel() for p in dense.values())
 
 
 @torch.no_grad()

