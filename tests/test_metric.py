@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hard
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import hard
 from eckart.metrics import Metric, Side
 
 few = settings(deadline=None, max_examples=25)

@@ -31,7 +31,12 @@ def corrected_weight(weight: Tensor, cross: Tensor, moment: Tensor, ridge: float
         cross: E[x z^T], (in, in).
         moment: E[z z^T], (in, in).
         ridge: above 0; large values return W.
+
+    Raises:
+        ValueError: a moment has NaN or Inf entries.
     """
+    if not (torch.isfinite(cross).all() and torch.isfinite(moment).all()):
+        raise ValueError("E[x z^T] or E[z z^T] has NaN or Inf entries; are the compressed model's activations finite?")
     s = ridge * moment.diagonal().mean()
     if not s > 0:
         return weight.double()

@@ -81,14 +81,17 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     near, near_scale = _scaled(near)
     far, far_scale = _scaled(far)
     root = _root(near)
-    m = _multiply(None if root is None else root.T, w)
+    m = _multiply(root if root is None or root.ndim == 1 else root.T, w)
     values, basis = torch.linalg.eigh(m @ _multiply(far, m.T))
     values, basis = values.flip(0).clamp_min(0), basis.flip(1)
     errors = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
     for factor in (scale, near_scale, far_scale):
         errors = errors * factor * factor
     if not torch.isfinite(errors).all():
-        raise ValueError(f"the squared error of a weight of up to {scale:.0e} overflows float64; scale it down")
+        raise ValueError(
+            f"the squared error overflows float64: entries of the weight are up to {scale:.0e}, roots of the sides "
+            f"up to {near_scale:.0e} and {far_scale:.0e}; scale them down"
+        )
     if near is not None and far is None:
         # The orthonormal factor of M^T U holds the long side's vectors and is nested where singular values vanish.
         basis = torch.linalg.qr(m.T @ basis).Q
@@ -113,7 +116,7 @@ def _scaled(side: Side) -> tuple[Side, float]:
 
 
 def _root(side: Side) -> Side:
-    """G with side = G G^T: lower triangular where the side is definite, else of orthogonal columns, some of them zero."""
+    """G with side = G G^T: lower triangular where the side is definite, else of orthogonal columns, some zero."""
     if side is None or side.ndim == 1:
         return None if side is None else side.sqrt()
     root: Tensor

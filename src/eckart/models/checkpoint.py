@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
 from eckart.structures import StructuredMatrix, from_spec
@@ -24,6 +24,7 @@ FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""
 
 MANIFEST = "eckart.json"
+_KINDS = ("linear", "embedding", "tied", "tied-embedding")
 _SHARD_BYTES = 5 * 10**9
 
 Manifest = dict[str, Any]
@@ -35,7 +36,9 @@ def manifest(model: nn.Module) -> Manifest:
     owners = {id(m): n for n, m in model.named_modules() if isinstance(m, StructuredLinear | StructuredEmbedding)}
     for name, module in model.named_modules():
         if isinstance(module, TiedLinear):
-            modules[name] = {"module": "tied", "to": owners[id(module._owner[0])]}
+            modules[name] = {"module": "tied", "bias": module.bias is not None, "to": owners[id(module.owner)]}
+        elif isinstance(module, TiedEmbedding):
+            modules[name] = {"module": "tied-embedding", "to": owners[id(module.owner)]}
         elif isinstance(module, StructuredEmbedding):
             modules[name] = {"module": "embedding", "structure": module.structure.spec()}
         elif isinstance(module, StructuredLinear):
@@ -52,6 +55,9 @@ def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
             f"{where} was written by eckart {entry.get('version', '?')} in format {entry.get('format')}; "
             f"this is eckart {__version__}, which reads formats up to {FORMAT}: upgrade with pip install -U eckart"
         )
+    for name, module in entry["modules"].items():
+        if not isinstance(module, Mapping):
+            raise ValueError(f"{where}: the entry of {name!r} is malformed: {str(module)[:80]!r}")
     return dict(entry["modules"])
 
 
@@ -61,32 +67,37 @@ def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         ValueError: a name the model does not have, an unknown kind, or a structure that does not fit.
     """
-    existing = dict(model.named_modules())
-    for name, entry in sorted(modules.items(), key=lambda item: item[1].get("module") == "tied"):
+    existing = dict(model.named_modules(remove_duplicate=False))
+    made: dict[str, nn.Module] = {}
+    for name, entry in sorted(modules.items(), key=lambda item: str(item[1].get("module")).startswith("tied")):
         if name not in existing:
             raise ValueError(f"the checkpoint names a module {name!r} that {type(model).__name__} does not have")
-        kind = entry.get("module")
-        if kind == "tied":
-            owner = model.get_submodule(str(entry.get("to")))
-            if not isinstance(owner, StructuredLinear | StructuredEmbedding):
-                raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
-            set_module(model, name, TiedLinear(owner))
-            continue
-        structure = from_spec(entry.get("structure", {}), name)
-        _check_shape(existing[name], structure, name)
-        if kind == "embedding":
-            set_module(model, name, StructuredEmbedding(structure))
-        elif kind == "linear":
-            bias = torch.empty(structure.shape[0], dtype=structure.dtype, device="meta") if entry.get("bias") else None
-            set_module(model, name, StructuredLinear(structure, bias))
-        else:
-            raise ValueError(f"{name}: unknown module {kind!r}; this version knows linear, embedding and tied")
+        made[name] = _rebuilt(name, entry, existing[name], made.get(str(entry.get("to"))))
+    for name, module in made.items():
+        for alias, old in existing.items():
+            if old is existing[name]:
+                set_module(model, alias, module)
 
 
-def _check_shape(module: nn.Module, structure: StructuredMatrix, name: str) -> None:
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and sorted(weight.shape) != sorted(structure.shape):
+def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) -> nn.Module:
+    """The module that an entry of a manifest describes; `dense` is what stands there, `owner` what it is tied to."""
+    kind, weight = entry.get("module"), getattr(dense, "weight", None)
+    if kind not in _KINDS:
+        raise ValueError(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
+    if not isinstance(weight, Tensor) or isinstance(dense, nn.Embedding) != kind.endswith("embedding"):
+        raise ValueError(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
+    tied = kind.startswith("tied")
+    if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
+        raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
+    structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
+    if sorted(weight.shape) != sorted(structure.shape):
         raise ValueError(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
+    if kind == "embedding":
+        return StructuredEmbedding(structure)
+    if kind == "tied-embedding":
+        return TiedEmbedding(owner)
+    bias = torch.empty(structure.shape[0], dtype=structure.dtype, device="meta") if entry.get("bias") else None
+    return TiedLinear(owner, bias) if tied else StructuredLinear(structure, bias)
 
 
 def check_values(model: nn.Module) -> None:
@@ -221,18 +232,27 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     tensors = read_tensors(source)
     expected = model.state_dict(keep_vars=True)
     aliases = _aliases(expected, tensors)
-    for name, tensor in {**tensors, **aliases}.items():
+    tensors |= {name: tensors[first] for name, first in aliases.items()}
+    for name, tensor in tensors.items():
         if name in expected and expected[name].shape != tensor.shape:
             raise ValueError(f"{name}: the file holds shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
     try:
-        model.load_state_dict({**tensors, **aliases}, assign=True)
+        model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise ValueError(f"{source} does not fit {type(model).__name__}: {error}") from error
+    for name, first in aliases.items():
+        _tie(model, name, first)
     check_values(model)
     return model
 
 
-def _aliases(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors for names that share another's storage in the model and were saved once."""
-    present = {id(expected[name]): tensors[name] for name in tensors if name in expected}
-    return {n: present[id(t)] for n, t in expected.items() if n not in tensors and id(t) in present}
+def _aliases(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """For each name that shares another's tensor in the model and was not saved: the name that was."""
+    saved = {id(expected[name]): name for name in tensors if name in expected}
+    return {n: saved[id(t)] for n, t in expected.items() if n not in tensors and id(t) in saved}
+
+
+def _tie(model: nn.Module, name: str, first: str) -> None:
+    """Makes `name` the tensor that `first` is."""
+    (parent, _, leaf), (source, _, tensor) = name.rpartition("."), first.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, getattr(model.get_submodule(source), tensor))

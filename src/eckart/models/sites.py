@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
 
 
@@ -116,6 +116,8 @@ def _all_sites(model: nn.Module) -> list[Site]:
     sites = []
     for tensor, held in holders.items():
         if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
+            continue
+        if len({_is_conv1d(module) for _, module in held}) > 1:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
         sites.append(Site(name, module, tuple(n for n, _ in held if n != name)))

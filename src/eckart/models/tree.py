@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 def share(model: nn.Module) -> nn.Module:
@@ -27,19 +28,45 @@ def share(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def checkpointed(model: nn.Module, wanted: bool) -> Iterator[bool]:
-    """Recomputes block activations in the backward pass, where the model can; yields whether it does."""
-    handle: Any = model
-    if not (wanted and getattr(model, "supports_gradient_checkpointing", False)):
-        yield False
-        return
-    handle.gradient_checkpointing_enable({"use_reentrant": False})
-    # transformers recomputes only in training mode; what would act differently there stays in eval mode.
-    model.train()
-    for module in model.modules():
-        if "dropout" in type(module).__name__.lower():
-            module.eval()
+    """Recomputes block activations in the backward pass, where the model can; yields whether it does.
+
+    The blocks act as in eval mode all the while: nothing is dropped.
+    """
+    layers: list[Any] = [m for m in model.modules() if _can_recompute(m)] if wanted else []
+    before = [(layer.training, layer.gradient_checkpointing, vars(layer).get(_FUNCTION)) for layer in layers]
+    for layer in layers:
+        # transformers recomputes only what is in training mode.
+        layer.training = layer.gradient_checkpointing = True
+        setattr(layer, _FUNCTION, _recomputing(layer))
     try:
-        yield True
+        yield bool(layers)
     finally:
-        handle.gradient_checkpointing_disable()
-        model.eval()
+        for layer, (training, flag, function) in zip(layers, before, strict=True):
+            layer.training, layer.gradient_checkpointing = training, flag
+            if function is None:
+                delattr(layer, _FUNCTION)
+            else:
+                setattr(layer, _FUNCTION, function)
+
+
+_FUNCTION = "_gradient_checkpointing_func"
+"""Where transformers' blocks look for what runs them in parts."""
+
+
+def _can_recompute(module: nn.Module) -> bool:
+    return any(kind.__name__ == "GradientCheckpointingLayer" for kind in type(module).__mro__)
+
+
+def _recomputing(layer: nn.Module) -> Callable[..., Any]:
+    def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        def evaluated(*inputs: Any) -> Any:
+            # Some blocks call dropout as a function of this flag.
+            layer.training = False
+            try:
+                return function(*inputs)
+            finally:
+                layer.training = True
+
+        return checkpoint(evaluated, *arguments, use_reentrant=False)
+
+    return run

@@ -28,17 +28,23 @@ def cache_directory() -> Path:
 
 
 def key(model: nn.Module, modules: Sequence[str], needs: Sequence[Need], batches: Sequence[Batch], seed: int) -> str:
-    """A name for what `collect` would return: a hash of weights (sampled), text, and what is asked for."""
+    """A name for what `collect` would return: a hash of weights (sums and samples), text, and what is asked for."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 256)][:512].double().numpy().tobytes()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + sample)
+        sample = flat[:: max(1, flat.numel() // 256)].double()
+        # The sum, because a sample does not see every edit.
+        seen = torch.cat([sample, flat.sum(dtype=torch.float64)[None]]).cpu()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + seen.numpy().tobytes())
     for batch in batches:
-        for tensor in (batch,) if isinstance(batch, Tensor) else batch.values():
-            digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        for label, tensor in {"": batch}.items() if isinstance(batch, Tensor) else sorted(batch.items()):
+            digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode() + _bytes(tensor))
     digest.update(json.dumps([list(modules), sorted(n.value for n in needs), seed, 1]).encode())
     return digest.hexdigest()[:24]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def statistics_for(
@@ -81,8 +87,8 @@ def statistics_for(
             passes += 1
             if file:
                 _write(file, found)
-                if len(chunks) > 1:
-                    found = _read(file, chunk) or found
+                # What a later run will read, to the bit: an interrupted job must go on to the same result.
+                found = _read(file, chunk) or found
         results.update(found)
     return results, passes
 

@@ -151,11 +151,14 @@ class _Recorder:
 
         return forward_hook
 
-    def _rows(self, x: Tensor) -> Tensor:
-        x = x.detach().float()
-        if self.mask is not None and x.shape[:2] == self.mask.shape:
+    def _kept(self, x: Tensor, leading: torch.Size) -> Tensor:
+        """x (sequences, length, ...) as (tokens, ...), padding left out; `leading` is the shape of its tokens."""
+        if self.mask is not None and leading == self.mask.shape:
             return x[self.mask.bool()]
-        return x.reshape(-1, x.shape[-1])
+        return x.reshape(-1, *x.shape[len(leading) :])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return self._kept(x.detach().float(), x.shape[:-1])
 
     def _add(self, name: str, need: Need, value: Tensor) -> None:
         key = (name, need)
@@ -179,7 +182,7 @@ class _Recorder:
     def _add_input(self, name: str, x: Tensor) -> None:
         found = self._seen.setdefault(id(x), (x, name))[1]
         leader = self.leader.setdefault(name, found)
-        self.tokens[name] = self.tokens.get(name, 0) + x.shape[:-1].numel()
+        self.tokens[name] = self.tokens.get(name, 0) + len(self._kept(x.detach()[..., 0], x.shape[:-1]))
         self.samples[name] = self.samples.get(name, 0) + x.shape[0]
         if leader != name:
             if found != leader:
@@ -189,8 +192,6 @@ class _Recorder:
         if not wanted:
             return
         rows = self._rows(x)
-        if self.mask is not None:
-            self.tokens[name] += len(rows) - x.shape[:-1].numel()
         if Need.INPUT_SECOND_MOMENT in wanted:
             self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
         if Need.INPUT_MEAN in wanted:
@@ -200,8 +201,9 @@ class _Recorder:
 
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
         self.leader[name] = name
+        ids = self._kept(ids, ids.shape)
         self.tokens[name] = self.tokens.get(name, 0) + ids.numel()
-        counts = torch.bincount(ids.flatten(), minlength=module.num_embeddings)
+        counts = torch.bincount(ids, minlength=module.num_embeddings)
         self._add(name, Need.GRADIENT_SECOND_MOMENT, counts)
 
     def _add_gradient(self, name: str, x: Tensor, gradient: Tensor, embedding: bool) -> None:

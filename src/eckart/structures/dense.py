@@ -25,7 +25,8 @@ class Dense(StructuredMatrix):
         self.leaf("weight", weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        # From the registry: the attribute takes a third of the time of a small product.
+        return F.linear(x, self._parameters["weight"])  # type: ignore[arg-type]
 
     def to_dense(self) -> Tensor:
         return self.weight

@@ -47,7 +47,7 @@ class Permutation(_Move):
         self._index(index, n)
 
     def forward(self, x: Tensor) -> Tensor:
-        return gather(x, self.index)
+        return gather(x, self._buffers["index"])  # type: ignore[arg-type]
 
     def rows(self, index: Tensor) -> Tensor:
         return F.one_hot(self.index[index.long()].long(), self.shape[1]).to(self.dtype)
