@@ -61,7 +61,8 @@ def material(out: int, columns: int) -> tuple[Tensor, Statistics]:
     def moment(n: int) -> Tensor:
         x = torch.randn(2 * n, n) * torch.logspace(0, -2, n)
         x = x @ torch.linalg.qr(torch.randn(n, n)).Q
-        return x.T @ x / len(x)
+        product: Tensor = x.T @ x / len(x)
+        return product
 
     mean = 0.1 * torch.randn(columns)
     second = moment(columns) + mean.outer(mean)

@@ -260,3 +260,16 @@ def test_a_skeleton_of_kahan_is_moderate() -> None:
     product, rest = restored(left, torch.eye(15).double())
     assert (product - left).norm() <= 1e-10 * left.norm()
     assert rest.abs().max() < 1000
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5)], ids=str)
+def test_a_large_moment_that_the_weight_does_not_see(shape: tuple[int, int]) -> None:
+    # All of R's size lies where W is zero: the product W R W^T cancels.
+    weight, ray = hard.normal(*shape, seed=5), hard.normal(1, shape[1], seed=6)
+    ray = ray / ray.norm()
+    weight = weight - weight @ ray.T @ ray
+    right = hard.second_moments(shape[1])["general"] + 1e5 * ray.T @ ray
+    metric = Metric(sides(shape[0], 1)["matrix"], right)
+    for m in (metric, Metric(right=right)):
+        errors, expected = project(weight, m).errors, optimal_errors(weight, m)
+        torch.testing.assert_close(errors, expected, rtol=1e-6, atol=1e-9 * float(expected[0]))

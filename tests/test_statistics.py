@@ -173,6 +173,11 @@ def test_embeddings_are_measured_by_frequency_and_gradient() -> None:
     F.cross_entropy(model(inputs_embeds=rows).logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
     g = rows.grad.flatten(0, 1).double()
     torch.testing.assert_close(found.input_second_moment, g.T @ g / 16, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(found.input_abs_mean, g.abs().mean(0), rtol=1e-4, atol=1e-8)
+    assert not found.input_mean.any()
+    rows = torch.stack([torch.zeros(VOCABULARY, 32).double().index_add_(0, ids[i], g[8 * i : 8 * i + 8]) for i in (0, 1)])
+    torch.testing.assert_close(found.fisher_rows, rows.square().mean(0).sum(1), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(found.fisher_columns, rows.square().mean(0).sum(0), rtol=1e-4, atol=1e-8)
 
 
 class Constant(nn.Module):

@@ -38,7 +38,8 @@ class Metric:
                 continue
             if side.ndim not in (1, 2) or (side.ndim == 2 and side.shape[0] != side.shape[1]):
                 raise ValueError(f"Metric: {name} must be a vector or a square matrix, got shape {tuple(side.shape)}")
-            if not torch.isfinite(side).all():
+            # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
+            if not (torch.isfinite(side.sum()) or torch.isfinite(side).all()):
                 raise ValueError(
                     f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?"
                 )

@@ -14,7 +14,7 @@ from eckart.models.sites import Site
 from eckart.models.tree import share
 from eckart.plan import Plan
 from eckart.statistics import Need, Statistics
-from eckart.statistics.collect import Batch
+from eckart.statistics.collect import Batch, call
 from eckart.structures import Dense
 
 RIDGE = 0.1
@@ -96,12 +96,15 @@ def refit(
         batches: as for the statistics.
 
     Raises:
-        ValueError: the model has no list of blocks.
+        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
     """
     prefix, count = _blocks(model, plan.sites)
     dense = share(model)
     for site in plan.sites:
-        places.set_module(dense, site.name, site.module)
+        replaced = dense.get_submodule(site.name)
+        for name in (site.name, *site.tied):
+            if dense.get_submodule(name) is replaced:
+                places.set_module(dense, name, site.module)
     calls, hidden = _record(dense, prefix, count, batches)
     compressed = list(hidden)
     by_block: dict[int, list[Site]] = {}
@@ -116,6 +119,8 @@ def refit(
         for group in _groups(here, inner, seen):
             leader = inner[group[0].name]
             zs = _forward(block, compressed, calls[b], [leader], stop=True)[1][leader]
+            if all(map(torch.equal, seen[leader], zs)):
+                continue  # nothing in front has changed
             moments = _Moments.of(seen[leader], zs)
             for site in group:
                 _refit_site(model, plan, site, choice[site.name], moments)
@@ -165,6 +170,7 @@ def _record(
     """How each block is called on each batch, hidden states aside, and the hidden states the first one gets."""
     calls: list[list[Call]] = [[] for _ in range(count)]
     first: list[Tensor] = []
+    returned: dict[int, Tensor] = {}
 
     def before(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -172,21 +178,38 @@ def _record(
             hidden = arguments[0] if arguments else keywords.pop("hidden_states")
             if index == 0:
                 first.append(hidden)
+            elif index - 1 not in returned or not torch.equal(returned.pop(index - 1), hidden):
+                raise ValueError(
+                    f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so the "
+                    "blocks cannot be fitted sequentially"
+                )
             calls[index].append((arguments[1:], keywords))
 
         return hook
 
-    handles = [
-        model.get_submodule(f"{prefix}.{i}").register_forward_pre_hook(before(i), with_kwargs=True)
-        for i in range(count)
-    ]
+    def after(index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            returned[index] = _hidden(output)
+
+        return hook
+
+    handles = []
+    for i in range(count):
+        block = model.get_submodule(f"{prefix}.{i}")
+        handles.append(block.register_forward_pre_hook(before(i), with_kwargs=True))
+        handles.append(block.register_forward_hook(after(i)))
     try:
         for batch in batches:
-            model(batch, use_cache=False) if isinstance(batch, Tensor) else model(**batch, use_cache=False)
+            call(model, batch)
     finally:
         for handle in handles:
             handle.remove()
     return calls, first
+
+
+def _hidden(output: Any) -> Tensor:
+    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+    return hidden
 
 
 class _Stop(Exception):
@@ -215,7 +238,7 @@ def _forward(
                 output = block(h, *arguments, **keywords)
             except _Stop:
                 continue
-            outputs.append(output if isinstance(output, Tensor) else output[0])
+            outputs.append(_hidden(output))
     finally:
         for handle in handles:
             handle.remove()

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 Array = NDArray[np.float64]
 
 _ROW_SCALE = 1e6
-"""The budget as HiGHS sees it: its feasibility tolerance of 1e-6 is then 1e-12 of the budget, less than a byte."""
+"""The budget as HiGHS sees it: its feasibility tolerance of 1e-6 is then 1e-12 of the budget."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,28 @@ def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
     bound = sum(float(r.min()) for r in reduced) - price * budget
     slack = max(0.0, value - bound) + 1e-9 * value
     keep = [np.flatnonzero(r <= r.min() + slack) for r in reduced]
-    count = np.array([len(k) for k in keep])
-    if (count == 1).all():
+    if all(len(k) == 1 for k in keep):
         return [int(k[0]) for k in keep]
+    limit = budget
+    for _ in range(3):
+        choice = _knapsack(sites, keep, limit, value)
+        if choice is None:
+            break
+        excess = sum(float(c.costs[i]) for c, i in zip(sites, choice, strict=True)) - budget
+        if excess <= 0:
+            return choice if sum(float(c.errors[i]) for c, i in zip(sites, choice, strict=True)) <= value else start
+        # HiGHS takes 0.999999 for one, and may so overspend by some millionth.
+        limit -= excess + 4e-6 * budget
+    return start
+
+
+def _knapsack(
+    sites: Sequence[Candidates], keep: Sequence[NDArray[np.int64]], budget: float, unit: float
+) -> list[int] | None:
+    """The best choice among the candidates `keep` of each site; errors are counted in `unit`s."""
+    count = np.array([len(k) for k in keep])
     costs = np.concatenate([c.costs[k] for c, k in zip(sites, keep, strict=True)])
-    errors = np.concatenate([c.errors[k] for c, k in zip(sites, keep, strict=True)]) / value
+    errors = np.concatenate([c.errors[k] for c, k in zip(sites, keep, strict=True)]) / unit
     one_each = coo_array(
         (np.ones(len(costs)), (np.repeat(np.arange(len(sites)), count), np.arange(len(costs)))),
         shape=(len(sites), len(costs)),
@@ -177,11 +194,8 @@ def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
         options={"mip_rel_gap": 1e-6, "time_limit": 20.0},
     )
     if result.x is None:
-        return start
-    choice = [int(k[np.argmax(part)]) for k, part in zip(keep, np.split(result.x, np.cumsum(count)[:-1]), strict=True)]
-    spent = sum(float(c.costs[i]) for c, i in zip(sites, choice, strict=True))
-    found = sum(float(c.errors[i]) for c, i in zip(sites, choice, strict=True))
-    return choice if spent <= budget and found <= value else start
+        return None
+    return [int(k[np.argmax(x)]) for k, x in zip(keep, np.split(result.x, np.cumsum(count)[:-1]), strict=True)]
 
 
 def _price(sites: Sequence[Candidates], budget: float) -> float:

@@ -78,11 +78,12 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     flat = out <= columns
     near, far = (metric.left, metric.right) if flat else (metric.right, metric.left)
     w = w if flat else w.T
-    near, near_scale = _scaled(near)
-    far, far_scale = _scaled(far)
-    root = _root(near)
+    near_scale, far_scale = _scale(near), _scale(far)
+    root = _root(near, near_scale)
     m = _multiply(root if root is None or root.ndim == 1 else root.T, w)
-    values, basis = torch.linalg.eigh(m @ _multiply(far, m.T))
+    # The long side may be large: it is neither copied nor scaled, its product is.
+    gram = m @ (_multiply(far, m.T / far_scale) / far_scale)
+    values, basis = torch.linalg.eigh((gram + gram.T) / 2)
     values, basis = values.flip(0).clamp_min(0), basis.flip(1)
     errors = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
     for factor in (scale, near_scale, far_scale):
@@ -105,33 +106,34 @@ def _power_of_two(value: Tensor) -> float:
     return 2.0 ** max(-1000, min(1000, int(torch.frexp(value.double()).exponent))) if v > 0 else 1.0
 
 
-def _scaled(side: Side) -> tuple[Side, float]:
-    """A side in float64, of the order of one, symmetric, and the scale whose square it was divided by."""
+def _scale(side: Side) -> float:
+    """A power of two whose square is near the largest entry of a side."""
     if side is None:
-        return None, 1.0
-    s = side.detach().double()
-    scale = _power_of_two((s if s.ndim == 1 else s.diagonal()).abs().max().sqrt())
-    s = s / scale / scale
-    return (s.clamp_min(0) if s.ndim == 1 else (s + s.T) / 2), scale
+        return 1.0
+    return _power_of_two((side if side.ndim == 1 else side.diagonal()).double().abs().max().sqrt())
 
 
-def _root(side: Side) -> Side:
-    """G with side = G G^T: lower triangular where the side is definite, else of orthogonal columns, some zero."""
-    if side is None or side.ndim == 1:
-        return None if side is None else side.sqrt()
+def _root(side: Side, scale: float) -> Side:
+    """G with side / scale^2 = G G^T: lower triangular if definite, else of orthogonal columns, some zero."""
+    if side is None:
+        return None
+    s = side.detach().double() / scale / scale
+    if s.ndim == 1:
+        return s.clamp_min(0).sqrt()
+    s = (s + s.T) / 2
     root: Tensor
-    root, info = torch.linalg.cholesky_ex(side)
-    if info.item() == 0:
-        return root
-    values, vectors = torch.linalg.eigh(side)
-    root = vectors * torch.where(values > _RANK_TOLERANCE * values[-1].abs(), values, 0.0).sqrt()
+    root, info = torch.linalg.cholesky_ex(s)
+    if info.item() != 0:
+        values, vectors = torch.linalg.eigh(s)
+        root = vectors * torch.where(values > _RANK_TOLERANCE * values[-1].abs(), values, 0.0).sqrt()
     return root
 
 
 def _multiply(side: Side, matrix: Tensor) -> Tensor:
     if side is None:
         return matrix
-    return side[:, None] * matrix if side.ndim == 1 else side @ matrix
+    side = side.detach().to(matrix)
+    return side.clamp_min(0)[:, None] * matrix if side.ndim == 1 else side @ matrix
 
 
 def _dual(root: Side, basis: Tensor) -> tuple[Tensor, Tensor]:

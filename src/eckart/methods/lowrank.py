@@ -105,5 +105,8 @@ def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:
         level = moment.mean()
         return moment + relative * level if level > 0 else torch.ones_like(moment)
     level = moment.diagonal().mean()
-    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    return moment + relative * level * identity if level > 0 else identity
+    if not level > 0:
+        return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    raised = moment.clone()
+    raised.diagonal().add_(relative * level)
+    return raised

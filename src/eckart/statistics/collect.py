@@ -15,7 +15,8 @@ from eckart.statistics.needs import Need, Statistics
 Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]
 
-GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT, Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+_FISHER = frozenset({Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT}) | _FISHER
 LARGEST_MOMENT = 16384
 """Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
 
@@ -38,7 +39,8 @@ def collect(
     Args:
         model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
         modules: what to measure, by name: linear maps over the last dimension, or nn.Embedding, for which the roles
-            turn: `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T].
+            turn: `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T] and
+            `input_abs_mean` E|g|; `input_mean` is zero, because an embedding takes no bias.
         needs: what to collect.
         batches: token ids (sequences, length), or mappings of tensors; an `attention_mask` drops padding.
         seed: of the sampled labels.
@@ -60,7 +62,7 @@ def collect(
         for done, batch in enumerate(batches):
             recorder.start(batch)
             with torch.set_grad_enabled(recorder.gradients):
-                output = _call(model, batch)
+                output = call(model, batch)
                 if recorder.gradients:
                     target, gradient = _sampled_gradient(output, generator, recorder.mask)
                     recorder.recording_inputs = False
@@ -71,7 +73,8 @@ def collect(
     return recorder.results()
 
 
-def _call(model: nn.Module, batch: Batch) -> Any:
+def call(model: nn.Module, batch: Batch) -> Any:
+    """The model's output on a batch; a language model is not to keep its keys and values."""
     extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
     return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
 
@@ -144,9 +147,9 @@ class _Recorder:
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             if recorded:
-                embedding = isinstance(module, nn.Embedding)
+                add = self._add_row_gradient if isinstance(module, nn.Embedding) else self._add_gradient
                 watch: Any = output
-                watch.register_hook(lambda gradient: self._add_gradient(name, x, gradient, embedding))
+                watch.register_hook(lambda gradient: add(name, x, gradient.detach().float()))
             return output
 
         return forward_hook
@@ -201,33 +204,46 @@ class _Recorder:
 
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
         self.leader[name] = name
+        self.samples[name] = self.samples.get(name, 0) + ids.shape[0]
         ids = self._kept(ids, ids.shape)
         self.tokens[name] = self.tokens.get(name, 0) + ids.numel()
         counts = torch.bincount(ids, minlength=module.num_embeddings)
         self._add(name, Need.GRADIENT_SECOND_MOMENT, counts)
 
-    def _add_gradient(self, name: str, x: Tensor, gradient: Tensor, embedding: bool) -> None:
+    def _add_row_gradient(self, name: str, ids: Tensor, gradient: Tensor) -> None:
         g = self._rows(gradient)
-        if embedding:
-            self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, g)
-            return
+        self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, g)
+        if Need.INPUT_MEAN in self.needs:
+            self._add(name, Need.INPUT_MEAN, torch.zeros(g.shape[1], dtype=torch.float64))
+        if Need.INPUT_ABS_MEAN in self.needs:
+            self._add(name, Need.INPUT_ABS_MEAN, g.abs().sum(0, dtype=torch.float64))
+        if self.needs & _FISHER:
+            count = len(self.sums[name, Need.GRADIENT_SECOND_MOMENT])
+            for row, each in zip(ids.flatten(1), gradient.flatten(1, -2), strict=True):
+                used, where = row.unique(return_inverse=True)
+                squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
+                self._add_fisher(name, torch.zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
+
+    def _add_gradient(self, name: str, x: Tensor, gradient: Tensor) -> None:
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
-            self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, g)
-        if self.needs & {Need.FISHER_ROWS, Need.FISHER_COLUMNS}:
+            self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, self._rows(gradient))
+        if self.needs & _FISHER:
             # One sequence is one sample of dloss/dW = sum over its tokens of g x^T.
-            a, b = gradient.detach().float(), x.detach().float()
-            a, b = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (a, b))
+            a, b = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (gradient, x.detach().float()))
             squared = torch.bmm(a.transpose(1, 2), b).square_().sum(0)
-            if Need.FISHER_ROWS in self.needs:
-                self._add(name, Need.FISHER_ROWS, squared.sum(1, dtype=torch.float64))
-            if Need.FISHER_COLUMNS in self.needs:
-                self._add(name, Need.FISHER_COLUMNS, squared.sum(0, dtype=torch.float64))
+            self._add_fisher(name, squared.sum(1, dtype=torch.float64), squared.sum(0, dtype=torch.float64))
+
+    def _add_fisher(self, name: str, rows: Tensor, columns: Tensor) -> None:
+        if Need.FISHER_ROWS in self.needs:
+            self._add(name, Need.FISHER_ROWS, rows)
+        if Need.FISHER_COLUMNS in self.needs:
+            self._add(name, Need.FISHER_COLUMNS, columns)
 
     def results(self) -> dict[str, Statistics]:
         inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
         done: dict[tuple[str, Need], Tensor] = {}
         for (name, need), total in self.sums.items():
-            per = self.samples if need in (Need.FISHER_ROWS, Need.FISHER_COLUMNS) else self.tokens
+            per = self.samples if need in _FISHER else self.tokens
             total = total / max(1, per[name])
             done[name, need] = total.triu() + total.triu(1).T if total.ndim == 2 else total
         results = {}

@@ -24,6 +24,6 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     stored in r (out + in - r) numbers: r of its rows, and the others as combinations of them.
     """
     mean = statistics.get(Need.INPUT_MEAN)
-    right = statistics.get(Need.INPUT_SECOND_MOMENT) - mean.outer(mean)
+    right = statistics.get(Need.INPUT_SECOND_MOMENT).addr(mean, mean, alpha=-1)
     left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
     return fit_low_rank(weight, Metric(damped(left), damped(right)), pivoted=True, mean=mean)

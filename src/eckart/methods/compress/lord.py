@@ -22,4 +22,4 @@ def lord(weight: Tensor, statistics: Statistics) -> LowRank:
     """
     mean = statistics.get(Need.INPUT_MEAN)
     second = statistics.get(Need.INPUT_SECOND_MOMENT)
-    return fit_low_rank(weight, Metric(right=second - mean.outer(mean)), mean=mean)
+    return fit_low_rank(weight, Metric(right=second.addr(mean, mean, alpha=-1)), mean=mean)
