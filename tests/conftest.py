@@ -15,10 +15,41 @@ import torch
 
 torch.set_num_threads(1)
 
-WORDS = (
-    "the of and a matrix table rank singular values number theorem best smaller keeps largest noise size directions "
-    "carry people meet simple their says few nearly all what they do rest is most"
-).split()
+WORDS = [
+    "the",
+    "of",
+    "and",
+    "a",
+    "matrix",
+    "table",
+    "rank",
+    "singular",
+    "values",
+    "number",
+    "theorem",
+    "best",
+    "smaller",
+    "keeps",
+    "largest",
+    "noise",
+    "size",
+    "directions",
+    "carry",
+    "people",
+    "meet",
+    "simple",
+    "their",
+    "says",
+    "few",
+    "nearly",
+    "all",
+    "what",
+    "they",
+    "do",
+    "rest",
+    "is",
+    "most",
+]
 
 
 def prose(seed: int, lines: int) -> str:

@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import HIDDEN, VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
@@ -27,6 +26,7 @@ from eckart.models import checkpoint, hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites, replace
 from eckart.structures import Dense
+from tiny import HIDDEN, VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
 IDS = torch.arange(24).view(2, 12) * 7 % VOCABULARY
 
@@ -234,9 +234,7 @@ def test_meta_device(saved: dict[str, tuple[nn.Module, Path]], case: str) -> Non
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_loaded_model_saves_itself_again(
-    saved: dict[str, tuple[nn.Module, Path]], case: str, tmp_path: Path
-) -> None:
+def test_a_loaded_model_saves_itself_again(saved: dict[str, tuple[nn.Module, Path]], case: str, tmp_path: Path) -> None:
     model, directory = saved[case]
     loaded = AutoModelForCausalLM.from_pretrained(directory)
     loaded.save_pretrained(tmp_path)
@@ -324,9 +322,7 @@ def test_in_a_fresh_process(saved: dict[str, tuple[nn.Module, Path]], order: str
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_export_gives_an_ordinary_model(
-    saved: dict[str, tuple[nn.Module, Path]], case: str, tmp_path: Path
-) -> None:
+def test_export_gives_an_ordinary_model(saved: dict[str, tuple[nn.Module, Path]], case: str, tmp_path: Path) -> None:
     model, directory = saved[case]
     to_dense_directory(str(directory), tmp_path / "dense")
     config = json.loads((tmp_path / "dense" / "config.json").read_text())

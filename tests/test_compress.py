@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 from torch import Tensor, nn
 
 import eckart
@@ -19,6 +18,7 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLin
 from eckart.models.sites import find_sites, model_cost
 from eckart.statistics import Statistics
 from eckart.structures import Cost
+from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 
 RANKS = sorted(name for name, card in METHODS.items() if card.size == "rank")
 BITS = sorted(name for name, card in METHODS.items() if card.size == "bits")
@@ -32,7 +32,9 @@ def tokens(*shape: int, seed: int = 0) -> Tensor:
 def plain() -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        return nn.Sequential(nn.Linear(24, 40), nn.GELU(), nn.Linear(40, 32, bias=False), nn.Tanh(), nn.Linear(32, 5)).eval()
+        return nn.Sequential(
+            nn.Linear(24, 40), nn.GELU(), nn.Linear(40, 32, bias=False), nn.Tanh(), nn.Linear(32, 5)
+        ).eval()
 
 
 def separate() -> nn.Module:

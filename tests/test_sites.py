@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import dense_module, find_sites, linear_parameters, model_cost, replace
 from eckart.structures import Dense, low_rank
+from tiny import HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
 
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

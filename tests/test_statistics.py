@@ -9,19 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import VOCABULARY, tiny_gpt2, tiny_llama
 from torch import Tensor, nn
 
 from eckart.models.sites import find_sites
 from eckart.models.tree import checkpointed
 from eckart.statistics import Need, Statistics, collect, statistics_for
 from eckart.statistics.cache import cache_directory, finite_weights, key
+from tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
 Batches = Sequence[Tensor | Mapping[str, Tensor]]
 ALL = tuple(Need)
 INPUTS = (Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN)
 LAYER = "model.layers.0"
-SOME = [f"{LAYER}.self_attn.q_proj", f"{LAYER}.self_attn.k_proj", f"{LAYER}.mlp.down_proj", "model.layers.1.mlp.up_proj"]
+SOME = [
+    f"{LAYER}.self_attn.q_proj",
+    f"{LAYER}.self_attn.k_proj",
+    f"{LAYER}.mlp.down_proj",
+    "model.layers.1.mlp.up_proj",
+]
 
 
 def tokens(*shape: int, seed: int = 0) -> Tensor:
@@ -85,7 +90,7 @@ def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: 
     return results
 
 
-def find(model: nn.Module, name: str):  # noqa: ANN201
+def find(model: nn.Module, name: str):
     return find_sites(model, [name])[0]
 
 
@@ -175,7 +180,9 @@ def test_embeddings_are_measured_by_frequency_and_gradient() -> None:
     torch.testing.assert_close(found.input_second_moment, g.T @ g / 16, rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(found.input_abs_mean, g.abs().mean(0), rtol=1e-4, atol=1e-8)
     assert not found.input_mean.any()
-    rows = torch.stack([torch.zeros(VOCABULARY, 32).double().index_add_(0, ids[i], g[8 * i : 8 * i + 8]) for i in (0, 1)])
+    rows = torch.stack(
+        [torch.zeros(VOCABULARY, 32).double().index_add_(0, ids[i], g[8 * i : 8 * i + 8]) for i in (0, 1)]
+    )
     torch.testing.assert_close(found.fisher_rows, rows.square().mean(0).sum(1), rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(found.fisher_columns, rows.square().mean(0).sum(0), rtol=1e-4, atol=1e-8)
 

@@ -175,10 +175,11 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from eckart.evaluate import evaluate, file_bytes, peak_rss_bytes, speed
+    from eckart.evaluate import evaluate
     from eckart.job import quality_report, text_of
     from eckart.models.hf import load_model
     from eckart.models.text import sequences
+    from eckart.speed import file_bytes, peak_rss_bytes, speed
 
     text = text_of(options.text)
     model, tokenizer = load_model(options.model)

@@ -15,7 +15,7 @@ from eckart import methods
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.text import fingerprint, sequences
 from eckart.models.tree import checkpointed
-from eckart.plan import CURRENCIES, Curve, Plan, make_plan, memory_available
+from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
 from eckart.sequential import refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
@@ -292,58 +292,3 @@ def apply(
 
 def put(model: nn.Module, site: Site, fitted: methods.Fitted) -> None:
     replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)
-
-
-def expression(module: Any) -> str:
-    """A structure as an expression: `Chain(Dense, Dense)`."""
-    children = module.operands()
-    name = type(module).__name__
-    return f"{name}({', '.join(map(expression, children))})" if children else name
-
-
-def site_reports(result: Compression) -> list[dict[str, Any]]:
-    """The `sites` of a report: what each matrix became, its error, and its nested curve."""
-    reports = []
-    halved = result.plan.method.name == "kfac"
-    for site in result.plan.sites:
-        curve, size = result.plan.curves[site.name], result.choice[site.name]
-        module = result.model.get_submodule(site.name)
-        structure = getattr(module, "structure", None)
-        error = result.errors.get(site.name, 0.0)
-        entry: dict[str, Any] = {
-            "name": site.name,
-            "structure": expression(structure) if structure is not None else "Dense",
-            "shape": list(site.shape),
-            "parameters": structure.cost().parameters if structure is not None else curve.costs[-1].parameters,
-            "bytes": structure.cost().bytes if structure is not None else curve.costs[-1].bytes,
-            "dense_bytes": curve.costs[-1].bytes,
-            "error": error / curve.zero_error if curve.zero_error > 0 else 0.0,
-            "dense": size is None,
-            **_curve(curve),
-        }
-        if halved:
-            entry["predicted_kl"] = error / 2
-        if size is not None:
-            entry["rank" if result.plan.method.size == "rank" else "bits"] = size
-        if curve.reason:
-            entry["reason"] = curve.reason
-        reports.append(entry)
-    return reports
-
-
-def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
-    if curve.errors is None or curve.zero_error <= 0 or len(curve.sizes) < 2:
-        return {}
-    picked = torch.linspace(0, len(curve.sizes) - 1, min(points, len(curve.sizes))).round().long().tolist()
-    extra: dict[str, Any] = {
-        "curve": {
-            "parameters": [curve.costs[i].parameters for i in picked],
-            "bytes": [curve.costs[i].bytes for i in picked],
-            "error": [curve.errors[i] / curve.zero_error for i in picked],
-        }
-    }
-    if curve.spectrum is not None:
-        s = curve.spectrum
-        at = torch.linspace(0, len(s) - 1, min(64, len(s))).round().long()
-        extra["spectrum"] = [float(v) for v in s[at].clamp_min(0).sqrt()]
-    return extra

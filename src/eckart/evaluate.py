@@ -1,16 +1,11 @@
-"""What a model costs and how good it is: perplexity, distance to another model, tokens a second, bytes, memory."""
+"""How good a language model is: perplexity, and distance to another model."""
 
 from __future__ import annotations
 
-import inspect
 import math
-import statistics
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +15,6 @@ Reference = nn.Module | Callable[[Tensor], Tensor]
 
 # Positions whose log-probabilities exist in float32 at a time, so that a large vocabulary costs one logit tensor only.
 _POSITIONS = 128
-_WARM_UP_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ def evaluate(
     nll: list[Tensor] = []
     reference_nll: list[Tensor] = []
     kl, agreed = 0.0, 0
-    with _evaluating(model, reference), torch.inference_mode():
+    with evaluating(model, reference), torch.inference_mode():
         for start in range(0, total, micro_batch):
             ids = sequences[start : start + micro_batch]
             logits = _logits(model, ids)
@@ -144,109 +138,10 @@ def _evaluation(means: Tensor, tokens: int) -> Evaluation:
     return Evaluation(value, stderr, nll=float(means.mean()), tokens=tokens, sequences=len(means))
 
 
-def speed(
-    models: nn.Module | Mapping[str, nn.Module],
-    *,
-    prefill_tokens: int = 256,
-    decode_tokens: int = 32,
-    repeats: int = 5,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Tokens a second of language models at batch size one: reading a prompt, and greedy decoding after it.
-
-    As in generation, the key-value cache is used and logits are computed for the last position only, where the model
-    can. The prompt is random tokens. After a warm-up of each model the models take turns, in reverse order in every
-    other round, so that a drift of the machine meets all of them alike.
-
-    Args:
-        models: one model, or models by name.
-        prefill_tokens: length of the prompt.
-        decode_tokens: tokens generated, one step each.
-        repeats: rounds; medians over them are reported.
-        seed: of the prompt.
-
-    Returns:
-        Medians by name in "prefill_tokens_per_second" and "decode_tokens_per_second" (one model is named "model"),
-        "threads" and "dtype". Several models also give "prefill_ratio" and "decode_ratio": speed of the last over that
-        of the first (above one: the last is faster), the median over rounds of the ratio within a round.
-
-    Raises:
-        ValueError: no model, a count below one, or a prompt and its continuation longer than a model's context.
-    """
-    arms = {"model": models} if isinstance(models, nn.Module) else dict(models)
-    if not arms:
-        raise ValueError("speed: no models given")
-    for name, count in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
-        if count < 1:
-            raise ValueError(f"speed: {name} must be at least 1, got {count}")
-    vocabulary = min(_config(arm).vocab_size for arm in arms.values())
-    prompt = torch.randint(vocabulary, (1, prefill_tokens), generator=torch.Generator().manual_seed(seed))
-    for arm in arms.values():
-        _check_length(arm, prefill_tokens + decode_tokens)
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
-    with _evaluating(*arms.values()), torch.inference_mode():
-        for arm in arms.values():
-            _generate(arm, prompt, min(decode_tokens, _WARM_UP_STEPS))
-        for turn in range(repeats):
-            for name in list(arms) if turn % 2 == 0 else reversed(list(arms)):
-                seconds[name].append(_generate(arms[name], prompt, decode_tokens))
-    dtypes = {name: _dtype(arm) for name, arm in arms.items()}
-    same = len(set(dtypes.values())) == 1
-    dtype = next(iter(dtypes.values())) if same else ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-    result: dict[str, Any] = {"threads": torch.get_num_threads(), "dtype": dtype}
-    for part, (key, tokens) in enumerate((("prefill", prefill_tokens), ("decode", decode_tokens))):
-        result[f"{key}_tokens_per_second"] = {
-            name: tokens / statistics.median(times[part] for times in rounds) for name, rounds in seconds.items()
-        }
-        if len(arms) > 1:
-            first, last = seconds[next(iter(arms))], seconds[list(arms)[-1]]
-            result[f"{key}_ratio"] = statistics.median(a[part] / b[part] for a, b in zip(first, last, strict=True))
-    return result
-
-
-def file_bytes(directory: str | Path) -> int:
-    """Bytes of the weight files (`*.safetensors`) in a directory; ValueError where there are none."""
-    files = sorted(Path(directory).glob("*.safetensors"))
-    if not files:
-        raise ValueError(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
-    return sum(file.stat().st_size for file in files)
-
-
-def peak_rss_bytes() -> int | None:
-    """The most memory this process has held resident so far, bytes; None on Windows, which does not count it."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes, Linux in KiB.
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, float]:
-    """Seconds for the prompt, and for `steps` greedy steps after it."""
-    ids = prompt.to(_device(model))
-    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    start = _now(ids.device)
-    output = model(input_ids=ids, use_cache=True, **few)
-    token = output.logits[:, -1:].argmax(-1)
-    middle = _now(ids.device)
-    for _ in range(steps):
-        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
-        token = output.logits[:, -1:].argmax(-1)
-    return middle - start, _now(ids.device) - middle
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
 def _logits(model: Reference, ids: Tensor) -> Tensor:
     if not isinstance(model, nn.Module):
         return model(ids)
-    logits: Tensor = model(input_ids=ids.to(_device(model)), use_cache=False).logits
+    logits: Tensor = model(input_ids=ids.to(device_of(model)), use_cache=False).logits
     return logits
 
 
@@ -263,40 +158,31 @@ def _check(model: nn.Module, sequences: Tensor, micro_batch: int) -> None:
         raise ValueError(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")
     if micro_batch < 1:
         raise ValueError(f"evaluate: micro_batch must be at least 1, got {micro_batch}")
-    _check_length(model, sequences.shape[1])
-    low, high, size = int(sequences.min()), int(sequences.max()), _config(model).vocab_size
+    check_length(model, sequences.shape[1])
+    low, high, size = int(sequences.min()), int(sequences.max()), config_of(model).vocab_size
     if low < 0 or high >= size:
         raise ValueError(f"tokens run from {low} to {high} but the model's vocabulary is {size}; use its own tokenizer")
 
 
-def _check_length(model: nn.Module, length: int) -> None:
-    context = getattr(_config(model), "max_position_embeddings", None)
+def check_length(model: nn.Module, length: int) -> None:
+    context = getattr(config_of(model), "max_position_embeddings", None)
     if context is not None and length > context:
         raise ValueError(f"{length} tokens do not fit the model's context of {context}; use shorter sequences")
 
 
-def _config(model: nn.Module) -> Any:
+def config_of(model: nn.Module) -> Any:
     if not hasattr(getattr(model, "config", None), "get_text_config"):
         raise TypeError(f"{type(model).__name__} is not a transformers language model: it has no configuration")
     config: Any = model.config
     return config.get_text_config()
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
     return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
-def _dtype(model: nn.Module) -> str:
-    """The floating-point type most of the model's numbers have."""
-    counts: dict[torch.dtype, int] = {}
-    for p in model.parameters():
-        if p.is_floating_point():
-            counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
-    return str(max(counts, key=lambda dtype: counts[dtype])).removeprefix("torch.") if counts else "none"
-
-
 @contextmanager
-def _evaluating(*models: object) -> Iterator[None]:
+def evaluating(*models: object) -> Iterator[None]:
     """Puts the modules among `models` in evaluation mode, and each part of them back in its own afterwards."""
     modules = [model for model in models if isinstance(model, nn.Module)]
     training = [(part, part.training) for module in modules for part in module.modules()]

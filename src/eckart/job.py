@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.compress import Compression, Progress, Recipe, as_batches, run, silent, site_reports
-from eckart.evaluate import Evaluation, evaluate, file_bytes, peak_rss_bytes, speed
+from eckart.compress import Compression, Progress, Recipe, as_batches, run, silent
+from eckart.evaluate import Evaluation, evaluate
 from eckart.methods import Fitted
 from eckart.models import hf
 from eckart.models.checkpoint import read_json, write_json
@@ -29,8 +29,10 @@ from eckart.models.tree import share
 from eckart.plan import memory_available
 from eckart.report.build import write_report
 from eckart.search import within_loss
+from eckart.speed import file_bytes, peak_rss_bytes, speed
 from eckart.statistics import cache_directory
 from eckart.structures import from_spec
+from eckart.summary import site_reports
 
 STATE = "job.json"
 SITES = "sites"

