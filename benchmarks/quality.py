@@ -68,12 +68,12 @@ def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor] 
 
 
 def plain(plan: Plan) -> Plan:
-    """The same plan with two full factors a matrix instead of the pivoted storage, and no bias."""
+    """The same plan with two full factors a matrix instead of the pivoted storage."""
     twin = Plan(plan.method, plan.sites, plan.statistics, plan.totals)
     for site in plan.sites:
         family = plan.family(site)
         assert isinstance(family, LowRank)
-        twin.add(site, LowRank(family.weight, family.projection))
+        twin.add(site, LowRank(family.weight, family.projection, mean=family.mean))
     return twin
 
 
