@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,61 +14,27 @@ import torch
 
 torch.set_num_threads(1)
 
-WORDS = [
-    "the",
-    "of",
-    "and",
-    "a",
-    "matrix",
-    "table",
-    "rank",
-    "singular",
-    "values",
-    "number",
-    "theorem",
-    "best",
-    "smaller",
-    "keeps",
-    "largest",
-    "noise",
-    "size",
-    "directions",
-    "carry",
-    "people",
-    "meet",
-    "simple",
-    "their",
-    "says",
-    "few",
-    "nearly",
-    "all",
-    "what",
-    "they",
-    "do",
-    "rest",
-    "is",
-    "most",
-]
+WORDS = """the of and a matrix table rank singular values number theorem best smaller keeps largest noise size
+directions carry people meet simple their says few nearly all what they do rest is most"""
 
 
 def prose(seed: int, lines: int) -> str:
     """Sentences of random common words; those of two seeds share next to nothing."""
-    pick = random.Random(seed)
-    return "\n".join(" ".join(pick.choices(WORDS, k=12)) + "." for _ in range(lines)) + "\n"
+    pick, words = random.Random(seed), WORDS.split()
+    return "\n".join(" ".join(pick.choices(words, k=12)) + "." for _ in range(lines)) + "\n"
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new empty directory of statistics for each test."""
     directory = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("ECKART_CACHE", str(directory))
-    yield directory
+    return directory
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def one_thread() -> None:
     torch.set_num_threads(1)
-    yield
 
 
 @pytest.fixture(scope="session")

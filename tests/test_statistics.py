@@ -45,7 +45,7 @@ def sampled(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: int = 0) -> dict[str, Statistics]:
-    """Statistics by ordinary autograd: gradients of the log-likelihood by outputs and, a sequence at a time, weights."""
+    """Statistics by ordinary autograd: gradients by outputs and, a sequence at a time, by weights."""
     generator = torch.Generator().manual_seed(seed)
     x: dict[str, list[Tensor]] = {name: [] for name in names}
     g: dict[str, list[Tensor]] = {name: [] for name in names}

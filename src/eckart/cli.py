@@ -67,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"[bold]eckart: interrupted[/]{hint}", highlight=False)
         return 130
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        what = "the disk is full: free some space, then go on with --resume" if full else str(error)
+        what = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"the disk is full ({error.filename or error.strerror}): free some space, then "
+            what += "go on with --resume" if hasattr(options, "resume") else "try again"
         console.print(f"[bold red]eckart: error:[/] {_plain(what)}", highlight=False, soft_wrap=True)
         return 2
 
@@ -104,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
     compress.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
     compress.add_argument("--eval-samples", type=int, default=16, help="evaluation sequences (default %(default)s)")
+    compress.add_argument(
+        "--memory", type=float, help="GB the statistics may take in one pass (default: half of what is free)"
+    )
     compress.add_argument("--no-speed", action="store_true", help="do not time the models")
     compress.add_argument("--seed", type=int, default=0)
     compress.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -163,6 +168,7 @@ def _compress(options: argparse.Namespace) -> int:
             max_loss=options.max_loss,
             resume=options.resume,
             scheduler=options.scheduler,
+            memory=None if options.memory is None else int(options.memory * 1e9),
             measure_speed=not options.no_speed,
             progress=progress,
         )
@@ -176,13 +182,14 @@ def _compress(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from eckart.evaluate import evaluate
-    from eckart.job import quality_report, text_of
+    from eckart.job import check_length, quality_report, speed_lengths, text_of
     from eckart.models.hf import load_model
     from eckart.models.text import sequences
     from eckart.speed import file_bytes, peak_rss_bytes, speed
 
     text = text_of(options.text)
     model, tokenizer = load_model(options.model)
+    check_length(model, options.length)
     reference = load_model(options.against)[0] if options.against else None
     held_out = sequences(tokenizer, text, options.length, options.samples, options.seed)
     with bars() as progress:
@@ -191,7 +198,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         )
     report = {"eckart": __version__, "model": options.model, "quality": quality_report(result, options.text)}
     if not options.no_speed:
-        report["speed"] = speed(model)
+        report["speed"] = speed(model, **speed_lengths(model))
     if Path(options.model).is_dir():
         report["bytes"] = file_bytes(options.model)
     report["memory"] = {"peak_rss_bytes": peak_rss_bytes()}

@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from eckart.models import hf
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
-from eckart.models.output import new_directory
-from eckart.models.sites import dense_module, set_module
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
+from eckart.models.output import check_target, new_directory
+from eckart.models.sites import is_conv1d, set_module
+
+_BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bias", "add_bias_linear", "bias")
+"""Fields of configurations that give linear maps a bias."""
 
 
 def to_dense_directory(source: str, out: str | Path) -> None:
     """Writes a compressed model with ordinary matrices, which plain transformers loads without eckart.
 
-    Tied matrices stay tied. The file grows back to the size of the original; what was lost stays lost.
+    Tied matrices stay tied. The file grows back to the size of the original; what was lost stays lost. Biases that
+    compression added are kept where the architecture can have them.
 
     Raises:
-        ValueError: `source` is not a model that eckart compressed, or `out` is taken.
+        ValueError: `source` is not a model that eckart compressed, it has biases that its architecture has no place
+            for, or `out` is taken.
     """
+    check_target(Path(out))
+    model: Any
     model, tokenizer = hf.load_model(source)
-    structured = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, StructuredLinear | StructuredEmbedding | TiedLinear)
-    ]
+    kinds = StructuredLinear | StructuredEmbedding | Tied
+    structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     if not structured:
         raise ValueError(f"{source} has no structured matrices; it is dense already")
+    model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
+    names = {id(module): name for name, module in structured.items()}
+    for name, place in skeleton.named_modules():
+        if name in structured:
+            _fill(place, structured[name])
+            set_module(model, name, place)
+        elif _bias(place) is not None and _bias(model.get_submodule(name)) is None:
+            dense = model.get_submodule(name)
+            dense.bias = nn.Parameter(torch.zeros(_bias(place).shape, dtype=dense.weight.dtype))
+    for name, module in structured.items():
+        if isinstance(module, Tied):
+            owner = names[id(module.owner)]
+            model.get_submodule(name).weight = model.get_submodule(owner).weight
     with new_directory(Path(out)) as partial:
-        tied = [(name, module) for name, module in structured if isinstance(module, TiedLinear)]
-        owners = {id(module): name for name, module in structured}
-        for name, module in structured:
-            set_module(model, name, dense_module(module))
-        for name, module in tied:
-            head, owner = model.get_submodule(name), model.get_submodule(owners[id(module._owner[0])])
-            head.weight = owner.weight
         hf.write_model(model, tokenizer, partial)
+
+
+def _bias(module: nn.Module) -> Any:
+    bias = getattr(module, "bias", None)
+    return bias if isinstance(bias, Tensor) else None
+
+
+def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
+    """The dense architecture on the meta device, and its configuration, with a place for each of the biases."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+
+    def build(config: Any) -> tuple[nn.Module, list[str]]:
+        with torch.device("meta"):
+            skeleton = type(model)(copy.deepcopy(config))
+        return skeleton, [name for name in biased if _bias(skeleton.get_submodule(name)) is None]
+
+    skeleton, homeless = build(config)
+    for flag in _BIAS_FLAGS:
+        if homeless and getattr(config, flag, None) is False:
+            changed = copy.deepcopy(config)
+            setattr(changed, flag, True)
+            candidate, left = build(changed)
+            if len(left) < len(homeless):
+                config, skeleton, homeless = changed, candidate, left
+    if homeless:
+        some = ", ".join(homeless[:3])
+        raise ValueError(
+            f"{type(model).__name__} has no place for the biases of {len(homeless)} matrices ({some}); "
+            "compress it by a method that adds none, such as svd"
+        )
+    return config, skeleton
+
+
+def _fill(place: Any, module: Any) -> None:
+    """Gives a dense module on the meta device the values of a structured one."""
+    weight = module.structure.to_dense().detach()
+    place.weight = nn.Parameter((weight.T if is_conv1d(place) else weight).contiguous().clone())
+    if _bias(place) is not None:
+        own = _bias(module)
+        place.bias = nn.Parameter(weight.new_zeros(len(weight)) if own is None else own.detach().clone())

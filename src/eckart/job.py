@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.compress import Compression, Progress, Recipe, as_batches, run, silent
 from eckart.evaluate import Evaluation, evaluate
-from eckart.methods import Fitted
 from eckart.models import hf
-from eckart.models.checkpoint import read_json, write_json
+from eckart.models.checkpoint import write_json
 from eckart.models.corpora import CORPORA, calibration_mixture, corpus
 from eckart.models.output import check_target, partial_path, publish
 from eckart.models.sites import model_cost
@@ -28,14 +23,12 @@ from eckart.models.text import overlap, read_text, sequences
 from eckart.models.tree import share
 from eckart.plan import memory_available
 from eckart.report.build import write_report
+from eckart.resume import SITES, STATE, DirectoryStore, check_resume, clear
 from eckart.search import within_loss
 from eckart.speed import file_bytes, peak_rss_bytes, speed
 from eckart.statistics import cache_directory
-from eckart.structures import from_spec
+from eckart.statistics.cache import key
 from eckart.summary import site_reports
-
-STATE = "job.json"
-SITES = "sites"
 
 
 @dataclass(frozen=True)
@@ -78,6 +71,7 @@ def compress_directory(
     resume: bool = False,
     scheduler: str | None = None,
     cache: Path | None = None,
+    memory: int | None = None,
     measure_speed: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -93,6 +87,7 @@ def compress_directory(
         resume: go on with the work an interrupted run left.
         scheduler: address of a Dask scheduler.
         cache: directory of statistics; None for the user's.
+        memory: bytes the statistics may take in one pass; None for half of what is free.
         measure_speed: time prefill and decoding of both models.
         progress: told of the phases.
 
@@ -104,7 +99,7 @@ def compress_directory(
     check_target(target)
     partial = partial_path(target)
     request = {"model": source, "recipe": asdict(recipe), "texts": asdict(texts), "max_loss": max_loss}
-    _check_resume(partial, request, resume)
+    check_resume(partial, request, resume)
     if max_loss is not None and not (max_loss > 0 and texts.evaluation):
         raise ValueError(f"max_loss={max_loss} must be above 0, and needs an evaluation text")
     calibration_text = text_of(texts.calibration)
@@ -112,33 +107,42 @@ def compress_directory(
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
+    check_length(model, max(recipe.length, texts.eval_length if evaluation_text is not None else 0))
     batches, info = as_batches(calibration_text, tokenizer, recipe)
     warnings = [*_grid_warning(source, recipe)]
     held_out: Tensor | None = None
     if evaluation_text is not None:
         held_out = sequences(tokenizer, evaluation_text, texts.eval_length, texts.eval_samples, recipe.seed)
         warnings += _check_overlap(torch.cat([b for b in batches if isinstance(b, Tensor)]), held_out, texts)
+    request["inputs"] = key(model, [], [], batches, recipe.seed)
+    check_resume(partial, request, resume)
     reference = share(model)
     before = {**model_cost(model), "bytes": _model_bytes(model)}
     partial.mkdir(parents=True, exist_ok=True)
+    clear(partial)
     write_json(request, partial / STATE)
     seconds = {"load": time.perf_counter() - clock}
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
     search = None
     if max_loss is not None and held_out is not None:
         search = within_loss(max_loss, held_out[: max(1, len(held_out) // 2)], recipe, reference, history, progress)
-    result = run(
-        model,
-        recipe,
-        batches,
-        info,
-        cache=cache or cache_directory(),
-        memory=memory_available() // 2,
-        scheduler=scheduler,
-        store=DirectoryStore(partial / SITES),
-        search=search,
-        progress=progress,
-    )
+    try:
+        result = run(
+            model,
+            recipe,
+            batches,
+            info,
+            cache=cache or cache_directory(),
+            memory=memory_available() // 2 if memory is None else memory,
+            scheduler=scheduler,
+            store=DirectoryStore(partial / SITES),
+            search=search,
+            progress=progress,
+        )
+    except ValueError:
+        if not (partial / SITES).exists():
+            shutil.rmtree(partial)  # nothing in it to go on from
+        raise
     seconds |= result.seconds
     clock = time.perf_counter()
     hf.write_model(model, tokenizer, partial)
@@ -152,7 +156,7 @@ def compress_directory(
         quality = quality_report(evaluation, texts.evaluation, result)
     if measure_speed:
         progress("speed", 0, 1)
-        speeds = speed({"before": reference, "after": model})
+        speeds = speed({"before": reference, "after": model}, **speed_lengths(model))
         progress("speed", 1, 1)
     seconds["evaluate"] = time.perf_counter() - clock
     report: dict[str, Any] = {
@@ -200,26 +204,29 @@ def quality_report(evaluation: Evaluation, text: str, result: Compression | None
     return quality
 
 
+def _context(model: nn.Module) -> int | None:
+    config: Any = model.config
+    context: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return context
+
+
+def check_length(model: nn.Module, length: int) -> None:
+    """Raises ValueError where sequences are longer than the model's context."""
+    context = _context(model)
+    if context is not None and length > context:
+        raise ValueError(f"sequences of {length} tokens do not fit the model's context of {context}: lower --length")
+
+
+def speed_lengths(model: nn.Module) -> dict[str, int]:
+    """Lengths for `speed` that fit the model's context."""
+    context = _context(model) or 288
+    decode = max(1, min(32, context // 2))
+    return {"prefill_tokens": max(1, min(256, context - decode)), "decode_tokens": decode}
+
+
 def _model_bytes(model: nn.Module) -> int:
     unique = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
     return sum(unique.values())
-
-
-def _check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> None:
-    if not partial.exists():
-        return
-    if not resume:
-        raise ValueError(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
-    if not (partial / STATE).is_file():
-        return
-    earlier = read_json(partial / STATE)
-    current = json.loads(json.dumps(request))
-    for part in current:
-        if earlier.get(part) != current[part]:
-            raise ValueError(
-                f"the run in {partial} was for {part}={earlier.get(part)!r}, not {current[part]!r}: "
-                "repeat its options, or remove it to start again"
-            )
 
 
 def _check_overlap(calibration: Tensor, held_out: Tensor, texts: Texts) -> list[str]:
@@ -238,37 +245,3 @@ def _grid_warning(source: str, recipe: Recipe) -> list[str]:
     if source == "smollm2" and recipe.method in ("rtn", "gptq"):
         return ["smollm2's weights lie on a 4-bit grid with groups of 32, so quantizing them again looks too good"]
     return []
-
-
-class DirectoryStore:
-    """Finished sites as files, each whole or absent."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    def get(self, name: str, size: int) -> Fitted | None:
-        file = self.directory / f"{name}.safetensors"
-        if not file.is_file():
-            return None
-        try:
-            with safe_open(file, "pt") as opened:
-                entry = json.loads((opened.metadata() or {})["site"])
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError):
-            return None
-        if entry["size"] != size:
-            return None
-        bias = tensors.pop("bias", None)
-        structure = from_spec(entry["structure"], name)
-        structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
-        return Fitted(structure, bias, float(entry["error"]))
-
-    def put(self, name: str, size: int, fitted: Fitted) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"structure.{k}": v.contiguous() for k, v in fitted.structure.state_dict().items()}
-        if fitted.bias is not None:
-            tensors["bias"] = fitted.bias.contiguous()
-        site = json.dumps({"size": size, "error": fitted.error, "structure": fitted.structure.spec()})
-        temporary = self.directory / f"{name}.tmp"
-        save_file(tensors, temporary, metadata={"site": site})
-        temporary.replace(self.directory / f"{name}.safetensors")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
 from eckart.compress import Progress, Recipe, apply
 from eckart.evaluate import evaluate
+from eckart.models.sites import model_cost
 from eckart.models.tree import share
 from eckart.plan import Plan
 
@@ -22,7 +24,7 @@ def within_loss(
     held_out: Tensor,
     recipe: Recipe,
     reference: nn.Module,
-    history: list[dict[str, float]],
+    history: list[dict[str, Any]],
     progress: Progress,
 ) -> Callable[[Plan, nn.Module], dict[str, int | None]]:
     """A search for the least `keep` at which perplexity on `held_out` is at most (1 + max_loss) times the dense one.
@@ -53,8 +55,9 @@ def within_loss(
                 break
             fits = [k for k in open_ if scale * plan.error(choices[k]) <= bound]
             keep = fits[0] if fits else open_[-1]
-            rise = _measure(model, plan, choices[keep], held_out) - base
-            history.append({"keep": keep, "perplexity": math.exp(base + rise)})
+            nll, parameters = _measure(model, plan, choices[keep], held_out)
+            rise = nll - base
+            history.append({"keep": keep, "parameters": parameters, "perplexity": math.exp(nll)})
             error = plan.error(choices[keep])
             if error > 0 and rise > 0:
                 scale = rise / error
@@ -68,7 +71,8 @@ def within_loss(
     return search
 
 
-def _measure(model: nn.Module, plan: Plan, choice: dict[str, int | None], held_out: Tensor) -> float:
+def _measure(model: nn.Module, plan: Plan, choice: dict[str, int | None], held_out: Tensor) -> tuple[float, int]:
+    """Mean negative log-likelihood and parameters of the model at a choice."""
     trial = share(model)
     apply(trial, plan, choice)
-    return evaluate(trial, held_out, micro_batch=4).nll
+    return evaluate(trial, held_out, micro_batch=4).nll, model_cost(trial)["parameters"]

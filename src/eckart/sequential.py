@@ -180,8 +180,8 @@ def _record(
                 first.append(hidden)
             elif index - 1 not in returned or not torch.equal(returned.pop(index - 1), hidden):
                 raise ValueError(
-                    f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so the "
-                    "blocks cannot be fitted sequentially"
+                    f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so "
+                    "the blocks cannot be fitted sequentially"
                 )
             calls[index].append((arguments[1:], keywords))
 

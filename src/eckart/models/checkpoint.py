@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eckart._version import __version__
@@ -19,6 +18,7 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmb
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
 from eckart.structures import StructuredMatrix, from_spec
+from eckart.tensors import write_safetensors
 
 FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""
@@ -135,38 +135,47 @@ def write_tensors(tensors: Mapping[str, Tensor], directory: Path, shard_bytes: i
         shards[-1][name] = tensor
         size += bytes_
     if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata={"format": "pt"})
+        write_safetensors(shards[0], directory / "model.safetensors", {"format": "pt"})
         return
     weight_map = {}
     for i, shard in enumerate(shards, 1):
         file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file, metadata={"format": "pt"})
+        write_safetensors(shard, directory / file, {"format": "pt"})
         weight_map.update(dict.fromkeys(shard, file))
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(index, directory / "model.safetensors.index.json")
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """`model.safetensors`, or the files its index names.
+
+    Raises:
+        ValueError: one that is missing, or an index that is damaged or names a file outside the directory.
+    """
+    index = directory / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.exists() and not (directory / names[0]).is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, Mapping):
+            raise ValueError(f"{index} has no weight_map")
+        names = sorted(set(map(str, weight_map.values())))
+    for name in names:
+        if not re.fullmatch(r"[\w.\-]+\.safetensors", name):
+            raise ValueError(f"{index} names {name!r}, which is not a safetensors file of this directory")
+        if not (directory / name).is_file():
+            raise ValueError(f"{directory} has no {name}")
+    return [directory / name for name in names]
+
+
 def read_tensors(directory: Path) -> dict[str, Tensor]:
     """All tensors of a directory, mapped from its safetensors files.
 
     Raises:
-        ValueError: no safetensors there, a damaged file, or an index that names a file outside the directory.
+        ValueError: as `weight_files`, or a damaged file.
     """
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = read_json(index).get("weight_map", {})
-        names = sorted(set(map(str, weight_map.values())))
-        for name in names:
-            if not re.fullmatch(r"[\w.\-]+\.safetensors", name):
-                raise ValueError(f"{index} names {name!r}, which is not a safetensors file of this directory")
-    else:
-        names = ["model.safetensors"]
     tensors: dict[str, Tensor] = {}
-    for name in names:
-        file = directory / name
-        if not file.is_file():
-            raise ValueError(f"{directory} has no {name}")
+    for file in weight_files(directory):
         try:
             with safe_open(file, "pt") as opened:
                 for key in opened.keys():  # noqa: SIM118  (not a mapping)
@@ -190,8 +199,11 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_json(value: Any, file: Path) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
     temporary = file.with_name(file.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False), "utf-8")
-    os.replace(temporary, file)
+    try:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False), "utf-8")
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:

@@ -42,7 +42,11 @@ class EckartQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
         modules = checkpoint.check_manifest(self.quantization_config.manifest, "config.json")
+        dense = dict(model.named_modules())
         checkpoint.rebuild(model, modules)
+        for name in modules:
+            # The skeleton has the dtype that was asked for.
+            model.get_submodule(name).to(dense[name].weight.dtype)
         _untie(model)
         _skip_initialisation(model, modules)
         return model
@@ -100,12 +104,14 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
     elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
         raise ValueError(f"there is no directory {source}")
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
     return model.eval(), tokenizer
 
 
@@ -123,7 +129,7 @@ def check_directory(path: Path) -> None:
                 "trust them, convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
             )
         raise ValueError(f"{path} has no *.safetensors weights")
-    for file in files:
+    for file in checkpoint.weight_files(path):
         try:
             with safe_open(file, "pt") as opened:
                 opened.keys()

@@ -33,7 +33,7 @@ class Site:
     def weight(self) -> Tensor:
         """W as (out, in); for an embedding (rows, dimension). A view where the module stores it transposed."""
         weight = _weight(self.module).detach()
-        return weight.T if _is_conv1d(self.module) else weight
+        return weight.T if is_conv1d(self.module) else weight
 
     @property
     def bias(self) -> Tensor | None:
@@ -56,7 +56,7 @@ def _weight(module: nn.Module) -> Tensor:
     return weight
 
 
-def _is_conv1d(module: nn.Module) -> bool:
+def is_conv1d(module: nn.Module) -> bool:
     """transformers' Conv1D: a linear map that stores its weight as (in, out)."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
@@ -117,7 +117,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
     for tensor, held in holders.items():
         if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
             continue
-        if len({_is_conv1d(module) for _, module in held}) > 1:
+        if len({is_conv1d(module) for _, module in held}) > 1:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
         sites.append(Site(name, module, tuple(n for n, _ in held if n != name)))
@@ -126,7 +126,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
 
 def _is_site(module: nn.Module) -> bool:
     # Not their subclasses, which may do more with a weight than multiply by it.
-    return type(module) in (nn.Linear, nn.Embedding) or _is_conv1d(module)
+    return type(module) in (nn.Linear, nn.Embedding) or is_conv1d(module)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -183,23 +183,6 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, module)
 
 
-def dense_module(module: nn.Module) -> nn.Module:
-    """The dense layer a structured one stands for, in its dtype."""
-    if isinstance(module, StructuredEmbedding | TiedEmbedding):
-        rows = module.structure.to_dense().detach().clone()
-        return nn.Embedding(rows.shape[0], rows.shape[1], _weight=rows)
-    if isinstance(module, StructuredLinear | TiedLinear):
-        weight = module.structure.to_dense().detach().contiguous()
-        bias = module.bias
-        linear = nn.Linear(1, 1, bias=bias is not None, device="meta")
-        linear.out_features, linear.in_features = weight.shape
-        linear.weight = nn.Parameter(weight.clone())
-        if bias is not None:
-            linear.bias = nn.Parameter(bias.detach().clone())
-        return linear
-    raise TypeError(f"{type(module).__name__} is not a structured module")
-
-
 def linear_parameters(model: nn.Module) -> int:
     """Numbers in all linear maps that are neither embeddings nor the head, dense or structured, biases included."""
     heads = _heads(model)
@@ -208,7 +191,7 @@ def linear_parameters(model: nn.Module) -> int:
     for name, module in model.named_modules():
         if name in heads:
             continue
-        if type(module) is nn.Linear or _is_conv1d(module):
+        if type(module) is nn.Linear or is_conv1d(module):
             dense |= {id(p): p for p in module.parameters()}
         elif isinstance(module, StructuredLinear | TiedLinear):
             total += 0 if module.bias is None else module.bias.numel()
@@ -224,7 +207,7 @@ def model_cost(model: nn.Module) -> dict[str, int]:
     for module in model.modules():
         if isinstance(module, StructuredLinear | TiedLinear):
             macs += module.structure.cost().macs
-        elif type(module) is nn.Linear or _is_conv1d(module):
+        elif type(module) is nn.Linear or is_conv1d(module):
             macs += _weight(module).numel()
     structures = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     inside = {id(t) for s in structures for t in (*s.parameters(), *s.buffers())}

@@ -102,6 +102,8 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
 
 def _spread(available: int, wanted: int, offset: Tensor) -> list[int]:
     """`wanted` distinct indices, evenly spaced in range(available): floor((i + offset) available / wanted)."""
+    if not wanted:
+        return []
     steps = (torch.arange(wanted, dtype=torch.float64) + offset) * (available / wanted)
     picked: list[int] = steps.long().clamp_max(available - 1).tolist()
     return picked

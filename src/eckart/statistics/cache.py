@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
 from eckart.statistics.needs import Need, Statistics
+from eckart.tensors import write_safetensors
 
 OnProgress = Callable[[int, int], None]
 
@@ -67,9 +67,17 @@ def statistics_for(
 
     Returns:
         Statistics by name, and the passes it took: 0 when all came from the cache.
+
+    Raises:
+        ValueError: the cache is not a directory that can be made; or as `collect`.
     """
     if not needs:
         return {name: Statistics() for name in modules}, 0
+    if cache:
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
     chunks = _chunks(modules, needs, memory)
     results: dict[str, Statistics] = {}
     passes = 0
@@ -114,7 +122,6 @@ def _has_moments(needs: Sequence[Need]) -> bool:
 
 def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
     """Matrices in float32, vectors in float64; a tensor that several modules share is written once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     where: dict[int, str] = {}
     index: dict[str, dict[str, str | int]] = {}
@@ -127,12 +134,7 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
             label = where.setdefault(id(value), f"{name}/{need.value}")
             tensors[label] = value.float() if value.ndim == 2 else value.double()
             index[name][need.value] = label
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata={"index": json.dumps(index)})
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_safetensors(tensors, file, {"index": json.dumps(index)})
 
 
 def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:

