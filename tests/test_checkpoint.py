@@ -278,26 +278,32 @@ def test_training_a_loaded_model(saved: dict[str, tuple[nn.Module, Path]], case:
     assert loaded(IDS, labels=IDS).loss < loss
 
 
-FRESH = """
+BEFORE = """
 import sys
-{imports}
+import eckart
+assert "transformers" not in sys.modules
+from transformers import AutoModelForCausalLM
+"""
+AFTER = """
+import sys
+from transformers import AutoModelForCausalLM
+dense = AutoModelForCausalLM.from_pretrained(sys.argv[3])
+assert not any(name.split(".")[0] == "eckart" for name in sys.modules)
+import eckart
+"""
+SAME = """
 import torch
-directory, expected = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(directory)
 from safetensors.torch import load_file
-reference = load_file(expected)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+reference = load_file(sys.argv[2])
 logits = reference.pop("logits")
 state = model.state_dict()
 assert state.keys() == reference.keys()
 assert all(torch.equal(state[name], reference[name]) for name in reference)
-ids = torch.arange(24).view(2, 12) * 7 % {vocabulary}
+ids = torch.arange(24).view(2, 12) * 7 % 300
 torch.testing.assert_close(model(ids).logits, logits, rtol=1e-5, atol=1e-5)
-print("same", {meta})
+print(type(model).__name__)
 """
-ORDERS = {
-    "before": "import eckart\nassert 'transformers' not in sys.modules\nfrom transformers import AutoModelForCausalLM",
-    "after": "from transformers import AutoModelForCausalLM\nimport eckart",
-}
 
 
 def fresh(code: str, *arguments: str) -> str:
@@ -310,13 +316,15 @@ def fresh(code: str, *arguments: str) -> str:
     return run.stdout.strip()
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_in_a_fresh_process(saved: dict[str, tuple[nn.Module, Path]], order: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("imports", [BEFORE, AFTER], ids=["eckart first", "transformers first"])
+def test_in_a_fresh_process(saved: dict[str, tuple[nn.Module, Path]], imports: str, tmp_path: Path) -> None:
+    # An export is to load there before eckart is imported, the compressed model after.
     model, directory = saved["kfac"]
+    to_dense_directory(str(directory), tmp_path / "dense")
     reference = {n: t.detach().clone() for n, t in model.state_dict().items()}
-    save_file({**reference, "logits": model(IDS).logits.detach().contiguous()}, tmp_path / "expected.safetensors")
-    code = FRESH.format(imports=ORDERS[order], vocabulary=VOCABULARY, meta="1")
-    assert fresh(code, str(directory), str(tmp_path / "expected.safetensors")) == "same 1"
+    expected = tmp_path / "expected.safetensors"
+    save_file({**reference, "logits": model(IDS).logits.detach().contiguous()}, expected)
+    assert fresh(imports + SAME, str(directory), str(expected), str(tmp_path / "dense")) == "LlamaForCausalLM"
 
 
 # --- export ---------------------------------------------------------------------------------------------------------
@@ -338,17 +346,6 @@ def test_export_gives_an_ordinary_model(saved: dict[str, tuple[nn.Module, Path]]
     tied = plain.get_output_embeddings().weight is plain.get_input_embeddings().weight
     assert (loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight) == tied
     assert not any(type(m).__module__.startswith("eckart") for m in loaded.modules())
-
-
-def test_an_export_loads_without_eckart(saved: dict[str, tuple[nn.Module, Path]], tmp_path: Path) -> None:
-    _, directory = saved["gptq"]
-    to_dense_directory(str(directory), tmp_path / "dense")
-    code = (
-        "import sys\nfrom transformers import AutoModelForCausalLM\n"
-        "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
-        "assert not any(name.split('.')[0] == 'eckart' for name in sys.modules)\nprint(type(model).__name__)"
-    )
-    assert fresh(code, str(tmp_path / "dense")) == "LlamaForCausalLM"
 
 
 def test_export_refuses_biases_that_have_no_place(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_quantizers_cannot_save_what_they_do_not_touch(method: str, of: str) -> 
     assert_equal(model.state_dict(), before)
 
 
-@pytest.mark.parametrize("of", CURRENCIES)
+@pytest.mark.parametrize(("method", "of"), [*(("svd", of) for of in CURRENCIES), ("kfac", "bytes")])
 @pytest.mark.parametrize(("kind", "options"), [
     ("llama", {"head": True}),
     ("llama", {"embeddings": True}),
@@ -124,7 +124,6 @@ def test_quantizers_cannot_save_what_they_do_not_touch(method: str, of: str) -> 
     ("separate", {"embeddings": True, "head": True}),
     ("gpt2", {"embeddings": True}),
 ])  # fmt: skip
-@pytest.mark.parametrize("method", ["svd", "kfac"])
 def test_budgets_are_kept_with_embeddings_and_head(
     request: pytest.FixtureRequest, method: str, kind: str, options: dict[str, bool], of: str
 ) -> None:

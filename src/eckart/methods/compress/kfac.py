@@ -15,7 +15,7 @@ from eckart.statistics.needs import Need, Statistics
     "the pivoted storage is Zhao et al. 2025, arXiv 2501.19090",
     expression="Chain(Permutation, Stack(Identity, Dense), Dense) + bias",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.GRADIENT_SECOND_MOMENT),
-    allocation="exact",
+    allocation="greedy",
 )
 def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     """Low rank that raises the loss least to second order, and one solve for the ranks of all matrices.
