@@ -29,7 +29,7 @@ from eckart.models.sites import find_sites, linear_parameters, replace
 from eckart.models.text import sequences
 from eckart.models.tree import share
 from eckart.plan import Plan, make_plan
-from eckart.sequential import refit
+from eckart.sequential import observe, refit
 from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.structures import low_rank
 
@@ -63,7 +63,7 @@ def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor] 
     choice = plan.choose(keep, "linear-parameters")
     apply(trial, plan, choice)
     if batches is not None:
-        refit(trial, plan, choice, batches)
+        refit(trial, plan, choice, observe(model, plan.sites, batches))
     return trial
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.text import fingerprint, sequences
-from eckart.models.tree import checkpointed
+from eckart.models.tree import checkpointed, in_eval_mode
 from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
-from eckart.sequential import refit
+from eckart.sequential import observe, refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
@@ -72,6 +72,8 @@ class Recipe:
             raise ValueError(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
         if self.of not in CURRENCIES:
             raise ValueError(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
+        if self.of == "linear-parameters" and (self.embeddings or self.head):
+            raise ValueError("embeddings and the head are not counted in linear-parameters: say of='parameters'")
         if not 0 <= self.floor < 1:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
         if self.samples < 1 or self.length < 2:
@@ -194,14 +196,13 @@ def run(
         progress: told of the phases.
     """
     method = methods.find(recipe.method)
-    was_training = model.training
-    model.eval()
     sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
     modules = {site.name: site.module for site in sites}
     finite_weights(modules)
     if (method.needs or recipe.sequential) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    allocation = recipe.allocation or method.allocation
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
@@ -211,37 +212,37 @@ def run(
         seconds[phase] = seconds.get(phase, 0.0) + now - clock
         clock = now
 
-    with checkpointed(model, _activation_bytes(sites, batches) > (memory or memory_available()) // 2) as recomputed:
-        statistics, passes = statistics_for(
-            model,
-            modules,
-            method.needs,
-            batches,
-            seed=recipe.seed,
-            cache=cache,
-            memory=memory,
-            on_progress=lambda done, total: progress("statistics", done, total),
-        )
-    lap("statistics")
-    plan = make_plan(model, sites, method, statistics)
-    allocation = recipe.allocation or method.allocation
-    plan.fit(
-        scheduler,
-        lambda done, total: progress("fit", done, total),
-        errors=search is not None or allocation != "uniform",
-    )
-    lap("fit")
-    if search is not None:
-        choice = search(plan, model)
-    else:
-        choice = plan.choose(recipe.keep, recipe.of, allocation, recipe.floor)
-    lap("solve")
-    errors = apply(model, plan, choice, store, progress)
-    lap("build")
-    if recipe.sequential:
-        refit(model, plan, choice, batches, on_progress=lambda done, total: progress("sequential", done, total))
-        lap("sequential")
-    model.train(was_training)
+    def report(phase: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(phase, done, total)
+
+    with in_eval_mode(model):
+        observed = observe(model, sites, batches) if recipe.sequential else None
+        lap("statistics")
+        with checkpointed(model, _activation_bytes(sites, batches) > (memory or memory_available()) // 2) as recomputed:
+            statistics, passes = statistics_for(
+                model,
+                modules,
+                method.needs,
+                batches,
+                seed=recipe.seed,
+                cache=cache,
+                memory=memory,
+                on_progress=report("statistics"),
+            )
+        lap("statistics")
+        plan = make_plan(model, sites, method, statistics)
+        plan.fit(scheduler, report("fit"), errors=search is not None or allocation != "uniform")
+        lap("fit")
+        if search is not None:
+            choice = search(plan, model)
+        else:
+            choice = plan.choose(recipe.keep, recipe.of, allocation, recipe.floor)
+        lap("solve")
+        errors = apply(model, plan, choice, store, progress)
+        lap("build")
+        if observed is not None:
+            errors |= refit(model, plan, choice, observed, on_progress=report("sequential"))
+            lap("sequential")
     calibration = {
         **info,
         "passes": passes,

@@ -118,6 +118,9 @@ class Plan:
             ValueError: the budget cannot be met; the least that can is named.
         """
         attribute = {"macs": "macs", "bytes": "bytes"}.get(of, "parameters")
+        for site in self.sites:
+            if of == "macs" and site.is_embedding and not site.tied:
+                raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         candidates = [
             Candidates(
                 np.array([float(getattr(c, attribute)) for c in curve.costs]),
@@ -192,9 +195,12 @@ def _executor(scheduler: str | None) -> Iterator[Executor]:
     if scheduler is None:
         threads = torch.get_num_threads()
         # One matrix a thread: small decompositions do not speed up inside.
-        with ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool = ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,))
+        try:
             yield pool
-        torch.set_num_threads(threads)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
         return
     try:
         from distributed import Client

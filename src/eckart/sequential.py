@@ -17,6 +17,8 @@ from eckart.statistics import Need, Statistics
 from eckart.statistics.collect import Batch, call
 from eckart.structures import Dense
 
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
 RIDGE = 0.1
 """How strongly the corrected weight is held to the original one, relative to the mean eigenvalue of E[x x^T]."""
 
@@ -74,15 +76,44 @@ def _zeros(n: int) -> Tensor:
     return torch.zeros(n, n, dtype=torch.float64)
 
 
+@dataclass
+class Observed:
+    """The dense model at work: what a sequential pass compares with.
+
+    Attributes:
+        dense: the model, sharing its tensors.
+        prefix: name of its list of blocks.
+        calls: how each block is called on each batch, hidden states aside.
+        hidden: the hidden states that the first block gets, by batch.
+    """
+
+    dense: nn.Module
+    prefix: str
+    calls: list[list[Call]]
+    hidden: list[Tensor]
+
+
+@torch.no_grad()
+def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -> Observed:
+    """Runs a dense model over the batches and keeps what a sequential pass needs of that.
+
+    Raises:
+        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
+    """
+    prefix, count = _blocks(model, sites)
+    calls, hidden = _record(model, prefix, count, batches)
+    return Observed(share(model), prefix, calls, hidden)
+
+
 @torch.no_grad()
 def refit(
     model: nn.Module,
     plan: Plan,
     choice: Mapping[str, int | None],
-    batches: Sequence[Batch],
+    observed: Observed,
     *,
     on_progress: Callable[[int, int], None] | None = None,
-) -> None:
+) -> dict[str, float]:
     """Fits every site of the model's blocks again, at the chosen sizes, first block first.
 
     Each matrix is first corrected so that it gives the outputs of the dense model on the inputs it now gets, and then
@@ -93,19 +124,14 @@ def refit(
         model: compressed at `choice`; its sites in blocks are replaced again.
         plan: made from the dense model.
         choice: sizes by site name.
-        batches: as for the statistics.
+        observed: of the dense model, before it was compressed.
+        on_progress: called with (blocks done, blocks in all).
 
-    Raises:
-        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
+    Returns:
+        The squared error of each corrected matrix that is not dense, by site name.
     """
-    prefix, count = _blocks(model, plan.sites)
-    dense = share(model)
-    for site in plan.sites:
-        replaced = dense.get_submodule(site.name)
-        for name in (site.name, *site.tied):
-            if dense.get_submodule(name) is replaced:
-                places.set_module(dense, name, site.module)
-    calls, hidden = _record(dense, prefix, count, batches)
+    errors: dict[str, float] = {}
+    prefix, calls, hidden, count = observed.prefix, observed.calls, observed.hidden, len(observed.calls)
     compressed = list(hidden)
     by_block: dict[int, list[Site]] = {}
     for site in plan.sites:
@@ -113,7 +139,7 @@ def refit(
             by_block.setdefault(int(site.name[len(prefix) + 1 :].split(".")[0]), []).append(site)
     for b in range(count):
         here = by_block.get(b, [])
-        block, twin = model.get_submodule(f"{prefix}.{b}"), dense.get_submodule(f"{prefix}.{b}")
+        block, twin = model.get_submodule(f"{prefix}.{b}"), observed.dense.get_submodule(f"{prefix}.{b}")
         inner = {site.name: site.name.removeprefix(f"{prefix}.{b}.") for site in here}
         hidden, seen = _forward(twin, hidden, calls[b], list(inner.values()))
         for group in _groups(here, inner, seen):
@@ -123,15 +149,16 @@ def refit(
                 continue  # nothing in front has changed
             moments = _Moments.of(seen[leader], zs)
             for site in group:
-                _refit_site(model, plan, site, choice[site.name], moments)
+                errors |= _refit_site(model, plan, site, choice[site.name], moments)
         compressed, _ = _forward(block, compressed, calls[b], [])
         if on_progress:
             on_progress(b + 1, count)
+    return errors
 
 
-def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _Moments) -> None:
+def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _Moments) -> dict[str, float]:
     if size is None and plan.curves[site.name].reason.startswith("fit failed"):
-        return
+        return {}
     centred = Need.INPUT_MEAN in plan.method.needs and (size is not None or site.bias is not None)
     cross, moment = m.cross, m.moment
     if centred:
@@ -141,7 +168,7 @@ def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _
     dtype = site.weight.dtype
     if size is None:
         places.replace(model, site, Dense(weight.to(dtype)), None if shift is None else shift.to(dtype))
-        return
+        return {}
     old = plan.statistics.get(site.name, Statistics())
     statistics = replace(old, tokens=m.tokens, input_second_moment=m.moment, input_mean=m.z)
     fitted = plan.method.fit(weight.to(dtype), statistics).build(size)
@@ -149,6 +176,7 @@ def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _
     if shift is not None:
         bias = shift.to(dtype) if bias is None else (bias.double() + shift).to(dtype)
     places.replace(model, site, fitted.structure, bias)
+    return {site.name: fitted.error}
 
 
 def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
@@ -159,9 +187,6 @@ def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
         raise ValueError(f"{type(model).__name__} has no list of blocks, so it cannot be fitted sequentially")
     _, _, name, length = max(counts)
     return name, length
-
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def _record(

@@ -11,6 +11,20 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """All modules in eval mode inside; afterwards each as it was, and new ones like what they stand in."""
+    flags = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, module in model.named_modules():
+            # Parents come first, so that a new module finds the flag of the one around it.
+            flags.setdefault(name, flags[name.rpartition(".")[0]])
+            module.training = flags[name]
+
+
 def share(model: nn.Module) -> nn.Module:
     """A copy of the module tree that shares every parameter and buffer: replacing a module in one leaves the other."""
     memo: dict[int, nn.Module] = {}
