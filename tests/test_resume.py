@@ -70,6 +70,8 @@ def stopped(command: list[str], inside: Path, step: int, sign: signal.Signals) -
     """Runs a command in a child that gets a signal just before a change to a file; returns its exit status."""
 
     def run() -> int:
+        # A job in the background of a script inherits that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         watched(inside, lambda i, _: os.kill(os.getpid(), sign) if i == step else None)
         return main(command)
 
