@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from eckart import methods
-from eckart.compress import Recipe, apply, as_batches
+from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
+from eckart.compress import apply
 from eckart.evaluate import evaluate
-from eckart.job import text_of
 from eckart.methods.lowrank import LowRank
 from eckart.models.hf import load_model
 from eckart.models.sites import find_sites, linear_parameters, replace
@@ -93,8 +93,10 @@ def main() -> None:
     named = [item.partition("=")[::2] for item in options.judge or ["news"]]
     model, tokenizer = load_model(options.model)
     label, _, file = options.calibration.partition("=")
-    recipe = Recipe(samples=options.samples, length=options.length, seed=options.seed)
-    batches, info = as_batches(text_of(file or label), tokenizer, recipe)
+    source = file or label
+    size = options.samples, options.length, options.seed
+    tokens = calibration_tokens(source, calibration_text(source), model, tokenizer, *size, cache_directory())
+    batches, info = as_batches(tokens, tokenizer, *size)
     judges = {
         name: sequences(tokenizer, text_of(path or name), options.length, options.eval_samples, options.seed)
         for name, path in named

@@ -21,8 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from conftest import prose
 from eckart import METHODS, __version__
+from eckart.calibration import calibration_text, text_of
 from eckart.cli import main
-from eckart.job import Texts, compress_directory, text_of
+from eckart.job import Texts, compress_directory
 from eckart.report.build import schema
 from tiny import CONTEXT, save_tiny, tiny_llama
 
@@ -411,8 +412,10 @@ def test_names_with_markup_are_shown_as_they_are(run: Callable[..., int], tmp_pa
 
 def test_texts_by_name() -> None:
     assert isinstance(text_of("technical"), str)
-    with pytest.raises(ValueError, match=r"no text file 'newz', and no text of that name: .*news.*mixture"):
+    with pytest.raises(ValueError, match=r"no text file 'newz', and no text of that name; there are .*news"):
         text_of("newz")
+    with pytest.raises(ValueError, match=r"'newz', and no text of that name; there are .*news.*self, mixture"):
+        calibration_text("newz")
 
 
 def test_the_job_in_python(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:

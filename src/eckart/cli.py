@@ -101,7 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--embeddings", action="store_true", help="compress the embeddings too")
     compress.add_argument("--head", action="store_true", help="compress the output head too")
     compress.add_argument("--sequential", action="store_true", help="fit again behind the compressed blocks")
-    compress.add_argument("--calibration", default="mixture", help="file or name of a text (default %(default)s)")
+    compress.add_argument(
+        "--calibration",
+        default="mixture",
+        help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
+    )
     compress.add_argument("--samples", type=int, default=32, help="calibration sequences (default %(default)s)")
     compress.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
     compress.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
@@ -181,8 +185,9 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from eckart.calibration import text_of
     from eckart.evaluate import evaluate
-    from eckart.job import check_length, quality_report, speed_lengths, text_of
+    from eckart.job import check_length, quality_report, speed_lengths
     from eckart.models.hf import load_model
     from eckart.models.text import sequences
     from eckart.speed import file_bytes, peak_rss_bytes, speed

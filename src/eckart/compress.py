@@ -8,30 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from eckart import methods
+from eckart.calibration import Calibration, as_batches
 from eckart.models.sites import Site, find_sites, replace
-from eckart.models.text import fingerprint, sequences
 from eckart.models.tree import checkpointed, in_eval_mode
+from eckart.models.written import written
 from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
+from eckart.progress import Progress, silent
 from eckart.sequential import observe, refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
-
-Calibration = str | Sequence[str] | Mapping[str, str] | Tensor | Sequence[Batch]
-
-
-class Progress(Protocol):
-    """Told of the phases of a job: `progress(phase, done, total)`."""
-
-    def __call__(self, phase: str, done: int, total: int) -> None: ...
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +115,8 @@ def compress(
         method: a name from `eckart.methods.METHODS`.
         keep: share in (0, 1] of the cost that is kept.
         of: `linear-parameters`, `parameters`, `bytes` or `macs`.
-        calibration: text, texts, token ids (sequences, length), or batches the model can be called with.
+        calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
+            language model write its own text.
         tokenizer: turns text into ids; needed for text.
         **options: further fields of `Recipe`.
 
@@ -141,32 +131,22 @@ def compress(
     True
     """
     recipe = Recipe(method=method, keep=keep, of=of, **options)
-    batches, info = as_batches(calibration, tokenizer, recipe)
+    sites_of(model, recipe)
+    if calibration is None and _needs_data(recipe) and hasattr(model, "generation_config"):
+        calibration = written(model, recipe.samples, recipe.length, recipe.seed)
+    batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
     return run(model, recipe, batches, info)
 
 
-def as_batches(
-    calibration: Calibration | None, tokenizer: Any, recipe: Recipe, tokens_a_batch: int = 1024
-) -> tuple[list[Batch], dict[str, Any]]:
-    """Calibration data as batches the model can be called with, and what to call it in a report."""
-    if calibration is None:
-        return [], {"tokens": 0, "fingerprint": ""}
-    if isinstance(calibration, str | Mapping) or (
-        isinstance(calibration, Sequence) and len(calibration) and all(isinstance(t, str) for t in calibration)
-    ):
-        if tokenizer is None:
-            raise ValueError("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
-        texts: Any = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
-        calibration = sequences(tokenizer, texts, recipe.length, recipe.samples, recipe.seed)
-    if isinstance(calibration, Tensor):
-        if calibration.ndim != 2 or calibration.is_floating_point():
-            raise ValueError(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
-        info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
-        return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
-    batches = [b for b in calibration if not isinstance(b, str)]
-    if not batches:
-        raise ValueError("calibration is empty")
-    return batches, {"tokens": 0, "fingerprint": ""}
+def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
+    """The matrices a recipe is about; ValueError where a pattern matches none, or weights are not finite."""
+    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
+    finite_weights({site.name: site.module for site in sites})
+    return sites
+
+
+def _needs_data(recipe: Recipe) -> bool:
+    return bool(methods.find(recipe.method).needs) or recipe.sequential
 
 
 def run(
@@ -196,10 +176,9 @@ def run(
         progress: told of the phases.
     """
     method = methods.find(recipe.method)
-    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
+    sites = sites_of(model, recipe)
     modules = {site.name: site.module for site in sites}
-    finite_weights(modules)
-    if (method.needs or recipe.sequential) and not batches:
+    if _needs_data(recipe) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     allocation = recipe.allocation or method.allocation

@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.compress import Compression, Progress, Recipe, as_batches, run, silent
+from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
+from eckart.compress import Compression, Recipe, run, sites_of
 from eckart.evaluate import Evaluation, evaluate
 from eckart.models import hf
 from eckart.models.checkpoint import write_json
-from eckart.models.corpora import CORPORA, calibration_mixture, corpus
 from eckart.models.output import check_target, partial_path, publish
 from eckart.models.sites import model_cost
-from eckart.models.text import overlap, read_text, sequences
+from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
 from eckart.plan import memory_available
+from eckart.progress import Progress, silent
 from eckart.report.build import write_report
 from eckart.resume import SITES, STATE, DirectoryStore, check_resume, clear
 from eckart.search import within_loss
@@ -36,8 +36,8 @@ class Texts:
     """What the job reads.
 
     Attributes:
-        calibration: a file, the name of a text in `CORPORA`, or "mixture".
-        evaluation: likewise; "" for no evaluation.
+        calibration: see `eckart.calibration.calibration_tokens`.
+        evaluation: a file or the name of a text in `CORPORA`; "" for no evaluation.
         eval_samples: sequences of the evaluation.
         eval_length: tokens in each.
     """
@@ -46,19 +46,6 @@ class Texts:
     evaluation: str = "news"
     eval_samples: int = 16
     eval_length: int = 256
-
-
-def text_of(source: str) -> str | dict[str, str]:
-    """A text by file or by name; ValueError that lists the names where it is neither."""
-    if source == "mixture":
-        return calibration_mixture()
-    if source in CORPORA:
-        return corpus(source)
-    if not Path(source).exists():
-        raise ValueError(
-            f"there is no text file {source!r}, and no text of that name: {', '.join([*CORPORA, 'mixture'])}"
-        )
-    return read_text(source)
 
 
 def compress_directory(
@@ -95,6 +82,7 @@ def compress_directory(
         ValueError: anything that cannot be done as asked, before anything is written.
     """
     clock = time.perf_counter()
+    cache = cache or cache_directory()
     target = Path(out)
     check_target(target)
     partial = partial_path(target)
@@ -102,18 +90,23 @@ def compress_directory(
     check_resume(partial, request, resume)
     if max_loss is not None and not (max_loss > 0 and texts.evaluation):
         raise ValueError(f"max_loss={max_loss} must be above 0, and needs an evaluation text")
-    calibration_text = text_of(texts.calibration)
+    calibration = calibration_text(texts.calibration)
     evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
     check_length(model, max(recipe.length, texts.eval_length if evaluation_text is not None else 0))
-    batches, info = as_batches(calibration_text, tokenizer, recipe)
+    sites_of(model, recipe)
     warnings = [*_grid_warning(source, recipe)]
     held_out: Tensor | None = None
     if evaluation_text is not None:
         held_out = sequences(tokenizer, evaluation_text, texts.eval_length, texts.eval_samples, recipe.seed)
-        warnings += _check_overlap(torch.cat([b for b in batches if isinstance(b, Tensor)]), held_out, texts)
+    tokens = calibration_tokens(
+        texts.calibration, calibration, model, tokenizer, recipe.samples, recipe.length, recipe.seed, cache, progress
+    )
+    batches, info = as_batches(tokens, tokenizer, recipe.samples, recipe.length, recipe.seed)
+    if held_out is not None:
+        warnings += _check_overlap(tokens, held_out, texts)
     request["inputs"] = key(model, [], [], batches, recipe.seed)
     check_resume(partial, request, resume)
     reference = share(model)
@@ -132,7 +125,7 @@ def compress_directory(
             recipe,
             batches,
             info,
-            cache=cache or cache_directory(),
+            cache=cache,
             memory=memory_available() // 2 if memory is None else memory,
             scheduler=scheduler,
             store=DirectoryStore(partial / SITES),

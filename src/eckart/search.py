@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eckart.compress import Progress, Recipe, apply
+from eckart.compress import Recipe, apply
 from eckart.evaluate import evaluate
 from eckart.models.sites import model_cost
 from eckart.models.tree import share
 from eckart.plan import Plan
+from eckart.progress import Progress
 
 EVALUATIONS = 6
 RESOLUTION = 0.005

@@ -101,8 +101,7 @@ def _sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | No
     else:
         target = logits
         gradient = logits.detach().float().softmax(-1).flatten(0, -2)
-        u = torch.rand(len(gradient), 1, generator=generator)
-        labels = torch.searchsorted(gradient.cumsum(-1), u).clamp_max(gradient.shape[1] - 1)
+        labels = draw(gradient, generator)
         gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, -1.0))
         gradient = gradient.view(logits.shape).to(logits.dtype)
     if not torch.isfinite(target).all():
@@ -110,6 +109,12 @@ def _sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | No
     if mask is not None and mask.shape == gradient.shape[:2]:
         gradient = gradient * mask[..., None]
     return target, gradient
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """One index from each row of probabilities (n, k): (n, 1), int64."""
+    u = torch.rand(len(probabilities), 1, generator=generator)
+    return torch.searchsorted(probabilities.cumsum(-1), u).clamp_max(probabilities.shape[1] - 1)
 
 
 class _Recorder:
