@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--judge", action="append", default=[], help="NAME=FILE or NAME; repeatable")
     parser.add_argument("--methods", default="svd-llm,svd,fwsvd,asvd,lord,kfac-plain,kfac,kfac+sequential")
     parser.add_argument("--keep", default="0.9,0.8,0.6")
-    parser.add_argument("--samples", type=int, default=32)
+    parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--eval-samples", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)

@@ -514,6 +514,38 @@ def huge_leaf(manifest: dict[str, Any]) -> None:
     structures(manifest)[0]["structure"] = spec
 
 
+def huge_missing(manifest: dict[str, Any]) -> None:
+    # Fits outside, and no tensor of it is in the files.
+    spec = structures(manifest)[0]["structure"]
+    (out, columns), n = spec["shape"], 10**12
+    left = {"kind": "dense", "shape": [out, n], "leaves": {"weight": ["float32", out, n]}}
+    right = {"kind": "dense", "shape": [n, columns], "leaves": {"weight": ["float32", n, columns]}}
+    chain = {"kind": "chain", "shape": [out, columns], "children": [left, right]}
+    structures(manifest)[0]["structure"] = {"kind": "sum", "shape": [out, columns], "children": [chain]}
+
+
+def infinite_leaf(manifest: dict[str, Any]) -> None:
+    spec = {"kind": "dense", "shape": [12, 12], "leaves": {"weight": ["float32", float("inf"), 12]}}
+    structures(manifest)[0]["structure"] = spec
+
+
+def shape_of_nothing(manifest: dict[str, Any]) -> None:
+    structures(manifest)[0]["structure"]["shape"] = None
+
+
+def nested(manifest: dict[str, Any]) -> None:
+    spec = structures(manifest)[0]["structure"]
+    for _ in range(100):
+        spec = {"kind": "sum", "shape": spec["shape"], "children": [spec]}
+    structures(manifest)[0]["structure"] = spec
+
+
+def nested_in_json(directory: Path) -> None:
+    for name in ("eckart.json", "config.json"):
+        if (directory / name).exists():
+            (directory / name).write_text('{"modules": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
 def no_such_module(manifest: dict[str, Any]) -> None:
     manifest["modules"]["layers.99.fc"] = structures(manifest)[0]
 
@@ -547,6 +579,7 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "index to the parent": (outside_index("../outside.safetensors"), "not a safetensors file of this directory"),
     "absolute index": (outside_index("absolute"), "not a safetensors file of this directory"),
     "broken index": (broken_index, "index.json cannot be read as JSON"),
+    "nested in JSON": (nested_in_json, r"(eckart|config)\.json cannot be read as JSON: maximum recursion depth"),
     "missing shard": (missing_shard, "has no model-00002-of-00002.safetensors"),
 }
 MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
@@ -559,6 +592,10 @@ MANIFESTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "bad entry": (bad_entry, "malformed: 'linear'"),
     "bad leaves": (bad_leaves, "dtype 'complex64' is not one of"),
     "huge leaf": (huge_leaf, "does not fit|malformed"),
+    "huge and missing": (huge_missing, r"parts\.0\.parts\.0\.weight"),
+    "infinite leaf": (infinite_leaf, "malformed 'dense' spec: cannot convert float infinity to integer"),
+    "shape of nothing": (shape_of_nothing, "states shape None"),
+    "nested": (nested, "structures are nested more than 64 deep"),
     "no such module": (no_such_module, "names a module 'layers.99.fc' that .* does not have"),
     "a container": (a_container, "cannot stand in for"),
     "newer": (newer, r"written by eckart 7.1 in format 99; .*upgrade with pip install -U eckart"),
@@ -648,6 +685,37 @@ def test_directories_that_are_no_models(tmp_path: Path) -> None:
         hf.load_model(str(tmp_path))
     with pytest.raises(ValueError, match="is a file; name the directory"):
         hf.load_model(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt", "model.pkl"])
+def test_pickles_of_other_names_are_known(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=rf"only pickled weights \({name}\).*convert them once"):
+        hf.load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"model": 5}', "\0"])
+def test_a_tokenizer_that_cannot_be_read_is_named(content: str | None, tmp_path: Path, llama_directory: Path) -> None:
+    directory = tmp_path / "m"
+    shutil.copytree(llama_directory, directory)
+    (directory / "tokenizer.json").unlink()
+    if content is not None:
+        (directory / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=r"(?s)m has no tokenizer that can be read .*tokenizer.save_pretrained\(DIR\)"):
+        hf.load_model(str(directory))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden_size": "x"}, {"hidden_size": -5}, {"quantization_config": 5}, {"num_hidden_layers": 0.5}],
+    ids=str,
+)
+def test_a_configuration_of_nonsense_is_refused(change: dict[str, Any], tmp_path: Path, llama_directory: Path) -> None:
+    shutil.copytree(llama_directory, tmp_path / "m")
+    edit_json(tmp_path / "m" / "config.json", lambda config: config.update(change))
+    with pytest.raises(ValueError, match=r"m cannot be loaded: "):
+        hf.load_model(str(tmp_path / "m"))
 
 
 def test_pickled_weights_are_refused_with_advice(tmp_path: Path, llama_directory: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import eckart
 from conftest import prose
-from eckart.cli import main
+from eckart.cli import Bars, main
 from eckart.methods.lowrank import LowRank
 from eckart.resume import DirectoryStore
 from test_cli import SMALL, in_child, report_of
@@ -144,6 +144,61 @@ def test_interrupted_by_the_user(
     assert not out.exists()
     assert main([*arguments(out), "--resume"]) == 0
     same(out, first)
+
+
+PHASES = {
+    "load": [],
+    "write text": ["--calibration", "self"],
+    "statistics": [],
+    "fit": [],
+    "search": ["--max-loss", "0.3"],
+    "build": ["--method", "svd"],
+    "sequential": ["--sequential"],
+    "evaluate": [],
+    "speed": [],
+}
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("phase", PHASES)
+def test_stopped_within_a_phase(
+    phase: str,
+    sign: signal.Signals,
+    arguments: Arguments,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def command(name: str) -> list[str]:
+        monkeypatch.setenv("ECKART_CACHE", str(tmp_path / name / "cache"))
+        made = arguments(tmp_path / name / "out", *PHASES[phase])
+        if phase == "speed":
+            made.remove("--no-speed")
+        return made
+
+    def run() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        told = Bars.__call__
+
+        def tell(bars: Bars, name: str, done: int, total: int) -> None:
+            told(bars, name, done, total)
+            if name == phase and 2 * done >= total:
+                os.kill(os.getpid(), sign)
+
+        monkeypatch.setattr(Bars, "__call__", tell)
+        return main(command("second"))
+
+    first, second = (tmp_path / name / "out" for name in ("first", "second"))
+    assert main(command("first")) == 0
+    capfd.readouterr()
+    assert in_child(run) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert ("eckart: interrupted" in shown) == (sign == signal.SIGINT)
+    assert not second.exists()
+    assert main([*command("second"), "--resume"]) == 0
+    same(second, first)
+    assert sorted(os.listdir(second.parent)) == ["cache", "out"]
 
 
 def test_finished_sites_are_not_fitted_again(

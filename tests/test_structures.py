@@ -234,6 +234,7 @@ def corruptions(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{label} no kind", damage(i, lambda n: n.pop("kind"))
         yield f"{label} shape", damage(i, lambda n: n.update(shape=[n["shape"][0] + 1, n["shape"][1]]))
         yield f"{label} no shape", damage(i, lambda n: n.pop("shape"))
+        yield f"{label} shape of nothing", damage(i, lambda n: n.update(shape=None))
         yield f"{label} option", damage(i, lambda n: n.setdefault("options", {}).update(surprise=1))
         yield f"{label} leaf", damage(i, lambda n: n.setdefault("leaves", {}).update(surprise=["float32", 2]))
         for option in node.get("options", {}):
@@ -251,6 +252,7 @@ def corruptions(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 "dimensions": [dtype, *shape, 1],
                 "size": [dtype, *shape[:-1], shape[-1] + 1],
                 "text": [dtype, "x"],
+                "infinite": [dtype, *shape[:-1], float("inf")],
                 "nothing": [],
             }
             for what, entry in entries.items():
@@ -260,6 +262,29 @@ def corruptions(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 )
             if (node["kind"], leaf) not in OPTIONAL:
                 yield f"{label} leaf {leaf} missing", damage(i, lambda n, leaf=leaf: n["leaves"].pop(leaf))
+
+
+@pytest.mark.parametrize("depth", [65, 300, 900])
+def test_deep_nesting_is_refused(depth: int) -> None:
+    spec: dict[str, Any] = {"kind": "dense", "shape": [2, 3], "leaves": {"weight": ["float32", 2, 3]}}
+    for i in range(depth):
+        if i == 63:
+            from_spec(spec)
+        spec = {"kind": "sum", "shape": [2, 3], "children": [spec]}
+    with pytest.raises(ValueError, match="nested more than 64 deep"):
+        from_spec(spec, "here")
+
+
+@pytest.mark.parametrize("n", [10**15, 2**62, 2**70, float("inf"), float("nan"), -1, 0])
+def test_huge_and_impossible_shapes_allocate_nothing(n: float) -> None:
+    left = {"kind": "dense", "shape": [2, n], "leaves": {"weight": ["float32", 2, n]}}
+    right = {"kind": "dense", "shape": [n, 3], "leaves": {"weight": ["float32", n, 3]}}
+    spec = {"kind": "chain", "shape": [2, 3], "children": [left, right]}
+    if n == 10**15:
+        assert all(t.is_meta for t in from_spec(spec).state_dict().values())
+        return
+    with pytest.raises(ValueError, match="dense"):
+        from_spec(spec)
 
 
 @goods(torch.float32)

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         default="mixture",
         help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
     )
-    compress.add_argument("--samples", type=int, default=32, help="calibration sequences (default %(default)s)")
+    compress.add_argument("--samples", type=int, default=64, help="calibration sequences (default %(default)s)")
     compress.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
     compress.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
     compress.add_argument("--eval-samples", type=int, default=16, help="evaluation sequences (default %(default)s)")

@@ -51,7 +51,7 @@ class Recipe:
     embeddings: bool = False
     head: bool = False
     sequential: bool = False
-    samples: int = 32
+    samples: int = 64
     length: int = 256
     seed: int = 0
 

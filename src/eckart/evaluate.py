@@ -92,6 +92,8 @@ def evaluate(
             infinite; the reference has another vocabulary.
     """
     _check(model, sequences, micro_batch)
+    if isinstance(reference, nn.Module):
+        _check(reference, sequences, micro_batch, "the reference")
     total, length = sequences.shape
     nll: list[Tensor] = []
     reference_nll: list[Tensor] = []
@@ -152,22 +154,22 @@ def _log_softmax(logits: Tensor, whose: str) -> Tensor:
     return log_p
 
 
-def _check(model: nn.Module, sequences: Tensor, micro_batch: int) -> None:
+def _check(model: nn.Module, sequences: Tensor, micro_batch: int, whose: str = "the model") -> None:
     if sequences.ndim != 2 or sequences.dtype != torch.int64 or not len(sequences) or sequences.shape[1] < 2:
         got = f"{sequences.dtype} of shape {tuple(sequences.shape)}"
         raise ValueError(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")
     if micro_batch < 1:
         raise ValueError(f"evaluate: micro_batch must be at least 1, got {micro_batch}")
-    check_length(model, sequences.shape[1])
+    check_length(model, sequences.shape[1], whose)
     low, high, size = int(sequences.min()), int(sequences.max()), config_of(model).vocab_size
     if low < 0 or high >= size:
-        raise ValueError(f"tokens run from {low} to {high} but the model's vocabulary is {size}; use its own tokenizer")
+        raise ValueError(f"tokens run from {low} to {high} but {whose}'s vocabulary is {size}; use its own tokenizer")
 
 
-def check_length(model: nn.Module, length: int) -> None:
+def check_length(model: nn.Module, length: int, whose: str = "the model") -> None:
     context = getattr(config_of(model), "max_position_embeddings", None)
     if context is not None and length > context:
-        raise ValueError(f"{length} tokens do not fit the model's context of {context}; use shorter sequences")
+        raise ValueError(f"{length} tokens do not fit {whose}'s context of {context}; use shorter sequences")
 
 
 def config_of(model: nn.Module) -> Any:

@@ -136,9 +136,12 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
+            failed = [
+                f"; {n} stays dense: {c.reason}" for n, c in self.curves.items() if c.reason.startswith("fit failed")
+            ]
             raise ValueError(
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
-                f"({fixed / total:.1%} lies outside the matrices that are compressed)"
+                f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
             ) from error
         return {site.name: self.curves[site.name].sizes[i] for site, i in zip(self.sites, chosen, strict=True)}
 
@@ -209,9 +212,18 @@ def _executor(scheduler: str | None) -> Iterator[Executor]:
     try:
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no Dask scheduler answers at {scheduler!r}: {error}") from error
+        raise ValueError(
+            f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler` and give its "
+            "address, such as tcp://localhost:8786"
+        ) from error
     with client:
         yield client.get_executor()
+
+
+def check_scheduler(address: str) -> None:
+    """Raises ValueError where Dask is not installed, or no scheduler answers."""
+    with _executor(address):
+        pass
 
 
 def memory_available() -> int:

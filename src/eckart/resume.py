@@ -79,14 +79,15 @@ class DirectoryStore:
             with safe_open(file, "pt") as opened:
                 entry = json.loads((opened.metadata() or {})["site"])
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError):
+            if entry["size"] != size:
+                return None
+            bias = tensors.pop("bias", None)
+            structure = from_spec(entry["structure"], name)
+            structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
+            structure.check_values()
+            return Fitted(structure, bias, float(entry["error"]))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
             return None
-        if entry["size"] != size:
-            return None
-        bias = tensors.pop("bias", None)
-        structure = from_spec(entry["structure"], name)
-        structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
-        return Fitted(structure, bias, float(entry["error"]))
 
     def put(self, name: str, size: int, fitted: Fitted) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)

@@ -189,7 +189,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; ValueError that names the file where it is not one."""
     try:
         value = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{file} does not hold a JSON object")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import bz2
 import html
 import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -33,13 +34,14 @@ EVALUATION = "news"
 
 
 def corpus(name: str) -> str:
-    """The named text, documents separated by a blank line: a name in `CORPORA`, or "mixture" for calibration.
+    """The named text, documents separated by a blank line.
+
+    Args:
+        name: in `CORPORA`.
 
     Raises:
         ValueError: there is no such text, or the package that carries it is not installed.
     """
-    if name == "mixture":
-        return "\n\n".join(_interleaved([_documents(part) for part in CALIBRATION]))
     return "\n\n".join(_documents(name))
 
 
@@ -50,7 +52,7 @@ def calibration_mixture() -> dict[str, str]:
 
 def _documents(name: str) -> list[str]:
     if name not in CORPORA:
-        raise ValueError(f"unknown text {name!r}; there are {', '.join([*CORPORA, 'mixture'])}")
+        raise ValueError(f"unknown text {name!r}; there are {', '.join(CORPORA)}")
     entry = CORPORA[name]
     missing = f"the text {name!r} is carried by {entry.package}, which is not installed; pip install eckart[demo]"
     spec = importlib.util.find_spec(entry.package)
@@ -61,12 +63,6 @@ def _documents(name: str) -> list[str]:
     if not documents:
         raise ValueError(f"{directory} holds no {name!r} text; pip install --force-reinstall eckart[demo]")
     return documents
-
-
-def _interleaved(parts: Sequence[Sequence[str]]) -> list[str]:
-    """The documents of all parts, each part spread evenly."""
-    ranked = [((i + 0.5) / len(part), document) for part in parts for i, document in enumerate(part)]
-    return [document for _, document in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def _one_file(directory: Path, pattern: str) -> Path:
@@ -113,6 +109,14 @@ def _technical(directory: Path) -> Iterator[str]:
     return (topics[name].strip() for name in sorted(topics))
 
 
+def _docstrings(directory: Path) -> Iterator[str]:
+    for file in sorted(directory.glob("stats/_*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            text = ast.get_docstring(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else None
+            if text and len(text) > _LONG_DOCSTRING:
+                yield text
+
+
 CORPORA = {
     "wikipedia": Corpus("gensim", "CC BY-SA 3.0 (articles of the English Wikipedia, 2016; in gensim)", _wikipedia),
     "news": Corpus(
@@ -123,6 +127,7 @@ CORPORA = {
     ),
     "maths": Corpus("champ_dataset", "MIT (CHAMP, Mao, Kim and Zhou 2024; problems with solutions)", _maths),
     "technical": Corpus("pydoc_data", "PSF-2.0 (the Python language reference, of the running version)", _technical),
+    "docstrings": Corpus("scipy", "BSD-3-Clause (reference of the statistics in the installed SciPy)", _docstrings),
 }
 
 
@@ -155,6 +160,7 @@ _DROPPED_TEMPLATES = re.compile(
     re.I,
 )
 _LEAST_WORDS = 12
+_LONG_DOCSTRING = 1500
 
 
 def prose(wikitext: str) -> list[str]:

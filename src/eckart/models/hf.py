@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
@@ -40,13 +41,16 @@ class EckartQuantizer(HfQuantizer):
 
     requires_calibration = False
 
-    def _process_model_before_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, checkpoint_files: Sequence[str] | None = None, **_: Any
+    ) -> nn.Module:
         modules = checkpoint.check_manifest(self.quantization_config.manifest, "config.json")
         dense = dict(model.named_modules())
         checkpoint.rebuild(model, modules)
         for name in modules:
             # The skeleton has the dtype that was asked for.
             model.get_submodule(name).to(dense[name].weight.dtype)
+        _check_tensors(model, modules, checkpoint_files or ())
         _untie(model)
         _skip_initialisation(model, modules)
         return model
@@ -62,6 +66,21 @@ class EckartQuantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return True
+
+
+def _check_tensors(model: nn.Module, names: Iterable[str], files: Sequence[str]) -> None:
+    """Raises ValueError where files lack a tensor of a structure: transformers would allocate it, whatever its size."""
+    files = [file for file in files if file.endswith(".safetensors")]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            shapes |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+    for name in names if files else ():
+        for key, tensor in model.get_submodule(name).state_dict(prefix=f"{name}.").items():
+            if key not in shapes:
+                raise ValueError(f"the checkpoint lacks {key}, of shape {tuple(tensor.shape)}")
+            if shapes[key] != tuple(tensor.shape):
+                raise ValueError(f"{key}: the file holds shape {shapes[key]}, not {tuple(tensor.shape)}")
 
 
 def _untie(model: nn.Module) -> None:
@@ -107,9 +126,14 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ValueError(f"{source} cannot be loaded: {error}") from error
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises no other
+        raise ValueError(
+            f"{source} has no tokenizer that can be read ({error}); write it there with tokenizer.save_pretrained(DIR)"
+        ) from error
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
     return model.eval(), tokenizer
@@ -122,13 +146,13 @@ def check_directory(path: Path) -> None:
     checkpoint.read_json(path / "config.json")
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        pickled = sorted([*path.glob("*.bin"), *path.glob("*.pt"), *path.glob("*.pth")])
+        pickled = sorted(file for end in ("bin", "pt", "pth", "ckpt", "pkl") for file in path.glob(f"*.{end}"))
         if pickled:
             raise ValueError(
                 f"{path} holds only pickled weights ({pickled[0].name}), which can run code when they are read. If you "
                 "trust them, convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
             )
-        raise ValueError(f"{path} has no *.safetensors weights")
+        raise ValueError(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
     for file in checkpoint.weight_files(path):
         try:
             with safe_open(file, "pt") as opened:

@@ -16,6 +16,10 @@ def partial_path(target: Path) -> Path:
 
 def check_target(target: Path) -> None:
     """Raises ValueError where `target` is taken, or cannot be made."""
+    if not target.name:
+        raise ValueError(f"{str(target)!r} is no name of a new directory; name one")
+    if target.is_symlink():
+        raise ValueError(f"{target} is a symbolic link; name the directory that it stands for")
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} exists and is not a directory")
     if target.is_dir() and any(target.iterdir()):

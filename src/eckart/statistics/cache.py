@@ -156,10 +156,9 @@ def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:
 
 @torch.no_grad()
 def finite_weights(modules: Mapping[str, nn.Module]) -> None:
-    """Raises ValueError that names the first module whose weight has NaN or Inf entries."""
-    for name, module in modules.items():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        if not torch.isfinite(weight).all():
-            bad = int((~torch.isfinite(weight)).sum())
-            raise ValueError(f"{name}.weight has {bad} NaN or Inf entries of {weight.numel()}")
+    """Raises ValueError that names the first parameter of the modules that has NaN or Inf entries."""
+    for prefix, module in modules.items():
+        for name, weight in module.named_parameters(prefix):
+            if not torch.isfinite(weight).all():
+                bad = int((~torch.isfinite(weight)).sum())
+                raise ValueError(f"{name} has {bad} NaN or Inf entries of {weight.numel()}")
