@@ -152,7 +152,7 @@ PHASES = {
     "statistics": [],
     "fit": [],
     "search": ["--max-loss", "0.3"],
-    "build": ["--method", "svd"],
+    "build": [],
     "sequential": ["--sequential"],
     "evaluate": [],
     "speed": [],

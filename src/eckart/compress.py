@@ -132,7 +132,7 @@ def compress(
     """
     recipe = Recipe(method=method, keep=keep, of=of, **options)
     sites_of(model, recipe)
-    if calibration is None and _needs_data(recipe) and hasattr(model, "generation_config"):
+    if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
         calibration = written(model, recipe.samples, recipe.length, recipe.seed)
     batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
     return run(model, recipe, batches, info)
@@ -145,7 +145,8 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
     return sites
 
 
-def _needs_data(recipe: Recipe) -> bool:
+def needs_data(recipe: Recipe) -> bool:
+    """Whether a recipe has to be calibrated."""
     return bool(methods.find(recipe.method).needs) or recipe.sequential
 
 
@@ -178,7 +179,7 @@ def run(
     method = methods.find(recipe.method)
     sites = sites_of(model, recipe)
     modules = {site.name: site.module for site in sites}
-    if _needs_data(recipe) and not batches:
+    if needs_data(recipe) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     allocation = recipe.allocation or method.allocation

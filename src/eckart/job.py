@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
-from eckart.compress import Compression, Recipe, run, sites_of
+from eckart.compress import Compression, Recipe, needs_data, run, sites_of
 from eckart.evaluate import Evaluation, evaluate
 from eckart.models import hf
 from eckart.models.checkpoint import write_json
@@ -90,7 +90,7 @@ def compress_directory(
     check_resume(partial, request, resume)
     if max_loss is not None and not (max_loss > 0 and texts.evaluation):
         raise ValueError(f"max_loss={max_loss} must be above 0, and needs an evaluation text")
-    calibration = calibration_text(texts.calibration)
+    text = calibration_text(texts.calibration) if needs_data(recipe) else None
     evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)
@@ -101,12 +101,16 @@ def compress_directory(
     held_out: Tensor | None = None
     if evaluation_text is not None:
         held_out = sequences(tokenizer, evaluation_text, texts.eval_length, texts.eval_samples, recipe.seed)
-    tokens = calibration_tokens(
-        texts.calibration, calibration, model, tokenizer, recipe.samples, recipe.length, recipe.seed, cache, progress
-    )
+    seconds = {"load": time.perf_counter() - clock}
+    clock = time.perf_counter()
+    tokens = None
+    if text is not None:
+        size = recipe.samples, recipe.length, recipe.seed
+        tokens = calibration_tokens(texts.calibration, text, model, tokenizer, *size, cache, progress)
+        if held_out is not None:
+            warnings += _check_overlap(tokens, held_out, texts)
     batches, info = as_batches(tokens, tokenizer, recipe.samples, recipe.length, recipe.seed)
-    if held_out is not None:
-        warnings += _check_overlap(tokens, held_out, texts)
+    seconds["calibration"] = time.perf_counter() - clock
     request["inputs"] = key(model, [], [], batches, recipe.seed)
     check_resume(partial, request, resume)
     reference = share(model)
@@ -114,7 +118,6 @@ def compress_directory(
     partial.mkdir(parents=True, exist_ok=True)
     clear(partial)
     write_json(request, partial / STATE)
-    seconds = {"load": time.perf_counter() - clock}
     history: list[dict[str, Any]] = []
     search = None
     if max_loss is not None and held_out is not None:
@@ -159,7 +162,7 @@ def compress_directory(
         "allocation": recipe.allocation or result.plan.method.allocation,
         "seed": recipe.seed,
         "requested": {"max_loss": max_loss} if max_loss is not None else {"keep": recipe.keep, "of": recipe.of},
-        "calibration": {"text": texts.calibration, **result.calibration},
+        "calibration": None if tokens is None else {"text": texts.calibration, **result.calibration},
         "size": {
             name: {"before": before[name], "after": after}
             for name, after in {**model_cost(model), "bytes": file_bytes(partial)}.items()
