@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from eckart import StructuredLinear
-from eckart.structures import Dense, low_rank, pivoted_low_rank
+from eckart.structures import Dense, Interpolative, low_rank
 
 
 def medians(arms: dict[str, Callable[[], object]], rounds: int = 41, burst: int = 400) -> dict[str, float]:
@@ -44,14 +44,14 @@ def main() -> None:
     dense = StructuredLinear(Dense(linear.weight))
     a, b = torch.randn(n, r), torch.randn(r, n)
     chain = StructuredLinear(low_rank(a, b))
-    pivoted = StructuredLinear(pivoted_low_rank(torch.randperm(n)[:r], torch.randn(n - r, r), b))
+    interpolative = StructuredLinear(Interpolative.from_pivots(torch.randperm(n)[:r], torch.randn(n - r, r), b))
     times = medians(
         {
             "nn.Linear": lambda: linear(x),
             "StructuredLinear(Dense)": lambda: dense(x),
             "two products": lambda: F.linear(F.linear(x, b), a),
             "StructuredLinear(Chain of two)": lambda: chain(x),
-            "StructuredLinear(pivoted low rank)": lambda: pivoted(x),
+            "StructuredLinear(Interpolative)": lambda: interpolative(x),
         }
     )
     print(f"{n} x {n}, rank {r}, batch 1, float32, one thread, torch {torch.__version__}")

@@ -68,7 +68,7 @@ def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor] 
 
 
 def plain(plan: Plan) -> Plan:
-    """The same plan with two full factors a matrix instead of the pivoted storage."""
+    """The same plan with two full factors a matrix instead of the interpolative storage."""
     twin = Plan(plan.method, plan.sites, plan.statistics, plan.totals)
     for site in plan.sites:
         family = plan.family(site)

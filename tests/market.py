@@ -17,6 +17,7 @@ from eckart.structures import (
     Diagonal,
     Hadamard,
     Identity,
+    Interpolative,
     Kronecker,
     Permutation,
     Quantized,
@@ -27,7 +28,6 @@ from eckart.structures import (
     StructuredMatrix,
     Sum,
     low_rank,
-    pivoted_low_rank,
 )
 from eckart.structures.packing import normal_float
 
@@ -90,8 +90,8 @@ BUILDERS: dict[str, Builder] = {
     "quantized-codebook": lambda s: Quantized.quantize(s.normal(4, 6), 4, 6, codebook=normal_float(4)),
     "quantized-1xn": lambda s: Quantized.quantize(s.normal(1, 9), 8, 9, symmetric=True),
     "low-rank": lambda s: low_rank(s.normal(8, 2), s.normal(2, 6)),
-    "pivoted-low-rank": lambda s: pivoted_low_rank(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
-    "pivoted-full-rank": lambda s: pivoted_low_rank(s.order(4), s.normal(0, 4), s.normal(4, 6)),
+    "interpolative": lambda s: Interpolative.from_pivots(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
+    "interpolative-full-rank": lambda s: Interpolative.from_pivots(s.order(4), s.normal(0, 4), s.normal(4, 6)),
     "low-rank-plus-sparse": lambda s: Sum(
         low_rank(s.normal(8, 2), s.normal(2, 6)), Sparse.from_dense(s.holes(8, 6, 0.2))
     ),

@@ -20,6 +20,7 @@ from eckart.structures import (
     Diagonal,
     Hadamard,
     Identity,
+    Interpolative,
     Kronecker,
     Permutation,
     Selection,
@@ -28,10 +29,9 @@ from eckart.structures import (
     Stack,
     StructuredMatrix,
     Sum,
+    interpolative_cost,
     low_rank,
     low_rank_cost,
-    pivoted_low_rank,
-    pivoted_low_rank_cost,
 )
 from eckart.structures.leaves import index_dtype
 from market import Stall
@@ -163,25 +163,25 @@ def test_combinators_against_torch() -> None:
 
 @few
 @given(st.integers(1, 9), st.integers(1, 6), st.data())
-def test_pivoted_low_rank(out: int, columns: int, data: st.DataObject) -> None:
+def test_interpolative(out: int, columns: int, data: st.DataObject) -> None:
     pivots = torch.tensor(data.draw(st.permutations(range(out))))[: data.draw(st.integers(1, out))]
     r = len(pivots)
     stall = Stall(f"{out} {columns} {r}", torch.float64)
     rest, rows = stall.normal(out - r, r), stall.normal(r, columns)
-    structure = pivoted_low_rank(pivots, rest, rows)
+    structure = Interpolative.from_pivots(pivots, rest, rows)
     structure.check_values()
     W = structure.to_dense().detach()
     others = [i for i in range(out) if i not in pivots.tolist()]
     assert torch.equal(W[pivots], rows)
     torch.testing.assert_close(W[others], rest @ rows)
-    assert structure.cost() == pivoted_low_rank_cost(out, columns, r, 8)
+    assert structure.cost() == interpolative_cost(out, columns, r, 8)
     assert low_rank(stall.normal(out, r), rows).cost() == low_rank_cost(out, columns, r, 8)
 
 
 @pytest.mark.parametrize("pivots", [[0, 0], [0, 5], [-1, 2], [0], [[0, 1]]], ids=str)
-def test_pivoted_low_rank_refuses(pivots: list[int]) -> None:
+def test_interpolative_refuses(pivots: list[int]) -> None:
     with pytest.raises(ValueError, match="pivot"):
-        pivoted_low_rank(torch.tensor(pivots), torch.zeros(3, 2), torch.zeros(2, 4))
+        Interpolative.from_pivots(torch.tensor(pivots), torch.zeros(3, 2), torch.zeros(2, 4))
 
 
 v = torch.ones

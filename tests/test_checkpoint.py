@@ -482,7 +482,9 @@ def unknown_kind(manifest: dict[str, Any]) -> None:
 
 
 def unknown_child(manifest: dict[str, Any]) -> None:
-    structures(manifest)[0]["structure"]["children"][0]["kind"] = "os.system"
+    spec = structures(manifest)[0]["structure"]
+    child = {**spec, "kind": "os.system"}
+    structures(manifest)[0]["structure"] = {"kind": "sum", "shape": spec["shape"], "children": [child]}
 
 
 def unknown_module(manifest: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from eckart.models.output import check_target, new_directory
 from eckart.plan import check_scheduler
 from eckart.resume import DirectoryStore
 from eckart.statistics.cache import finite_weights
-from eckart.structures import low_rank, pivoted_low_rank
+from eckart.structures import Interpolative, low_rank
 from eckart.tensors import write_safetensors
 from test_cli import SMALL
 from tiny import VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
@@ -208,7 +208,7 @@ def test_a_damaged_site_is_made_again(site: str, tmp_path: Path) -> None:
 
 def test_a_site_with_an_impossible_index_is_made_again(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
-    structure = pivoted_low_rank(torch.tensor([1]), torch.ones(2, 1), torch.ones(1, 4))
+    structure = Interpolative.from_pivots(torch.tensor([1]), torch.ones(2, 1), torch.ones(1, 4))
     store.put("a", 1, eckart.methods.Fitted(structure, None, 0.5))
     with safe_open(tmp_path / "a.safetensors", "pt") as opened:
         tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118

@@ -11,8 +11,9 @@ from torch import Tensor
 from eckart.linalg.lowrank import Projection, project, skeleton
 from eckart.methods.registry import Fitted
 from eckart.metrics import Metric
-from eckart.structures.base import Cost
-from eckart.structures.lowrank import low_rank, low_rank_cost, pivoted_low_rank, pivoted_low_rank_cost
+from eckart.structures.base import Cost, StructuredMatrix
+from eckart.structures.interpolative import Interpolative, interpolative_cost
+from eckart.structures.lowrank import low_rank, low_rank_cost
 
 HARDWARE_MULTIPLE = 8
 """Ranks are multiples of this where the matrix is large enough not to mind."""
@@ -25,14 +26,14 @@ class LowRank:
     Attributes:
         weight: W (out, in).
         projection: the nested optima.
-        pivoted: store r rows and the others as their combinations, r (out + in - r) numbers; else two factors,
+        interpolative: store r rows and the others as their combinations, r (out + in - r) numbers; else two factors,
             r (out + in).
         mean: E[x] (in,): the mean output of what is cut off becomes a bias; None for no bias.
     """
 
     weight: Tensor
     projection: Projection
-    pivoted: bool = False
+    interpolative: bool = False
     mean: Tensor | None = None
 
     @property
@@ -64,7 +65,7 @@ class LowRank:
 
     def _cost(self, rank: int) -> Cost:
         out, columns = self.weight.shape
-        price = pivoted_low_rank_cost if self.pivoted else low_rank_cost
+        price = interpolative_cost if self.interpolative else low_rank_cost
         cost = price(out, columns, rank, self.weight.element_size())
         if self.mean is not None:
             cost = cost + Cost(out, out * self.weight.element_size(), 0)
@@ -74,9 +75,9 @@ class LowRank:
         """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
         left, right = self.projection.factors(self.weight, size)
         dtype = self.weight.dtype
-        if self.pivoted:
+        if self.interpolative:
             pivots, rest, rows = skeleton(left, right)
-            structure = pivoted_low_rank(pivots, rest.to(dtype), rows.to(dtype))
+            structure: StructuredMatrix = Interpolative.from_pivots(pivots, rest.to(dtype), rows.to(dtype))
         else:
             structure = low_rank(*(t.to(dtype).contiguous() for t in _balanced(left, right)))
         bias = None
@@ -94,9 +95,9 @@ def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     return a * s, b / s[:, None]
 
 
-def fit_low_rank(weight: Tensor, metric: Metric, *, pivoted: bool = False, mean: Tensor | None = None) -> LowRank:
+def fit_low_rank(weight: Tensor, metric: Metric, *, interpolative: bool = False, mean: Tensor | None = None) -> LowRank:
     """The low-rank family that is optimal in a metric, at every rank."""
-    return LowRank(weight, project(weight, metric), pivoted, mean)
+    return LowRank(weight, project(weight, metric), interpolative, mean)
 
 
 def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:

@@ -6,8 +6,9 @@ from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.kronecker import Kronecker
-from eckart.structures.lowrank import low_rank, low_rank_cost, pivoted_low_rank, pivoted_low_rank_cost
+from eckart.structures.lowrank import low_rank, low_rank_cost
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.semisparse import SemiSparse
@@ -26,6 +27,7 @@ __all__ = [
     "Diagonal",
     "Hadamard",
     "Identity",
+    "Interpolative",
     "Kronecker",
     "Permutation",
     "Quantized",
@@ -38,9 +40,8 @@ __all__ = [
     "Sum",
     "apply_transposed",
     "from_spec",
+    "interpolative_cost",
     "low_rank",
     "low_rank_cost",
-    "pivoted_low_rank",
-    "pivoted_low_rank_cost",
     "structure",
 ]

@@ -9,6 +9,7 @@ from torch import Tensor
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal, apply_blocks
 from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.interpolative import Interpolative
 from eckart.structures.kronecker import Kronecker, apply_kronecker
 from eckart.structures.permutation import Permutation, Selection, gather, scatter
 from eckart.structures.transforms import Cosine, Hadamard, cosine
@@ -62,3 +63,10 @@ def _(matrix: Kronecker, x: Tensor) -> Tensor:
 @apply_transposed.register
 def _(matrix: BlockDiagonal, x: Tensor) -> Tensor:
     return apply_blocks(matrix.weight.mT, x)
+
+
+@apply_transposed.register
+def _(matrix: Interpolative, x: Tensor) -> Tensor:
+    rank = matrix.basis.shape[0]
+    y = scatter(x, matrix.index, matrix.shape[0])
+    return (y[..., :rank] + y[..., rank:] @ matrix.rest) @ matrix.basis

@@ -12,8 +12,8 @@ from eckart.statistics.needs import Need, Statistics
 @compressor(
     "kfac",
     paper="eckart; the factored Fisher is Martens and Grosse 2015, arXiv 1503.05671; "
-    "the pivoted storage is Zhao et al. 2025, arXiv 2501.19090",
-    expression="Chain(Permutation, Stack(Identity, Dense), Dense) + bias",
+    "the storage is Zhao et al. 2025, arXiv 2501.19090",
+    expression="Interpolative + bias",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.GRADIENT_SECOND_MOMENT),
     allocation="greedy",
 )
@@ -29,4 +29,4 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
     # Damping bounds the condition, so the precision of the weight is enough for the sides.
     sides = (damped(side).to(torch.promote_types(weight.dtype, torch.float32)) for side in (left, right))
-    return fit_low_rank(weight, Metric(*sides), pivoted=True, mean=mean)
+    return fit_low_rank(weight, Metric(*sides), interpolative=True, mean=mean)
