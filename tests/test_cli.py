@@ -178,7 +178,24 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--keep", "1.2"], "keep=1.2 is not a share"),
         (["--keep", "nan"], "keep=nan"),
         (["--of", "size"], "of='size' is unknown; there are linear-parameters, parameters, bytes, macs"),
-        (["--allocation", "best"], "unknown allocation 'best'"),
+        (["--allocation", "best"], "unknown allocation 'best'; there are uniform, greedy, exact"),
+        (["--allocation", ""], "unknown allocation ''"),
+        (["--max-loss", "0.1", "--allocation", "best"], "unknown allocation 'best'"),
+        (["--max-loss", "inf"], "max_loss=inf must be above 0 and finite"),
+        (["--max-loss", "nan"], "max_loss=nan must be above 0"),
+        (["--keep", "inf"], "keep=inf is not a share"),
+        (["--keep", "-1"], "keep=-1.0 is not a share"),
+        (["--memory", "0"], "memory=0.0 is no number of GB above 0"),
+        (["--memory", "-1"], "memory=-1.0 is no number"),
+        (["--memory", "nan"], "memory=nan is no number"),
+        (["--memory", "inf"], "memory=inf is no number"),
+        (["--floor", "nan"], "floor=nan"),
+        (["--floor", "-1"], "floor=-1.0"),
+        (["--samples", "-1"], "samples=-1"),
+        (["--length", "0"], "length=0"),
+        (["--seed", str(2**64)], f"seed={2**64} is not in 0..2^63 - 1"),
+        (["--exclude", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),
+        (["--exclude", "*"], "no matrix to work on"),
         (["--floor", "2"], "floor=2.0"),
         (["--include", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),
         (["--include", "re:("], "'re:(' is not a regular expression"),
@@ -187,7 +204,8 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--samples", "0"], "samples=0"),
         (["--length", "1"], "length=1"),
         (["--length", "100000"], f"sequences of 100000 tokens do not fit the model's context of {CONTEXT}"),
-        (["--eval-samples", "0"], "count 0"),
+        (["--eval-samples", "0"], "eval_samples=0"),
+        (["--eval-samples", "-1"], "eval_samples=-1"),
         (["--calibration", "nowhere.txt"], "there is no text file 'nowhere.txt'"),
         (["--eval", "nowhere.txt"], "there is no text file 'nowhere.txt'"),
         (["--scheduler", "nonsense"], "nonsense|dist"),
@@ -257,6 +275,34 @@ def test_a_bad_weight_is_named(run: Callable[..., int], tmp_path: Path, capsys: 
     assert nothing_left(tmp_path / "out")
 
 
+@pytest.mark.parametrize("options", [[], ["--method", "svd"], ["--method", "svd", "--eval", "none"]], ids=str)
+def test_a_bad_weight_elsewhere_is_named(
+    options: list[str], run: Callable[..., int], tmp_path: Path, capsys: Any
+) -> None:
+    model = tiny_llama()
+    model.model.embed_tokens.weight.data[7, 3] = -torch.inf
+    save_tiny(tmp_path / "m", model)
+    assert run(tmp_path / "out", *options, model=tmp_path / "m") == 2
+    assert "model.embed_tokens.weight has 1 NaN or Inf entries of 9600" in capsys.readouterr().err
+    assert nothing_left(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"a\0b", b"caf\xe9 ", b"too short"], ids=str)
+@pytest.mark.parametrize("option", ["--calibration", "--eval"])
+def test_texts_that_are_no_text(
+    option: str, content: bytes, run: Callable[..., int], tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    assert run(tmp_path / "out", option, str(tmp_path / "text.txt")) == 2
+    said = {
+        b"a\0b": "binary file (NUL at byte 1)",
+        b"caf\xe9 ": "is not UTF-8 text",
+        b"too short": "one sequence needs 32",
+    }
+    assert said.get(content, "holds no text") in capsys.readouterr().err
+    assert nothing_left(tmp_path / "out")
+
+
 def test_nan_activations_are_reported(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
     model = tiny_llama()
     model.model.norm.weight.data[0] = torch.nan
@@ -301,15 +347,20 @@ def test_out_with_a_trailing_slash(run: Callable[..., int], tmp_path: Path) -> N
 def test_evaluating_on_the_calibration_text_is_refused(
     run: Callable[..., int], tmp_path: Path, capsys: Any, texts: tuple[str, str]
 ) -> None:
-    few = ["--samples", "100", "--eval-samples", "100"]
-    assert run(tmp_path / "out", "--eval", texts[0], *few) == 2
-    message = capsys.readouterr().err
-    assert "are the same" in message
-    assert "name another --eval" in message
-    assert nothing_left(tmp_path / "out")
+    few = ["--samples", "400", "--eval-samples", "400"]
     shutil.copy(texts[0], tmp_path / "copy.txt")
-    assert run(tmp_path / "out", "--eval", str(tmp_path / "copy.txt"), *few) == 2
-    assert "are the same" in capsys.readouterr().err
+    (tmp_path / "most.txt").write_text(Path(texts[0]).read_text() + prose(9, 3))
+    for options in (
+        ["--eval", texts[0]],
+        ["--eval", str(tmp_path / "copy.txt")],
+        ["--eval", str(tmp_path / "most.txt"), *few],
+        ["--calibration", "mixture", "--eval", "wikipedia"],
+    ):
+        assert run(tmp_path / "out", *options) == 2
+        message = capsys.readouterr().err
+        assert "are the same" in message
+        assert "name another --eval" in message
+        assert nothing_left(tmp_path / "out")
 
 
 def test_a_calibration_text_that_is_evaluated_in_part_is_warned_of(

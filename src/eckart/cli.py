@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -172,7 +173,7 @@ def _compress(options: argparse.Namespace) -> int:
             max_loss=options.max_loss,
             resume=options.resume,
             scheduler=options.scheduler,
-            memory=None if options.memory is None else int(options.memory * 1e9),
+            memory=None if options.memory is None else _bytes(options.memory),
             measure_speed=not options.no_speed,
             progress=progress,
         )
@@ -182,6 +183,12 @@ def _compress(options: argparse.Namespace) -> int:
         output.print(f"warning: {_plain(warning)}", highlight=False)
     output.print(f"wrote {options.out} in {time.perf_counter() - started:.0f} s; open {options.out}/report.html")
     return 0
+
+
+def _bytes(gigabytes: float) -> int:
+    if not 1e-9 <= gigabytes < math.inf:
+        raise ValueError(f"memory={gigabytes} is no number of GB above 0")
+    return round(gigabytes * 1e9)
 
 
 def _evaluate(options: argparse.Namespace) -> int:

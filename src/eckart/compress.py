@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from eckart import methods
+from eckart.budget.solve import ALLOCATIONS
 from eckart.calibration import Calibration, as_batches
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.tree import checkpointed, in_eval_mode
@@ -63,10 +64,14 @@ class Recipe:
             raise ValueError(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
         if self.of == "linear-parameters" and (self.embeddings or self.head):
             raise ValueError("embeddings and the head are not counted in linear-parameters: say of='parameters'")
+        if self.allocation is not None and self.allocation not in ALLOCATIONS:
+            raise ValueError(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
         if not 0 <= self.floor < 1:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
         if self.samples < 1 or self.length < 2:
             raise ValueError(f"samples={self.samples} and length={self.length} must be at least 1 and 2")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} is not in 0..2^63 - 1")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -20,14 +21,14 @@ from eckart.models.output import check_target, partial_path, publish
 from eckart.models.sites import model_cost
 from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
-from eckart.plan import memory_available
+from eckart.plan import check_scheduler, memory_available
 from eckart.progress import Progress, silent
 from eckart.report.build import write_report
 from eckart.resume import SITES, STATE, DirectoryStore, check_resume, clear
 from eckart.search import within_loss
 from eckart.speed import file_bytes, peak_rss_bytes, speed
 from eckart.statistics import cache_directory
-from eckart.statistics.cache import key
+from eckart.statistics.cache import finite_weights, key
 from eckart.summary import site_reports
 
 
@@ -46,6 +47,12 @@ class Texts:
     evaluation: str = "news"
     eval_samples: int = 16
     eval_length: int = 256
+
+    def __post_init__(self) -> None:
+        if self.evaluation and (self.eval_samples < 1 or self.eval_length < 2):
+            raise ValueError(
+                f"eval_samples={self.eval_samples} and eval_length={self.eval_length} must be at least 1 and 2"
+            )
 
 
 def compress_directory(
@@ -88,15 +95,25 @@ def compress_directory(
     partial = partial_path(target)
     request = {"model": source, "recipe": asdict(recipe), "texts": asdict(texts), "max_loss": max_loss}
     check_resume(partial, request, resume)
-    if max_loss is not None and not (max_loss > 0 and texts.evaluation):
-        raise ValueError(f"max_loss={max_loss} must be above 0, and needs an evaluation text")
+    if max_loss is not None and not (0 < max_loss < math.inf and texts.evaluation):
+        raise ValueError(f"max_loss={max_loss} must be above 0 and finite, and needs an evaluation text")
+    if memory is not None and memory < 1:
+        raise ValueError(f"memory={memory} must be at least one byte")
+    if scheduler is not None:
+        check_scheduler(scheduler)
     text = calibration_text(texts.calibration) if needs_data(recipe) else None
     evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
+    if evaluation_text and evaluation_text in (text.values() if isinstance(text, dict) else [text]):
+        raise ValueError(
+            f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same: what it "
+            "would measure is memory, name another --eval"
+        )
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
     check_length(model, max(recipe.length, texts.eval_length if evaluation_text is not None else 0))
     sites_of(model, recipe)
+    finite_weights({"": model})
     warnings = [*_grid_warning(source, recipe)]
     held_out: Tensor | None = None
     if evaluation_text is not None:
