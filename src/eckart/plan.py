@@ -210,6 +210,8 @@ def _executor(scheduler: str | None) -> Iterator[Executor]:
     except ImportError as error:
         raise ValueError("--scheduler needs Dask: pip install 'eckart[dist]'") from error
     try:
+        if not scheduler:
+            raise ValueError("an address is needed")  # Dask would start a cluster of its own
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise ValueError(
