@@ -181,6 +181,7 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--allocation", "best"], "unknown allocation 'best'; there are uniform, greedy, exact"),
         (["--allocation", ""], "unknown allocation ''"),
         (["--max-loss", "0.1", "--allocation", "best"], "unknown allocation 'best'"),
+        (["--max-loss", "0.1", "--method", "rtn"], "no size of rtn is smaller in linear-parameters"),
         (["--max-loss", "inf"], "max_loss=inf must be above 0 and finite"),
         (["--max-loss", "nan"], "max_loss=nan must be above 0"),
         (["--keep", "inf"], "keep=inf is not a share"),

@@ -37,7 +37,6 @@ def within_loss(
     bound = math.log1p(max_loss)
 
     def search(plan: Plan, model: nn.Module) -> dict[str, int | None]:
-        base = evaluate(reference, held_out, micro_batch=4).nll
         grid = [i / 400 for i in range(20, 400)]
         choices: dict[float, dict[str, int | None]] = {}
         for keep in grid:
@@ -47,7 +46,10 @@ def within_loss(
                 continue
         dense: dict[str, int | None] = dict.fromkeys((site.name for site in plan.sites), None)
         if not choices:
-            return dense
+            raise ValueError(
+                f"no size of {plan.method.name} is smaller in {recipe.of}: name another cost with --of, such as bytes"
+            )
+        base = evaluate(reference, held_out, micro_batch=4).nll
         best, lowest, highest = dense, 0.0, 1.0
         scale = 0.5
         for i in range(EVALUATIONS):
