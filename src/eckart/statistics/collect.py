@@ -247,10 +247,11 @@ class _Recorder:
     def results(self) -> dict[str, Statistics]:
         inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
         done: dict[tuple[str, Need], Tensor] = {}
-        for (name, need), total in self.sums.items():
-            per = self.samples if need in _FISHER else self.tokens
-            total = total / max(1, per[name])
-            done[name, need] = total.triu() + total.triu(1).T if total.ndim == 2 else total
+        for name, need in list(self.sums):
+            # In place: together the sums are as large as several models.
+            total = self.sums.pop((name, need))
+            total /= max(1, (self.samples if need in _FISHER else self.tokens)[name])
+            done[name, need] = total.triu_().add_(total.triu(1).T) if total.ndim == 2 else total
         results = {}
         for name in self.modules:
             leader = self.leader.get(name, name)
