@@ -6,7 +6,6 @@ import argparse
 import errno
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -56,7 +55,6 @@ def bars() -> Iterator[Bars]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a request that cannot be met, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    os.environ.setdefault("TQDM_DISABLE", "1")  # one set of bars is enough
     try:
         code: int = options.run(options)
         return code
