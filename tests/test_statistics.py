@@ -166,7 +166,7 @@ def test_modules_that_read_one_tensor_share_its_statistics() -> None:
 
 
 def test_embeddings_are_measured_by_frequency_and_gradient() -> None:
-    model = tiny_llama(tied=False)
+    model = tiny_llama(tied=False).double()
     name = "model.embed_tokens"
     ids = tokens(2, 8)
     ids[0] = 7
