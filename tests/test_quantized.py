@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eckart.methods.bits import SIZES
 from eckart.methods.compress.gptq import gptq, gptq_quantize, inverse_factor
 from eckart.methods.compress.rtn import round_to_nearest
+from eckart.methods.onebyone import BITS
 from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import from_spec
@@ -287,7 +287,7 @@ def test_awkward_matrices(name: str, method) -> None:
     assert errors.dtype == torch.float64
     assert torch.isfinite(errors).all()
     assert (errors.diff() <= 0).all()
-    assert list(family.sizes) == list(SIZES)
+    assert list(family.sizes) == list(BITS)
     for size, cost in zip(family.sizes, family.costs, strict=True):
         structure = family.build(size).structure
         assert structure.dtype == weight.dtype

@@ -15,21 +15,19 @@ def fit(
     weight: Tensor,
     method: str = "svd",
     *,
-    rank: int | None = None,
-    bits: int | None = None,
     metric: Metric | None = None,
     statistics: Statistics | None = None,
+    **size: int,
 ) -> StructuredMatrix:
     """Approximates one matrix.
 
     Args:
         weight: W (out, in), any float dtype, which the result keeps.
         method: a name from `eckart.methods.METHODS`.
-        rank: of a low-rank method; at most min(out, in).
-        bits: of a quantizer.
         metric: what close means, for `svd`: the optimum of `metric.error(W - What)`. Other methods make their metric
             from `statistics`.
         statistics: what the method needs to know about inputs and gradients.
+        **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `eckart.methods.SIZES`.
 
     Raises:
         ValueError: unknown method, a size it does not offer, missing statistics, NaN or Inf in W.
@@ -44,18 +42,16 @@ def fit(
     1.0
     """
     card = methods.find(method)
-    size, other = (rank, bits) if card.size == "rank" else (bits, rank)
-    if size is None or other is not None:
-        raise ValueError(f"method {method!r} is asked for by {card.size}=, got rank={rank} and bits={bits}")
+    if list(size) != [card.size]:
+        got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
+        raise ValueError(f"method {method!r} is asked for by {card.size}=, got {got}")
     if metric is not None:
         if method != "svd":
             raise ValueError(f"metric= goes with 'svd'; {method!r} makes its own from statistics=")
         family: methods.Family = fit_low_rank(weight, metric)
     else:
         family = card.fit(weight, statistics or Statistics())
-    largest = min(weight.shape)
-    if card.size == "rank" and not 1 <= size <= largest:
-        raise ValueError(f"rank={size} is outside 1..{largest} of a matrix of shape {tuple(weight.shape)}")
-    if card.size == "bits" and size not in family.sizes:
-        raise ValueError(f"bits={size} is not offered by {method!r}; it has {', '.join(map(str, family.sizes))}")
-    return family.build(size).structure
+    try:
+        return family.build(size[card.size]).structure
+    except ValueError as error:
+        raise ValueError(f"{method!r} with {card.size}={size[card.size]!r}: {error}") from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
 from eckart.methods import Family, Method
+from eckart.methods.onebyone import OneByOne
 from eckart.models.sites import Site, model_cost
 from eckart.statistics import Statistics
 from eckart.structures import Cost
@@ -28,7 +29,7 @@ class Curve:
     """The candidates of one site without their factors.
 
     Attributes:
-        sizes: ranks or bits, ascending; the dense matrix, size None, comes last.
+        sizes: of the candidates, see `eckart.methods.SIZES`; the dense matrix, size None, comes last.
         costs: of each.
         errors: squared error of each in the method's metric; 0 for the dense matrix. None where they would cost a fit
             each and the allocation does not ask.
@@ -179,7 +180,7 @@ def fit_or_reason(
     dense = dense_cost(weight)
     try:
         family = method.fit(weight, statistics)
-        return family, curve_of(family, dense, errors or method.size == "rank")
+        return family, curve_of(family, dense, errors or not isinstance(family, OneByOne))
     except (ValueError, _LinAlgError) as error:
         return None, Curve([None], [dense], [0.0], reason=f"fit failed: {error}")
 

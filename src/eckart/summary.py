@@ -41,7 +41,7 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
         if halved:
             entry["predicted_kl"] = error / 2
         if size is not None:
-            entry["rank" if result.plan.method.size == "rank" else "bits"] = size
+            entry[result.plan.method.size] = size
         if curve.reason:
             entry["reason"] = curve.reason
         reports.append(entry)

@@ -73,6 +73,8 @@ class LowRank:
 
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
+        if not 1 <= size <= min(self.weight.shape):
+            raise ValueError(f"a matrix of shape {tuple(self.weight.shape)} has ranks 1 to {min(self.weight.shape)}")
         left, right = self.projection.factors(self.weight, size)
         dtype = self.weight.dtype
         if self.interpolative:

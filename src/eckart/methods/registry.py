@@ -31,7 +31,7 @@ class Family(Protocol):
     """The candidates of one method for one matrix, from small to large.
 
     Attributes:
-        sizes: what distinguishes the candidates: ranks, or bits; ascending.
+        sizes: what distinguishes the candidates, in ascending order of their bytes; see `SIZES`.
         errors: squared error of each in the method's metric, float64, (len(sizes),), non-increasing.
         costs: cost of each, known before it is built.
         zero_error: squared error of the zero matrix, what errors are relative to.
@@ -53,6 +53,16 @@ class Family(Protocol):
         """The candidate of that size, in the dtype of the weight it was fitted to."""
 
 
+SIZES = {
+    "rank": "rank of the product, where the structure has one",
+    "bits": "bits for each stored value, where it is quantized",
+    "percent": "share of the entries that are stored, in percent",
+    "kept": "entries stored of every four neighbours in a row",
+    "terms": "terms of the sum, or of the sum for each column",
+    "blocks": "blocks on the diagonal",
+}
+"""What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
+
 Fit = Callable[[Tensor, Statistics], Family]
 F = TypeVar("F", bound=Fit)
 
@@ -67,7 +77,7 @@ class Method:
         paper: authors, year, arXiv number.
         expression: what it makes, in the algebra.
         needs: the statistics it reads.
-        size: what its sizes count, "rank" or "bits".
+        size: what its sizes count, a word of `SIZES`.
         allocation: how sizes are chosen when the user does not say: "uniform", "greedy" or "exact".
         summary: first line of the function's docstring.
     """
@@ -99,6 +109,8 @@ def compressor(
     def register(fit: F) -> F:
         if name in METHODS:
             raise ValueError(f"method {name!r} is registered twice")
+        if size not in SIZES:
+            raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
         summary = (fit.__doc__ or "").strip().split("\n")[0]
         METHODS[name] = Method(name, fit, paper, expression, tuple(needs), size, allocation, summary)
         return fit

@@ -43,6 +43,10 @@ const COLUMNS = [
   { title: "Predicted KL", value: (site) => site.predicted_kl, text: (site) => number(site.predicted_kl), numeric: true, optional: true },
   { title: "Rank", value: (site) => site.rank, text: (site) => exact(site.rank), numeric: true, optional: true },
   { title: "Bits", value: (site) => site.bits, text: (site) => tidy(number(site.bits)), numeric: true, optional: true },
+  { title: "Percent", value: (site) => site.percent, text: (site) => exact(site.percent), numeric: true, optional: true },
+  { title: "Kept of 4", value: (site) => site.kept, text: (site) => exact(site.kept), numeric: true, optional: true },
+  { title: "Terms", value: (site) => site.terms, text: (site) => exact(site.terms), numeric: true, optional: true },
+  { title: "Blocks", value: (site) => site.blocks, text: (site) => exact(site.blocks), numeric: true, optional: true },
 ];
 const columns = COLUMNS.filter((column) => !column.optional || sites.some((site) => isNumber(column.value(site))));
 const located = places(sites.map((site) => site.name));

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from eckart.methods.bits import Bits
+from eckart.methods.onebyone import bits_family
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -47,7 +47,7 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
     def fit(bits: int) -> Quantized:
         return _quantize(weight, *prepared(), bits, GROUP, symmetric=False)
 
-    return Bits(weight, fit, Metric(right=moment), GROUP)
+    return bits_family(weight, fit, Metric(right=moment), GROUP)
 
 
 def gptq_quantize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eckart.methods.bits import Bits
+from eckart.methods.onebyone import bits_family
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
@@ -31,4 +31,4 @@ def round_to_nearest(weight: Tensor, statistics: Statistics) -> Family:
     Raises:
         ValueError: weight has NaN or Inf entries.
     """
-    return Bits(weight, lambda bits: Quantized.quantize(weight, bits, GROUP), Metric(), GROUP)
+    return bits_family(weight, lambda bits: Quantized.quantize(weight, bits, GROUP), Metric(), GROUP)
