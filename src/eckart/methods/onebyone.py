@@ -69,7 +69,7 @@ class OneByOne:
     def build(self, size: int) -> Fitted:
         """The candidate of a size; once `errors` was read, the best candidate of at most that size."""
         if size not in self.sizes:
-            raise ValueError(f"there is no such candidate; there are {', '.join(map(str, self.sizes))}")
+            raise ValueError(f"there is no candidate of size {size!r}; there are {', '.join(map(str, self.sizes))}")
         if "_measured" in self.__dict__:
             size = self.sizes[int(self._measured[: self.sizes.index(size) + 1].argmin())]
         structure = self._fit(size)

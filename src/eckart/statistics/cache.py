@@ -107,7 +107,7 @@ def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int
     for name, module in modules.items():
         weight = module.weight
         assert isinstance(weight, Tensor)
-        size = 8 * sum(min(n, LARGEST_MOMENT) ** 2 for n in weight.shape) if _has_moments(needs) else 0
+        size = 12 * sum(min(n, LARGEST_MOMENT) ** 2 for n in weight.shape) if _has_moments(needs) else 0
         if memory is not None and chunks[-1] and used + size > memory:
             chunks.append([])
             used = 0

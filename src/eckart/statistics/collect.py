@@ -19,6 +19,8 @@ _FISHER = frozenset({Need.FISHER_ROWS, Need.FISHER_COLUMNS})
 GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT}) | _FISHER
 LARGEST_MOMENT = 16384
 """Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
+BATCHES_IN_FLOAT32 = 16
+"""Products of so many batches are summed in float32 before they are added in float64."""
 
 
 def collect(
@@ -118,7 +120,7 @@ def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class _Recorder:
-    """Accumulators in float64, filled by hooks, one batch in float32 at a time."""
+    """Accumulators in float64, filled by hooks, a few batches in float32 at a time."""
 
     def __init__(self, modules: Mapping[str, nn.Module], needs: frozenset[Need]) -> None:
         self.modules = modules
@@ -128,6 +130,8 @@ class _Recorder:
         self.recording_inputs = False
         self.leader: dict[str, str] = {}
         self.sums: dict[tuple[str, Need], Tensor] = {}
+        self.fresh: dict[tuple[str, Need], Tensor] = {}
+        self.batches = 0
         self.tokens: dict[str, int] = {}
         self.samples: dict[str, int] = {}
         self._seen: dict[int, tuple[Tensor, str]] = {}
@@ -138,6 +142,13 @@ class _Recorder:
 
     def finish(self) -> None:
         self._seen.clear()
+        self.batches += 1
+        if self.batches % BATCHES_IN_FLOAT32 == 0:
+            self._flush()
+
+    def _flush(self) -> None:
+        for key in list(self.fresh):
+            self._add(*key, self.fresh.pop(key))
 
     def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -152,12 +163,18 @@ class _Recorder:
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
             if recorded:
-                add = self._add_row_gradient if isinstance(module, nn.Embedding) else self._add_gradient
                 watch: Any = output
-                watch.register_hook(lambda gradient: add(name, x, gradient.detach().float()))
+                watch.register_hook(self._gradient_hook(name, module, x))
             return output
 
         return forward_hook
+
+    def _gradient_hook(self, name: str, module: nn.Module, x: Tensor) -> Callable[[Tensor], None]:
+        if isinstance(module, nn.Embedding):
+            return lambda gradient: self._add_row_gradient(name, x, gradient.detach().float())
+        # What the hook holds lives until the backward pass.
+        held = x if self.needs & _FISHER else None
+        return lambda gradient: self._add_gradient(name, held, gradient.detach().float())
 
     def _kept(self, x: Tensor, leading: torch.Size) -> Tensor:
         """x (sequences, length, ...) as (tokens, ...), padding left out; `leading` is the shape of its tokens."""
@@ -176,16 +193,16 @@ class _Recorder:
             self.sums[key] = value.double()
 
     def _add_second_moment(self, name: str, need: Need, x: Tensor) -> None:
-        """Adds x^T x, the upper block triangle only; the batch product is in float32, the sum in float64."""
+        """Adds x^T x, the upper block triangle only, in place."""
         n = x.shape[1]
         if n > LARGEST_MOMENT:
             self._add(name, need, x.square().sum(0))
             return
         key = (name, need)
-        if key not in self.sums:
-            self.sums[key] = torch.zeros(n, n, dtype=torch.float64)
+        if key not in self.fresh:
+            self.fresh[key] = torch.zeros(n, n)
         for start, stop in _stripes(n):
-            self.sums[key][start:stop, start:] += x[:, start:stop].T @ x[:, start:]
+            self.fresh[key][start:stop, start:].addmm_(x[:, start:stop].T, x[:, start:])
 
     def _add_input(self, name: str, x: Tensor) -> None:
         found = self._seen.setdefault(id(x), (x, name))[1]
@@ -203,9 +220,9 @@ class _Recorder:
         if Need.INPUT_SECOND_MOMENT in wanted:
             self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
         if Need.INPUT_MEAN in wanted:
-            self._add(name, Need.INPUT_MEAN, rows.sum(0, dtype=torch.float64))
+            self._add(name, Need.INPUT_MEAN, rows.sum(0))
         if Need.INPUT_ABS_MEAN in wanted:
-            self._add(name, Need.INPUT_ABS_MEAN, rows.abs().sum(0, dtype=torch.float64))
+            self._add(name, Need.INPUT_ABS_MEAN, rows.abs().sum(0))
 
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
         self.leader[name] = name
@@ -229,10 +246,10 @@ class _Recorder:
                 squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
                 self._add_fisher(name, torch.zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
 
-    def _add_gradient(self, name: str, x: Tensor, gradient: Tensor) -> None:
+    def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor) -> None:
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
             self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, self._rows(gradient))
-        if self.needs & _FISHER:
+        if x is not None:
             # One sequence is one sample of dloss/dW = sum over its tokens of g x^T.
             a, b = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (gradient, x.detach().float()))
             squared = torch.bmm(a.transpose(1, 2), b).square_().sum(0)
@@ -246,12 +263,16 @@ class _Recorder:
 
     def results(self) -> dict[str, Statistics]:
         inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        self._flush()
         done: dict[tuple[str, Need], Tensor] = {}
         for name, need in list(self.sums):
             # In place: together the sums are as large as several models.
             total = self.sums.pop((name, need))
             total /= max(1, (self.samples if need in _FISHER else self.tokens)[name])
-            done[name, need] = total.triu_().add_(total.triu(1).T) if total.ndim == 2 else total
+            if total.ndim == 2:
+                for start, stop in _stripes(len(total)):
+                    total[stop:, start:stop] = total[start:stop, stop:].T
+            done[name, need] = total
         results = {}
         for name in self.modules:
             leader = self.leader.get(name, name)
@@ -266,6 +287,6 @@ class _Recorder:
 
 def _stripes(n: int) -> list[tuple[int, int]]:
     """Row blocks of the upper triangle of an n x n Gram matrix; few enough that each product stays large."""
-    parts = max(1, min(8, n // 256))
+    parts = max(1, min(8, n // 192))
     edges = [n * i // parts for i in range(parts + 1)]
     return list(pairwise(edges))
