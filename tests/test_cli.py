@@ -79,7 +79,7 @@ def test_compress_with_every_method(
     assert (quality["metric"], quality["text"], quality["tokens"]) == ("perplexity", texts[1], 3 * 31)
     assert quality["kl"] > 0
     loaded = AutoModelForCausalLM.from_pretrained(out)
-    assert type(loaded.model.layers[0].mlp.up_proj).__module__.startswith("eckart")
+    assert any(type(module).__module__.startswith("eckart") for module in loaded.modules())
     assert "report.json" in os.listdir(out)
     assert (out / "report.html").read_text().startswith("<!doctype html>") or (out / "report.html").stat().st_size > 0
     assert sorted(p.name for p in out.iterdir()) == [

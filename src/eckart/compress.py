@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart.budget.solve import ALLOCATIONS
 from eckart.calibration import Calibration, as_batches
+from eckart.compete import HELD_BACK, held_back, trials
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.tree import checkpointed, in_eval_mode
 from eckart.models.written import written
@@ -84,8 +85,10 @@ class Compression:
         plan: the candidates of every matrix.
         choice: the size chosen for each site, None for dense.
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
-        seconds: by phase.
         errors: squared error of each site that is not dense, in the method's metric.
+        seconds: by phase.
+        warnings: what did not go as asked.
+        trials: of `auto`: method, predicted_kl and kl of each.
     """
 
     model: nn.Module
@@ -96,10 +99,11 @@ class Compression:
     calibration: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    trials: list[dict[str, float | str]] = field(default_factory=list)
 
     @property
     def error(self) -> float:
-        """Summed squared error in the method's metric; for kfac half of it predicts the rise of the loss in nats."""
+        """Summed squared error in the method's metric; half of it may predict the rise of the loss in nats."""
         return sum(self.errors.values())
 
 
@@ -188,6 +192,11 @@ def run(
         needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     allocation = recipe.allocation or method.allocation
+    trial = None
+    if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):
+        tokens = [batch for batch in batches if isinstance(batch, Tensor)]
+        if len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
+            batches, trial = held_back(tokens)
     seconds: dict[str, float] = {}
     clock = time.perf_counter()
 
@@ -218,10 +227,17 @@ def run(
         plan = make_plan(model, sites, method, statistics)
         plan.fit(scheduler, report("fit"), errors=search is not None or allocation != "uniform")
         lap("fit")
+
+        def choose(only: str | None = None) -> dict[str, int | None]:
+            return plan.choose(recipe.keep, recipe.of, allocation, recipe.floor, only)
+
+        history: list[dict[str, float | str]] = []
         if search is not None:
             choice = search(plan, model)
+        elif trial is not None:
+            choice, history = trials(plan, model, trial, choose, apply, progress)
         else:
-            choice = plan.choose(recipe.keep, recipe.of, allocation, recipe.floor)
+            choice = choose()
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
         lap("build")
@@ -235,7 +251,7 @@ def run(
         "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings)
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history)
 
 
 def _activation_bytes(sites: Sequence[Site], batches: Sequence[Batch]) -> int:

@@ -193,6 +193,8 @@ def compress_directory(
     }
     if history:
         report["history"] = history
+    if result.trials:
+        report["trials"] = result.trials
     write_report(report, partial)
     shutil.rmtree(partial / SITES, ignore_errors=True)
     (partial / STATE).unlink()
@@ -212,7 +214,7 @@ def quality_report(evaluation: Evaluation, text: str, result: Compression | None
         "kl": evaluation.kl,
         "top1_agreement": evaluation.agreement,
     }
-    if result is not None and result.plan.method.name == "kfac":
+    if result is not None and result.plan.method.predicts_loss:
         quality["predicted_kl"] = result.error / 2
     return quality
 

@@ -45,11 +45,17 @@ class Metric:
                 )
 
     def error(self, difference: Tensor) -> Tensor:
-        """Squared error of `difference` = W - What, shape (out, in): a scalar in float64."""
-        d = difference.detach().double()
+        """Squared error of `difference` = W - What, shape (out, in): a scalar in float64.
+
+        Products are in the precision of `difference`, at least float32; the sum is in float64.
+        """
+        d = difference.detach().to(torch.promote_types(difference.dtype, torch.float32))
         if d.ndim != 2:
             raise ValueError(f"Metric.error needs a matrix, got shape {tuple(d.shape)}")
-        return (_times(self.left, d) * _times(self.right, d.T).T).sum().clamp_min(0)
+        error = (_times(self.left, d) * _times(self.right, d.T).T).sum(dtype=torch.float64)
+        if not torch.isfinite(error) and d.dtype != torch.float64:
+            return self.error(d.double())
+        return error.clamp_min(0)
 
 
 def _times(side: Side, matrix: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
-from eckart.methods import Family, Method
+from eckart.methods import Family, Method, members
 from eckart.methods.onebyone import OneByOne
 from eckart.models.sites import Site, model_cost
 from eckart.statistics import Statistics
@@ -29,6 +29,7 @@ class Curve:
     """The candidates of one site without their factors.
 
     Attributes:
+        members: of each candidate, the method it is from and its size there.
         sizes: of the candidates, see `eckart.methods.SIZES`; the dense matrix, size None, comes last.
         costs: of each.
         errors: squared error of each in the method's metric; 0 for the dense matrix. None where they would cost a fit
@@ -38,6 +39,7 @@ class Curve:
         reason: why the dense matrix is all there is, or "".
     """
 
+    members: list[tuple[str, int]]
     sizes: list[int | None]
     costs: list[Cost]
     errors: list[float] | None
@@ -97,7 +99,7 @@ class Plan:
 
     def add(self, site: Site, family: Family) -> None:
         """Enters candidates made elsewhere for a site."""
-        self.curves[site.name] = curve_of(family, dense_cost(site.weight))
+        self.curves[site.name] = curve_of(self.method, family, dense_cost(site.weight))
         self._families[site.name] = family
 
     def family(self, site: Site) -> Family:
@@ -106,7 +108,9 @@ class Plan:
             return self._families[site.name]
         return self.method.fit(site.weight, self.statistics.get(site.name, Statistics()))
 
-    def choose(self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1) -> dict[str, int | None]:
+    def choose(
+        self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
+    ) -> dict[str, int | None]:
         """The size of each site at which the whole model keeps a share of its cost.
 
         Args:
@@ -114,6 +118,7 @@ class Plan:
             of: a currency; see `CURRENCIES`.
             allocation: see `eckart.budget.allocate`; None for the method's own.
             floor: least share of its dense cost that a site keeps.
+            only: take no candidates but those of this method.
 
         Raises:
             ValueError: the budget cannot be met; the least that can is named.
@@ -122,12 +127,14 @@ class Plan:
         for site in self.sites:
             if of == "macs" and site.is_embedding and not site.tied:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
+        curves = [self.curves[site.name] for site in self.sites]
+        rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         candidates = [
             Candidates(
-                np.array([float(getattr(c, attribute)) for c in curve.costs]),
-                np.zeros(len(curve.costs)) if curve.errors is None else np.maximum(0.0, np.array(curve.errors)),
+                np.array([float(getattr(curve.costs[i], attribute)) for i in row]),
+                np.zeros(len(row)) if curve.errors is None else np.array([max(0.0, curve.errors[i]) for i in row]),
             )
-            for curve in (self.curves[site.name] for site in self.sites)
+            for curve, row in zip(curves, rows, strict=True)
         ]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
@@ -144,7 +151,15 @@ class Plan:
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
             ) from error
-        return {site.name: self.curves[site.name].sizes[i] for site, i in zip(self.sites, chosen, strict=True)}
+        picked = zip(self.sites, curves, rows, chosen, strict=True)
+        return {site.name: curve.sizes[row[i]] for site, curve, row, i in picked}
+
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """Multiplies the errors of all candidates of a method by its factor."""
+        for curve in self.curves.values():
+            if curve.errors is not None:
+                scaled = zip(curve.members, curve.errors, strict=False)
+                curve.errors = [error * factors.get(name, 1.0) for (name, _), error in scaled] + curve.errors[-1:]
 
     def error(self, choice: Mapping[str, int | None]) -> float:
         """The summed squared error of a choice; ValueError where errors were not measured."""
@@ -180,18 +195,20 @@ def fit_or_reason(
     dense = dense_cost(weight)
     try:
         family = method.fit(weight, statistics)
-        return family, curve_of(family, dense, errors or not isinstance(family, OneByOne))
+        return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
     except (ValueError, _LinAlgError) as error:
-        return None, Curve([None], [dense], [0.0], reason=f"fit failed: {error}")
+        return None, Curve([], [None], [dense], [0.0], reason=f"fit failed: {error}")
 
 
-def curve_of(family: Family, dense: Cost, with_errors: bool = True) -> Curve:
+def curve_of(method: Method, family: Family, dense: Cost, with_errors: bool = True) -> Curve:
     """What is known of a family before anything is built, the dense matrix added."""
     sizes: list[int | None] = [*family.sizes]
     errors = [*map(float, family.errors), 0.0] if with_errors else None
     reason = "" if sizes else "no size pays"
     spectrum = getattr(family, "spectrum", None)
-    return Curve([*sizes, None], [*family.costs, dense], errors, family.zero_error, spectrum, reason)
+    return Curve(
+        members(family, method), [*sizes, None], [*family.costs, dense], errors, family.zero_error, spectrum, reason
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from eckart import methods
 from eckart.compress import Compression
 from eckart.plan import Curve
 from eckart.structures import StructuredMatrix
@@ -21,7 +22,7 @@ def expression(module: StructuredMatrix) -> str:
 def site_reports(result: Compression) -> list[dict[str, Any]]:
     """The `sites` of a report: what each matrix became, its error, and its nested curve."""
     reports = []
-    halved = result.plan.method.name == "kfac"
+    halved = result.plan.method.predicts_loss
     for site in result.plan.sites:
         curve, size = result.plan.curves[site.name], result.choice[site.name]
         module = result.model.get_submodule(site.name)
@@ -41,7 +42,8 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
         if halved:
             entry["predicted_kl"] = error / 2
         if size is not None:
-            entry[result.plan.method.size] = size
+            name, own = curve.members[curve.sizes.index(size)]
+            entry |= {"method": name, methods.find(name).size: own}
         if curve.reason:
             entry["reason"] = curve.reason
         reports.append(entry)

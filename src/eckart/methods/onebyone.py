@@ -60,11 +60,12 @@ class OneByOne:
         return torch.stack([self._error(self._fit(size)) for size in self.sizes])
 
     def _error(self, structure: StructuredMatrix) -> Tensor:
-        return self._metric.error(self._weight.double() - structure.to_dense().double())
+        exact = torch.promote_types(self._weight.dtype, torch.float32)
+        return self._metric.error(self._weight.to(exact) - structure.to_dense().to(exact))
 
     @property
     def zero_error(self) -> float:
-        return float(self._metric.error(self._weight.double()))
+        return float(self._metric.error(self._weight))
 
     def build(self, size: int) -> Fitted:
         """The candidate of a size; once `errors` was read, the best candidate of at most that size."""

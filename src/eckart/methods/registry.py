@@ -53,6 +53,12 @@ class Family(Protocol):
         """The candidate of that size, in the dtype of the weight it was fitted to."""
 
 
+def members(family: Family, method: Method) -> list[tuple[str, int]]:
+    """Of each candidate of a family, the method it is from and its size there."""
+    found: Sequence[tuple[str, int]] | None = getattr(family, "members", None)
+    return list(found) if found is not None else [(method.name, size) for size in family.sizes]
+
+
 SIZES = {
     "rank": "rank of the product, where the structure has one",
     "bits": "bits for each stored value, where it is quantized",
@@ -60,6 +66,7 @@ SIZES = {
     "kept": "entries stored of every four neighbours in a row",
     "terms": "terms of the sum, or of the sum for each column",
     "blocks": "blocks on the diagonal",
+    "candidate": "position among the candidates of several methods",
 }
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
 
@@ -79,6 +86,7 @@ class Method:
         needs: the statistics it reads.
         size: what its sizes count, a word of `SIZES`.
         allocation: how sizes are chosen when the user does not say: "uniform", "greedy" or "exact".
+        predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
         summary: first line of the function's docstring.
     """
 
@@ -89,6 +97,7 @@ class Method:
     needs: tuple[Need, ...]
     size: str
     allocation: str
+    predicts_loss: bool
     summary: str
 
 
@@ -103,6 +112,7 @@ def compressor(
     needs: Sequence[Need] = (),
     size: str = "rank",
     allocation: str = "uniform",
+    predicts_loss: bool = False,
 ) -> Callable[[F], F]:
     """Registers a function as a compression method. See `Method` for the arguments."""
 
@@ -112,7 +122,7 @@ def compressor(
         if size not in SIZES:
             raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
         summary = (fit.__doc__ or "").strip().split("\n")[0]
-        METHODS[name] = Method(name, fit, paper, expression, tuple(needs), size, allocation, summary)
+        METHODS[name] = Method(name, fit, paper, expression, tuple(needs), size, allocation, predicts_loss, summary)
         return fit
 
     return register

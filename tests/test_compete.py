@@ -1,0 +1,98 @@
+"""Several methods in one solve: their trials, their common scale, and what is picked."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+import eckart
+from eckart.cli import main
+from eckart.compete import held_back
+from eckart.evaluate import evaluate
+from eckart.methods.compress.auto import MEMBERS
+from eckart.models.checkpoint import read_json
+from eckart.plan import Plan
+from eckart.report.build import schema
+from eckart.summary import site_reports
+from tiny import VOCABULARY, tiny_gpt2, tiny_llama
+
+
+def ids(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (count, 48), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_eighth_sequence_is_held_back() -> None:
+    whole = ids(19)
+    kept, back = held_back([whole[:7], whole[7:8], whole[8:]])
+    assert torch.equal(back, whole[[7, 15]])
+    assert torch.equal(torch.cat(kept), whole[[i for i in range(19) if i not in (7, 15)]])
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize(("of", "keep"), [("bytes", 0.5), ("bytes", 0.45), ("linear-parameters", 0.6), ("macs", 0.7)])
+def test_the_mixture_is_no_worse_than_its_best_member_on_what_was_held_back(of: str, keep: float) -> None:
+    model = tiny_llama()
+    result = eckart.compress(model, "auto", keep=keep, of=of, calibration=ids(16))
+    trials = {trial["method"]: trial for trial in result.trials}
+    assert "mixture" in trials
+    assert set(trials) - {"mixture"} <= set(MEMBERS)
+    best = min(float(trial["kl"]) for trial in trials.values())
+    _, back = held_back([ids(16)])
+    measured = evaluate(model, back, tiny_llama()).kl
+    assert measured == pytest.approx(best, rel=1e-4, abs=1e-9)
+    for site in site_reports(result):
+        assert site["dense"] or site["method"] in MEMBERS
+
+
+def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    plan = result.plan
+    fresh = Plan(plan.method, plan.sites, plan.statistics, plan.totals)
+    fresh.fit()
+    for trial in result.trials:
+        name = str(trial["method"])
+        if name == "mixture":
+            continue
+        factor = float(trial["kl"]) / float(trial["predicted_kl"])
+        for site, curve in fresh.curves.items():
+            scaled = plan.curves[site]
+            assert scaled.errors is not None
+            assert curve.errors is not None
+            for (member, _), after, before in zip(curve.members, scaled.errors, curve.errors, strict=False):
+                if member == name:
+                    assert after == pytest.approx(before * factor)
+
+
+def test_one_method_alone_can_be_asked_of_a_plan() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.5, of="bytes", calibration=ids(8))
+    for name in MEMBERS:
+        choice = result.plan.choose(0.5, "bytes", only=name)
+        for site, size in choice.items():
+            curve = result.plan.curves[site]
+            assert size is None or curve.members[curve.sizes.index(size)][0] == name
+
+
+def test_conv1d_and_modules_without_logits() -> None:
+    result = eckart.compress(tiny_gpt2(), "auto", keep=0.8, of="bytes", calibration=ids(8))
+    assert result.trials
+    net = torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
+    before = copy.deepcopy(net)
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(1))
+    result = eckart.compress(net, "auto", keep=0.5, of="bytes", calibration=[x])
+    assert not result.trials
+    assert (net(x) - before(x)).norm() < 0.5 * before(x).norm()
+
+
+def test_the_report_of_the_command_line(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--calibration", texts[0], "--eval", texts[1], "--samples", "16", "--length", "32", "--eval-samples", "3"]
+    arguments = ["compress", str(llama_directory), "--out", str(out), "--method", "auto", "--no-speed", *given]
+    assert main([*arguments, "--keep", "0.6", "--of", "bytes"]) == 0
+    report = read_json(out / "report.json")
+    jsonschema.validate(report, schema(), jsonschema.Draft202012Validator)
+    assert report["trials"][-1]["method"] == "mixture"
+    assert report["size"]["bytes"]["after"] < 0.7 * report["size"]["bytes"]["before"]
