@@ -1,0 +1,91 @@
+"""What pruning methods share: the candidates they offer, and how the entries to keep are picked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from eckart.methods.onebyone import OneByOne
+from eckart.metrics import Metric
+from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import Cost
+from eckart.structures.masked import Masked
+from eckart.structures.packing import row_bytes
+from eckart.structures.quantized import finite_matrix
+from eckart.structures.semisparse import SemiSparse
+
+PERCENT = range(5, 100, 5)
+NEIGHBOURS = 4
+
+
+def unstructured(
+    weight: Tensor, stored: Callable[[int], int], fit: Callable[[int], Masked], metric: Metric
+) -> OneByOne:
+    """Candidates with 5, 10, ..., 95 percent of the entries, as far as they are smaller than the dense matrix.
+
+    Args:
+        weight: (out, in).
+        stored: the number of entries kept at a percentage, exactly; see `share`.
+        fit: the candidate of a percentage.
+        metric: what errors are measured in.
+    """
+    shape = (finite_matrix(weight).shape[0], weight.shape[1])
+
+    def cost(percent: int) -> Cost:
+        return Masked.empty(shape, stored(percent), weight.dtype).cost()
+
+    return OneByOne(weight, _paying(weight, (p for p in PERCENT if stored(p)), cost), cost, fit, metric)
+
+
+def semistructured(weight: Tensor, fit: Callable[[int], SemiSparse], metric: Metric) -> OneByOne:
+    """Candidates with 1, 2 and 3 of every 4 neighbours in a row, as far as they are smaller than the dense matrix.
+
+    Args:
+        weight: (out, in).
+        fit: the candidate with so many kept of four.
+        metric: what errors are measured in.
+    """
+    out, size = finite_matrix(weight).shape
+
+    def cost(kept: int) -> Cost:
+        values = kept * -(-size // NEIGHBOURS)
+        return SemiSparse(
+            torch.empty(out, values, dtype=weight.dtype, device="meta"),
+            torch.empty(out, row_bytes(values, 2), dtype=torch.uint8, device="meta"),
+            n=kept,
+            m=NEIGHBOURS,
+            size=size,
+        ).cost()
+
+    return OneByOne(weight, _paying(weight, range(1, NEIGHBOURS), cost), cost, fit, metric)
+
+
+def _paying(weight: Tensor, sizes: Iterable[int], cost: Callable[[int], Cost]) -> list[int]:
+    return [size for size in sizes if cost(size).bytes < weight.numel() * weight.element_size()]
+
+
+def share(percent: int, entries: int) -> int:
+    """How many of `entries` that are compared with each other are kept: the nearest whole number."""
+    return round(percent * entries / 100)
+
+
+def largest(score: Tensor, kept: int) -> Tensor:
+    """True at the `kept` largest scores of each row, the first of equal ones: (rows, n) -> (rows, n), bool."""
+    if kept == 0:
+        return torch.zeros_like(score, dtype=torch.bool)
+    least = score.kthvalue(score.shape[1] - kept + 1, dim=1, keepdim=True).values
+    above, equal = score > least, score == least
+    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= kept - above.sum(1, keepdim=True)))
+
+
+def input_moment(weight: Tensor, statistics: Statistics) -> Tensor:
+    """E[x x^T] (in, in), float64; ValueError where weight (out, in) is not finite or they do not fit each other."""
+    columns = finite_matrix(weight).shape[1]
+    moment = statistics.get(Need.INPUT_SECOND_MOMENT)
+    if tuple(moment.shape) != (columns, columns):
+        raise ValueError(
+            f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
+        )
+    return moment
