@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
+from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import Family, Fitted, compressor, find
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
 
-MEMBERS = ("kfac", "gptq")
+MEMBERS = ("kfac", "gptq", "sparsegpt")
 """One method of each family of structures, the one that measured best."""
+MOST = 10
+"""Candidates of a method whose sizes are fitted one by one."""
 
 
 class Rivals:
@@ -32,11 +35,13 @@ class Rivals:
         self._statistics = statistics
         self._mean = statistics.get(Need.INPUT_MEAN)
         self._metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
+        self._families = {name: self._family(name) for name in MEMBERS}
         offers: list[tuple[str, int, Cost]] = []
-        for name in MEMBERS:
-            family = self._family(name)
+        for name, family in self._families.items():
             bias = _no_cost if hasattr(family, "mean") else _bias_cost(weight)
-            offers += [(name, size, cost + bias) for size, cost in zip(family.sizes, family.costs, strict=True)]
+            step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
+            costs = zip(family.sizes, family.costs, strict=True)
+            offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
         offers.sort(key=lambda offer: offer[2].bytes)
         self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
         self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
@@ -48,15 +53,11 @@ class Rivals:
     @cached_property
     def errors(self) -> Tensor:
         """Float64, (len(sizes),); fits every candidate."""
-        found: dict[tuple[str, int], float] = {}
-        for name in MEMBERS:
-            family = self._family(name)
-            if name == "kfac":
-                errors = family.errors.tolist()
-            else:
-                errors = [self._error(family.build(size)) for size in family.sizes]
-            found |= zip(((name, size) for size in family.sizes), errors, strict=True)
-        return torch.tensor([found[member] for member in self.members], dtype=torch.float64)
+        families, self._families = self._families, {}
+        nested = families["kfac"]
+        known = {("kfac", s): e for s, e in zip(nested.sizes, nested.errors.tolist(), strict=True)}
+        errors = [known[m] if m in known else self._error(families[m[0]].build(m[1])) for m in self.members]
+        return torch.tensor(errors, dtype=torch.float64)
 
     def _error(self, fitted: Fitted) -> float:
         return float(self._metric.error(self._difference(fitted)))
