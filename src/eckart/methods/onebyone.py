@@ -57,7 +57,7 @@ class OneByOne:
 
     @cached_property
     def _measured(self) -> Tensor:
-        return torch.stack([self._error(self._fit(size)) for size in self.sizes])
+        return torch.tensor([float(self._error(self._fit(size))) for size in self.sizes], dtype=torch.float64)
 
     def _error(self, structure: StructuredMatrix) -> Tensor:
         return self._metric.error(self._weight.double() - structure.to_dense().double())
@@ -74,6 +74,11 @@ class OneByOne:
             size = self.sizes[int(self._measured[: self.sizes.index(size) + 1].argmin())]
         structure = self._fit(size)
         return Fitted(structure, None, float(self._error(structure)))
+
+
+def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) -> list[int]:
+    """Those of the sizes whose candidates take fewer bytes than the weight as it is."""
+    return [size for size in sizes if cost(size).bytes < weight.numel() * weight.element_size()]
 
 
 def bits_family(weight: Tensor, fit: Callable[[int], Quantized], metric: Metric, group: int) -> OneByOne:
