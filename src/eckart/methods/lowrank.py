@@ -81,7 +81,7 @@ class LowRank:
             pivots, rest, rows = skeleton(left, right)
             structure: StructuredMatrix = Interpolative.from_pivots(pivots, rest.to(dtype), rows.to(dtype))
         else:
-            structure = low_rank(*(t.to(dtype).contiguous() for t in _balanced(left, right)))
+            structure = low_rank(*(t.to(dtype).contiguous() for t in balanced(left, right)))
         bias = None
         if self.mean is not None:
             mean = self.mean.double()
@@ -89,7 +89,7 @@ class LowRank:
         return Fitted(structure, bias, float(self.projection.errors[size]))
 
 
-def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The same product with each pair of a column and a row of equal norm, so that neither overflows a short dtype."""
     a, b = left.double(), right.double()
     ratio = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(a, dim=0)
