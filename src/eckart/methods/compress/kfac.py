@@ -24,9 +24,13 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     different matrices can be added. Both sides are damped by 1e-2 of their mean eigenvalue. A matrix of rank r is
     stored in r (out + in - r) numbers: r of its rows, and the others as combinations of them.
     """
+    metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
+    return fit_low_rank(weight, metric, interpolative=True, mean=statistics.get(Need.INPUT_MEAN))
+
+
+def factored_fisher(statistics: Statistics, dtype: torch.dtype) -> Metric:
+    """Metric(E[g g^T], Cov(x)), both sides damped; that bounds their condition, so that a short `dtype` will do."""
     mean = statistics.get(Need.INPUT_MEAN)
     right = statistics.get(Need.INPUT_SECOND_MOMENT).addr(mean, mean, alpha=-1)
     left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
-    # Damping bounds the condition, so the precision of the weight is enough for the sides.
-    sides = (damped(side).to(torch.promote_types(weight.dtype, torch.float32)) for side in (left, right))
-    return fit_low_rank(weight, Metric(*sides), interpolative=True, mean=mean)
+    return Metric(damped(left).to(dtype), damped(right).to(dtype))
