@@ -45,6 +45,15 @@ class Curve:
     spectrum: Tensor | None = None
     reason: str = ""
 
+    def candidates(self, attribute: str) -> Candidates:
+        """What the solver sees, costs being that attribute of each `Cost`; errors that were not measured are zero."""
+        costs = np.array([float(getattr(cost, attribute)) for cost in self.costs])
+        if self.errors is None:
+            return Candidates(costs, np.zeros(len(costs)))
+        errors = np.maximum(0.0, np.array(self.errors))
+        slope = max(0.0, self.zero_error - float(errors[0])) / costs[0]
+        return Candidates(costs, errors, slope)
+
 
 def dense_cost(weight: Tensor) -> Cost:
     return Cost(weight.numel(), weight.numel() * weight.element_size(), weight.numel())
@@ -122,13 +131,7 @@ class Plan:
         for site in self.sites:
             if of == "macs" and site.is_embedding and not site.tied:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
-        candidates = [
-            Candidates(
-                np.array([float(getattr(c, attribute)) for c in curve.costs]),
-                np.zeros(len(curve.costs)) if curve.errors is None else np.maximum(0.0, np.array(curve.errors)),
-            )
-            for curve in (self.curves[site.name] for site in self.sites)
-        ]
+        candidates = [self.curves[site.name].candidates(attribute) for site in self.sites]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
