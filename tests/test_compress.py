@@ -17,12 +17,25 @@ from eckart.methods import Family, Fitted
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites, model_cost
 from eckart.statistics import Statistics
-from eckart.structures import Cost
+from eckart.structures import Cost, Quantized
 from eckart.summary import site_reports
+from test_methods import NESTED, layer
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 
-RANKS = sorted(name for name, card in METHODS.items() if card.size == "rank")
-BITS = sorted(name for name, card in METHODS.items() if card.size == "bits")
+
+def smallest(method: str) -> Fitted:
+    """The smallest candidate of a small matrix."""
+    weight, _, statistics = layer(12, 20)
+    family = METHODS[method].fit(weight, statistics)
+    return family.build(family.sizes[0])
+
+
+RANKS = sorted(NESTED)
+# Those that store codes and nothing else.
+BITS = sorted(
+    name for name, card in METHODS.items() if card.size == "bits" and isinstance(smallest(name).structure, Quantized)
+)
+OTHERS = sorted({*METHODS} - {*RANKS, *BITS})
 CURRENCIES = ("linear-parameters", "parameters", "bytes", "macs")
 
 
@@ -105,6 +118,21 @@ def test_quantizers_keep_a_budget_of_bytes(method: str, kind: str) -> None:
         assert {site["bits"] for site in site_reports(result) if not site["dense"]} <= {2, 3, 4, 5, 6, 8}
 
 
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("method", OTHERS)
+def test_every_other_method_keeps_a_budget_of_bytes(method: str, kind: str) -> None:
+    model = MODELS[kind]()
+    before = measured(model)["bytes"]
+    for allocation in (None, "uniform"):
+        small = copy.deepcopy(model)
+        result = compressed(small, method, keep=0.75, of="bytes", allocation=allocation)
+        assert measured(small)["bytes"] <= 0.75 * before
+        assert not result.warnings
+        assert finite(small)
+        assert not all(site["dense"] for site in site_reports(result))
+        assert all(METHODS[site["method"]].size in site for site in site_reports(result) if not site["dense"])
+
+
 @pytest.mark.parametrize("method", BITS)
 @pytest.mark.parametrize("of", ["parameters", "linear-parameters", "macs"])
 def test_quantizers_cannot_save_what_they_do_not_touch(method: str, of: str) -> None:
@@ -181,7 +209,7 @@ def test_the_same_seed_gives_the_same_model(method: str) -> None:
         ({"floor": 1.0}, "floor=1.0 is not a share"),
         ({"samples": 0}, "samples=0 and length=256"),
         ({"length": 1}, "samples=64 and length=1"),
-        ({"allocation": "best"}, "unknown allocation 'best'; there are uniform, greedy, exact"),
+        ({"allocation": "best"}, "unknown allocation 'best'; there are uniform, greedy, exact, threshold"),
         ({"include": ("fc1",)}, "pattern 'fc1' matches no matrix"),
         ({"keep": 0.001}, "keep=0.001 of linear-parameters cannot be met with svd: the least is 0."),
     ],

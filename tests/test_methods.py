@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -50,6 +51,18 @@ def layer(out: int, columns: int) -> tuple[Tensor, Tensor, Statistics]:
 
 # Those whose candidates are the nested optima of a metric, up to the matrix itself.
 NESTED = [name for name, card in METHODS.items() if isinstance(card.fit(*layer(12, 20)[::2]), LowRank)]
+
+
+def decomposes(name: str) -> bool:
+    """Whether a method squares all of a matrix, which entries of 1e200 do not survive."""
+    try:
+        METHODS[name].fit(1e200 * hard.weights()["general"], layer(hard.OUT, hard.IN)[2])
+    except ValueError as error:
+        return "overflows" in str(error)
+    return False
+
+
+DECOMPOSED = [name for name in METHODS if decomposes(name)]
 
 
 def covariance(s: Statistics) -> Tensor:
@@ -142,7 +155,7 @@ def test_hard_weights(name: str, weight_name: str) -> None:
     weight = hard.weights()[weight_name]
     _, _, statistics = layer(*weight.shape)
     before = weight.clone()
-    if weight_name == "graded-entries" and (name in NESTED or name == "auto"):
+    if weight_name == "graded-entries" and name in DECOMPOSED:
         with pytest.raises(ValueError, match="overflows"):
             METHODS[name].fit(weight, statistics)
         return
@@ -261,7 +274,8 @@ def test_what_is_built_is_saved_and_loaded_bit_for_bit(name: str, dtype: torch.d
     one, other = model.state_dict(), loaded.state_dict()
     assert one.keys() == other.keys()
     assert all(one[key].dtype == other[key].dtype and torch.equal(one[key], other[key]) for key in one)
-    assert torch.equal(model(x[:3].to(dtype)), loaded(x[:3].to(dtype)))
+    # Copied, because a file aligns tensors to 8 bytes only, and the order of a sum can depend on that.
+    assert torch.equal(model(x[:3].to(dtype)), copy.deepcopy(loaded)(x[:3].to(dtype)))
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16)], ids=str)

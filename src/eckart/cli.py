@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--keep", type=float, default=0.8, help="share that is kept (default %(default)s)")
     budget.add_argument("--max-loss", type=float, help="smallest model whose perplexity rises by at most this share")
     compress.add_argument("--of", default="linear-parameters", help="linear-parameters, parameters, bytes or macs")
-    compress.add_argument("--allocation", help="uniform, greedy or exact (default: the method's)")
+    compress.add_argument("--allocation", help="uniform, greedy, exact or threshold (default: the method's)")
     compress.add_argument("--floor", type=float, default=0.1, help="least share a matrix keeps (default %(default)s)")
     compress.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
     compress.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")

@@ -47,6 +47,18 @@ class Curve:
     spectrum: Tensor | None = None
     reason: str = ""
 
+    def candidates(self, attribute: str, only: Sequence[int]) -> Candidates:
+        """What the solver sees of some candidates, costs being that attribute of each `Cost`.
+
+        Errors that were not measured are zero.
+        """
+        costs = np.array([float(getattr(self.costs[i], attribute)) for i in only])
+        if self.errors is None:
+            return Candidates(costs, np.zeros(len(costs)))
+        errors = np.array([max(0.0, self.errors[i]) for i in only])
+        slope = max(0.0, self.zero_error - float(errors[0])) / max(1.0, costs[0])
+        return Candidates(costs, errors, slope)
+
 
 def dense_cost(weight: Tensor) -> Cost:
     return Cost(weight.numel(), weight.numel() * weight.element_size(), weight.numel())
@@ -129,13 +141,7 @@ class Plan:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         curves = [self.curves[site.name] for site in self.sites]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
-        candidates = [
-            Candidates(
-                np.array([float(getattr(curve.costs[i], attribute)) for i in row]),
-                np.zeros(len(row)) if curve.errors is None else np.array([max(0.0, curve.errors[i]) for i in row]),
-            )
-            for curve, row in zip(curves, rows, strict=True)
-        ]
+        candidates = [curve.candidates(attribute, row) for curve, row in zip(curves, rows, strict=True)]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,12 @@ class Candidates:
     Attributes:
         costs: in the currency of the budget, (k,). The last candidate is the matrix as it is.
         errors: what each loses, (k,), comparable between matrices; the last one is 0.
+        slope: fall of the error for cost from nothing at all to the first candidate; 0 where that is not known.
     """
 
     costs: Array
     errors: Array
+    slope: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.costs) != len(self.errors) or len(self.costs) == 0:
@@ -44,7 +46,8 @@ def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exac
         sites: the candidates.
         budget: in the currency of the costs.
         allocation: `uniform` (each site keeps the same share of its dense cost), `greedy` (the steepest fall of the
-            error per cost first, on the lower convex hulls) or `exact` (the multiple-choice knapsack, by HiGHS).
+            error per cost first, on the lower convex hulls), `exact` (the multiple-choice knapsack, by HiGHS) or
+            `threshold` (one threshold on the singular values of all sites, each relative to its largest).
         floor: no site goes below this share of its dense cost, unless the budget forces it.
 
     Returns:
@@ -68,7 +71,7 @@ def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exac
     allowed = [_allowed(c, floor) for c in sites]
     if sum(float(c.costs[a].min()) for c, a in zip(sites, allowed, strict=True)) > budget:
         allowed = [_allowed(c, 0.0) for c in sites]
-    reduced = [Candidates(c.costs[a], c.errors[a]) for c, a in zip(sites, allowed, strict=True)]
+    reduced = [replace(c, costs=c.costs[a], errors=c.errors[a]) for c, a in zip(sites, allowed, strict=True)]
     choice = ALLOCATIONS[allocation](reduced, budget)
     return [int(a[i]) for a, i in zip(allowed, choice, strict=True)]
 
@@ -172,6 +175,31 @@ def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
     return start
 
 
+def threshold(sites: Sequence[Candidates], budget: float) -> list[int]:
+    """One threshold t for all sites: each keeps its singular values with s_i / s_max >= t; the least t that is paid.
+
+    The error of rank r is the sum of the s_i^2 behind it and the cost is proportional to r. The fall of the error for
+    cost between two candidates is so the mean of s_i^2 over the ranks between them, up to a factor that the fall from
+    nothing to the first candidate, s_max^2, divides out. The dense matrix follows on the last rank that pays
+    (Jaiswal et al. 2024, arXiv 2407.11239).
+    """
+    ladders, rises, levels = [], [], []
+    for c in sites:
+        pays = _hull(replace(c, costs=c.costs[:-1], errors=c.errors[:-1])) if len(c.costs) > 1 else []
+        ladder = [*pays, len(c.costs) - 1]
+        rise = np.diff(c.costs[ladder])
+        slopes = np.minimum.accumulate(np.maximum(0.0, -np.diff(c.errors[ladder])) / rise)
+        ladders.append(ladder)
+        rises.append(rise)
+        levels.append(slopes / max(c.slope, slopes.max(initial=0.0), 1e-300))
+    owner = np.repeat(np.arange(len(sites)), [len(rise) for rise in rises])
+    # Descending; a site's own steps stay in order where they are equal.
+    order = np.argsort(-np.concatenate(levels), kind="stable")
+    spent = sum(float(c.costs[0]) for c in sites) + np.cumsum(np.concatenate(rises)[order])
+    taken = np.bincount(owner[order[: np.searchsorted(spent, budget, "right")]], minlength=len(sites))
+    return [int(ladder[n]) for ladder, n in zip(ladders, taken, strict=True)]
+
+
 def _knapsack(
     sites: Sequence[Candidates], keep: Sequence[NDArray[np.int64]], budget: float, unit: float
 ) -> list[int] | None:
@@ -217,4 +245,5 @@ ALLOCATIONS: dict[str, Callable[[Sequence[Candidates], float], list[int]]] = {
     "uniform": uniform,
     "greedy": greedy,
     "exact": exact,
+    "threshold": threshold,
 }

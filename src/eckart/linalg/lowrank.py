@@ -102,6 +102,28 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     return Projection(*_dual(root, basis), flat, errors)
 
 
+def nested_errors(weight: Tensor, left: Tensor, right: Tensor, metric: Metric) -> Tensor:
+    """Squared error of `left[:, :r] @ right[:r]` in place of W for every r, whatever the factors, from a few products.
+
+    With <a, b>_L = a^T L b: `||W||^2 - 2 sum_{i<=r} <l_i, W r_i>_LR + sum_{i,j<=r} <l_i, l_j>_L <r_i, r_j>_R`.
+
+    Args:
+        weight: W (out, in).
+        left: (out, k).
+        right: (k, in).
+        metric: what the error is measured in.
+
+    Returns:
+        (k + 1,), float64, for r = 0, ..., k; exact to some 1e-15 of the first.
+    """
+    w, a, b = weight.double(), left.double(), right.double()
+    la, rb = _multiply(metric.left, a), _multiply(metric.right, b.T)
+    cross = (la * (w @ rb)).sum(0).cumsum(0)
+    gram = ((a.T @ la) * (b @ rb)).cumsum(0).cumsum(1).diagonal()
+    none = metric.error(w)[None]
+    return torch.cat([none, none - 2 * cross + gram]).clamp_min(0)
+
+
 def _power_of_two(value: Tensor) -> float:
     """A power of two near a value, so that scaling by it is exact; 1 for zero."""
     v = float(value)

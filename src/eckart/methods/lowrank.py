@@ -11,6 +11,7 @@ from torch import Tensor
 from eckart.linalg.lowrank import Projection, project, skeleton
 from eckart.methods.registry import Fitted
 from eckart.metrics import Metric
+from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.lowrank import low_rank, low_rank_cost
@@ -81,7 +82,7 @@ class LowRank:
             pivots, rest, rows = skeleton(left, right)
             structure: StructuredMatrix = Interpolative.from_pivots(pivots, rest.to(dtype), rows.to(dtype))
         else:
-            structure = low_rank(*(t.to(dtype).contiguous() for t in _balanced(left, right)))
+            structure = low_rank(*(t.to(dtype).contiguous() for t in balanced(left, right)))
         bias = None
         if self.mean is not None:
             mean = self.mean.double()
@@ -89,7 +90,7 @@ class LowRank:
         return Fitted(structure, bias, float(self.projection.errors[size]))
 
 
-def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """The same product with each pair of a column and a row of equal norm, so that neither overflows a short dtype."""
     a, b = left.double(), right.double()
     ratio = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(a, dim=0)
@@ -100,6 +101,12 @@ def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 def fit_low_rank(weight: Tensor, metric: Metric, *, interpolative: bool = False, mean: Tensor | None = None) -> LowRank:
     """The low-rank family that is optimal in a metric, at every rank."""
     return LowRank(weight, project(weight, metric), interpolative, mean)
+
+
+def covariance(statistics: Statistics) -> Tensor:
+    """E[x x^T] - E[x] E[x]^T, (in, in), or its diagonal (in,) where only that of E[x x^T] was kept; float64."""
+    mean, moment = statistics.get(Need.INPUT_MEAN), statistics.get(Need.INPUT_SECOND_MOMENT)
+    return moment - mean.square() if moment.ndim == 1 else moment.addr(mean, mean, alpha=-1)
 
 
 def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:

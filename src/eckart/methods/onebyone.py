@@ -57,8 +57,7 @@ class OneByOne:
 
     @cached_property
     def _measured(self) -> Tensor:
-        errors = [self._error(self._fit(size)) for size in self.sizes]
-        return torch.stack(errors) if errors else torch.zeros(0, dtype=torch.float64)
+        return torch.tensor([float(self._error(self._fit(size))) for size in self.sizes], dtype=torch.float64)
 
     def _error(self, structure: StructuredMatrix) -> Tensor:
         exact = torch.promote_types(self._weight.dtype, torch.float32)
@@ -76,6 +75,11 @@ class OneByOne:
             size = self.sizes[int(self._measured[: self.sizes.index(size) + 1].argmin())]
         structure = self._fit(size)
         return Fitted(structure, None, float(self._error(structure)))
+
+
+def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) -> list[int]:
+    """Those of the sizes whose candidates take fewer bytes than the weight as it is."""
+    return [size for size in sizes if cost(size).bytes < weight.numel() * weight.element_size()]
 
 
 def bits_family(weight: Tensor, fit: Callable[[int], Quantized], metric: Metric, group: int) -> OneByOne:

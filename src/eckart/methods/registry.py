@@ -85,7 +85,7 @@ class Method:
         expression: what it makes, in the algebra.
         needs: the statistics it reads.
         size: what its sizes count, a word of `SIZES`.
-        allocation: how sizes are chosen when the user does not say: "uniform", "greedy" or "exact".
+        allocation: how sizes are chosen when the user does not say: a key of `budget.ALLOCATIONS`.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
         summary: first line of the function's docstring.
     """

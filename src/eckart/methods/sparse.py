@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from eckart.methods.onebyone import OneByOne
+from eckart.methods.onebyone import OneByOne, paying
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
@@ -36,7 +36,7 @@ def unstructured(
     def cost(percent: int) -> Cost:
         return Masked.empty(shape, stored(percent), weight.dtype).cost()
 
-    return OneByOne(weight, _paying(weight, (p for p in PERCENT if stored(p)), cost), cost, fit, metric)
+    return OneByOne(weight, paying(weight, [p for p in PERCENT if stored(p)], cost), cost, fit, metric)
 
 
 def semistructured(weight: Tensor, fit: Callable[[int], SemiSparse], metric: Metric) -> OneByOne:
@@ -59,11 +59,7 @@ def semistructured(weight: Tensor, fit: Callable[[int], SemiSparse], metric: Met
             size=size,
         ).cost()
 
-    return OneByOne(weight, _paying(weight, range(1, NEIGHBOURS), cost), cost, fit, metric)
-
-
-def _paying(weight: Tensor, sizes: Iterable[int], cost: Callable[[int], Cost]) -> list[int]:
-    return [size for size in sizes if cost(size).bytes < weight.numel() * weight.element_size()]
+    return OneByOne(weight, paying(weight, range(1, NEIGHBOURS), cost), cost, fit, metric)
 
 
 def share(percent: int, entries: int) -> int:

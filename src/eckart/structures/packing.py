@@ -143,7 +143,7 @@ def encode(values: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, code
     levels = values / _nonzero(scales.to(values.dtype))
     if codebook is not None:
         book = codebook.to(values.dtype)
-        return torch.bucketize(levels, (book[1:] + book[:-1]) / 2).to(torch.uint8)
+        return torch.bucketize(levels.contiguous(), (book[1:] + book[:-1]) / 2).to(torch.uint8)
     zero = 1 << (bits - 1) if zeros is None else zeros.to(values.dtype)
     return levels.add_(zero).round_().clamp_(0, (1 << bits) - 1).to(torch.uint8)
 

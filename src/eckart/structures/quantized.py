@@ -102,23 +102,26 @@ class Quantized(StructuredMatrix):
         *,
         symmetric: bool = False,
         codebook: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Quantized:
         """Rounds every entry of `weight` to the nearest point of the smallest grid that covers its group.
 
         Args:
-            weight: (out, in), floating point; scales take its dtype.
+            weight: (out, in), floating point.
             bits: 2 to 8.
             group: inputs that share a scale; `in` or more for one scale a row.
             symmetric: zero-point fixed at the middle code instead of stored.
             codebook: (levels,), strictly ascending from below zero to above, e.g. `packing.normal_float(4)`.
+            dtype: of scales and codebook; that of `weight` by default.
 
         Raises:
             ValueError: weight is no finite matrix, or the codebook is not ascending around zero.
         """
         _check_bits(bits)
         weight = finite_matrix(weight)
+        dtype = dtype or weight.dtype
         if codebook is not None:
-            codebook = codebook.to(weight)
+            codebook = codebook.to(weight.device, dtype)
             if not (codebook[0] < 0 < codebook[-1] and (codebook.diff() > 0).all()):
                 raise ValueError(f"a codebook ascends strictly from below zero to above, got {codebook.tolist()}")
         columns = weight.shape[1]
@@ -126,13 +129,20 @@ class Quantized(StructuredMatrix):
         exact = torch.promote_types(weight.dtype, torch.float32)
         # A short last group is filled up with zeros, which every grid covers anyway.
         groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
-        scales, zeros = grid(groups, bits, weight.dtype, symmetric, codebook)
+        scales, zeros = grid(groups, bits, dtype, symmetric, codebook)
         codes = encode(groups, scales[..., None], _at_groups(zeros), bits, codebook).view(len(weight), -1)[:, :columns]
         return cls(pack(codes, bits), scales, zeros, codebook, bits=bits, group=group, columns=columns)
 
     @classmethod
     def empty(
-        cls, shape: tuple[int, int], bits: int, group: int, dtype: torch.dtype, *, symmetric: bool = False
+        cls,
+        shape: tuple[int, int],
+        bits: int,
+        group: int,
+        dtype: torch.dtype,
+        *,
+        symmetric: bool = False,
+        codebook: Tensor | None = None,
     ) -> Quantized:
         """A Quantized of that shape on the meta device: what it would cost, before there are codes."""
         out, columns = shape
@@ -140,7 +150,8 @@ class Quantized(StructuredMatrix):
         return cls(
             torch.empty(out, row_bytes(columns, bits), dtype=torch.uint8, device="meta"),
             torch.empty(by_group, dtype=dtype, device="meta"),
-            None if symmetric else torch.empty(by_group, dtype=torch.uint8, device="meta"),
+            torch.empty(by_group, dtype=torch.uint8, device="meta") if codebook is None and not symmetric else None,
+            None if codebook is None else codebook.to("meta", dtype),
             bits=bits,
             group=group,
             columns=columns,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eckart.methods.lowrank import LowRank, damped, fit_low_rank
+from eckart.methods.lowrank import LowRank, covariance, damped, fit_low_rank
 from eckart.methods.registry import compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -31,7 +31,5 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
 
 def factored_fisher(statistics: Statistics, dtype: torch.dtype) -> Metric:
     """Metric(E[g g^T], Cov(x)), both sides damped; that bounds their condition, so that a short `dtype` will do."""
-    mean = statistics.get(Need.INPUT_MEAN)
-    right = statistics.get(Need.INPUT_SECOND_MOMENT).addr(mean, mean, alpha=-1)
-    left = statistics.get(Need.GRADIENT_SECOND_MOMENT)
+    left, right = statistics.get(Need.GRADIENT_SECOND_MOMENT), covariance(statistics)
     return Metric(damped(left).to(dtype), damped(right).to(dtype))

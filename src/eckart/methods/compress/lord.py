@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from eckart.methods.lowrank import LowRank, fit_low_rank
+from eckart.methods.lowrank import LowRank, covariance, fit_low_rank
 from eckart.methods.registry import compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -20,6 +20,4 @@ def lord(weight: Tensor, statistics: Statistics) -> LowRank:
     The bias (I - P_r P_r^T) W E[x] restores the mean output, so the error is never above that of the uncentred
     optimum, which is what SVD-LLM's whitening computes.
     """
-    mean = statistics.get(Need.INPUT_MEAN)
-    second = statistics.get(Need.INPUT_SECOND_MOMENT)
-    return fit_low_rank(weight, Metric(right=second.addr(mean, mean, alpha=-1)), mean=mean)
+    return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
