@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import socket
@@ -296,7 +297,8 @@ def test_hard_matrices_are_compressed_and_saved_or_refused(method: str, name: st
     eckart.save(model, tmp_path / "saved")
     loaded = eckart.load(tmp_path / "saved", net())
     same(loaded, model)
-    assert torch.equal(loaded(x), model(x))
+    # Products depend on the alignment of what is in memory, which is another one in a mapped file.
+    assert torch.equal(copy.deepcopy(loaded)(x), copy.deepcopy(model)(x))
 
 
 # --- Dask -----------------------------------------------------------------------------------------------------------
