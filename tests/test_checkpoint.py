@@ -685,7 +685,7 @@ def test_directories_that_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match=r"has no \*.safetensors weights"):
         hf.load_model(str(tmp_path))
-    with pytest.raises(ValueError, match="is a file; name the directory"):
+    with pytest.raises(ValueError, match="is no GGUF file; name the directory"):
         hf.load_model(str(tmp_path / "config.json"))
 
 

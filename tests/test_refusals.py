@@ -108,7 +108,7 @@ def test_evaluate_with_wrong_arguments(
 ) -> None:
     short = ["--text", texts[0], "--length", "32", "--samples", "2", "--no-speed"]
     (tmp_path / "empty.txt").write_text("\n")
-    assert f"{texts[0]} is a file; name the directory" in refused("evaluate", texts[0], *short)
+    assert f"{texts[0]} is no GGUF file; name the directory" in refused("evaluate", texts[0], *short)
     assert "has no config.json; is it a model directory?" in refused("evaluate", tmp_path, *short)
     for name, value, message in (
         ("--text", tmp_path / "empty.txt", "empty.txt holds no text"),
@@ -117,7 +117,7 @@ def test_evaluate_with_wrong_arguments(
         ("--length", 1, "length at least 2; got torch.int64 of shape (2, 1)"),
         ("--samples", 0, "length 32 and count 0"),
         ("--samples", -1, "length 32 and count -1"),
-        ("--against", texts[0], "is a file; name the directory"),
+        ("--against", texts[0], "is no GGUF file; name the directory"),
         (
             "--against",
             small_llama(tmp_path / "words", vocab_size=200),
@@ -144,7 +144,7 @@ def test_export_with_wrong_arguments(
 ) -> None:
     out = tmp_path / "out"
     export = ["--to", "dense", "--out", out]
-    assert f"{texts[0]} is a file; name the directory" in refused("export", texts[0], *export)
+    assert f"{texts[0]} is no GGUF file; name the directory" in refused("export", texts[0], *export)
     assert "has no config.json" in refused("export", tmp_path, *export)
     assert "has no structured matrices; it is dense already" in refused("export", llama_directory, *export)
     assert "exists and is not a directory" in refused("export", llama_directory, "--to", "dense", "--out", texts[0])

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     compress = commands.add_parser("compress", help="make a model smaller and measure what it cost")
-    compress.add_argument("model", help="a local directory, a hub name, or smollm2")
+    compress.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
     compress.add_argument("--out", required=True, help="directory to make")
     compress.add_argument("--method", default="kfac", help="see eckart methods (default %(default)s)")
     budget = compress.add_mutually_exclusive_group()

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eckart import methods
 from eckart._version import __version__
 from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.compress import Compression, Recipe, needs_data, run, sites_of
@@ -257,6 +258,6 @@ def _check_overlap(calibration: Tensor, held_out: Tensor, texts: Texts) -> list[
 
 
 def _grid_warning(source: str, recipe: Recipe) -> list[str]:
-    if source == "smollm2" and recipe.method in ("rtn", "gptq"):
-        return ["smollm2's weights lie on a 4-bit grid with groups of 32, so quantizing them again looks too good"]
+    if (source == "smollm2" or source.endswith(".gguf")) and methods.find(recipe.method).size == "bits":
+        return [f"the weights of {source} were quantized before, so quantizing them again may look too good"]
     return []

