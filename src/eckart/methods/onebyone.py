@@ -57,7 +57,8 @@ class OneByOne:
 
     @cached_property
     def _measured(self) -> Tensor:
-        return torch.stack([self._error(self._fit(size)) for size in self.sizes])
+        errors = [self._error(self._fit(size)) for size in self.sizes]
+        return torch.stack(errors) if errors else torch.zeros(0, dtype=torch.float64)
 
     def _error(self, structure: StructuredMatrix) -> Tensor:
         return self._metric.error(self._weight.double() - structure.to_dense().double())
