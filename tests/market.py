@@ -19,6 +19,7 @@ from eckart.structures import (
     Identity,
     Interpolative,
     Kronecker,
+    Masked,
     Permutation,
     Quantized,
     Selection,
@@ -51,6 +52,10 @@ class Stall:
         kept = torch.rand(out, columns, generator=self.generator) < density
         return self.normal(out, columns) * kept
 
+    def masked(self, out: int, columns: int, density: float) -> Masked:
+        kept = torch.rand(out, columns, generator=self.generator) < density
+        return Masked.from_dense(self.normal(out, columns), kept)
+
 
 Builder = Callable[[Stall], StructuredMatrix]
 
@@ -71,6 +76,12 @@ BUILDERS: dict[str, Builder] = {
     "semisparse-3:8-ragged": lambda s: SemiSparse.from_dense(s.normal(3, 17), 3, 8),
     "semisparse-2:4-narrow": lambda s: SemiSparse.from_dense(s.normal(3, 1), 2, 4),
     "semisparse-1:2-1xn": lambda s: SemiSparse.from_dense(s.normal(1, 10), 1, 2),
+    "masked": lambda s: s.masked(9, 16, 0.5),
+    "masked-ragged": lambda s: s.masked(5, 19, 0.3),
+    "masked-narrow": lambda s: s.masked(6, 1, 0.5),
+    "masked-1xn": lambda s: s.masked(1, 20, 0.5),
+    "masked-empty": lambda s: s.masked(3, 4, 0.0),
+    "masked-full": lambda s: s.masked(3, 10, 1.0),
     "column-sparse": lambda s: ColumnSparse.from_dense(s.normal(9, 5), 3),
     "column-sparse-1xn": lambda s: ColumnSparse.from_dense(s.normal(1, 5), 1),
     "block-diagonal": lambda s: BlockDiagonal(s.normal(3, 4, 2)),
@@ -98,6 +109,7 @@ BUILDERS: dict[str, Builder] = {
     "quantized-plus-low-rank": lambda s: Sum(
         Quantized.quantize(s.normal(5, 8), 2, 4), low_rank(s.normal(5, 1), s.normal(1, 8))
     ),
+    "low-rank-plus-masked": lambda s: Sum(low_rank(s.normal(8, 2), s.normal(2, 6)), s.masked(8, 6, 0.3)),
     "dictionary": lambda s: Chain(Dense(s.normal(6, 8)), ColumnSparse.from_dense(s.normal(8, 5), 2)),
     "monarch": lambda s: Chain(
         BlockDiagonal(s.normal(2, 3, 4)),

@@ -21,8 +21,9 @@ from eckart.structures import (
 from market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-FORMS_W = {"semisparse", "quantized"}  # their forward unpacks W for the call
+FORMS_W = {"semisparse", "masked", "quantized"}  # their forward unpacks W for the call
 OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook")}
+UNTOLD = {("masked", "values")}  # only the bits of the mask tell how many there are
 
 
 def goods(*dtypes: torch.dtype) -> Callable[[Any], Any]:
@@ -255,6 +256,8 @@ def corruptions(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 "infinite": [dtype, *shape[:-1], float("inf")],
                 "nothing": [],
             }
+            if (node["kind"], leaf) in UNTOLD:
+                del entries["size"]
             for what, entry in entries.items():
                 yield (
                     f"{label} leaf {leaf} {what}",

@@ -9,6 +9,7 @@ from eckart.structures.diagonal import Diagonal, Identity
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.kronecker import Kronecker
 from eckart.structures.lowrank import low_rank, low_rank_cost
+from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.semisparse import SemiSparse
@@ -29,6 +30,7 @@ __all__ = [
     "Identity",
     "Interpolative",
     "Kronecker",
+    "Masked",
     "Permutation",
     "Quantized",
     "Selection",

@@ -1,4 +1,4 @@
-"""Integer codes of 2 to 8 bits, packed into bytes without waste, and the grids they are points of."""
+"""Integer codes of 1 to 8 bits, packed into bytes without waste, and the grids they are points of."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CODE_BITS = range(2, 9)
+"""Bits of a code that is a point of a grid."""
 
 
 def row_bytes(columns: int, bits: int) -> int:
     """Bytes of one packed row: `ceil(columns * bits / 8)` and, for bits 3, 5, 6, 7, at most `bits - 1` bytes more.
 
-    There is no padding where `columns` is a multiple of 8, nor for bits 2, 4 and 8.
+    There is no padding where `columns` is a multiple of 8, nor for bits 1, 2, 4 and 8.
 
     >>> row_bytes(64, 3), row_bytes(64, 4), row_bytes(65, 4), row_bytes(65, 3)
     (24, 32, 33, 27)
@@ -32,7 +33,7 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
     Args:
         codes: (..., columns), uint8, each below 2^bits.
-        bits: 2 to 8.
+        bits: 1 to 8.
 
     Returns:
         (..., row_bytes(columns, bits)), uint8.
@@ -74,8 +75,8 @@ def pad_columns(rows: Tensor, multiple: int) -> Tensor:
 
 def _period(bits: int) -> tuple[int, int]:
     """The least number of codes that fill whole bytes, and those bytes."""
-    if bits not in CODE_BITS:
-        raise ValueError(f"codes have 2 to 8 bits, got bits={bits!r}")
+    if bits not in range(1, 9):
+        raise ValueError(f"packed codes have 1 to 8 bits, got bits={bits!r}")
     common = gcd(bits, 8)
     return 8 // common, bits // common
 

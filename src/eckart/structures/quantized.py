@@ -60,8 +60,7 @@ class Quantized(StructuredMatrix):
         group: int,
         columns: int,
     ) -> None:
-        if size_option("Quantized", "bits", bits) not in CODE_BITS:
-            raise ValueError(f"Quantized: bits must be 2 to 8, got {bits}")
+        _check_bits(bits)
         columns = size_option("Quantized", "columns", columns)
         group = min(size_option("Quantized", "group", group), columns)
         if codes.ndim != 2 or codes.dtype != torch.uint8 or codes.shape[1] != row_bytes(columns, bits):
@@ -116,6 +115,7 @@ class Quantized(StructuredMatrix):
         Raises:
             ValueError: weight is no finite matrix, or the codebook is not ascending around zero.
         """
+        _check_bits(bits)
         weight = finite_matrix(weight)
         if codebook is not None:
             codebook = codebook.to(weight)
@@ -251,6 +251,11 @@ def finite_matrix(weight: Tensor) -> Tensor:
         bad = int((~torch.isfinite(weight)).sum())
         raise ValueError(f"weight of shape {tuple(weight.shape)} has {bad} NaN or Inf entries")
     return weight.detach()
+
+
+def _check_bits(bits: int) -> None:
+    if size_option("Quantized", "bits", bits) not in CODE_BITS:
+        raise ValueError(f"Quantized: bits must be 2 to 8, got {bits}")
 
 
 def _at_groups(zeros: Tensor | None) -> Tensor | None:

@@ -50,14 +50,21 @@ class SemiSparse(StructuredMatrix):
         self.leaf("positions", positions)
 
     @classmethod
-    def from_dense(cls, weight: Tensor, n: int, m: int) -> SemiSparse:
-        """Keeps the n largest magnitudes of every m neighbours in each row of `weight` (out, in)."""
+    def from_dense(cls, weight: Tensor, n: int, m: int, score: Tensor | None = None) -> SemiSparse:
+        """Keeps n of every m neighbours in each row of `weight` (out, in).
+
+        Args:
+            weight: (out, in).
+            n: how many are kept.
+            m: of how many.
+            score: (out, in), none negative: those with the largest are kept; None for the magnitudes.
+        """
         _check_pattern(n, m)
         weight = float_leaf("SemiSparse", "weight", weight, 2).detach()
         size = weight.shape[1]
         groups = _groups(F.pad(weight, (0, -size % m)), m)
-        magnitude = _groups(F.pad(weight.abs(), (0, -size % m), value=-1.0), m)
-        place = magnitude.topk(n, -1).indices.sort(-1).values
+        score = weight.abs() if score is None else score
+        place = _groups(F.pad(score, (0, -size % m), value=-1.0), m).topk(n, -1).indices.sort(-1).values
         positions = pack(place.flatten(1).to(torch.uint8), _position_bits(m))
         return cls(groups.gather(2, place).flatten(1), positions, n=n, m=m, size=size)
 
