@@ -21,8 +21,8 @@ class Masked(StructuredMatrix):
     """A matrix of which `nnz` entries are stored, row after row, and one bit for each place; only the values train.
 
     The places take out * ceil(in / 8) bytes, which is less than `Sparse` needs with columns of 16 bits as soon as more
-    than one entry in 16 is stored. A stored value may be zero. The product unpacks W for the call: at the densities
-    that this is made for, a dense product is the fastest there is.
+    than one entry in 16 is stored. A stored value may be zero. The product unpacks W for the call; for
+    a few vectors `Sparse` is faster.
 
     Args:
         values: (nnz,), floating point: the stored entries of the first row from left to right, of the second, ...
