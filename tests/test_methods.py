@@ -52,6 +52,18 @@ def layer(out: int, columns: int) -> tuple[Tensor, Tensor, Statistics]:
 NESTED = [name for name, card in METHODS.items() if isinstance(card.fit(*layer(12, 20)[::2]), LowRank)]
 
 
+def decomposes(name: str) -> bool:
+    """Whether a method squares all of a matrix, which entries of 1e200 do not survive."""
+    try:
+        METHODS[name].fit(1e200 * hard.weights()["general"], layer(hard.OUT, hard.IN)[2])
+    except ValueError as error:
+        return "overflows" in str(error)
+    return False
+
+
+DECOMPOSED = [name for name in METHODS if decomposes(name)]
+
+
 def covariance(s: Statistics) -> Tensor:
     mean = s.get(Need.INPUT_MEAN)
     return s.get(Need.INPUT_SECOND_MOMENT) - mean.outer(mean)
@@ -142,7 +154,7 @@ def test_hard_weights(name: str, weight_name: str) -> None:
     weight = hard.weights()[weight_name]
     _, _, statistics = layer(*weight.shape)
     before = weight.clone()
-    if weight_name == "graded-entries" and name in NESTED:
+    if weight_name == "graded-entries" and name in DECOMPOSED:
         with pytest.raises(ValueError, match="overflows"):
             METHODS[name].fit(weight, statistics)
         return
