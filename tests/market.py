@@ -88,6 +88,8 @@ BUILDERS: dict[str, Builder] = {
     "block-diagonal-1": lambda s: BlockDiagonal(s.normal(1, 2, 5)),
     "kronecker": lambda s: Kronecker(s.normal(2, 3), s.normal(4, 5)),
     "kronecker-right-first": lambda s: Kronecker(s.normal(5, 2), s.normal(1, 6)),
+    "kronecker-sum": lambda s: Kronecker(s.normal(3, 2, 5), s.normal(3, 4, 2)),
+    "kronecker-sum-right-first": lambda s: Kronecker(s.normal(2, 5, 2), s.normal(2, 1, 6)),
     "permutation": lambda s: Permutation(s.order(8)),
     "selection": lambda s: Selection(torch.tensor([4, 0, 4]), size=6),
     "selection-adjoint": lambda s: Selection(s.order(7)[:3], size=7, adjoint=True),

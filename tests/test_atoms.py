@@ -178,6 +178,17 @@ def test_interpolative(out: int, columns: int, data: st.DataObject) -> None:
     assert low_rank(stall.normal(out, r), rows).cost() == low_rank_cost(out, columns, r, 8)
 
 
+@few
+@given(*[st.integers(1, 4)] * 5)
+def test_kronecker_of_many_is_their_sum(r: int, a: int, b: int, c: int, d: int) -> None:
+    stall = Stall("factors", torch.float64)
+    A, B, x = stall.normal(r, a, b), stall.normal(r, c, d), stall.normal(2, b * d)
+    structure, one_by_one = Kronecker(A, B), Sum(*map(Kronecker, A, B))
+    torch.testing.assert_close(structure.to_dense(), one_by_one.to_dense())
+    torch.testing.assert_close(structure(x), one_by_one(x))
+    assert structure.cost() == one_by_one.cost()
+
+
 @pytest.mark.parametrize("pivots", [[0, 0], [0, 5], [-1, 2], [0], [[0, 1]]], ids=str)
 def test_interpolative_refuses(pivots: list[int]) -> None:
     with pytest.raises(ValueError, match="pivot"):
@@ -225,6 +236,9 @@ WRONG: dict[str, Callable[[], StructuredMatrix]] = {
     "ColumnSparse ": lambda: ColumnSparse(v(2, 4), torch.zeros(2, 3, dtype=torch.int64), size=5),
     "BlockDiagonal": lambda: BlockDiagonal(v(2, 4)),
     "Kronecker": lambda: Kronecker(v(2, 2), v(2, 2).double()),
+    "Kronecker ": lambda: Kronecker(v(2, 2, 2), v(3, 2, 2)),
+    "Kronecker  ": lambda: Kronecker(v(1, 2, 2), v(2, 2)),
+    "Kronecker   ": lambda: Kronecker(v(0, 2, 2), v(0, 2, 2)),
     "Permutation": lambda: Permutation(v(3)),
     "Selection": lambda: Selection(torch.tensor([0, 1, 1]), size=2, adjoint=True),
     "Cosine": lambda: Cosine(-1),

@@ -1,4 +1,4 @@
-"""Kronecker products of two matrices."""
+"""Kronecker products of two matrices, and sums of them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,33 @@ from eckart.structures.leaves import float_leaf
 
 
 def apply_kronecker(left: Tensor, right: Tensor, x: Tensor) -> Tensor:
-    """`(left kron right) x` for every vector of x, by two small products in the cheaper order.
+    """`(left kron right) x` for every vector of x, by two products in the cheaper order, one after the other.
 
     With X the matrix whose rows, one after the other, are x: (A kron B) vec(X) = vec(A X B^T).
 
     Args:
-        left: A, (a, b).
-        right: B, (c, d).
+        left: A, (a, b), or (r, a, b) for a sum of r products.
+        right: B, (c, d), or (r, c, d).
         x: (..., b d).
 
     Returns:
         (..., a c).
     """
-    (a, b), (c, d) = left.shape, right.shape
+    (a, b), (c, d) = left.shape[-2:], right.shape[-2:]
     X = x.reshape(-1, b, d)
     left_first, right_first = _macs(a, b, c, d)
-    y = (left @ X) @ right.T if left_first < right_first else left @ (X @ right.T)
-    return y.reshape(*x.shape[:-1], a * c)
+    if left.ndim == 2:
+        y = (left @ X) @ right.T if left_first < right_first else left @ (X @ right.T)
+        return y.reshape(*x.shape[:-1], a * c)
+    # Two products with all terms at once: numbers of one term stand beside those of the others, and the second sums.
+    r = len(left)
+    if left_first <= right_first:
+        AX = (X.mT.reshape(-1, b) @ left.reshape(-1, b).T).reshape(-1, d, r, a)
+        y = AX.permute(0, 3, 1, 2).reshape(-1, d * r) @ right.permute(2, 0, 1).reshape(-1, c)
+        return y.reshape(*x.shape[:-1], a * c)
+    XB = (X.reshape(-1, d) @ right.permute(2, 1, 0).reshape(d, -1)).reshape(-1, b, c, r)
+    y = XB.transpose(1, 2).reshape(-1, b * r) @ left.permute(1, 2, 0).reshape(a, -1).T
+    return y.reshape(-1, c, a).mT.reshape(*x.shape[:-1], a * c)
 
 
 def _macs(a: int, b: int, c: int, d: int) -> tuple[int, int]:
@@ -35,21 +45,24 @@ def _macs(a: int, b: int, c: int, d: int) -> tuple[int, int]:
 
 @structure("kronecker")
 class Kronecker(StructuredMatrix):
-    """W = left kron right: ab + cd numbers for a matrix of ac x bd.
+    """W = left kron right, ab + cd numbers for a matrix of ac x bd; or the sum of r such products of equal shapes.
 
     Args:
-        left: (a, b), floating point.
-        right: (c, d), of the same dtype.
+        left: (a, b) or (r, a, b), floating point.
+        right: (c, d) or (r, c, d), of the same dtype.
     """
 
     left: nn.Parameter
     right: nn.Parameter
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
-        a, b = float_leaf("Kronecker", "left", left, 2).shape
-        c, d = float_leaf("Kronecker", "right", right, 2).shape
+        ndim = 3 if isinstance(left, Tensor) and left.ndim == 3 else 2
+        *terms, a, b = float_leaf("Kronecker", "left", left, ndim).shape
+        *others, c, d = float_leaf("Kronecker", "right", right, ndim).shape
         if left.dtype != right.dtype:
             raise ValueError(f"Kronecker needs factors of one dtype, got {left.dtype} and {right.dtype}")
+        if terms != others or terms == [0]:
+            raise ValueError(f"Kronecker needs as many left as right factors, got {terms[0]} and {others[0]}")
         super().__init__((a * c, b * d))
         self.leaf("left", left)
         self.leaf("right", right)
@@ -58,12 +71,17 @@ class Kronecker(StructuredMatrix):
         return apply_kronecker(self.left, self.right, x)
 
     def to_dense(self) -> Tensor:
-        return torch.kron(self.left.contiguous(), self.right.contiguous())
+        if self.left.ndim == 2:
+            return torch.kron(self.left.contiguous(), self.right.contiguous())
+        return torch.einsum("rab,rcd->acbd", self.left, self.right).reshape(self.shape)
 
     def rows(self, index: Tensor) -> Tensor:
-        index, c = index.long(), self.right.shape[0]
-        return (self.left[index // c][..., :, None] * self.right[index % c][..., None, :]).flatten(-2)
+        index, c = index.long(), self.right.shape[-2]
+        left, right = self.left[..., index // c, :], self.right[..., index % c, :]
+        picked = (left[..., :, None] * right[..., None, :]).flatten(-2)
+        return picked if self.left.ndim == 2 else picked.sum(0)
 
     def cost(self) -> Cost:
         cost = super().cost()
-        return Cost(cost.parameters, cost.bytes, min(_macs(*self.left.shape, *self.right.shape)))
+        macs = min(_macs(*self.left.shape[-2:], *self.right.shape[-2:]))
+        return Cost(cost.parameters, cost.bytes, macs * (len(self.left) if self.left.ndim == 3 else 1))

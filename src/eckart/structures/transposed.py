@@ -57,7 +57,7 @@ def _(matrix: Hadamard, x: Tensor) -> Tensor:
 
 @apply_transposed.register
 def _(matrix: Kronecker, x: Tensor) -> Tensor:
-    return apply_kronecker(matrix.left.T, matrix.right.T, x)
+    return apply_kronecker(matrix.left.mT, matrix.right.mT, x)
 
 
 @apply_transposed.register
