@@ -3,6 +3,7 @@
 import importlib.util
 
 from eckart._version import __version__
+from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, Recipe, compress
 from eckart.fit import fit
 from eckart.methods import METHODS
@@ -18,6 +19,7 @@ if importlib.util.find_spec("transformers") is not None:
 
 __all__ = [
     "METHODS",
+    "Compensation",
     "Compression",
     "Metric",
     "Need",
@@ -26,6 +28,7 @@ __all__ = [
     "StructuredEmbedding",
     "StructuredLinear",
     "__version__",
+    "compensate",
     "compress",
     "fit",
     "load",

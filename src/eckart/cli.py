@@ -1,4 +1,4 @@
-"""The command line: `eckart compress | evaluate | export | methods`."""
+"""The command line: `eckart compress | compensate | evaluate | export | methods`."""
 
 from __future__ import annotations
 
@@ -120,6 +120,30 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--scheduler", help="address of a Dask scheduler for the fits")
     compress.set_defaults(run=_compress)
 
+    compensate = commands.add_parser("compensate", help="add low-rank paths for what the compression of a model lost")
+    compensate.add_argument("model", help="a directory that eckart compress wrote")
+    compensate.add_argument("--against", required=True, help="the model that was compressed")
+    compensate.add_argument("--out", required=True, help="directory to make")
+    compensate.add_argument("--rank", type=int, default=32, help="rank of the paths (default %(default)s)")
+    compensate.add_argument(
+        "--metric",
+        default="eigen",
+        help="eigen for the error of the outputs, diagonal, svd, or kfac for that of the loss (default %(default)s)",
+    )
+    compensate.add_argument(
+        "--allocation", default="uniform", help="uniform, or greedy for one solve for all ranks (default %(default)s)"
+    )
+    compensate.add_argument("--calibration", default="mixture", help="as for compress (default %(default)s)")
+    compensate.add_argument("--samples", type=int, default=64, help="calibration sequences (default %(default)s)")
+    compensate.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
+    compensate.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
+    compensate.add_argument("--eval-samples", type=int, default=16, help="evaluation sequences (default %(default)s)")
+    compensate.add_argument(
+        "--memory", type=float, help="GB the statistics may take in one pass (default: half of what is free)"
+    )
+    compensate.add_argument("--seed", type=int, default=0)
+    compensate.set_defaults(run=_compensate)
+
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
     evaluate.add_argument("model", help="a directory, a hub name, or smollm2")
     evaluate.add_argument("--text", default="news", help="file or name of a text (default %(default)s)")
@@ -131,8 +155,13 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     export = commands.add_parser("export", help="turn a compressed model into another format")
-    export.add_argument("model", help="a directory that eckart compress wrote")
-    export.add_argument("--to", required=True, choices=["dense"], help="dense: ordinary matrices, no eckart needed")
+    export.add_argument("model", help="a directory that eckart wrote")
+    export.add_argument(
+        "--to",
+        required=True,
+        choices=["dense", "peft"],
+        help="dense: ordinary matrices, no eckart needed; peft: what compensate added, as an adapter",
+    )
     export.add_argument("--out", required=True, help="directory to make")
     export.set_defaults(run=_export)
 
@@ -185,6 +214,35 @@ def _compress(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compensate(options: argparse.Namespace) -> int:
+    from eckart.compensate_job import compensate_directory
+    from eckart.job import Texts
+    from eckart.report.build import compensation_table
+
+    evaluation = "" if options.eval == "none" else options.eval
+    with bars() as progress:
+        report = compensate_directory(
+            options.model,
+            options.against,
+            options.out,
+            options.rank,
+            Texts(options.calibration, evaluation, options.eval_samples, options.length),
+            metric=options.metric,
+            allocation=options.allocation,
+            samples=options.samples,
+            length=options.length,
+            seed=options.seed,
+            memory=None if options.memory is None else _bytes(options.memory),
+            progress=progress,
+        )
+    output = Console()
+    output.print(compensation_table(report))
+    for warning in report["warnings"]:
+        output.print(f"warning: {_plain(warning)}", highlight=False)
+    output.print(f"wrote {options.out} in {sum(report['seconds'].values()):.0f} s")
+    return 0
+
+
 def _bytes(gigabytes: float) -> int:
     if not 1e-9 <= gigabytes < math.inf:
         raise ValueError(f"memory={gigabytes} is no number of GB above 0")
@@ -219,9 +277,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from eckart.export import to_dense_directory
+    from eckart.export import to_dense_directory, to_peft_directory
 
-    to_dense_directory(options.model, options.out)
+    {"dense": to_dense_directory, "peft": to_peft_directory}[options.to](options.model, options.out)
     console.print(f"wrote {options.out}")
     return 0
 

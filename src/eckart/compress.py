@@ -69,10 +69,15 @@ class Recipe:
             raise ValueError(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
         if not 0 <= self.floor < 1:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
-        if self.samples < 1 or self.length < 2:
-            raise ValueError(f"samples={self.samples} and length={self.length} must be at least 1 and 2")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed={self.seed} is not in 0..2^63 - 1")
+        check_sampling(self.samples, self.length, self.seed)
+
+
+def check_sampling(samples: int, length: int, seed: int) -> None:
+    """Raises ValueError for calibration sequences that there cannot be."""
+    if samples < 1 or length < 2:
+        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
 
 
 @dataclass
@@ -212,7 +217,8 @@ def run(
     with in_eval_mode(model):
         observed = observe(model, sites, batches) if recipe.sequential else None
         lap("statistics")
-        with checkpointed(model, _activation_bytes(sites, batches) > (memory or memory_available()) // 2) as recomputed:
+        activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
+        with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
             statistics, passes = statistics_for(
                 model,
                 modules,
@@ -254,11 +260,11 @@ def run(
     return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history)
 
 
-def _activation_bytes(sites: Sequence[Site], batches: Sequence[Batch]) -> int:
-    """Roughly what a backward pass over one batch holds: inputs and outputs of every site, twice, in float32."""
+def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:
+    """Roughly what a backward pass over one batch holds: inputs and outputs of every matrix, twice, in float32."""
     first = next(iter(batches), None)
     tokens = first.numel() if isinstance(first, Tensor) and not first.is_floating_point() else 0
-    return 8 * tokens * sum(sum(site.shape) for site in sites if not site.is_embedding)
+    return 8 * tokens * sum(map(sum, shapes))
 
 
 class Store(Protocol):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eckart.models import hf
+from eckart.compensate_job import COMPENSATION
+from eckart.models import checkpoint, hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
 from eckart.models.sites import is_conv1d, set_module
+from eckart.structures import Chain, Dense, StructuredMatrix, Sum
+from eckart.tensors import write_safetensors
 
 _BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bias", "add_bias_linear", "bias")
 """Fields of configurations that give linear maps a bias."""
@@ -50,6 +54,73 @@ def to_dense_directory(source: str, out: str | Path) -> None:
             model.get_submodule(name).weight = model.get_submodule(owner).weight
     with new_directory(Path(out)) as partial:
         hf.write_model(model, tokenizer, partial)
+
+
+def to_peft_directory(source: str, out: str | Path) -> None:
+    """Writes the low-rank paths of a compensated model as a LoRA adapter in the layout of PEFT.
+
+    The adapter belongs on the model as it was before `compensate`, with ordinary matrices, as `to_dense_directory`
+    writes it, or in any format whose matrices are the same. Factors go in as they are: the scale is 1.
+
+    Raises:
+        ValueError: there are no such paths, biases were fitted with them, or `out` is taken.
+    """
+    check_target(Path(out))
+    model: Any
+    model, _ = hf.load_model(source)
+    found = {n: low_rank_terms(m.structure) for n, m in model.named_modules() if isinstance(m, StructuredLinear)}
+    found = {name: terms for name, terms in found.items() if terms}
+    if not found:
+        raise ValueError(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
+    notes = Path(source) / COMPENSATION
+    matrices = checkpoint.read_json(notes).get("matrices", []) if notes.is_file() else []
+    if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
+        raise ValueError(
+            f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the paths and do not fit into an "
+            "adapter: compensate a model whose compression added no biases, or export --to dense"
+        )
+    tensors: dict[str, Tensor] = {}
+    ranks = {}
+    for name, terms in found.items():
+        left = torch.cat([left for left, _ in terms], 1)
+        right = torch.cat([right for _, right in terms])
+        ranks[name] = len(right)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = right.contiguous()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = left.contiguous()
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {name: rank for name, rank in ranks.items() if rank != usual}
+    _, skeleton = _skeleton(model, [])
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "target_modules": list(ranks),
+        "r": usual,
+        "lora_alpha": usual,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(is_conv1d(skeleton.get_submodule(name)) for name in ranks),
+    }
+    with new_directory(Path(out)) as partial:
+        checkpoint.write_json(config, partial / "adapter_config.json")
+        write_safetensors(tensors, partial / "adapter_model.safetensors", {"format": "pt"})
+
+
+def low_rank_terms(structure: StructuredMatrix) -> list[tuple[Tensor, Tensor]]:
+    """The factors (out, r) and (r, in) of each product of two dense ones that is added to the first term of a sum."""
+    if not isinstance(structure, Sum):
+        return []
+    first, *others = structure.operands()
+    terms = low_rank_terms(first)
+    for other in others:
+        factors = other.operands()
+        if isinstance(other, Chain) and len(factors) == 2 and all(isinstance(factor, Dense) for factor in factors):
+            left, right = (factor.to_dense().detach() for factor in factors)
+            terms.append((left, right))
+    return terms
 
 
 def _bias(module: nn.Module) -> Any:

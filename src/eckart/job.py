@@ -102,13 +102,7 @@ def compress_directory(
         raise ValueError(f"memory={memory} must be at least one byte")
     if scheduler is not None:
         check_scheduler(scheduler)
-    text = calibration_text(texts.calibration) if needs_data(recipe) else None
-    evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
-    if evaluation_text and evaluation_text in (text.values() if isinstance(text, dict) else [text]):
-        raise ValueError(
-            f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same: what it "
-            "would measure is memory, name another --eval"
-        )
+    text, evaluation_text = read_texts(texts, needs_data(recipe))
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
@@ -126,13 +120,13 @@ def compress_directory(
         size = recipe.samples, recipe.length, recipe.seed
         tokens = calibration_tokens(texts.calibration, text, model, tokenizer, *size, cache, progress)
         if held_out is not None:
-            warnings += _check_overlap(tokens, held_out, texts)
+            warnings += check_overlap(tokens, held_out, texts)
     batches, info = as_batches(tokens, tokenizer, recipe.samples, recipe.length, recipe.seed)
     seconds["calibration"] = time.perf_counter() - clock
     request["inputs"] = key(model, [], [], batches, recipe.seed)
     check_resume(partial, request, resume)
     reference = share(model)
-    before = {**model_cost(model), "bytes": _model_bytes(model)}
+    before = {**model_cost(model), "bytes": model_bytes(model)}
     partial.mkdir(parents=True, exist_ok=True)
     clear(partial)
     write_json(request, partial / STATE)
@@ -240,12 +234,26 @@ def speed_lengths(model: nn.Module) -> dict[str, int]:
     return {"prefill_tokens": max(1, min(256, context - decode)), "decode_tokens": decode}
 
 
-def _model_bytes(model: nn.Module) -> int:
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all tensors of a model, shared ones counted once."""
     unique = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
     return sum(unique.values())
 
 
-def _check_overlap(calibration: Tensor, held_out: Tensor, texts: Texts) -> list[str]:
+def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, str] | None, str | None]:
+    """Calibration and evaluation text, each None where there is to be none; ValueError where they are the same."""
+    text = calibration_text(texts.calibration) if calibrated else None
+    evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
+    if evaluation_text and evaluation_text in (text.values() if isinstance(text, dict) else [text]):
+        raise ValueError(
+            f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same: what it "
+            "would measure is memory, name another --eval"
+        )
+    return text, evaluation_text
+
+
+def check_overlap(calibration: Tensor, held_out: Tensor, texts: Texts) -> list[str]:
+    """Warnings of how much the tokens share; ValueError where that is most of the evaluation."""
     shared = overlap(calibration, held_out)
     if shared > 0.5:
         raise ValueError(

@@ -20,6 +20,11 @@ HARDWARE_MULTIPLE = 8
 """Ranks are multiples of this where the matrix is large enough not to mind."""
 
 
+def rank_step(out: int, columns: int) -> int:
+    """What the ranks of a matrix (out, in) are multiples of."""
+    return HARDWARE_MULTIPLE if min(out, columns) >= 16 * HARDWARE_MULTIPLE else 1
+
+
 @dataclass
 class LowRank:
     """Ranks of one matrix as candidates; see `eckart.methods.registry.Family`.
@@ -41,7 +46,7 @@ class LowRank:
     def sizes(self) -> Sequence[int]:
         """The ranks that cost less than the dense matrix."""
         out, columns = self.weight.shape
-        step = HARDWARE_MULTIPLE if min(out, columns) >= 16 * HARDWARE_MULTIPLE else 1
+        step = rank_step(out, columns)
         top = len(self.projection.errors) - 1
         ranks = [r for r in range(step, top + 1, step) if self._cost(r).parameters < out * columns]
         return ranks or [r for r in (1,) if self._cost(r).parameters < out * columns]

@@ -98,6 +98,23 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def compensation_table(report: Mapping[str, Any]) -> Table:
+    """What a `compensation.json` says of the dense, the compressed and the compensated model, a row for each thing."""
+    title = Text(f"{report['model']}, rank {report['rank']}, metric {report['metric']}")
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    states = ("dense", "before", "after")
+    for heading in states:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, show in (("parameters", _count), ("bytes", _bytes)):
+        table.add_row(name, *(show(report["size"][state][name]) for state in states))
+    if quality := report["quality"]:
+        for name in ("perplexity", "kl"):
+            values = [quality[state].get(name) for state in states]
+            table.add_row(name, *("" if value is None else _number(value) for value in values))
+    return table
+
+
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -105,15 +106,20 @@ def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int
     chunks: list[list[str]] = [[]]
     used = 0
     for name, module in modules.items():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        size = 12 * sum(min(n, LARGEST_MOMENT) ** 2 for n in weight.shape) if _has_moments(needs) else 0
+        size = 12 * sum(min(n, LARGEST_MOMENT) ** 2 for n in _sides(module)) if _has_moments(needs) else 0
         if memory is not None and chunks[-1] and used + size > memory:
             chunks.append([])
             used = 0
         chunks[-1].append(name)
         used += size
     return chunks
+
+
+def _sides(module: nn.Module) -> Sequence[int]:
+    """Both sides of a module's matrix, which need not have it as one tensor."""
+    weight: Any = getattr(module, "weight", None)
+    side: Any = module
+    return weight.shape if isinstance(weight, Tensor) else (side.out_features, side.in_features)
 
 
 def _has_moments(needs: Sequence[Need]) -> bool:
