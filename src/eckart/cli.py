@@ -103,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--head", action="store_true", help="compress the output head too")
     compress.add_argument("--sequential", action="store_true", help="fit again behind the compressed blocks")
     compress.add_argument(
+        "--heal",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="steps of training for each block, towards what the dense block returns (default %(default)s)",
+    )
+    compress.add_argument(
         "--calibration",
         default="mixture",
         help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
@@ -157,6 +164,7 @@ def _compress(options: argparse.Namespace) -> int:
         embeddings=options.embeddings,
         head=options.head,
         sequential=options.sequential,
+        heal=options.heal,
         samples=options.samples,
         length=options.length,
         seed=options.seed,

@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart.budget.solve import ALLOCATIONS
 from eckart.calibration import Calibration, as_batches
+from eckart.heal import Healing, cut, heal
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.tree import checkpointed, in_eval_mode
 from eckart.models.written import written
 from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
-from eckart.sequential import observe, refit
+from eckart.sequential import refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
+from eckart.streams import observe
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Recipe:
         include, exclude: patterns of module names; see `find_sites`.
         embeddings, head: take these matrices too.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
+        heal: steps of training for each block, after all else; 0 for none.
         samples: calibration sequences.
         length: tokens in a calibration sequence.
         seed: of everything random.
@@ -52,6 +55,7 @@ class Recipe:
     embeddings: bool = False
     head: bool = False
     sequential: bool = False
+    heal: int = 0
     samples: int = 64
     length: int = 256
     seed: int = 0
@@ -70,6 +74,8 @@ class Recipe:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
         if self.samples < 1 or self.length < 2:
             raise ValueError(f"samples={self.samples} and length={self.length} must be at least 1 and 2")
+        if self.heal < 0:
+            raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 50 a good many")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} is not in 0..2^63 - 1")
 
@@ -85,7 +91,8 @@ class Compression:
         choice: the size chosen for each site, None for dense.
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
         seconds: by phase.
-        errors: squared error of each site that is not dense, in the method's metric.
+        errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
+        healing: what the training of the blocks did; None where there was none.
     """
 
     model: nn.Module
@@ -96,6 +103,7 @@ class Compression:
     calibration: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    healing: Healing | None = None
 
     @property
     def error(self) -> float:
@@ -152,7 +160,7 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
 
 def needs_data(recipe: Recipe) -> bool:
     """Whether a recipe has to be calibrated."""
-    return bool(methods.find(recipe.method).needs) or recipe.sequential
+    return bool(methods.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0
 
 
 def run(
@@ -185,7 +193,7 @@ def run(
     sites = sites_of(model, recipe)
     modules = {site.name: site.module for site in sites}
     if needs_data(recipe) and not batches:
-        needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
+        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     allocation = recipe.allocation or method.allocation
     seconds: dict[str, float] = {}
@@ -201,7 +209,9 @@ def run(
         return lambda done, total: progress(phase, done, total)
 
     with in_eval_mode(model):
-        observed = observe(model, sites, batches) if recipe.sequential else None
+        observed = None
+        if recipe.sequential or recipe.heal:
+            observed = observe(model, sites, cut(batches) if recipe.heal else batches)
         lap("statistics")
         with checkpointed(model, _activation_bytes(sites, batches) > (memory or memory_available()) // 2) as recomputed:
             statistics, passes = statistics_for(
@@ -225,9 +235,13 @@ def run(
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
         lap("build")
-        if observed is not None:
+        if observed is not None and recipe.sequential:
             errors |= refit(model, plan, choice, observed, on_progress=report("sequential"))
             lap("sequential")
+        healing = None
+        if observed is not None and recipe.heal:
+            healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=report("heal"))
+            lap("heal")
     calibration = {
         **info,
         "passes": passes,
@@ -235,7 +249,7 @@ def run(
         "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings)
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, healing)
 
 
 def _activation_bytes(sites: Sequence[Site], batches: Sequence[Batch]) -> int:

@@ -193,6 +193,12 @@ def compress_directory(
     }
     if history:
         report["history"] = history
+    if (healing := result.healing) is not None:
+        report["heal"] = {
+            "steps": healing.steps,
+            "loss_before": list(healing.before),
+            "loss_after": list(healing.after),
+        }
     write_report(report, partial)
     shutil.rmtree(partial / SITES, ignore_errors=True)
     (partial / STATE).unlink()
