@@ -29,8 +29,9 @@ from eckart.models.sites import find_sites, linear_parameters, replace
 from eckart.models.text import sequences
 from eckart.models.tree import share
 from eckart.plan import Plan, make_plan
-from eckart.sequential import observe, refit
+from eckart.sequential import refit
 from eckart.statistics import Statistics, cache_directory, statistics_for
+from eckart.streams import observe
 from eckart.structures import low_rank
 
 

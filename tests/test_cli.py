@@ -99,6 +99,9 @@ def test_compress_with_every_method(
     [
         ["--eval", "none"],
         ["--eval", "none", "--sequential"],
+        ["--eval", "none", "--sequential", "--heal", "3"],
+        ["--method", "svd", "--heal", "3"],
+        ["--method", "rtn", "--of", "bytes", "--keep", "0.6", "--heal", "3"],
         ["--embeddings", "--of", "bytes", "--keep", "0.7"],
         ["--head", "--method", "gptq", "--of", "bytes", "--keep", "0.5"],
         ["--allocation", "greedy", "--floor", "0.3"],
@@ -115,6 +118,13 @@ def test_reports_of_other_options_are_valid(options: list[str], run: Callable[..
     if "none" in options:
         calibration = report["calibration"]
         assert (calibration is not None and calibration["sequential"]) == ("--sequential" in options)
+    assert ("heal" in report) == ("heal" in report["seconds"]) == ("--heal" in options)
+    if "--heal" in options:
+        heal = report["heal"]
+        assert heal["steps"] == 3
+        assert len(heal["loss_before"]) == len(heal["loss_after"]) == 2
+        assert all(0 < after <= before for before, after in zip(heal["loss_before"], heal["loss_after"], strict=True))
+        assert report["calibration"]["tokens"] == 4 * 32
     if "--keep" in options and options[options.index("--keep") + 1] == "1.0":
         assert all(site["dense"] for site in report["sites"])
         assert report["quality"]["kl"] == 0
@@ -193,6 +203,7 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--floor", "nan"], "floor=nan"),
         (["--floor", "-1"], "floor=-1.0"),
         (["--samples", "-1"], "samples=-1"),
+        (["--heal", "-1"], "heal=-1 steps a block cannot be made"),
         (["--length", "0"], "length=0"),
         (["--seed", str(2**64)], f"seed={2**64} is not in 0..2^63 - 1"),
         (["--exclude", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),

@@ -17,9 +17,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from eckart.cli import _parser
-from eckart.compress import Recipe
 from eckart.job import Texts, compress_directory
 from eckart.methods import METHODS
+from eckart.recipe import Recipe
 from eckart.report import schema
 from eckart.statistics import Need
 from eckart.structures import KINDS

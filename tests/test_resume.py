@@ -17,7 +17,8 @@ import pytest
 
 import eckart
 from conftest import prose
-from eckart.cli import Bars, main
+from eckart.bars import Bars
+from eckart.cli import main
 from eckart.methods.lowrank import LowRank
 from eckart.resume import DirectoryStore
 from test_cli import SMALL, in_child, report_of
@@ -91,6 +92,7 @@ OPTIONS = {
     "kfac": [],
     "gptq": ["--method", "gptq", "--of", "bytes", "--keep", "0.5", "--eval", "none", "--head"],
     "sequential": ["--sequential", "--eval", "none", "--include", "model.layers.0.*"],
+    "heal": ["--heal", "3", "--eval", "none", "--include", "model.layers.1.*"],
     "max loss": ["--max-loss", "0.3", "--include", "model.layers.1.*"],
 }
 
@@ -154,6 +156,7 @@ PHASES = {
     "search": ["--max-loss", "0.3"],
     "build": [],
     "sequential": ["--sequential"],
+    "heal": ["--heal", "3"],
     "evaluate": [],
     "speed": [],
 }
@@ -255,6 +258,7 @@ def interrupted(arguments: Arguments, tmp_path: Path) -> Path:
         (["--seed", "1"], "was for seed=0, not seed=1"),
         (["--exclude", "q_proj"], "was for exclude=[], not exclude=['q_proj']"),
         (["--sequential"], "was for sequential=False, not sequential=True"),
+        (["--heal", "5"], "was for heal=0, not heal=5"),
         (["--eval", "none"], "not evaluation=''"),
         (["--samples", "5"], "was for samples=4, not samples=5"),
         (["--max-loss", "0.1"], "was for max_loss=None, not max_loss=0.1"),

@@ -4,12 +4,13 @@ import importlib.util
 
 from eckart._version import __version__
 from eckart.compensate import Compensation, compensate
-from eckart.compress import Compression, Recipe, compress
+from eckart.compress import Compression, compress
 from eckart.fit import fit
 from eckart.methods import METHODS
 from eckart.metrics import Metric
 from eckart.models.checkpoint import load, save
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
+from eckart.recipe import Recipe
 from eckart.statistics import Need, Statistics
 
 if importlib.util.find_spec("transformers") is not None:

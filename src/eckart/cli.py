@@ -8,48 +8,14 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from eckart._version import __version__
-
-console = Console(stderr=True)
-
-
-class Bars:
-    """Phases of a job as progress bars with the time that remains."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-        self._started: dict[str, float] = {}
-
-    def __call__(self, phase: str, done: int, total: int) -> None:
-        if phase not in self._tasks:
-            self._tasks[phase] = self._progress.add_task(phase, total=total)
-            self._started[phase] = time.perf_counter()
-        self._progress.update(self._tasks[phase], completed=done, total=total)
-        if done == total and not console.is_terminal:
-            console.print(f"{phase}: {total} done in {time.perf_counter() - self._started[phase]:.1f} s")
-
-
-@contextmanager
-def bars() -> Iterator[Bars]:
-    columns = (
-        TextColumn("{task.description:>12}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as progress:
-        yield Bars(progress)
+from eckart.bars import bars, console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--head", action="store_true", help="compress the output head too")
     compress.add_argument("--sequential", action="store_true", help="fit again behind the compressed blocks")
     compress.add_argument(
+        "--heal",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="steps of training for each block, towards what the dense block returns (default %(default)s)",
+    )
+    compress.add_argument(
         "--calibration",
         default="mixture",
         help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
@@ -145,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     compensate.set_defaults(run=_compensate)
 
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
-    evaluate.add_argument("model", help="a directory, a hub name, or smollm2")
+    evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
     evaluate.add_argument("--text", default="news", help="file or name of a text (default %(default)s)")
     evaluate.add_argument("--against", help="dense model for the divergence and the agreement")
     evaluate.add_argument("--samples", type=int, default=16)
@@ -171,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compress(options: argparse.Namespace) -> int:
-    from eckart.compress import Recipe
     from eckart.job import Texts, compress_directory
+    from eckart.recipe import Recipe
     from eckart.report.build import summary_table
 
     recipe = Recipe(
@@ -186,6 +159,7 @@ def _compress(options: argparse.Namespace) -> int:
         embeddings=options.embeddings,
         head=options.head,
         sequential=options.sequential,
+        heal=options.heal,
         samples=options.samples,
         length=options.length,
         seed=options.seed,

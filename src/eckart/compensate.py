@@ -12,7 +12,7 @@ from torch import nn
 
 from eckart.budget import Candidates, allocate
 from eckart.calibration import Calibration, as_batches
-from eckart.compress import activation_bytes, check_sampling
+from eckart.compress import activation_bytes
 from eckart.methods.lowrank import rank_step
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
@@ -21,6 +21,7 @@ from eckart.models.written import written
 from eckart.paths import METRICS, Added, Place, compensated, paths
 from eckart.plan import memory_available
 from eckart.progress import Progress, silent
+from eckart.recipe import check_sampling
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch

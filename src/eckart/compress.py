@@ -11,73 +11,20 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from eckart import methods
-from eckart.budget.solve import ALLOCATIONS
 from eckart.calibration import Calibration, as_batches
 from eckart.compete import HELD_BACK, held_back, trials
+from eckart.heal import Healing, cut, heal
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.tree import checkpointed, in_eval_mode
 from eckart.models.written import written
-from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
+from eckart.plan import Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
-from eckart.sequential import observe, refit
+from eckart.recipe import Recipe
+from eckart.sequential import refit
 from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is asked for; it travels with the compressed model.
-
-    Attributes:
-        method: a name from `eckart methods`.
-        keep: share in (0, 1] of the cost that is kept.
-        of: what cost: linear-parameters, parameters, bytes or macs.
-        allocation: uniform, greedy, exact or threshold; None for the method's own.
-        floor: least share of its dense cost that a matrix keeps.
-        include, exclude: patterns of module names; see `find_sites`.
-        embeddings, head: take these matrices too.
-        sequential: fit block by block again, on what the compressed blocks before it hand on.
-        samples: calibration sequences.
-        length: tokens in a calibration sequence.
-        seed: of everything random.
-    """
-
-    method: str = "kfac"
-    keep: float = 0.8
-    of: str = "linear-parameters"
-    allocation: str | None = None
-    floor: float = 0.1
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    embeddings: bool = False
-    head: bool = False
-    sequential: bool = False
-    samples: int = 64
-    length: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        methods.find(self.method)
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
-        if self.of not in CURRENCIES:
-            raise ValueError(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
-        if self.of == "linear-parameters" and (self.embeddings or self.head):
-            raise ValueError("embeddings and the head are not counted in linear-parameters: say of='parameters'")
-        if self.allocation is not None and self.allocation not in ALLOCATIONS:
-            raise ValueError(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
-        if not 0 <= self.floor < 1:
-            raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
-        check_sampling(self.samples, self.length, self.seed)
-
-
-def check_sampling(samples: int, length: int, seed: int) -> None:
-    """Raises ValueError for calibration sequences that there cannot be."""
-    if samples < 1 or length < 2:
-        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
+from eckart.streams import observe
 
 
 @dataclass
@@ -90,10 +37,11 @@ class Compression:
         plan: the candidates of every matrix.
         choice: the size chosen for each site, None for dense.
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
-        errors: squared error of each site that is not dense, in the method's metric.
+        errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
         seconds: by phase.
         warnings: what did not go as asked.
         trials: of `auto`: method, predicted_kl and kl of each.
+        healing: what the training of the blocks did; None where there was none.
     """
 
     model: nn.Module
@@ -105,6 +53,7 @@ class Compression:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     trials: list[dict[str, float | str]] = field(default_factory=list)
+    healing: Healing | None = None
 
     @property
     def error(self) -> float:
@@ -161,7 +110,7 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
 
 def needs_data(recipe: Recipe) -> bool:
     """Whether a recipe has to be calibrated."""
-    return bool(methods.find(recipe.method).needs) or recipe.sequential
+    return bool(methods.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0
 
 
 def run(
@@ -194,7 +143,7 @@ def run(
     sites = sites_of(model, recipe)
     modules = {site.name: site.module for site in sites}
     if needs_data(recipe) and not batches:
-        needs = ", ".join(need.value for need in method.needs) or "the sequential pass"
+        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     allocation = recipe.allocation or method.allocation
     trial = None
@@ -215,7 +164,9 @@ def run(
         return lambda done, total: progress(phase, done, total)
 
     with in_eval_mode(model):
-        observed = observe(model, sites, batches) if recipe.sequential else None
+        observed = None
+        if recipe.sequential or recipe.heal:
+            observed = observe(model, sites, cut(batches) if recipe.heal else batches)
         lap("statistics")
         activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
         with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
@@ -247,9 +198,13 @@ def run(
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
         lap("build")
-        if observed is not None:
+        if observed is not None and recipe.sequential:
             errors |= refit(model, plan, choice, observed, on_progress=report("sequential"))
             lap("sequential")
+        healing = None
+        if observed is not None and recipe.heal:
+            healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=report("heal"))
+            lap("heal")
     calibration = {
         **info,
         "passes": passes,
@@ -257,7 +212,7 @@ def run(
         "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history)
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history, healing)
 
 
 def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart._version import __version__
 from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
-from eckart.compress import Compression, Recipe, needs_data, run, sites_of
+from eckart.compress import Compression, needs_data, run, sites_of
 from eckart.evaluate import Evaluation, evaluate
 from eckart.models import hf
 from eckart.models.checkpoint import write_json
@@ -24,6 +24,7 @@ from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
 from eckart.plan import check_scheduler, memory_available
 from eckart.progress import Progress, silent
+from eckart.recipe import Recipe
 from eckart.report.build import write_report
 from eckart.resume import SITES, STATE, DirectoryStore, check_resume, clear
 from eckart.search import within_loss
@@ -190,6 +191,12 @@ def compress_directory(
         report["history"] = history
     if result.trials:
         report["trials"] = result.trials
+    if (healing := result.healing) is not None:
+        report["heal"] = {
+            "steps": healing.steps,
+            "loss_before": list(healing.before),
+            "loss_after": list(healing.after),
+        }
     write_report(report, partial)
     shutil.rmtree(partial / SITES, ignore_errors=True)
     (partial / STATE).unlink()

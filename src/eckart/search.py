@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eckart.compress import Recipe, apply
+from eckart.compress import apply
 from eckart.evaluate import evaluate
 from eckart.models.sites import model_cost
 from eckart.models.tree import share
 from eckart.plan import Plan
 from eckart.progress import Progress
+from eckart.recipe import Recipe
 
 EVALUATIONS = 6
 RESOLUTION = 0.005

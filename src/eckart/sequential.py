@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from eckart.models import sites as places
 from eckart.models.sites import Site
-from eckart.models.tree import share
 from eckart.plan import Plan
 from eckart.statistics import Need, Statistics
-from eckart.statistics.collect import Batch, call
+from eckart.streams import Observed, entering, forward
 from eckart.structures import Dense
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 RIDGE = 0.1
 """How strongly the corrected weight is held to the original one, relative to the mean eigenvalue of E[x x^T]."""
@@ -76,35 +72,6 @@ def _zeros(n: int) -> Tensor:
     return torch.zeros(n, n, dtype=torch.float64)
 
 
-@dataclass
-class Observed:
-    """The dense model at work: what a sequential pass compares with.
-
-    Attributes:
-        dense: the model, sharing its tensors.
-        prefix: name of its list of blocks.
-        calls: how each block is called on each batch, hidden states aside.
-        hidden: the hidden states that the first block gets, by batch.
-    """
-
-    dense: nn.Module
-    prefix: str
-    calls: list[list[Call]]
-    hidden: list[Tensor]
-
-
-@torch.no_grad()
-def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -> Observed:
-    """Runs a dense model over the batches and keeps what a sequential pass needs of that.
-
-    Raises:
-        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
-    """
-    prefix, count = _blocks(model, sites)
-    calls, hidden = _record(model, prefix, count, batches)
-    return Observed(share(model), prefix, calls, hidden)
-
-
 @torch.no_grad()
 def refit(
     model: nn.Module,
@@ -132,25 +99,24 @@ def refit(
     """
     errors: dict[str, float] = {}
     prefix, calls, hidden, count = observed.prefix, observed.calls, observed.hidden, len(observed.calls)
-    compressed = list(hidden)
+    compressed = entering(model, observed)
     by_block: dict[int, list[Site]] = {}
     for site in plan.sites:
         if site.name.startswith(prefix + "."):
             by_block.setdefault(int(site.name[len(prefix) + 1 :].split(".")[0]), []).append(site)
-    for b in range(count):
+    for b, (twin, block) in enumerate(observed.blocks(model)):
         here = by_block.get(b, [])
-        block, twin = model.get_submodule(f"{prefix}.{b}"), observed.dense.get_submodule(f"{prefix}.{b}")
         inner = {site.name: site.name.removeprefix(f"{prefix}.{b}.") for site in here}
-        hidden, seen = _forward(twin, hidden, calls[b], list(inner.values()))
+        hidden, seen = forward(twin, hidden, calls[b], list(inner.values()))
         for group in _groups(here, inner, seen):
             leader = inner[group[0].name]
-            zs = _forward(block, compressed, calls[b], [leader], stop=True)[1][leader]
+            zs = forward(block, compressed, calls[b], [leader], stop=True)[1][leader]
             if all(map(torch.equal, seen[leader], zs)):
                 continue  # nothing in front has changed
             moments = _Moments.of(seen[leader], zs)
             for site in group:
                 errors |= _refit_site(model, plan, site, choice[site.name], moments)
-        compressed, _ = _forward(block, compressed, calls[b], [])
+        compressed, _ = forward(block, compressed, calls[b], [])
         if on_progress:
             on_progress(b + 1, count)
     return errors
@@ -177,97 +143,6 @@ def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _
         bias = shift.to(dtype) if bias is None else (bias.double() + shift).to(dtype)
     places.replace(model, site, fitted.structure, bias)
     return {site.name: fitted.error}
-
-
-def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
-    """The ModuleList that holds the most sites: its name and length."""
-    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    counts = [(sum(s.name.startswith(n + ".") for s in sites), -len(n), n, len(m)) for n, m in lists]
-    if not counts or max(counts)[0] == 0:
-        raise ValueError(f"{type(model).__name__} has no list of blocks, so it cannot be fitted sequentially")
-    _, _, name, length = max(counts)
-    return name, length
-
-
-def _record(
-    model: nn.Module, prefix: str, count: int, batches: Sequence[Batch]
-) -> tuple[list[list[Call]], list[Tensor]]:
-    """How each block is called on each batch, hidden states aside, and the hidden states the first one gets."""
-    calls: list[list[Call]] = [[] for _ in range(count)]
-    first: list[Tensor] = []
-    returned: dict[int, Tensor] = {}
-
-    def before(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            keywords = dict(keywords)
-            hidden = arguments[0] if arguments else keywords.pop("hidden_states")
-            if index == 0:
-                first.append(hidden)
-            elif index - 1 not in returned or not torch.equal(returned.pop(index - 1), hidden):
-                raise ValueError(
-                    f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so "
-                    "the blocks cannot be fitted sequentially"
-                )
-            calls[index].append((arguments[1:], keywords))
-
-        return hook
-
-    def after(index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            returned[index] = _hidden(output)
-
-        return hook
-
-    handles = []
-    for i in range(count):
-        block = model.get_submodule(f"{prefix}.{i}")
-        handles.append(block.register_forward_pre_hook(before(i), with_kwargs=True))
-        handles.append(block.register_forward_hook(after(i)))
-    try:
-        for batch in batches:
-            call(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return calls, first
-
-
-def _hidden(output: Any) -> Tensor:
-    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
-    return hidden
-
-
-class _Stop(Exception):
-    """Ends a forward pass once what was wanted from it is there."""
-
-
-def _forward(
-    block: nn.Module, hidden: Sequence[Tensor], calls: Sequence[Call], names: Sequence[str], stop: bool = False
-) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
-    """Runs a block over all batches; returns its outputs and the inputs of the named modules inside."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in names}
-
-    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-            seen[name].append(arguments[0])
-            if stop:
-                raise _Stop
-
-        return hook
-
-    handles = [block.get_submodule(name).register_forward_pre_hook(record(name)) for name in names]
-    outputs: list[Tensor] = []
-    try:
-        for h, (arguments, keywords) in zip(hidden, calls, strict=True):
-            try:
-                output = block(h, *arguments, **keywords)
-            except _Stop:
-                continue
-            outputs.append(_hidden(output))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs, seen
 
 
 def _groups(here: Sequence[Site], inner: Mapping[str, str], seen: Mapping[str, list[Tensor]]) -> list[list[Site]]:

@@ -112,11 +112,13 @@ function facts(list, rows) {
 }
 
 function run() {
-  const { calibration, quality, speed } = report;
+  const { calibration, quality, speed, heal } = report;
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   facts(byId("run"), [
     ["Calibrated on", calibration ? `${calibration.text}, ${count(calibration.tokens)} tokens` : "nothing"],
     ["Fingerprint", calibration?.fingerprint, "mono"],
     ["Passes", calibration ? `${calibration.passes}${calibration.sequential ? ", sequential" : ""}${calibration.gradient_checkpointing ? ", gradient checkpointing" : ""}` : null],
+    ["Healed", heal ? `${plural(heal.steps, "step", "steps")} a block, relative error of its output ${number(mean(heal.loss_before))} → ${number(mean(heal.loss_after))} on average` : null],
     ["Evaluated on", quality ? `${quality.text}, ${count(quality.tokens)} tokens` : "nothing: no evaluation was asked for"],
     ["Timed with", speed ? [isNumber(speed.threads) ? plural(speed.threads, "thread", "threads") : null, speed.dtype].filter(Boolean).join(", ") : null],
     ["Matrices", `${sites.length}, of which ${sites.filter((site) => site.dense).length} left dense`]]);

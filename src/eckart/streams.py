@@ -1,0 +1,162 @@
+"""Hidden states side by side: how the blocks of a dense model are called, and what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.models.sites import Site
+from eckart.models.tree import share
+from eckart.statistics.collect import Batch, call
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass
+class Observed:
+    """The dense model at work: what a pass over the blocks of a compressed one compares with.
+
+    Attributes:
+        dense: the model, sharing its tensors.
+        prefix: name of its list of blocks.
+        batches: what it was run on.
+        calls: how each block is called on each batch, hidden states aside.
+        hidden: the hidden states that the first block gets, by batch.
+    """
+
+    dense: nn.Module
+    prefix: str
+    batches: Sequence[Batch]
+    calls: list[list[Call]]
+    hidden: list[Tensor]
+
+    def blocks(self, model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+        """Each block of the dense model with its counterpart in `model`."""
+        names = [f"{self.prefix}.{b}" for b in range(len(self.calls))]
+        return [(self.dense.get_submodule(name), model.get_submodule(name)) for name in names]
+
+
+@torch.no_grad()
+def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -> Observed:
+    """Runs a dense model over the batches and keeps what a pass over the blocks needs of that.
+
+    Raises:
+        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
+    """
+    prefix, count = _blocks(model, sites)
+    calls, hidden = _record(model, prefix, count, batches)
+    return Observed(share(model), prefix, batches, calls, hidden)
+
+
+@torch.no_grad()
+def entering(model: nn.Module, observed: Observed) -> list[Tensor]:
+    """The hidden states, by batch, that the first block gets from a compressed model, its embeddings included."""
+    hidden: list[Tensor] = []
+
+    def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        hidden.append(arguments[0] if arguments else keywords["hidden_states"])
+        raise _Stop
+
+    first = model.get_submodule(f"{observed.prefix}.0")
+    with first.register_forward_pre_hook(hook, with_kwargs=True):
+        for batch in observed.batches:
+            with suppress(_Stop):
+                call(model, batch)
+    return hidden
+
+
+def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
+    """The ModuleList that holds the most sites: its name and length."""
+    lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    counts = [(sum(s.name.startswith(n + ".") for s in sites), -len(n), n, len(m)) for n, m in lists]
+    if not counts or max(counts)[0] == 0:
+        raise ValueError(f"{type(model).__name__} has no list of blocks, so it cannot be worked on block by block")
+    _, _, name, length = max(counts)
+    return name, length
+
+
+def _record(
+    model: nn.Module, prefix: str, count: int, batches: Sequence[Batch]
+) -> tuple[list[list[Call]], list[Tensor]]:
+    """How each block is called on each batch, hidden states aside, and the hidden states the first one gets."""
+    calls: list[list[Call]] = [[] for _ in range(count)]
+    first: list[Tensor] = []
+    returned: dict[int, Tensor] = {}
+
+    def before(index: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            keywords = dict(keywords)
+            hidden = arguments[0] if arguments else keywords.pop("hidden_states")
+            if index == 0:
+                first.append(hidden)
+            elif index - 1 not in returned or not torch.equal(returned.pop(index - 1), hidden):
+                raise ValueError(
+                    f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so "
+                    "it cannot be worked on block by block"
+                )
+            calls[index].append((arguments[1:], keywords))
+
+        return hook
+
+    def after(index: int) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            returned[index] = hidden_of(output)
+
+        return hook
+
+    handles = []
+    for i in range(count):
+        block = model.get_submodule(f"{prefix}.{i}")
+        handles.append(block.register_forward_pre_hook(before(i), with_kwargs=True))
+        handles.append(block.register_forward_hook(after(i)))
+    try:
+        for batch in batches:
+            call(model, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, first
+
+
+def hidden_of(output: Any) -> Tensor:
+    """The hidden states in what a block returns: all of it, or the first of several things."""
+    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+    return hidden
+
+
+class _Stop(Exception):
+    """Ends a forward pass once what was wanted from it is there."""
+
+
+def forward(
+    block: nn.Module, hidden: Sequence[Tensor], calls: Sequence[Call], names: Sequence[str], stop: bool = False
+) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Runs a block over all batches; returns its outputs and the inputs of the named modules inside."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+
+    def record(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+            seen[name].append(arguments[0])
+            if stop:
+                raise _Stop
+
+        return hook
+
+    handles = [block.get_submodule(name).register_forward_pre_hook(record(name)) for name in names]
+    outputs: list[Tensor] = []
+    try:
+        for h, (arguments, keywords) in zip(hidden, calls, strict=True):
+            try:
+                output = block(h, *arguments, **keywords)
+            except _Stop:
+                continue
+            outputs.append(hidden_of(output))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, seen
