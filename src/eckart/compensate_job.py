@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from eckart._version import __version__
-from eckart.calibration import calibration_tokens
+from eckart.calibration import calibration_tokens, check_sampling
 from eckart.compensate import check_request, compensate, find_places, uniform_ranks
-from eckart.compress import check_sampling
 from eckart.evaluate import Evaluation, evaluate
 from eckart.job import Texts, check_length, check_overlap, model_bytes, read_texts
 from eckart.models import hf

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from eckart import methods
 from eckart.budget.solve import ALLOCATIONS
-from eckart.calibration import Calibration, as_batches
+from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.compete import HELD_BACK, held_back, trials
 from eckart.models.sites import Site, find_sites, replace
-from eckart.models.tree import checkpointed, in_eval_mode
+from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
 from eckart.models.written import written
 from eckart.plan import CURRENCIES, Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
@@ -70,14 +70,6 @@ class Recipe:
         if not 0 <= self.floor < 1:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
         check_sampling(self.samples, self.length, self.seed)
-
-
-def check_sampling(samples: int, length: int, seed: int) -> None:
-    """Raises ValueError for calibration sequences that there cannot be."""
-    if samples < 1 or length < 2:
-        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
 
 
 @dataclass
@@ -258,13 +250,6 @@ def run(
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
     return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history)
-
-
-def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:
-    """Roughly what a backward pass over one batch holds: inputs and outputs of every matrix, twice, in float32."""
-    first = next(iter(batches), None)
-    tokens = first.numel() if isinstance(first, Tensor) and not first.is_floating_point() else 0
-    return 8 * tokens * sum(map(sum, shapes))
 
 
 class Store(Protocol):
