@@ -25,6 +25,14 @@ OWN_SHARE = {SELF: 1.0, MIXTURE: 0.5}
 """How much of a calibration the model writes itself."""
 
 
+def check_sampling(samples: int, length: int, seed: int) -> None:
+    """Raises ValueError for calibration sequences that there cannot be."""
+    if samples < 1 or length < 2:
+        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
+
+
 def text_of(source: str, others: Sequence[str] = ()) -> str:
     """A text by file or by name; ValueError that lists the names where it is neither, `others` among them."""
     if source in CORPORA:

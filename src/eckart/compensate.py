@@ -11,17 +11,15 @@ import numpy as np
 from torch import nn
 
 from eckart.budget import Candidates, allocate
-from eckart.calibration import Calibration, as_batches
-from eckart.compress import activation_bytes
+from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.methods.lowrank import rank_step
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
-from eckart.models.tree import checkpointed, in_eval_mode
+from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
 from eckart.models.written import written
 from eckart.paths import METRICS, Added, Place, compensated, paths
 from eckart.plan import memory_available
 from eckart.progress import Progress, silent
-from eckart.recipe import check_sampling
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
@@ -208,6 +206,8 @@ def measured(
 def uniform_ranks(places: Sequence[Place], rank: int) -> dict[str, int]:
     """One rank for all, less where a matrix would not stay smaller than dense; ValueError where that is all of them."""
     roomy = max(places, key=lambda place: place.most)
+    if roomy.most == 0:
+        raise ValueError("no compressed matrix leaves room for a path: with one of rank 1 none is smaller than dense")
     if not 1 <= rank <= roomy.most:
         raise ValueError(
             f"rank={rank} is not in 1..{roomy.most}: beyond that every matrix takes more bytes than a dense one "

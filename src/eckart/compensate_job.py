@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart._version import __version__
-from eckart.calibration import calibration_tokens
+from eckart.calibration import calibration_tokens, check_sampling
 from eckart.compensate import check_request, compensate, find_places, uniform_ranks
 from eckart.evaluate import Evaluation, evaluate
 from eckart.job import Texts, check_length, check_overlap, model_bytes, read_texts
@@ -20,7 +20,6 @@ from eckart.models.text import sequences
 from eckart.models.tree import share
 from eckart.plan import memory_available
 from eckart.progress import Progress, silent
-from eckart.recipe import check_sampling
 from eckart.statistics import cache_directory
 
 COMPENSATION = "compensation.json"

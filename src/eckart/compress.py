@@ -15,7 +15,7 @@ from eckart.calibration import Calibration, as_batches
 from eckart.compete import HELD_BACK, held_back, trials
 from eckart.heal import Healing, cut, heal
 from eckart.models.sites import Site, find_sites, replace
-from eckart.models.tree import checkpointed, in_eval_mode
+from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
 from eckart.models.written import written
 from eckart.plan import Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
@@ -213,13 +213,6 @@ def run(
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
     return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history, healing)
-
-
-def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:
-    """Roughly what a backward pass over one batch holds: inputs and outputs of every matrix, twice, in float32."""
-    first = next(iter(batches), None)
-    tokens = first.numel() if isinstance(first, Tensor) and not first.is_floating_point() else 0
-    return 8 * tokens * sum(map(sum, shapes))
 
 
 class Store(Protocol):

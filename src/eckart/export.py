@@ -59,8 +59,8 @@ def to_dense_directory(source: str, out: str | Path) -> None:
 def to_peft_directory(source: str, out: str | Path) -> None:
     """Writes the low-rank paths of a compensated model as a LoRA adapter in the layout of PEFT.
 
-    The adapter belongs on the model as it was before `compensate`, with ordinary matrices, as `to_dense_directory`
-    writes it, or in any format whose matrices are the same. Factors go in as they are: the scale is 1.
+    The adapter belongs on the model that `compensate` was given, with ordinary matrices, as `to_dense_directory` writes
+    it, or in any other format with the same values. Factors go in as they are: the scale is 1.
 
     Raises:
         ValueError: there are no such paths, biases were fitted with them, or `out` is taken.
@@ -113,9 +113,8 @@ def low_rank_terms(structure: StructuredMatrix) -> list[tuple[Tensor, Tensor]]:
     """The factors (out, r) and (r, in) of each product of two dense ones that is added to the first term of a sum."""
     if not isinstance(structure, Sum):
         return []
-    first, *others = structure.operands()
-    terms = low_rank_terms(first)
-    for other in others:
+    terms = []
+    for other in structure.operands()[1:]:
         factors = other.operands()
         if isinstance(other, Chain) and len(factors) == 2 and all(isinstance(factor, Dense) for factor in factors):
             left, right = (factor.to_dense().detach() for factor in factors)

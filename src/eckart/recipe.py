@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from eckart import methods
 from eckart.budget.solve import ALLOCATIONS
+from eckart.calibration import check_sampling
 from eckart.plan import CURRENCIES
 
 
@@ -58,11 +59,3 @@ class Recipe:
         check_sampling(self.samples, self.length, self.seed)
         if self.heal < 0:
             raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 50 a good many")
-
-
-def check_sampling(samples: int, length: int, seed: int) -> None:
-    """Raises ValueError for calibration sequences that there cannot be."""
-    if samples < 1 or length < 2:
-        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from eckart.statistics.collect import Batch
 
 
 @contextmanager
@@ -38,6 +40,13 @@ def share(model: nn.Module) -> nn.Module:
         return memo[id(module)]
 
     return copied(model)
+
+
+def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:
+    """Roughly what a backward pass over one batch holds: inputs and outputs of every matrix, twice, in float32."""
+    first = next(iter(batches), None)
+    tokens = first.numel() if isinstance(first, Tensor) and not first.is_floating_point() else 0
+    return 8 * tokens * sum(map(sum, shapes))
 
 
 @contextmanager
