@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from eckart.models.corpora import CALIBRATION, CORPORA, EVALUATION, calibration_mixture, corpus, prose
 from eckart.models.text import _stretches, fingerprint, overlap, read_text, sequences
@@ -278,3 +279,15 @@ def test_unknown_and_missing_texts_say_what_to_do(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"gensim, which is not installed; pip install eckart\[demo\]"):
         corpus("news")
+
+
+def test_a_token_that_a_tokenizer_puts_in_front_stands_in_front_of_every_sequence() -> None:
+    plain, fronted = tiny_tokenizer(), tiny_tokenizer()
+    start = TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", 0)])
+    fronted.backend_tokenizer.post_processor = start
+    assert fronted("a").input_ids[0] == 0
+    bare, rows = sequences(plain, TEXT * 9, 15, 4), sequences(fronted, TEXT * 9, 16, 4)
+    assert (rows[:, 0] == 0).all()
+    assert torch.equal(rows[:, 1:], bare)
+    with pytest.raises(ValueError, match="length 1 leaves no room"):
+        sequences(fronted, TEXT, 1, 1)

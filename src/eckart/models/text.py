@@ -66,7 +66,8 @@ def _json_texts(lines: str, path: Path) -> Iterator[str]:
 def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count: int, seed: int = 0) -> Tensor:
     """Contiguous, non-overlapping token sequences spread evenly over a text.
 
-    No special tokens are added. Of a text much longer than needed only stretches are tokenised. Of several texts each
+    A tokenizer that puts a token in front of every text puts it in front of every sequence, as one of its tokens; no
+    other special tokens are added. Of a text much longer than needed only stretches are tokenised. Of several texts each
     gives an equal share, one that is too short gives all it has and the others more; shares are interleaved, so that
     the first rows are a mixture too.
 
@@ -88,7 +89,10 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
     texts = {"": text} if isinstance(text, str) else dict(text)
     if not texts:
         raise ValueError("sequences: no texts given")
-    pools = [_pool(tokenizer, body, name, length, count, seed) for name, body in texts.items()]
+    front = _front(tokenizer)
+    if length <= len(front):
+        raise ValueError(f"sequences: length {length} leaves no room behind the {len(front)} tokens at the start")
+    pools = [_pool(tokenizer, body, name, length - len(front), count, seed) for name, body in texts.items()]
     shares = _shares([len(pool) for pool in pools], count)
     offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     ranked = [
@@ -97,7 +101,14 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
         for i, index in enumerate(_spread(len(pool), share, offset))
     ]
     ranked.sort(key=lambda pair: pair[0])
-    return torch.stack([row for _, row in ranked]).long()
+    rows = torch.stack([row for _, row in ranked]).long()
+    return torch.cat([torch.tensor(front, dtype=torch.long).expand(len(rows), -1), rows], 1)
+
+
+def _front(tokenizer: Any) -> list[int]:
+    """The tokens that a tokenizer puts in front of a text of its own accord."""
+    whole, bare = (list(tokenizer("a", add_special_tokens=add)["input_ids"]) for add in (True, False))
+    return whole[: len(whole) - len(bare)] if whole[len(whole) - len(bare) :] == bare else []
 
 
 def _spread(available: int, wanted: int, offset: Tensor) -> list[int]:
