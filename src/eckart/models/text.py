@@ -67,9 +67,9 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
     """Contiguous, non-overlapping token sequences spread evenly over a text.
 
     A tokenizer that puts a token in front of every text puts it in front of every sequence, as one of its tokens; no
-    other special tokens are added. Of a text much longer than needed only stretches are tokenised. Of several texts each
-    gives an equal share, one that is too short gives all it has and the others more; shares are interleaved, so that
-    the first rows are a mixture too.
+    other special tokens are added. Of a text much longer than needed only stretches are tokenised. Of several texts
+    each gives an equal share, one that is too short gives all it has and the others more; shares are interleaved, so
+    that the first rows are a mixture too.
 
     Args:
         tokenizer: a transformers tokenizer.
