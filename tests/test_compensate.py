@@ -238,7 +238,10 @@ def test_no_matrix_becomes_larger_than_dense() -> None:
         ({"rank": 19}, r"rank=19 is not in 1\.\.18: .*mlp"),
         ({"metric": "swd"}, "unknown metric 'swd'; there are eigen, diagonal, svd, kfac"),
         ({"allocation": "exact"}, "unknown allocation 'exact'; there are uniform, greedy"),
-        ({"allocation": "greedy"}, "'eigen' cannot be compared between matrices: greedy goes with metric 'kfac'"),
+        (
+            {"metric": "eigen", "allocation": "greedy"},
+            "'eigen' cannot be compared between matrices: greedy goes with metric 'kfac'",
+        ),
         ({"calibration": []}, "calibration is empty"),
         ({"calibration": "some text"}, "needs a tokenizer"),
         ({"calibration": IDS.double()}, "token ids must be integers"),
@@ -421,7 +424,7 @@ def run(base_directory: Path, llama_directory: Path, texts: tuple[str, str]) -> 
     return call
 
 
-@pytest.mark.parametrize("options", [[], ["--metric", "kfac", "--allocation", "greedy"], ["--eval", "none"]])
+@pytest.mark.parametrize("options", [[], ["--allocation", "greedy"], ["--eval", "none"]])
 def test_command(
     options: list[str],
     run: Callable[..., int],
@@ -440,6 +443,7 @@ def test_command(
     assert report["eckart"] == eckart.__version__
     assert (report["model"], report["against"]) == (str(base_directory), str(llama_directory))
     assert (report["rank"], report["seed"], report["warnings"]) == (3, 0, [])
+    assert report["metric"] == ("kfac" if "greedy" in options else "eigen")
     assert report["calibration"]["text"] == texts[0]
     assert report["calibration"]["tokens"] == 4 * 32
     size = report["size"]
@@ -465,7 +469,7 @@ def test_command(
         (["--rank", "100"], "rank=100 is not in 1.."),
         (["--metric", "swd"], "unknown metric 'swd'; there are eigen, diagonal, svd, kfac"),
         (["--allocation", "best"], "unknown allocation 'best'; there are uniform, greedy"),
-        (["--allocation", "greedy"], "greedy goes with metric 'kfac'"),
+        (["--metric", "svd", "--allocation", "greedy"], "greedy goes with metric 'kfac'"),
         (["--samples", "0"], "samples=0 and length=32 must be at least 1 and 2"),
         (["--seed", str(2**64)], f"seed={2**64} is not in 0..2^63 - 1"),
         (["--length", "100000"], f"sequences of 100000 tokens do not fit the model's context of {CONTEXT}"),

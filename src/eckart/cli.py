@@ -99,9 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     compensate.add_argument("--out", required=True, help="directory to make")
     compensate.add_argument("--rank", type=int, default=32, help="rank of the paths (default %(default)s)")
     compensate.add_argument(
-        "--metric",
-        default="eigen",
-        help="eigen for the error of the outputs, diagonal, svd, or kfac for that of the loss (default %(default)s)",
+        "--metric", help="eigen for the error of the outputs (default), diagonal, svd, or kfac for that of the loss"
     )
     compensate.add_argument(
         "--allocation", default="uniform", help="uniform, or greedy for one solve for all ranks (default %(default)s)"

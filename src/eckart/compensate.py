@@ -49,7 +49,7 @@ def compensate(
     dense: nn.Module,
     rank: int,
     *,
-    metric: str = "eigen",
+    metric: str | None = None,
     allocation: str = "uniform",
     calibration: Calibration | None = None,
     tokenizer: Any = None,
@@ -72,7 +72,8 @@ def compensate(
         dense: the model that it was before.
         rank: of every path. A matrix gets less where it would otherwise take as many bytes as the dense one.
         metric: what R is: `eigen` E[x x^T] as published, `diagonal` its diagonal, `svd` the identity. `kfac` weighs
-            the outputs too, by the second moment of their gradients in the dense model.
+            the outputs too, by the second moment of their gradients in the dense model. None is `eigen`, or `kfac`
+            where the allocation is greedy.
         allocation: `uniform`, or `greedy`: one solve for the ranks of all matrices, which together cost what uniform
             ones would. It needs errors that can be compared between matrices, those of `kfac`.
         calibration, tokenizer, samples, length, seed: as for `eckart.compress`; without calibration the dense model
@@ -93,7 +94,7 @@ def compensate(
     >>> all(added.after < added.before for added in result.added.values())
     True
     """
-    check_request(metric, allocation)
+    metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
     places = find_places(model, dense)
     ranks = uniform_ranks(places, rank)
@@ -123,16 +124,19 @@ def compensate(
     return Compensation(model, added, info, warnings)
 
 
-def check_request(metric: str, allocation: str) -> None:
-    """Raises ValueError for an unknown metric or allocation, or two that do not go together."""
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+def metric_for(metric: str | None, allocation: str) -> str:
+    """The metric that is meant; ValueError where it or the allocation is unknown, or the two do not go together."""
     if allocation not in ALLOCATIONS:
         raise ValueError(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
+    if metric is None:
+        return "kfac" if allocation == "greedy" else "eigen"
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
     if allocation == "greedy" and metric != "kfac":
         raise ValueError(
             f"errors in the metric {metric!r} cannot be compared between matrices: greedy goes with metric 'kfac'"
         )
+    return metric
 
 
 def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from eckart._version import __version__
 from eckart.calibration import calibration_tokens, check_sampling
-from eckart.compensate import check_request, compensate, find_places, uniform_ranks
+from eckart.compensate import compensate, find_places, metric_for, uniform_ranks
 from eckart.evaluate import Evaluation, evaluate
 from eckart.job import Texts, check_length, check_overlap, model_bytes, read_texts
 from eckart.models import hf
@@ -33,7 +33,7 @@ def compensate_directory(
     rank: int,
     texts: Texts,
     *,
-    metric: str = "eigen",
+    metric: str | None = None,
     allocation: str = "uniform",
     samples: int = 64,
     length: int = 256,
@@ -64,7 +64,7 @@ def compensate_directory(
         nonlocal clock
         seconds[phase], clock = time.perf_counter() - clock, time.perf_counter()
 
-    check_request(metric, allocation)
+    metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
     check_target(Path(out))
     cache = cache or cache_directory()
