@@ -237,7 +237,7 @@ def _executor(scheduler: str | None) -> Iterator[Executor]:
         if not scheduler:
             raise ValueError("an address is needed")  # Dask would start a cluster of its own
         client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:  # Dask asserts that an address is of a kind it knows
         raise ValueError(
             f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler` and give its "
             "address, such as tcp://localhost:8786"
