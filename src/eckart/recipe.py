@@ -58,4 +58,4 @@ class Recipe:
             raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
         check_sampling(self.samples, self.length, self.seed)
         if self.heal < 0:
-            raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 50 a good many")
+            raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
