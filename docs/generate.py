@@ -22,7 +22,8 @@ METHODS_HEAD = """# Methods
 
 Every method is one function that fits candidates to one matrix; *needs* is what it asks to know about the data around
 that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
-shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table.
+shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table; what
+the methods measure against each other is in [measurements](measurements.md).
 """
 
 REPORT_HEAD = """# report.json
