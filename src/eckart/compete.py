@@ -42,7 +42,8 @@ def trials(
     """The best of the choices that one method makes alone and of the one that all make together.
 
     A trial measures the mean KL divergence from the dense model. For a method alone, its ratio to half of the summed
-    errors is the factor by which all errors of that method are then scaled, before the mixture is chosen.
+    errors is the factor by which all errors of that method are then scaled, before the mixture is chosen; a method
+    that cannot meet the budget alone gets the largest of these factors.
 
     Args:
         plan: fitted, with candidates of several methods; its errors are scaled.
@@ -77,7 +78,9 @@ def trials(
         except ValueError:
             continue  # this method alone cannot meet the budget
         factors[name] = attempt(name, choice)
-    plan.scale(factors)
+    # A method that was not tried is not taken for better than those that were.
+    most = max(factors.values(), default=1.0)
+    plan.scale({name: factors.get(name, most) for name in names})
     progress("compete", len(names), len(names) + 1)
     attempt("mixture", choose(None))
     progress("compete", len(names) + 1, len(names) + 1)
