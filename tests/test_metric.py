@@ -41,7 +41,8 @@ def test_error_is_the_weighted_frobenius_norm(left: str, right: str) -> None:
 
 
 @few
-@given(seed=st.integers(0, 99), scale=st.floats(-100, 100))
+# Squares of scales below 1e-150 are subnormal, and have no relative precision to speak of.
+@given(seed=st.integers(0, 99), scale=st.floats(-100, 100).filter(lambda s: s == 0 or abs(s) > 1e-140))
 def test_error_is_quadratic_and_never_negative(seed: int, scale: float) -> None:
     metric = Metric(sides(4, seed)["matrix"], sides(6, seed + 1)["matrix"])
     a, b = hard.normal(4, 6, seed=seed), hard.normal(4, 6, seed=seed + 1)
