@@ -51,7 +51,7 @@ def test_the_mixture_is_no_worse_than_its_best_member_on_what_was_held_back(of: 
 def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
     result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
     plan = result.plan
-    fresh = Plan(plan.method, plan.sites, plan.statistics, plan.totals)
+    fresh = Plan(plan.method, plan.groups, plan.statistics, plan.totals)
     fresh.fit()
     for trial in result.trials:
         name = str(trial["method"])

@@ -63,7 +63,7 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: LocalCluster) -> None:
     plans[0].fit()
     plans[1].fit(cluster.scheduler_address, kill)
     assert killed == [len(sites) - 2]
-    for site in sites:
-        first, second = (plan.family(site).build(4) for plan in plans)
+    for group in plans[0].groups:
+        (first,), (second,) = (plan.build(group, 4) for plan in plans)
         assert torch.equal(first.structure.to_dense(), second.structure.to_dense())
-        assert plans[0].curves[site.name].errors == plans[1].curves[site.name].errors
+        assert plans[0].curves[group.name].errors == plans[1].curves[group.name].errors

@@ -35,7 +35,7 @@ class Compression:
         model: the model, its matrices replaced in place.
         recipe: what was asked for.
         plan: the candidates of every matrix.
-        choice: the size chosen for each site, None for dense.
+        choice: the size chosen for each group of sites, by its name, None for dense.
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
         errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
         seconds: by phase.
@@ -145,6 +145,8 @@ def run(
     if needs_data(recipe) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    if recipe.sequential and method.together:
+        raise ValueError(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
     allocation = recipe.allocation or method.allocation
     trial = None
     if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):
@@ -216,11 +218,11 @@ def run(
 
 
 class Store(Protocol):
-    """Keeps finished sites."""
+    """Keeps finished groups of sites."""
 
-    def get(self, name: str, size: int) -> methods.Fitted | None: ...
+    def get(self, name: str, size: int) -> Sequence[methods.Fitted] | None: ...
 
-    def put(self, name: str, size: int, fitted: methods.Fitted) -> None: ...
+    def put(self, name: str, size: int, fitted: Sequence[methods.Fitted]) -> None: ...
 
 
 def apply(
@@ -232,17 +234,18 @@ def apply(
 ) -> dict[str, float]:
     """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
     errors = {}
-    for done, site in enumerate(plan.sites, 1):
-        size = choice[site.name]
+    for done, group in enumerate(plan.groups, 1):
+        size = choice[group.name]
         if size is not None:
-            fitted = store.get(site.name, size) if store else None
+            fitted = store.get(group.name, size) if store else None
             if fitted is None:
-                fitted = plan.family(site).build(size)
+                fitted = plan.build(group, size)
                 if store:
-                    store.put(site.name, size, fitted)
-            put(model, site, fitted)
-            errors[site.name] = fitted.error
-        progress("build", done, len(plan.sites))
+                    store.put(group.name, size, fitted)
+            for site, one in zip(group.sites, fitted, strict=True):
+                put(model, site, one)
+                errors[site.name] = one.error
+        progress("build", done, len(plan.groups))
     return errors
 
 

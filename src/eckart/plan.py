@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
-from eckart.methods import Family, Method, members
+from eckart.methods import Family, Fitted, JointFamily, Members, Method, built, members
 from eckart.methods.onebyone import OneByOne
+from eckart.models.groups import Group, find_groups
 from eckart.models.sites import Site, model_cost
 from eckart.statistics import Statistics
 from eckart.structures import Cost
@@ -26,7 +27,7 @@ OnProgress = Callable[[int, int], None]
 
 @dataclass
 class Curve:
-    """The candidates of one site without their factors.
+    """The candidates of one group without their factors.
 
     Attributes:
         members: of each candidate, the method it is from and its size there.
@@ -60,8 +61,9 @@ class Curve:
         return Candidates(costs, errors, slope)
 
 
-def dense_cost(weight: Tensor) -> Cost:
-    return Cost(weight.numel(), weight.numel() * weight.element_size(), weight.numel())
+def dense_cost(weights: Sequence[Tensor]) -> Cost:
+    each = [Cost(w.numel(), w.numel() * w.element_size(), w.numel()) for w in weights]
+    return sum(each[1:], each[0])
 
 
 @dataclass
@@ -70,66 +72,75 @@ class Plan:
 
     Attributes:
         method: how the candidates are made.
-        sites: where they go.
+        groups: where they go.
         statistics: by site name.
-        curves: by site name.
+        curves: by group name.
     """
 
     method: Method
-    sites: Sequence[Site]
+    groups: Sequence[Group]
     statistics: Mapping[str, Statistics]
     totals: dict[str, int]
     held_limit: int = field(default_factory=lambda: memory_available() // 3)
     curves: dict[str, Curve] = field(default_factory=dict)
-    _families: dict[str, Family] = field(default_factory=dict)
+    _families: dict[str, Family | JointFamily] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> list[Site]:
+        """Of all groups."""
+        return [site for group in self.groups for site in group.sites]
+
+    def members(self, group: Group) -> Members:
+        """What a method is given of a group."""
+        statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
+        return Members(tuple(site.weight for site in group.sites), statistics, group.heads)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
-        """Fits the candidates of all sites; a site that cannot be fitted stays dense and says why.
+        """Fits the candidates of all groups; one that cannot be fitted stays dense and says why.
 
         Args:
             scheduler: address of a Dask scheduler; None for threads of this process.
-            on_progress: called with (sites done, sites in all).
+            on_progress: called with (groups done, groups in all).
             errors: measure the error of every candidate; False for a uniform allocation, which does not look at them.
         """
         held = 0
         with _executor(scheduler) as executor:
             futures = [
-                executor.submit(
-                    fit_or_reason, self.method, site.weight, self.statistics.get(site.name, Statistics()), errors
-                )
-                for site in self.sites
+                executor.submit(fit_or_reason, self.method, group.kind, self.members(group), errors)
+                for group in self.groups
             ]
-            for done, (site, future) in enumerate(zip(self.sites, futures, strict=True), 1):
+            for done, (group, future) in enumerate(zip(self.groups, futures, strict=True), 1):
                 family, curve = future.result()
-                self.curves[site.name] = curve
-                size = 4 * sum(site.shape) * min(site.shape)
+                self.curves[group.name] = curve
+                size = sum(4 * sum(site.shape) * min(site.shape) for site in group.sites)
                 if family is not None and held + size <= self.held_limit:
-                    self._families[site.name] = family
+                    self._families[group.name] = family
                     held += size
                 if on_progress:
-                    on_progress(done, len(self.sites))
+                    on_progress(done, len(self.groups))
 
-    def add(self, site: Site, family: Family) -> None:
-        """Enters candidates made elsewhere for a site."""
-        self.curves[site.name] = curve_of(self.method, family, dense_cost(site.weight))
-        self._families[site.name] = family
+    def add(self, group: Group, family: Family | JointFamily) -> None:
+        """Enters candidates made elsewhere for a group."""
+        self.curves[group.name] = curve_of(self.method, family, dense_cost([site.weight for site in group.sites]))
+        self._families[group.name] = family
 
-    def family(self, site: Site) -> Family:
-        """The candidates of a site with their factors; fitted again where memory did not allow to hold them."""
-        if site.name in self._families:
-            return self._families[site.name]
-        return self.method.fit(site.weight, self.statistics.get(site.name, Statistics()))
+    def build(self, group: Group, size: int) -> Sequence[Fitted]:
+        """The candidate of a size, one `Fitted` for each site of the group."""
+        family = self._families.get(group.name)
+        if family is None:  # memory did not allow to hold it
+            family = self.method.candidates(group.kind, self.members(group))
+        return built(family, size)
 
     def choose(
         self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
     ) -> dict[str, int | None]:
-        """The size of each site at which the whole model keeps a share of its cost.
+        """The size of each group at which the whole model keeps a share of its cost.
 
         Args:
             keep: share in (0, 1].
             of: a currency; see `CURRENCIES`.
             allocation: see `eckart.budget.allocate`; None for the method's own.
-            floor: least share of its dense cost that a site keeps.
+            floor: least share of its dense cost that a group keeps.
             only: take no candidates but those of this method.
 
         Raises:
@@ -139,7 +150,7 @@ class Plan:
         for site in self.sites:
             if of == "macs" and site.is_embedding and not site.tied:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
-        curves = [self.curves[site.name] for site in self.sites]
+        curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         candidates = [curve.candidates(attribute, row) for curve, row in zip(curves, rows, strict=True)]
         total = self.totals[of]
@@ -157,8 +168,8 @@ class Plan:
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
             ) from error
-        picked = zip(self.sites, curves, rows, chosen, strict=True)
-        return {site.name: curve.sizes[row[i]] for site, curve, row, i in picked}
+        picked = zip(self.groups, curves, rows, chosen, strict=True)
+        return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiplies the errors of all candidates of a method by its factor."""
@@ -188,25 +199,25 @@ def make_plan(model: nn.Module, sites: Sequence[Site], method: Method, statistic
         "bytes": sum(t.numel() * t.element_size() for t in unique.values()),
         "macs": cost["macs_per_token"],
     }
-    return Plan(method, sites, statistics, totals)
+    return Plan(method, find_groups(model, sites, list(method.together)), statistics, totals)
 
 
 _LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
 
 
 def fit_or_reason(
-    method: Method, weight: Tensor, statistics: Statistics, errors: bool = True
-) -> tuple[Family | None, Curve]:
-    """Candidates of one matrix, or None and a curve that says why there are none."""
-    dense = dense_cost(weight)
+    method: Method, kind: str, together: Members, errors: bool = True
+) -> tuple[Family | JointFamily | None, Curve]:
+    """Candidates of one group, or None and a curve that says why there are none."""
+    dense = dense_cost(together.weights)
     try:
-        family = method.fit(weight, statistics)
+        family = method.candidates(kind, together)
         return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
     except (ValueError, _LinAlgError) as error:
         return None, Curve([], [None], [dense], [0.0], reason=f"fit failed: {error}")
 
 
-def curve_of(method: Method, family: Family, dense: Cost, with_errors: bool = True) -> Curve:
+def curve_of(method: Method, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:
     """What is known of a family before anything is built, the dense matrix added."""
     sizes: list[int | None] = [*family.sizes]
     errors = [*map(float, family.errors), 0.0] if with_errors else None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from eckart.methods import Fitted
 from eckart.models.checkpoint import read_json
 from eckart.structures import from_spec
+from eckart.structures.shared import bind, locate
 from eckart.tensors import write_safetensors
 
 STATE = "job.json"
@@ -66,33 +68,38 @@ def clear(partial: Path) -> None:
 
 
 class DirectoryStore:
-    """Finished sites as files, each whole or absent."""
+    """Finished groups of sites as files, each whole or absent."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def get(self, name: str, size: int) -> Fitted | None:
+    def get(self, name: str, size: int) -> list[Fitted] | None:
         file = self.directory / f"{name}.safetensors"
         if not file.is_file():
             return None
         try:
             with safe_open(file, "pt") as opened:
-                entry = json.loads((opened.metadata() or {})["site"])
+                entry = json.loads((opened.metadata() or {})["group"])
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
             if entry["size"] != size:
                 return None
-            bias = tensors.pop("bias", None)
-            structure = from_spec(entry["structure"], name)
-            structure.load_state_dict({k.removeprefix("structure."): v for k, v in tensors.items()}, assign=True)
-            structure.check_values()
-            return Fitted(structure, bias, float(entry["error"]))
+            biases = {key: tensors.pop(key) for key in list(tensors) if key.endswith(".bias") and key.count(".") == 1}
+            structures = {str(i): from_spec(spec, f"{name}[{i}]") for i, spec in enumerate(entry["structures"])}
+            bind(structures)
+            nn.ModuleDict(structures).load_state_dict(tensors, assign=True)
+            for structure in structures.values():
+                structure.check_values()
+            fitted = zip(structures.items(), entry["errors"], strict=True)
+            return [Fitted(structure, biases.get(f"{i}.bias"), float(error)) for (i, structure), error in fitted]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
             return None
 
-    def put(self, name: str, size: int, fitted: Fitted) -> None:
+    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"structure.{k}": v.contiguous() for k, v in fitted.structure.state_dict().items()}
-        if fitted.bias is not None:
-            tensors["bias"] = fitted.bias.contiguous()
-        site = json.dumps({"size": size, "error": fitted.error, "structure": fitted.structure.spec()})
-        write_safetensors(tensors, self.directory / f"{name}.safetensors", {"site": site})
+        structures = {str(i): one.structure for i, one in enumerate(fitted)}
+        locate(structures)
+        tensors = {key: value.contiguous() for key, value in nn.ModuleDict(structures).state_dict().items()}
+        tensors |= {f"{i}.bias": one.bias.contiguous() for i, one in enumerate(fitted) if one.bias is not None}
+        specs, errors = [structure.spec() for structure in structures.values()], [one.error for one in fitted]
+        group = json.dumps({"size": size, "errors": errors, "structures": specs})
+        write_safetensors(tensors, self.directory / f"{name}.safetensors", {"group": group})

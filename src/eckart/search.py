@@ -45,7 +45,7 @@ def within_loss(
                 choices[keep] = plan.choose(keep, recipe.of, "greedy", recipe.floor)
             except ValueError:
                 continue
-        dense: dict[str, int | None] = dict.fromkeys((site.name for site in plan.sites), None)
+        dense: dict[str, int | None] = dict.fromkeys((group.name for group in plan.groups), None)
         if not choices:
             raise ValueError(
                 f"no size of {plan.method.name} is smaller in {recipe.of}: name another cost with --of, such as bytes"

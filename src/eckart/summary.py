@@ -8,7 +8,7 @@ import torch
 
 from eckart import methods
 from eckart.compress import Compression
-from eckart.plan import Curve
+from eckart.plan import Curve, dense_cost
 from eckart.structures import StructuredMatrix
 
 
@@ -23,8 +23,9 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
     """The `sites` of a report: what each matrix became, its error, and its nested curve."""
     reports = []
     halved = result.plan.method.predicts_loss
-    for site in result.plan.sites:
-        curve, size = result.plan.curves[site.name], result.choice[site.name]
+    for group, site in [(g, s) for g in result.plan.groups for s in g.sites]:
+        curve, size = result.plan.curves[group.name], result.choice[group.name]
+        dense = dense_cost([site.weight])
         module = result.model.get_submodule(site.name)
         structure = getattr(module, "structure", None)
         error = result.errors.get(site.name, 0.0)
@@ -32,12 +33,12 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             "name": site.name,
             "structure": expression(structure) if structure is not None else "Dense",
             "shape": list(site.shape),
-            "parameters": structure.cost().parameters if structure is not None else curve.costs[-1].parameters,
-            "bytes": structure.cost().bytes if structure is not None else curve.costs[-1].bytes,
-            "dense_bytes": curve.costs[-1].bytes,
+            "parameters": structure.cost().parameters if structure is not None else dense.parameters,
+            "bytes": structure.cost().bytes if structure is not None else dense.bytes,
+            "dense_bytes": dense.bytes,
             "error": error / curve.zero_error if curve.zero_error > 0 else 0.0,
             "dense": size is None,
-            **_curve(curve),
+            **(_curve(curve) if len(group.sites) == 1 else {"group": group.name}),
         }
         if halved:
             entry["predicted_kl"] = error / 2

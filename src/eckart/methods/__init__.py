@@ -1,6 +1,32 @@
 """Published methods: one paper, one file, one register."""
 
 from eckart.methods import compress as _compress  # noqa: F401  (registers every method)
-from eckart.methods.registry import METHODS, SIZES, Family, Fitted, Method, compressor, find, members
+from eckart.methods.registry import (
+    METHODS,
+    SIZES,
+    Family,
+    Fitted,
+    JointFamily,
+    Members,
+    Method,
+    built,
+    compressor,
+    find,
+    members,
+    together,
+)
 
-__all__ = ["METHODS", "SIZES", "Family", "Fitted", "Method", "compressor", "find", "members"]
+__all__ = [
+    "METHODS",
+    "SIZES",
+    "Family",
+    "Fitted",
+    "JointFamily",
+    "Members",
+    "Method",
+    "built",
+    "compressor",
+    "find",
+    "members",
+    "together",
+]

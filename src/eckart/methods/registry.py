@@ -1,13 +1,14 @@
-"""The register of published methods, and what a method returns: a family of candidates for one matrix."""
+"""The register of published methods, and what a method returns: candidates for a matrix, or for a group of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from eckart.heads import Heads
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 
@@ -53,7 +54,47 @@ class Family(Protocol):
         """The candidate of that size, in the dtype of the weight it was fitted to."""
 
 
-def members(family: Family, method: Method) -> list[tuple[str, int]]:
+class JointFamily(Protocol):
+    """The candidates of one method for matrices that are fitted together; as `Family`, costs and errors summed."""
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    @property
+    def errors(self) -> Tensor: ...
+
+    @property
+    def costs(self) -> Sequence[Cost]: ...
+
+    @property
+    def zero_error(self) -> float: ...
+
+    def build(self, size: int) -> Sequence[Fitted]:
+        """The candidate of that size, one `Fitted` for each matrix; their errors sum up to that of the candidate."""
+
+
+def built(family: Family | JointFamily, size: int) -> Sequence[Fitted]:
+    """The candidate of that size, one `Fitted` for each matrix."""
+    found = family.build(size)
+    return [found] if isinstance(found, Fitted) else found
+
+
+@dataclass(frozen=True)
+class Members:
+    """Matrices that are fitted together.
+
+    Attributes:
+        weights: of each, (out, in).
+        statistics: of each.
+        heads: of attention projections; None for other matrices.
+    """
+
+    weights: tuple[Tensor, ...]
+    statistics: tuple[Statistics, ...]
+    heads: Heads | None = None
+
+
+def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:
     """Of each candidate of a family, the method it is from and its size there."""
     found: Sequence[tuple[str, int]] | None = getattr(family, "members", None)
     return list(found) if found is not None else [(method.name, size) for size in family.sizes]
@@ -71,7 +112,9 @@ SIZES = {
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
 
 Fit = Callable[[Tensor, Statistics], Family]
+FitTogether = Callable[[Members], JointFamily]
 F = TypeVar("F", bound=Fit)
+G = TypeVar("G", bound=FitTogether)
 
 
 @dataclass(frozen=True)
@@ -88,6 +131,8 @@ class Method:
         allocation: how sizes are chosen when the user does not say: a key of `budget.ALLOCATIONS`.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
         summary: first line of the function's docstring.
+        together: for each kind of group that the method fits as one, how; see `eckart.models.groups.KINDS`. Matrices in
+            no such group are fitted alone.
     """
 
     name: str
@@ -99,6 +144,13 @@ class Method:
     allocation: str
     predicts_loss: bool
     summary: str
+    together: Mapping[str, FitTogether] = field(default_factory=dict)
+
+    def candidates(self, kind: str, members: Members) -> Family | JointFamily:
+        """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""
+        if kind == "matrix":
+            return self.fit(members.weights[0], members.statistics[0])
+        return self.together[kind](members)
 
 
 METHODS: dict[str, Method] = {}
@@ -123,6 +175,16 @@ def compressor(
             raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
         summary = (fit.__doc__ or "").strip().split("\n")[0]
         METHODS[name] = Method(name, fit, paper, expression, tuple(needs), size, allocation, predicts_loss, summary)
+        return fit
+
+    return register
+
+
+def together(name: str, kind: str) -> Callable[[G], G]:
+    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind."""
+
+    def register(fit: G) -> G:
+        METHODS[name] = replace(METHODS[name], together={**METHODS[name].together, kind: fit})
         return fit
 
     return register

@@ -17,7 +17,8 @@ from eckart._version import __version__
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
-from eckart.structures import StructuredMatrix, from_spec
+from eckart.structures import Shared, StructuredMatrix, from_spec
+from eckart.structures.shared import bind, locate
 from eckart.tensors import write_safetensors
 
 FORMAT = 1
@@ -34,6 +35,7 @@ def manifest(model: nn.Module) -> Manifest:
     """What a loader must know to rebuild the structured modules of a model: JSON, no tensors."""
     modules: dict[str, Any] = {}
     owners = {id(m): n for n, m in model.named_modules() if isinstance(m, StructuredLinear | StructuredEmbedding)}
+    locate(structures(model))
     for name, module in model.named_modules():
         if isinstance(module, TiedLinear):
             modules[name] = {"module": "tied", "bias": module.bias is not None, "to": owners[id(module.owner)]}
@@ -44,6 +46,12 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredLinear):
             modules[name] = {"module": "linear", "bias": module.bias is not None, "structure": module.structure.spec()}
     return {"format": FORMAT, "version": __version__, "modules": modules}
+
+
+def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
+    """The structures of a model, by the names of the modules that hold them."""
+    kinds = StructuredLinear, StructuredEmbedding
+    return {name: module.structure for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
@@ -73,6 +81,7 @@ def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]]) -> None:
         if name not in existing:
             raise ValueError(f"the checkpoint names a module {name!r} that {type(model).__name__} does not have")
         made[name] = _rebuilt(name, entry, existing[name], made.get(str(entry.get("to"))))
+    bind({n: m.structure for n, m in made.items() if isinstance(m, StructuredLinear | StructuredEmbedding)})
     for name, module in made.items():
         for alias, old in existing.items():
             if old is existing[name]:
@@ -96,7 +105,8 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
         return StructuredEmbedding(structure)
     if kind == "tied-embedding":
         return TiedEmbedding(owner)
-    bias = torch.empty(structure.shape[0], dtype=structure.dtype, device="meta") if entry.get("bias") else None
+    dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
+    bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
     return TiedLinear(owner, bias) if tied else StructuredLinear(structure, bias)
 
 

@@ -13,6 +13,7 @@ from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.semisparse import SemiSparse
+from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
 from eckart.structures.transforms import Cosine, Hadamard
 from eckart.structures.transposed import apply_transposed
@@ -35,6 +36,7 @@ __all__ = [
     "Quantized",
     "Selection",
     "SemiSparse",
+    "Shared",
     "Sparse",
     "Spec",
     "Stack",

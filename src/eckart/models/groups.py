@@ -1,0 +1,86 @@
+"""Matrices of a model that belong together: which ones a method may fit as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from eckart.heads import Heads
+from eckart.models.sites import Site
+
+LAYERS = 2
+"""Consecutive layers that form a group."""
+
+WRITERS = ("o_proj", "out_proj", "down_proj", "c_proj", "fc2", "output.dense")
+"""How matrices are called whose inputs are activations of their own layer, not the stream that all layers read."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Matrices that are fitted together, or one alone.
+
+    Attributes:
+        name: of the first of them.
+        kind: "matrix" for one alone, or a key of `KINDS`.
+        sites: where they are, in the order of their roles.
+        heads: of attention projections.
+    """
+
+    name: str
+    kind: str
+    sites: tuple[Site, ...]
+    heads: Heads | None = None
+
+
+def alone(site: Site) -> Group:
+    return Group(site.name, "matrix", (site,))
+
+
+def find_groups(model: nn.Module, sites: Sequence[Site], kinds: Sequence[str]) -> list[Group]:
+    """Every site in one group: those of the kinds, as far as all of their members are among the sites, others alone.
+
+    Args:
+        model: that the sites are of.
+        sites: in module order.
+        kinds: keys of `KINDS`; a site that fits in several groups joins the first.
+
+    Returns:
+        In the order of their first sites.
+    """
+    groups: dict[str, Group] = {}
+    taken: set[str] = set()
+    for kind in kinds:
+        free = {site.name: site for site in sites if site.name not in taken}
+        for group in KINDS[kind](model, free):
+            groups[group.name] = group
+            taken |= {site.name for site in group.sites}
+    groups |= {site.name: alone(site) for site in sites if site.name not in taken}
+    order = {site.name: i for i, site in enumerate(sites)}
+    return sorted(groups.values(), key=lambda group: min(order[site.name] for site in group.sites))
+
+
+def _layers(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Matrices of one name and shape in `LAYERS` consecutive layers that read the stream all layers read."""
+    numbered: dict[tuple[str, str, tuple[int, int]], dict[int, Site]] = {}
+    for name, site in sites.items():
+        number = re.search(r"(?:^|(?<=\.))\d+(?=\.|$)", name)
+        if number and not site.is_embedding and not name.endswith(WRITERS):
+            key = name[: number.start()], name[number.end() :], site.shape
+            numbered.setdefault(key, {})[int(number[0])] = site
+    groups = []
+    for found in numbered.values():
+        layers = sorted(found)
+        while len(layers) >= LAYERS:
+            run, layers = layers[:LAYERS], layers[LAYERS:]
+            if run[-1] - run[0] == LAYERS - 1:
+                groups.append(Group(found[run[0]].name, "layers", tuple(found[i] for i in run)))
+            else:
+                layers = run[1:] + layers
+    return groups
+
+
+KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {"layers": _layers}
+"""The kinds of groups, each with what finds those of a model among free sites by name."""
