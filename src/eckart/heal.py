@@ -14,6 +14,7 @@ from torch.func import functional_call
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedLinear
 from eckart.statistics.collect import Batch
 from eckart.streams import Call, Observed, entering, forward, hidden_of
+from eckart.structures import Shared
 
 RATE = 1e-3
 """Largest step of an entry, relative to the root mean square of its leaf."""
@@ -87,11 +88,11 @@ def heal(
     """Trains the structures of each block, first block first, to return what the dense block returns.
 
     A block gets the hidden states that the healed blocks in front of it hand on; its target is the output of the
-    dense block in the dense model. Float leaves of structures and biases beside them are trained; all else stays,
-    and so does a block that shares a structure with another. Adam at a relative rate that falls as a half cosine,
-    `relative_error` on one batch a step; every eighth batch is held back, and the values that do best on those are
-    kept, the first ones included. Where the model is narrower than float32 the training is in float32, the judgement
-    not.
+    dense block in the dense model. Float leaves of structures and biases beside them are trained; all else stays: a
+    block that is tied to another or reads a structure in one, and the structure that is read. Adam at a relative rate
+    that falls as a half cosine, `relative_error` on one batch a step; every eighth batch is held back, and the values
+    that do best on those are kept, the first ones included. Where the model is narrower than float32 the training is
+    in float32, the judgement not.
 
     Args:
         model: compressed, in eval mode; changed in place.
@@ -111,12 +112,12 @@ def heal(
     counted = [_counted(batch, h) for batch, h in zip(observed.batches, dense, strict=True)]
     before, after = [], []
     blocks = observed.blocks(model)
-    shared = _sharing(model, observed.prefix)
+    shared, read = _sharing(model, observed.prefix)
     for b, (twin, block) in enumerate(blocks):
         calls = observed.calls[b]
         dense, _ = forward(twin, dense, calls, [])
         task = _Task(block, calls, healed, dense, counted)
-        names = [] if str(b) in shared else _trained(block)
+        names = [] if str(b) in shared else [n for n in _trained(block) if id(block.get_parameter(n)) not in read]
         first = task.judged({})
         if not math.isfinite(first):
             raise ValueError(f"{observed.prefix}.{b} returns NaN or Inf on calibration data, so it cannot be healed")
@@ -222,14 +223,19 @@ def _trained(block: nn.Module) -> list[str]:
     return [name for name, p in block.named_parameters() if name in found and p.requires_grad and p.numel()]
 
 
-def _sharing(model: nn.Module, prefix: str) -> set[str]:
-    """The blocks, by number, that read a structure which is read outside of them too."""
+def _sharing(model: nn.Module, prefix: str) -> tuple[set[str], set[int]]:
+    """The blocks, by number, that are tied to another or read a structure in one; the ids of parameters so read."""
     readers: dict[int, set[str]] = {}
+    blocks, read = set[str](), set[int]()
     for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, StructuredLinear | StructuredEmbedding | Tied):
             inside = name.startswith(prefix + ".")
-            readers.setdefault(id(module.structure), set()).add(name[len(prefix) + 1 :].split(".")[0] if inside else "")
-    return {block for blocks in readers.values() if len(blocks) > 1 for block in blocks}
+            block = name[len(prefix) + 1 :].split(".")[0] if inside else ""
+            readers.setdefault(id(module.structure), set()).add(block)
+            owners = [part.owner for part in module.structure.modules() if isinstance(part, Shared)]
+            blocks |= {block for _ in owners}
+            read |= {id(p) for owner in owners for p in owner.parameters()}
+    return blocks.union(*(found for found in readers.values() if len(found) > 1)), read
 
 
 def _counted(batch: Batch, hidden: Tensor) -> Tensor | None:
