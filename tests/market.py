@@ -22,6 +22,7 @@ from eckart.structures import (
     Masked,
     Permutation,
     Quantized,
+    Scaled,
     Selection,
     SemiSparse,
     Sparse,
@@ -91,6 +92,9 @@ BUILDERS: dict[str, Builder] = {
     "kronecker-sum": lambda s: Kronecker(s.normal(3, 2, 5), s.normal(3, 4, 2)),
     "kronecker-sum-right-first": lambda s: Kronecker(s.normal(2, 5, 2), s.normal(2, 1, 6)),
     "permutation": lambda s: Permutation(s.order(8)),
+    "scaled": lambda s: Scaled(
+        Sum(Dense(s.normal(4, 6)), Scaled(low_rank(s.normal(4, 2), s.normal(2, 6)), scale=2)), scale=-0.5
+    ),
     "selection": lambda s: Selection(torch.tensor([4, 0, 4]), size=6),
     "selection-adjoint": lambda s: Selection(s.order(7)[:3], size=7, adjoint=True),
     "cosine": lambda s: Cosine(12),

@@ -3,10 +3,11 @@
 import importlib.util
 
 from eckart._version import __version__
+from eckart.adapt import Adapter, adapt
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress
 from eckart.fit import fit
-from eckart.methods import METHODS
+from eckart.methods import ADAPTERS, METHODS
 from eckart.metrics import Metric
 from eckart.models.checkpoint import load, save
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
@@ -19,7 +20,9 @@ if importlib.util.find_spec("transformers") is not None:
     _when_imported()
 
 __all__ = [
+    "ADAPTERS",
     "METHODS",
+    "Adapter",
     "Compensation",
     "Compression",
     "Metric",
@@ -29,6 +32,7 @@ __all__ = [
     "StructuredEmbedding",
     "StructuredLinear",
     "__version__",
+    "adapt",
     "compensate",
     "compress",
     "fit",

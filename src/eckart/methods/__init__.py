@@ -1,6 +1,8 @@
 """Published methods: one paper, one file, one register."""
 
+from eckart.methods import adapt as _adapt  # noqa: F401  (registers every adapter)
 from eckart.methods import compress as _compress  # noqa: F401  (registers every method)
+from eckart.methods.adapters import ADAPTERS
 from eckart.methods.registry import (
     METHODS,
     SIZES,
@@ -17,6 +19,7 @@ from eckart.methods.registry import (
 )
 
 __all__ = [
+    "ADAPTERS",
     "METHODS",
     "SIZES",
     "Family",

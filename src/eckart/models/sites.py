@@ -90,20 +90,32 @@ def find_sites(
             return (embeddings and site.is_embedding) or (head and is_head)
         return True
 
-    def named(site: Site, pattern: str) -> bool:
-        return any(_matches(pattern, name) for name in (site.name, *site.tied))
-
     sites = [site for site in _all_sites(model) if wanted(site)]
-    names = [site.name for site in sites]
-    for pattern in (*include, *exclude):
-        if not any(named(site, pattern) for site in sites):
-            raise ValueError(f"pattern {pattern!r} matches no matrix; there are {_abridged(names)}")
-    if include:
-        sites = [site for site in sites if any(named(site, p) for p in include)]
-    sites = [site for site in sites if not any(named(site, p) for p in exclude)]
-    if not sites:
+    kept = select([(site.name, *site.tied) for site in sites], include, exclude)
+    if not kept:
+        names = [site.name for site in sites]
         raise ValueError(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
-    return sites
+    return [sites[i] for i in kept]
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The ordinary linear layers of a model by name, without its head; none in a model that is compressed."""
+    heads = _heads(model)
+    sites = [site for site in _all_sites(model) if heads.isdisjoint((site.name, *site.tied))]
+    return {site.name: site.module for site in sites if not site.is_embedding}
+
+
+def select(named: Sequence[tuple[str, ...]], include: Sequence[str], exclude: Sequence[str]) -> list[int]:
+    """Positions of what patterns ask for; `named` has all names of each; ValueError where a pattern matches nothing."""
+
+    def matching(pattern: str) -> set[int]:
+        found = {i for i, names in enumerate(named) if any(_matches(pattern, name) for name in names)}
+        if not found:
+            raise ValueError(f"pattern {pattern!r} matches no matrix; there are {_abridged([n[0] for n in named])}")
+        return found
+
+    kept = set().union(*map(matching, include)) if include else set(range(len(named)))
+    return sorted(kept.difference(*map(matching, exclude)))
 
 
 def _all_sites(model: nn.Module) -> list[Site]:

@@ -57,7 +57,7 @@ def collect(
     recorder = _Recorder(modules, frozenset(needs))
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack:
-        stack.enter_context(_frozen(model))
+        stack.enter_context(frozen(model))
         for name, module in modules.items():
             handle = module.register_forward_hook(recorder.hook(name))
             stack.callback(handle.remove)
@@ -82,7 +82,7 @@ def call(model: nn.Module, batch: Batch) -> Any:
 
 
 @contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """No parameter asks for a gradient inside."""
     asked = [p for p in model.parameters() if p.requires_grad]
     for p in asked:

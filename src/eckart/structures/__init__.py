@@ -12,6 +12,7 @@ from eckart.structures.lowrank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
+from eckart.structures.scaled import Scaled
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
@@ -34,6 +35,7 @@ __all__ = [
     "Masked",
     "Permutation",
     "Quantized",
+    "Scaled",
     "Selection",
     "SemiSparse",
     "Shared",

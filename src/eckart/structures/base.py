@@ -61,9 +61,12 @@ class StructuredMatrix(nn.Module):
     Attributes:
         kind: the name of the structure in files.
         shape: (out, in).
+        linear: whether it is a matrix; what drops some of its work depending on the input is not quite, and its
+            `to_dense` raises ValueError.
     """
 
     kind: ClassVar[str]
+    linear: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()

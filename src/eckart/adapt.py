@@ -1,0 +1,339 @@
+"""The job: a frozen model plus a small trainable structure beside each of its matrices."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from eckart.calibration import Calibration, as_batches, check_sampling
+from eckart.methods.adapters import AdapterMethod, Layer, Schedule, Start, find_adapter
+from eckart.models.adapted import Adapted, check_name, dense_of, matrix_shape
+from eckart.models.modules import StructuredLinear, Tied
+from eckart.models.sites import linear_layers, select, set_module
+from eckart.models.tree import in_eval_mode
+from eckart.models.written import written
+from eckart.progress import Progress, silent
+from eckart.speed import peak_rss_bytes
+from eckart.statistics import Statistics, statistics_for
+from eckart.statistics.cache import finite_weights
+from eckart.statistics.collect import Batch
+from eckart.statistics.gradients import mean_gradients
+from eckart.structures import Scaled, StructuredMatrix
+
+
+@dataclass
+class Adapter:
+    """One adapter of a model.
+
+    Attributes:
+        model: the model, its linear layers wrapped in `eckart.models.adapted.Adapted`.
+        name: of the adapter.
+        method: what it is.
+        places: the wrapped layers, by name.
+        ranks: of each.
+        errors: ||W - (what is frozen + path)||_F / ||W||_F of each at the start.
+        seconds: what making it took, statistics included.
+        peak_bytes: memory of the process at its largest so far; None where the system does not say.
+    """
+
+    model: nn.Module
+    name: str
+    method: AdapterMethod
+    places: dict[str, Adapted]
+    ranks: dict[str, int]
+    alpha: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    _schedule: Schedule | None = None
+    _done: int = 0
+
+    @property
+    def paths(self) -> dict[str, StructuredMatrix]:
+        """What is trained beside each matrix, by its name."""
+        found = {name: place.paths[self.name] for name, place in self.places.items()}
+        return {name: path for name, path in found.items() if isinstance(path, StructuredMatrix)}
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What goes to the optimizer."""
+        return [p for path in self.paths.values() for p in path.parameters() if p.requires_grad]
+
+    def regulariser(self) -> Tensor:
+        """The term that the method adds to the loss, a scalar; zero for most."""
+        if self.method.regulariser is None:
+            return torch.zeros(())
+        return self.method.regulariser(self.paths)
+
+    def plan(self, steps: int) -> None:
+        """Says how many optimizer steps there will be, which methods with a schedule have to know."""
+        if steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1")
+        if self.method.schedule is not None:
+            self._schedule = self.method.schedule(self.paths, steps)
+
+    def step(self) -> None:
+        """To be called after each step of the optimizer, before gradients are set to zero.
+
+        Raises:
+            ValueError: the method has a schedule and `plan` was not called.
+        """
+        self._done += 1
+        if self.method.schedule is None:
+            return
+        if self._schedule is None:
+            raise ValueError(f"{self.method.name} has a schedule: call plan(steps) before the first step")
+        self._schedule.step(self._done)
+
+    def activate(self) -> None:
+        """Makes this the one adapter of the model that is evaluated and trained."""
+        for place in adapted_layers(self.model).values():
+            place.activate(self.name if self.name in place.paths else "")
+            place.train_only(self.name)
+
+    def deactivate(self) -> None:
+        """Leaves the base model alone: its output is that from before, up to rounding for split weights."""
+        for place in self.places.values():
+            if place.active == self.name:
+                place.activate("")
+
+    def merge(self) -> dict[str, float]:
+        """Adds the paths to the matrices; returns what that costs each of them, see `Adapted.merge`.
+
+        Raises:
+            ValueError: the adapter is not active, or depends on its input and has no matrix.
+        """
+        self._check_active()
+        return {name: place.merge() for name, place in self.places.items()}
+
+    def unmerge(self) -> None:
+        """Takes the paths out of the matrices again."""
+        if any(place.merged != self.name for place in self.places.values()):
+            raise ValueError(f"adapter {self.name!r} is not merged")
+        for place in self.places.values():
+            place.unmerge()
+
+    def remove(self) -> None:
+        """Takes the adapter off the model, which is as merged or as before; the last one takes the wrappers along."""
+        for name, place in self.places.items():
+            if place.merged == self.name:
+                place.active = place.merged = ""
+                place._before = None
+            place.remove(self.name)
+            if not place.paths:
+                set_module(self.model, name, place.base)
+
+    def _check_active(self) -> None:
+        if any(place.active != self.name or place.merged for place in self.places.values()):
+            raise ValueError(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
+
+
+def adapt(
+    model: nn.Module,
+    method: str = "lora",
+    rank: int = 16,
+    *,
+    name: str = "default",
+    alpha: float | None = None,
+    parameters: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    tokenizer: Any = None,
+    samples: int = 64,
+    length: int = 256,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Adapter:
+    """Freezes a model and puts a small trainable structure beside each of its linear layers, in place.
+
+    Args:
+        model: any nn.Module; layers that eckart compressed can be adapted too.
+        method: a name from `eckart.ADAPTERS`.
+        rank: how large; what it counts is on the adapter's card.
+        name: of this adapter; a model can have several, of which the last one added is active.
+        alpha: paths are multiplied by alpha / rank, for methods that are `scaled`; None for 1.
+        parameters: instead of `rank`: the largest rank with at most so many trainable numbers in all.
+        include, exclude: patterns of module names, see `eckart.models.sites.find_sites`; all linear maps but the head.
+        calibration, tokenizer, samples, length: as for `eckart.compress`, for methods that look at data.
+        seed: of whatever is drawn.
+        progress: told of the phases.
+
+    Returns:
+        The adapter, active.
+
+    Raises:
+        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+
+    >>> import torch, eckart
+    >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> adapter = eckart.adapt(net, "lora", rank=4)
+    >>> sum(p.numel() for p in adapter.trainable_parameters())
+    800
+    >>> optimizer = torch.optim.AdamW(adapter.trainable_parameters(), lr=1e-3)
+    >>> loss = net(torch.ones(2, 64)).square().mean() + adapter.regulariser()
+    >>> loss.backward()
+    >>> optimizer.step()
+    >>> adapter.step()
+    """
+    card = find_adapter(method)
+    check_name(name)
+    check_sampling(samples, length, seed)
+    if alpha is not None and not (card.scaled and math.isfinite(alpha) and alpha > 0):
+        raise ValueError(
+            f"alpha={alpha} must be above 0" if card.scaled else f"{method} has no scale: leave out alpha={alpha}"
+        )
+    clock = time.perf_counter()
+    bases = find_bases(model, include, exclude)
+    taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
+    if taken:
+        raise ValueError(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
+    shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
+    rank = rank if parameters is None else rank_within(card, shapes, parameters)
+    with switched_off(model):
+        statistics = {where: Statistics() for where in bases}
+        gradients: dict[str, Tensor] = {}
+        if card.needs or card.task_gradient:
+            if calibration is None and hasattr(model, "generation_config"):
+                calibration = written(model, samples, length, seed)
+            batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
+            statistics, gradients = measured(model, bases, card, batches, seed, progress)
+        ranks = card.ranks(shapes, statistics, rank) if card.ranks else dict.fromkeys(shapes, rank)
+        starts = {}
+        for done, (where, module) in enumerate(bases.items(), 1):
+            scale = 1.0 if alpha is None else alpha / ranks[where]
+            generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
+            layer = Layer(
+                dense_of(_base(module)), statistics[where], ranks[where], scale, generator, gradients.get(where)
+            )
+            starts[where] = started(card, where, layer)
+            progress("start", done, len(bases))
+    model.requires_grad_(False)
+    places, errors = {}, {}
+    for where, module in bases.items():
+        place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
+        if place is not module:
+            set_module(model, where, place)
+        before = dense_of(place.base).double()
+        place.add(name, starts[where])
+        place.activate(name)
+        after = dense_of(place.base).double() + at_start(starts[where])
+        size = torch.linalg.matrix_norm(before)
+        errors[where] = float(torch.linalg.matrix_norm(after - before) / size) if size > 0 else 0.0
+    result = Adapter(model, name, card, places, ranks, alpha, errors)
+    result.activate()
+    result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
+    return result
+
+
+def measured(
+    model: nn.Module,
+    bases: dict[str, nn.Module],
+    card: AdapterMethod,
+    batches: Sequence[Batch],
+    seed: int,
+    progress: Progress,
+) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
+    """What a method reads about each layer, statistics and gradients of the loss; ValueError where there is no data."""
+    if not batches:
+        needs = ", ".join([*(need.value for need in card.needs), *["gradients of the loss"] * card.task_gradient])
+        raise ValueError(f"{card.name} needs calibration data (for {needs}): pass calibration=")
+    with in_eval_mode(model):
+        found, _ = statistics_for(
+            model, bases, card.needs, batches, seed=seed, on_progress=lambda d, n: progress("statistics", d, n)
+        )
+        gradients: dict[str, Tensor] = {}
+        if card.task_gradient:
+            modules = {name: _base(module) for name, module in bases.items()}
+            gradients = mean_gradients(model, modules, batches, on_progress=lambda d, n: progress("gradients", d, n))
+    return found, gradients
+
+
+def started(card: AdapterMethod, where: str, layer: Layer) -> Start:
+    """The start of one layer, multiplied by its scale; ValueError that names the layer."""
+    try:
+        start = card.start(layer)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if layer.scale == 1.0:
+        return start
+    return Start(Scaled(start.path, scale=layer.scale), start.split, start.frozen)
+
+
+def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
+    """The layers of a model that have adapters, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """No adapter is active inside, nor afterwards; after an error the same ones as before are."""
+    active = {place: place.active for place in adapted_layers(model).values()}
+    for place in active:
+        place.activate("")
+    try:
+        yield
+    except BaseException:
+        for place, name in active.items():
+            place.activate(name)
+        raise
+
+
+@torch.no_grad()
+def at_start(start: Start) -> Tensor:
+    """The path of a start as a matrix; zero for one that is none, and so cannot be taken out of W."""
+    if not start.path.linear:
+        return torch.zeros(start.path.shape, dtype=torch.float64)
+    return start.path.to_dense().double()
+
+
+def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The linear layers that adapters can stand beside, by name: dense, compressed, or adapted already.
+
+    Raises:
+        ValueError: a pattern matches nothing, nothing is left, or weights are not finite.
+    """
+    wrapped = adapted_layers(model)
+    owners = {id(module.owner) for module in model.modules() if isinstance(module, Tied)}
+    structured = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, StructuredLinear) and id(module) not in owners
+    }
+    found: dict[str, nn.Module] = {}
+    for name, module in {**linear_layers(model), **structured}.items():
+        outer = name.removesuffix(".base")
+        found[outer if outer in wrapped else name] = wrapped.get(outer, module)
+    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    names = sorted(found, key=order.__getitem__)
+    names = [names[i] for i in select([(name,) for name in names], include, exclude)]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no linear layer for an adapter to stand beside")
+    finite_weights({name: found[name] for name in names})
+    return {name: found[name] for name in names}
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, Adapted) else module
+
+
+def rank_within(card: AdapterMethod, shapes: dict[str, tuple[int, int]], parameters: int) -> int:
+    """The largest rank with at most so many trainable numbers; ValueError where rank 1 has more."""
+
+    def total(rank: int) -> int:
+        return sum(card.parameters(out, columns, min(rank, out, columns)) for out, columns in shapes.values())
+
+    low, high = 0, max(min(shape) for shape in shapes.values())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if total(middle) <= parameters else (low, middle - 1)
+    if low == 0:
+        raise ValueError(f"parameters={parameters} is less than the {total(1)} that {card.name} trains at rank 1")
+    return low

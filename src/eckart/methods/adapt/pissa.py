@@ -1,0 +1,23 @@
+"""The principal part of the matrix trains, the rest is frozen."""
+
+from __future__ import annotations
+
+from eckart.linalg.randomized import truncated_svd
+from eckart.methods.adapters import Layer, Start, adapter, check_rank
+from eckart.structures.lowrank import low_rank
+
+
+@adapter(
+    "pissa",
+    paper="Meng 2024, arXiv 2404.02948",
+    expression="Sum(Dense, Chain(Dense*, Dense*))",
+    scaled=True,
+)
+def pissa(layer: Layer) -> Start:
+    """W = (W - B A) + B A with B A = U_r S_r V_r^T, the best of rank r, its singular values shared evenly (equation 2).
+
+    The singular vectors come from a randomized decomposition that is iterated until they are those of the exact one.
+    """
+    u, s, vh = truncated_svd(layer.weight, check_rank(layer), generator=layer.generator)
+    root = (s / layer.scale).sqrt()
+    return Start(low_rank((u * root).to(layer.dtype), (root[:, None] * vh).to(layer.dtype)), split=True)

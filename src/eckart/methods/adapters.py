@@ -1,0 +1,161 @@
+"""The register of adapters, and what one starts from: a frozen matrix and a small trainable structure beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import StructuredMatrix
+
+Paths = Mapping[str, StructuredMatrix]
+"""The trainable structures of one adapter, by the name of the matrix each stands beside."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What stands in the place of W (out, in) when training starts.
+
+    Attributes:
+        path: what is added and trained, as far as its leaves ask for gradients.
+        split: whether the path, as it is now, is first taken out of W, so that the sum is W.
+        frozen: what stands in W's place instead of W, where that is something else; None for W.
+    """
+
+    path: StructuredMatrix
+    split: bool = False
+    frozen: StructuredMatrix | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What an adapter knows of one matrix.
+
+    Attributes:
+        weight: W (out, in), in the dtype it is stored in.
+        statistics: what the adapter asked for.
+        rank: how large; what it counts is on the adapter's card.
+        scale: what the path is multiplied by, for adapters that are `scaled`; 1 for others.
+        generator: of whatever is drawn.
+        gradient: mean of dloss/dW over the data of the task, float32, for adapters that ask for it.
+    """
+
+    weight: Tensor
+    statistics: Statistics
+    rank: int
+    scale: float
+    generator: torch.Generator
+    gradient: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of trainable leaves: that of the weight, at least float32."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
+
+
+class Schedule(Protocol):
+    """What an adapter does once a step, after the optimizer's step and before gradients are set to zero."""
+
+    state: dict[str, Tensor]
+    """What has to be kept to go on with an interrupted run; may be assigned."""
+
+    def step(self, done: int) -> None:
+        """Args: done: optimizer steps so far, this one included."""
+
+
+Begin = Callable[[Layer], Start]
+Ranks = Callable[[Mapping[str, tuple[int, int]], Mapping[str, Statistics], int], dict[str, int]]
+B = TypeVar("B", bound=Begin)
+
+
+@dataclass(frozen=True)
+class AdapterMethod:
+    """A published adapter and its card.
+
+    Attributes:
+        name: what the user types.
+        start: `Layer -> Start`.
+        paper: authors, year, arXiv number.
+        expression: what stands in the place of W, in the algebra; `*` marks what trains.
+        parameters: `(out, in, rank)` -> numbers that train.
+        needs: the statistics it reads.
+        task_gradient: whether it reads the mean gradient of the task's loss.
+        scaled: whether the path is multiplied by alpha / rank.
+        ranks: shapes, statistics and the rank asked for -> the rank of each matrix, by name; None for the same for all.
+        regulariser: `paths` -> a term of the loss, a scalar; None for none.
+        schedule: `(paths, optimizer steps in all)` -> what happens once a step; None for nothing.
+        summary: first line of the function's docstring.
+    """
+
+    name: str
+    start: Begin
+    paper: str
+    expression: str
+    parameters: Callable[[int, int, int], int]
+    needs: tuple[Need, ...]
+    task_gradient: bool
+    scaled: bool
+    ranks: Ranks | None
+    regulariser: Callable[[Paths], Tensor] | None
+    schedule: Callable[[Paths, int], Schedule] | None
+    summary: str
+
+
+ADAPTERS: dict[str, AdapterMethod] = {}
+
+
+def adapter(
+    name: str,
+    *,
+    paper: str,
+    expression: str,
+    parameters: Callable[[int, int, int], int] = lambda out, columns, rank: rank * (out + columns),
+    needs: Sequence[Need] = (),
+    task_gradient: bool = False,
+    scaled: bool = False,
+    ranks: Ranks | None = None,
+    regulariser: Callable[[Paths], Tensor] | None = None,
+    schedule: Callable[[Paths, int], Schedule] | None = None,
+) -> Callable[[B], B]:
+    """Registers a function as an adapter. See `AdapterMethod` for the arguments."""
+
+    def register(start: B) -> B:
+        if name in ADAPTERS:
+            raise ValueError(f"adapter {name!r} is registered twice")
+        summary = (start.__doc__ or "").strip().split("\n")[0]
+        ADAPTERS[name] = AdapterMethod(
+            name,
+            start,
+            paper,
+            expression,
+            parameters,
+            tuple(needs),
+            task_gradient,
+            scaled,
+            ranks,
+            regulariser,
+            schedule,
+            summary,
+        )
+        return start
+
+    return register
+
+
+def find_adapter(name: str) -> AdapterMethod:
+    """The adapter of that name; ValueError that lists what exists."""
+    if name not in ADAPTERS:
+        raise ValueError(f"unknown adapter {name!r}; there are {', '.join(sorted(ADAPTERS))}")
+    return ADAPTERS[name]
+
+
+def check_rank(layer: Layer, most: int | None = None) -> int:
+    """The rank asked for; ValueError where it is not in 1..most, most being that of the matrix by default."""
+    most = min(layer.weight.shape) if most is None else most
+    if not 1 <= layer.rank <= most:
+        raise ValueError(f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows")
+    return layer.rank

@@ -1,0 +1,202 @@
+"""The module that stands around a linear layer while adapters are trained beside it."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import torch
+from torch import Tensor, nn
+
+from eckart.methods.adapters import Start
+from eckart.models.modules import StructuredLinear
+from eckart.models.sites import Site, is_conv1d
+from eckart.structures import Dense, Quantized, Scaled, StructuredMatrix, Sum
+
+
+class Adapted(nn.Module):
+    """`y = base(x) + path(x)`, the path being that of the adapter that is active, if any.
+
+    Where an adapter starts by taking its path out of the matrix, the base holds the rest as long as that adapter is
+    active, and W again, up to rounding, when it is not.
+
+    Attributes:
+        base: nn.Linear, transformers' Conv1D or StructuredLinear.
+        paths: by adapter, what trains.
+        taken: by adapter, what was taken out of W; nothing for those that leave W as it is.
+        active: name of an adapter or "".
+        merged: the active adapter, once its path was added to the base, or "".
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+        self.paths = nn.ModuleDict()
+        self.taken = nn.ModuleDict()
+        self.active = self.merged = ""
+        self._trains: dict[str, list[str]] = {}
+        self._before: StructuredMatrix | None = None
+        self._path: tuple[StructuredMatrix, torch.dtype] | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the base, as it is now; some models look at its dtype."""
+        if isinstance(self.base, StructuredLinear):
+            return self.base.structure.to_dense()
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        bias: Tensor | None = self.base.bias  # type: ignore[assignment]
+        return bias
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return matrix_shape(self.base)
+
+    @property
+    def in_features(self) -> int:
+        return self.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.base(x)
+        if self._path is None:
+            return y
+        path, dtype = self._path
+        if x.dtype == dtype == y.dtype:
+            return y + path.forward(x)
+        return y + path.forward(x.to(dtype)).to(y.dtype)
+
+    def add(self, name: str, start: Start) -> None:
+        """Enters an adapter, inactive; a base that the adapter replaces is replaced for good."""
+        if start.frozen is not None:
+            bias = self.bias
+            self.base = StructuredLinear(start.frozen, None if bias is None else bias.detach())
+            self.base.requires_grad_(False)
+        self.paths[name] = start.path
+        self._trains[name] = [leaf for leaf, p in start.path.named_parameters() if p.requires_grad]
+        if start.split:
+            self.taken[name] = _constant(start.path)
+
+    def remove(self, name: str) -> None:
+        if self.active == name:
+            self.activate("")
+        del self.paths[name], self._trains[name]
+        if name in self.taken:
+            del self.taken[name]
+
+    @torch.no_grad()
+    def activate(self, name: str) -> None:
+        """Switches to an adapter, or to none for ""."""
+        if name == self.active:
+            return
+        if self.merged:
+            self.unmerge()
+        if self.active in self.taken:
+            add_to(self.base, self.taken[self.active], 1.0)  # type: ignore[arg-type]
+        if name in self.taken:
+            add_to(self.base, self.taken[name], -1.0)  # type: ignore[arg-type]
+        self.active = name
+        self._path = (self.path(), self.path().dtype) if name else None
+
+    def train_only(self, name: str) -> None:
+        """Asks for gradients of what trains in one adapter, and of nothing in the others."""
+        for other, leaves in self._trains.items():
+            for leaf in leaves:
+                self.paths[other].get_parameter(leaf).requires_grad_(other == name)
+
+    @torch.no_grad()
+    def merge(self) -> float:
+        """Adds the active path to the base, so that none has to be evaluated.
+
+        Returns:
+            ||W_merged - (W + path)||_F / ||path||_F: rounding for an ordinary matrix; zero for a base of a structure
+            that the path can only be added to as a term; what the second quantization costs for a quantized base.
+        """
+        path = self.path()
+        exact = dense_of(self.base).double() + path.to_dense().double()
+        if isinstance(self.base, StructuredLinear):
+            self._before = self.base.structure
+            self.base.structure = merged(self.base.structure, path)
+        else:
+            add_to(self.base, path, 1.0)
+        self.merged, self._path = self.active, None
+        error = torch.linalg.matrix_norm(dense_of(self.base).double() - exact)
+        size = torch.linalg.matrix_norm(path.to_dense().double())
+        return float(error / size) if size > 0 else 0.0
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Takes the path out again: exactly for structures, up to rounding for an ordinary matrix."""
+        if isinstance(self.base, StructuredLinear) and self._before is not None:
+            self.base.structure, self._before = self._before, None
+        else:
+            add_to(self.base, self.path(), -1.0)
+        self.merged = ""
+        self._path = self.path(), self.path().dtype
+
+    def path(self) -> StructuredMatrix:
+        """Of the active adapter."""
+        path = self.paths[self.active]
+        assert isinstance(path, StructuredMatrix)
+        return path
+
+
+def _constant(path: StructuredMatrix) -> StructuredMatrix:
+    """A copy that does not train."""
+    return copy.deepcopy(path).requires_grad_(False)
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError where a name of an adapter cannot be one of a module."""
+    if not re.fullmatch(r"\w+", name):
+        raise ValueError(f"the name of an adapter is letters, digits and _, got {name!r}")
+
+
+def matrix_shape(base: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer."""
+    return base.structure.shape if isinstance(base, StructuredLinear) else Site("", base).shape
+
+
+def dense_of(base: nn.Module) -> Tensor:
+    """W (out, in) of a linear layer."""
+    return base.structure.to_dense().detach() if isinstance(base, StructuredLinear) else Site("", base).weight
+
+
+def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
+    """Adds a path to W or takes it out: to an ordinary matrix in place, to a structure as a last term of a sum."""
+    if not isinstance(base, StructuredLinear):
+        weight: nn.Parameter = base.weight  # type: ignore[assignment]
+        change = path.to_dense().T if is_conv1d(base) else path.to_dense()
+        # A new tensor: the old one may be mapped from a file.
+        weight.data = (weight.double() + sign * change.double()).to(weight.dtype)
+        return
+    structure = base.structure
+    last = structure.operands()[-1] if isinstance(structure, Sum) else None
+    if isinstance(last, Scaled) and last.matrix is path:
+        rest = structure.operands()[:-1]
+        base.structure = rest[0] if len(rest) == 1 else Sum(*rest)
+    else:
+        base.structure = Sum(structure, Scaled(path, scale=sign))
+
+
+def merged(structure: StructuredMatrix, path: StructuredMatrix) -> StructuredMatrix:
+    """A structure with a path added: dense and quantized ones in their own form, others as a sum."""
+    if isinstance(structure, Dense):
+        return Dense((structure.weight.double() + path.to_dense().double()).to(structure.dtype))
+    if isinstance(structure, Quantized):
+        total = structure.to_dense().double() + path.to_dense().double()
+        return Quantized.quantize(
+            total.to(torch.promote_types(structure.dtype, torch.float32)),
+            structure.bits,
+            structure.group,
+            symmetric=structure.zeros is None and structure.codebook is None,
+            codebook=structure.codebook,
+            dtype=structure.dtype,
+        )
+    return Sum(structure, _constant(path))

@@ -1,0 +1,71 @@
+"""The mean gradient of a task's loss by each matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.statistics.collect import Batch, OnProgress, frozen
+
+
+def mean_gradients(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    batches: Sequence[Batch],
+    *,
+    on_progress: OnProgress | None = None,
+) -> dict[str, Tensor]:
+    """The gradient of the loss by the matrix of each module, averaged over batches; labels are those of the data.
+
+    Args:
+        model: in eval mode; what it returns for `model(**batch)` has a `loss`.
+        modules: linear maps over the last dimension, by name.
+        batches: token ids (sequences, length), which are their own labels, or mappings with what the model needs.
+        on_progress: called with (batches done, batches in all).
+
+    Returns:
+        (out, in) by name, float32; a module that never ran is left out.
+
+    Raises:
+        ValueError: the model returns no loss, or one that is not finite.
+    """
+    sums: dict[str, Tensor] = {}
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+        def forward_hook(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+            x: Tensor = arguments[0].detach()
+            watched: Any = output if output.requires_grad else output.detach().requires_grad_()
+
+            def add(gradient: Tensor) -> None:
+                product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
+                sums[name] = sums[name] + product if name in sums else product
+
+            watched.register_hook(add)
+            found: Tensor = watched
+            return found
+
+        return forward_hook
+
+    with ExitStack() as stack:
+        stack.enter_context(frozen(model))
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(hook(name)).remove)
+        for done, batch in enumerate(batches, 1):
+            with torch.enable_grad():
+                output = model(input_ids=batch, labels=batch) if isinstance(batch, Tensor) else model(**batch)
+                loss = getattr(output, "loss", None)
+                if not isinstance(loss, Tensor):
+                    raise ValueError(
+                        f"{type(model).__name__} returned no loss: give batches with labels, as mappings of what the "
+                        "model takes"
+                    )
+                if not torch.isfinite(loss):
+                    raise ValueError(f"the loss on calibration data is {float(loss)}")
+                loss.backward()  # type: ignore[no-untyped-call]
+            if on_progress:
+                on_progress(done, len(batches))
+    return {name: total / len(batches) for name, total in sums.items()}
