@@ -4,6 +4,7 @@ import importlib.util
 
 from eckart._version import __version__
 from eckart.adapt import Adapter, adapt
+from eckart.adapter_files import load_adapter, save_adapter
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress
 from eckart.fit import fit
@@ -11,6 +12,7 @@ from eckart.methods import ADAPTERS, METHODS
 from eckart.metrics import Metric
 from eckart.models.checkpoint import load, save
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
+from eckart.peft import save_peft
 from eckart.recipe import Recipe
 from eckart.statistics import Need, Statistics
 
@@ -37,5 +39,8 @@ __all__ = [
     "compress",
     "fit",
     "load",
+    "load_adapter",
     "save",
+    "save_adapter",
+    "save_peft",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from eckart.models import checkpoint, hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
 from eckart.models.sites import is_conv1d, set_module
+from eckart.peft import peft_config
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
 from eckart.tensors import write_safetensors
 
@@ -87,23 +87,8 @@ def to_peft_directory(source: str, out: str | Path) -> None:
         ranks[name] = len(right)
         tensors[f"base_model.model.{name}.lora_A.weight"] = right.contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = left.contiguous()
-    usual = Counter(ranks.values()).most_common(1)[0][0]
-    others = {name: rank for name, rank in ranks.items() if rank != usual}
     _, skeleton = _skeleton(model, [])
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": None,
-        "inference_mode": True,
-        "target_modules": list(ranks),
-        "r": usual,
-        "lora_alpha": usual,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": any(is_conv1d(skeleton.get_submodule(name)) for name in ranks),
-    }
+    config = peft_config(model, ranks, any(is_conv1d(skeleton.get_submodule(name)) for name in ranks))
     with new_directory(Path(out)) as partial:
         checkpoint.write_json(config, partial / "adapter_config.json")
         write_safetensors(tensors, partial / "adapter_model.safetensors", {"format": "pt"})

@@ -24,6 +24,8 @@ class Adapted(nn.Module):
         base: nn.Linear, transformers' Conv1D or StructuredLinear.
         paths: by adapter, what trains.
         taken: by adapter, what was taken out of W; nothing for those that leave W as it is.
+        trains: by adapter, the leaves of its path that train.
+        replaced: the adapters that put something else in the place of W.
         active: name of an adapter or "".
         merged: the active adapter, once its path was added to the base, or "".
     """
@@ -34,7 +36,8 @@ class Adapted(nn.Module):
         self.paths = nn.ModuleDict()
         self.taken = nn.ModuleDict()
         self.active = self.merged = ""
-        self._trains: dict[str, list[str]] = {}
+        self.trains: dict[str, list[str]] = {}
+        self.replaced: set[str] = set()
         self._before: StructuredMatrix | None = None
         self._path: tuple[StructuredMatrix, torch.dtype] | None = None
 
@@ -72,21 +75,28 @@ class Adapted(nn.Module):
             return y + path.forward(x)
         return y + path.forward(x.to(dtype)).to(y.dtype)
 
-    def add(self, name: str, start: Start) -> None:
-        """Enters an adapter, inactive; a base that the adapter replaces is replaced for good."""
+    def add(self, name: str, start: Start, taken: StructuredMatrix | None = None) -> None:
+        """Enters an adapter, inactive; a base that the adapter replaces is replaced for good.
+
+        Args:
+            name: of the adapter.
+            start: what it begins with.
+            taken: what was taken out of W, where that is not the path as it is now.
+        """
         if start.frozen is not None:
             bias = self.bias
             self.base = StructuredLinear(start.frozen, None if bias is None else bias.detach())
             self.base.requires_grad_(False)
+            self.replaced.add(name)
         self.paths[name] = start.path
-        self._trains[name] = [leaf for leaf, p in start.path.named_parameters() if p.requires_grad]
-        if start.split:
-            self.taken[name] = _constant(start.path)
+        self.trains[name] = [leaf for leaf, p in start.path.named_parameters() if p.requires_grad]
+        if start.split or taken is not None:
+            self.taken[name] = _constant(start.path if taken is None else taken)
 
     def remove(self, name: str) -> None:
         if self.active == name:
             self.activate("")
-        del self.paths[name], self._trains[name]
+        del self.paths[name], self.trains[name]
         if name in self.taken:
             del self.taken[name]
 
@@ -106,7 +116,7 @@ class Adapted(nn.Module):
 
     def train_only(self, name: str) -> None:
         """Asks for gradients of what trains in one adapter, and of nothing in the others."""
-        for other, leaves in self._trains.items():
+        for other, leaves in self.trains.items():
             for leaf in leaves:
                 self.paths[other].get_parameter(leaf).requires_grad_(other == name)
 

@@ -1,0 +1,170 @@
+"""Adapters on disk, in eckart's own form: tensors in safetensors, the rest as JSON."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from eckart._version import __version__
+from eckart.adapt import Adapter, at_start, find_bases, switched_off
+from eckart.methods.adapters import Start, find_adapter
+from eckart.models.adapted import Adapted, check_name, matrix_shape
+from eckart.models.checkpoint import read_json, write_json
+from eckart.models.output import new_directory
+from eckart.models.sites import set_module
+from eckart.structures import StructuredMatrix, from_spec
+from eckart.tensors import write_safetensors
+
+FORMAT = 1
+ADAPTER = "adapter.json"
+TENSORS = "adapter.safetensors"
+_PARTS = ("path", "taken", "frozen")
+
+
+def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
+    """Writes an adapter: its paths, what they were at the start if that was taken out of W, and replaced bases.
+
+    Raises:
+        ValueError: the directory exists and is not empty.
+    """
+    with new_directory(Path(directory)) as partial:
+        write_adapter(adapter, partial)
+
+
+def write_adapter(adapter: Adapter, directory: Path) -> None:
+    """`save_adapter` into a directory that exists."""
+    matrices: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, place in adapter.places.items():
+        parts = {"path": place.paths[adapter.name]}
+        if adapter.name in place.taken:
+            parts["taken"] = place.taken[adapter.name]
+        if adapter.name in place.replaced:
+            parts["frozen"] = place.base.structure  # type: ignore[assignment]
+        entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
+        for part, structure in parts.items():
+            assert isinstance(structure, StructuredMatrix)
+            entry[part] = structure.spec()
+            for leaf, tensor in structure.state_dict().items():
+                tensors[f"{name}/{part}/{leaf}"] = tensor.detach().contiguous().clone()
+        matrices[name] = entry
+    write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
+    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha}
+    write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
+
+
+def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
+    """Puts a saved adapter beside the linear layers of a model, in place, and makes it the active one.
+
+    Args:
+        model: the model that it was trained on, or another with matrices of the same names and shapes.
+        directory: what `save_adapter` wrote, or an adapter of PEFT of the type LoRA.
+        name: instead of its own.
+
+    Raises:
+        ValueError: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
+            that is taken; nothing is changed then.
+    """
+    source = Path(directory)
+    if (source / "adapter_config.json").is_file():
+        from eckart.peft import load_peft
+
+        return load_peft(model, source, name=name or "default")
+    if not (source / ADAPTER).is_file():
+        raise ValueError(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
+    contents = read_json(source / ADAPTER)
+    if contents.get("format") != FORMAT or not isinstance(contents.get("matrices"), dict):
+        raise ValueError(
+            f"{source / ADAPTER} is of format {contents.get('format')!r} and was written by eckart "
+            f"{contents.get('eckart', '?')}; this is eckart {__version__}, which reads format {FORMAT}"
+        )
+    try:
+        with safe_open(source / TENSORS, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{source / TENSORS} cannot be read: {error}") from error
+    starts, ranks, trains = {}, {}, {}
+    for where, entry in contents["matrices"].items():
+        try:
+            parts = {part: _part(entry[part], where, part, tensors) for part in _PARTS if part in entry}
+            taken = parts.get("taken")
+            starts[where] = parts["path"], taken, parts.get("frozen")
+            ranks[where], trains[where] = int(entry["rank"]), list(map(str, entry["trains"]))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{source}: the entry of {where!r} is damaged: {error}") from error
+    found = Adapter(model, name or str(contents.get("name")), find_adapter(str(contents.get("method"))), {}, ranks)
+    alpha = contents.get("alpha")
+    found.alpha = float(alpha) if isinstance(alpha, int | float) else None
+    put_in(found, starts, trains)
+    return found
+
+
+def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> StructuredMatrix:
+    structure = from_spec(spec, where)
+    prefix = f"{where}/{part}/"
+    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    structure.load_state_dict(values, assign=True)
+    structure.check_values()
+    return structure
+
+
+def put_in(
+    adapter: Adapter,
+    starts: dict[str, tuple[StructuredMatrix, StructuredMatrix | None, StructuredMatrix | None]],
+    trains: dict[str, list[str]] | None = None,
+) -> None:
+    """Enters the (path, taken, frozen) of each matrix into the model of an adapter that has no places yet.
+
+    Raises:
+        ValueError: the model lacks a matrix or has one of another shape, or has an adapter of that name.
+    """
+    model = adapter.model
+    check_name(adapter.name)
+    bases = find_bases(model)
+    for where, (path, *_) in starts.items():
+        if where not in bases:
+            raise ValueError(
+                f"the adapter is for {where}, which {type(model).__name__} does not have as a linear layer"
+            )
+        module = bases[where]
+        shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
+        if path.shape != shape:
+            raise ValueError(
+                f"the adapter of {where} has shape {path.shape}; in this {type(model).__name__} it is {shape}"
+            )
+        if isinstance(module, Adapted) and adapter.name in module.paths:
+            raise ValueError(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
+    with switched_off(model):
+        pass
+    model.requires_grad_(False)
+    for where, (path, taken, frozen) in starts.items():
+        module = bases[where]
+        place = adapter.places[where] = module if isinstance(module, Adapted) else Adapted(module)
+        if place is not module:
+            set_module(model, where, place)
+        if trains is not None:
+            for leaf, parameter in path.named_parameters():
+                parameter.requires_grad_(leaf in trains[where])
+        place.add(adapter.name, Start(path, False, frozen), taken)
+    adapter.activate()
+
+
+@torch.no_grad()
+def change_of(adapter: Adapter, name: str) -> Tensor:
+    """What an adapter has changed of one matrix: its path less what was taken out for it, (out, in), float64.
+
+    Raises:
+        ValueError: the path depends on its input, and so is no matrix.
+    """
+    place = adapter.places[name]
+    path = place.paths[adapter.name]
+    assert isinstance(path, StructuredMatrix)
+    change = path.to_dense().double()
+    if adapter.name in place.taken:
+        change = change - at_start(Start(place.taken[adapter.name]))  # type: ignore[arg-type]
+    return change

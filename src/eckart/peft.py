@@ -1,0 +1,165 @@
+"""Adapters in the layout of Hugging Face PEFT: reading any LoRA, writing any adapter as one."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from eckart.adapt import Adapter
+from eckart.adapter_files import change_of, put_in
+from eckart.methods.adapters import find_adapter
+from eckart.models.checkpoint import read_json, write_json
+from eckart.models.output import new_directory
+from eckart.models.sites import is_conv1d
+from eckart.structures import Chain, Dense, Scaled, StructuredMatrix, low_rank
+from eckart.tensors import write_safetensors
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PREFIX = "base_model.model."
+_FACTORS = ("lora_B", "lora_A")
+
+
+def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapter:
+    """Puts a LoRA that PEFT wrote beside the linear layers of a model, in place; see `eckart.load_adapter`.
+
+    Raises:
+        ValueError: another type than LoRA, parts that a plain LoRA does not have, damaged files, or a model that does
+            not fit.
+    """
+    config = read_json(source / CONFIG)
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{source} is an adapter of type {config.get('peft_type')!r}; only LORA can be read")
+    for word in ("use_dora", "bias", "modules_to_save", "lora_bias", "trainable_token_indices"):
+        if config.get(word) not in (None, False, "none", [], {}):
+            raise ValueError(f"{source} was made with {word}={config[word]!r}, which a plain LoRA does not have")
+    file = source / WEIGHTS
+    if not file.is_file() and (source / "adapter_model.bin").is_file():
+        raise ValueError(f"{source} holds pickled weights, which can run code when read: save it with safetensors")
+    try:
+        with safe_open(file, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    factors: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        where, _, kind = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
+        if kind not in _FACTORS or tensor.ndim != 2:
+            raise ValueError(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear layer")
+        factors.setdefault(where, {})[kind] = tensor
+    starts, ranks = {}, {}
+    for where, pair in factors.items():
+        if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
+            raise ValueError(f"{file}: the factors of {where} do not multiply")
+        ranks[where] = len(pair["lora_A"])
+        left, right = (pair[kind].to(torch.promote_types(pair[kind].dtype, torch.float32)) for kind in _FACTORS)
+        scale = scale_of(config, where, ranks[where])
+        path: StructuredMatrix = low_rank(left, right)
+        starts[where] = path if scale == 1.0 else Scaled(path, scale=scale), None, None
+    adapter = Adapter(model, name, find_adapter("lora"), {}, ranks)
+    put_in(adapter, starts)  # type: ignore[arg-type]
+    return adapter
+
+
+def scale_of(config: dict[str, Any], where: str, rank: int) -> float:
+    """alpha / r of one matrix, or alpha / sqrt(r) where the adapter is rank-stabilised; patterns are as in PEFT."""
+    alpha = config.get("lora_alpha", rank)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        if where == pattern or where.endswith(f".{pattern}"):
+            alpha = value
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | None = None) -> dict[str, float]:
+    """Writes an adapter as a LoRA for the original model, which PEFT reads.
+
+    What an adapter changed of W is written as the best product of the asked rank: exactly for a plain LoRA; from the
+    double rank of `path - taken` for those that split W; from the whole change for any other.
+
+    Args:
+        adapter: one that replaces no base.
+        directory: new or empty.
+        rank: of every matrix; None for the adapter's own.
+
+    Returns:
+        ||change - written||_F / ||change||_F by matrix: what the conversion costs.
+
+    Raises:
+        ValueError: an adapter that has no matrix or replaced W, or `directory` is taken.
+    """
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    errors: dict[str, float] = {}
+    for name, place in adapter.places.items():
+        if adapter.name in place.replaced:
+            raise ValueError(f"{adapter.method.name} replaced {name} itself, so its path means nothing on the original")
+        left, right, errors[name] = as_low_rank(adapter, name, rank or adapter.ranks[name])
+        ranks[name] = right.shape[0]
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = right.contiguous()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = left.contiguous()
+    with new_directory(Path(directory)) as partial:
+        transposed = any(is_conv1d(place.base) for place in adapter.places.values())
+        write_json(peft_config(adapter.model, ranks, transposed), partial / CONFIG)
+        write_safetensors(tensors, partial / WEIGHTS, {"format": "pt"})
+    return errors
+
+
+def peft_config(model: nn.Module, ranks: dict[str, int], fan_in_fan_out: bool) -> dict[str, Any]:
+    """PEFT's configuration of a LoRA with these ranks and the scale 1."""
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {name: rank for name, rank in ranks.items() if rank != usual}
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM" if hasattr(model, "generation_config") else None,
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "target_modules": list(ranks),
+        "r": usual,
+        "lora_alpha": usual,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": fan_in_fan_out,
+    }
+
+
+def as_low_rank(adapter: Adapter, name: str, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The best factors (out, r) and (r, in) of what an adapter changed of a matrix, and their relative error."""
+    place = adapter.places[name]
+    terms = [(place.paths[adapter.name], 1.0)]
+    if adapter.name in place.taken:
+        terms.append((place.taken[adapter.name], -1.0))
+    found = [factors_of(term, sign) for term, sign in terms]  # type: ignore[arg-type]
+    if all(pair is not None for pair in found):
+        left = torch.cat([pair[0] for pair in found if pair], 1)
+        right = torch.cat([pair[1] for pair in found if pair])
+        if len(right) <= rank:
+            return left, right, 0.0
+        # The SVD of the product from that of its small core: left right = Q (R S^T) P^T.
+        (q, r), (p, s) = torch.linalg.qr(left.double()), torch.linalg.qr(right.double().T)
+        u, values, vh = torch.linalg.svd(r @ s.T, full_matrices=False)
+        u, vh = q @ u, vh @ p.T
+    else:
+        u, values, vh = torch.linalg.svd(change_of(adapter, name), full_matrices=False)
+    total = torch.linalg.vector_norm(values)
+    error = float(torch.linalg.vector_norm(values[rank:]) / total) if total > 0 else 0.0
+    root = values[:rank].sqrt()
+    return (u[:, :rank] * root).float(), (root[:, None] * vh[:rank]).float(), error
+
+
+@torch.no_grad()
+def factors_of(path: StructuredMatrix, sign: float = 1.0) -> tuple[Tensor, Tensor] | None:
+    """The factors of a product of two dense matrices, times a sign and a scale; None for any other structure."""
+    if isinstance(path, Scaled):
+        return factors_of(path.matrix, sign * path.scale)
+    parts = path.operands()
+    if not (isinstance(path, Chain) and len(parts) == 2 and all(isinstance(part, Dense) for part in parts)):
+        return None
+    left, right = (part.to_dense().detach() for part in parts)
+    return sign * left, right
