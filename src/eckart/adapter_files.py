@@ -6,17 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.adapt import Adapter, at_start, find_bases, switched_off
+from eckart.adapt import Adapter, find_bases, switched_off
 from eckart.methods.adapters import Start, find_adapter
 from eckart.models.adapted import Adapted, check_name, matrix_shape
 from eckart.models.checkpoint import read_json, write_json
 from eckart.models.output import new_directory
-from eckart.models.sites import set_module
+from eckart.models.sites import is_conv1d, set_module
 from eckart.structures import StructuredMatrix, from_spec
 from eckart.tensors import write_safetensors
 
@@ -24,6 +23,9 @@ FORMAT = 1
 ADAPTER = "adapter.json"
 TENSORS = "adapter.safetensors"
 _PARTS = ("path", "taken", "frozen")
+
+Parts = tuple[StructuredMatrix, StructuredMatrix | None, StructuredMatrix | None]
+"""What trains beside a matrix, what was taken out of W for it, and what stands in W's place; see `Adapted`."""
 
 
 def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
@@ -41,21 +43,26 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     matrices: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
     for name, place in adapter.places.items():
-        parts = {"path": place.paths[adapter.name]}
-        if adapter.name in place.taken:
-            parts["taken"] = place.taken[adapter.name]
-        if adapter.name in place.replaced:
-            parts["frozen"] = place.base.structure  # type: ignore[assignment]
         entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
-        for part, structure in parts.items():
-            assert isinstance(structure, StructuredMatrix)
+        for part, structure in zip(_PARTS, parts_of(adapter, name), strict=True):
+            if structure is None:
+                continue
             entry[part] = structure.spec()
             for leaf, tensor in structure.state_dict().items():
                 tensors[f"{name}/{part}/{leaf}"] = tensor.detach().contiguous().clone()
         matrices[name] = entry
     write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
-    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha}
+    transposed = any(is_conv1d(place.base) for place in adapter.places.values())
+    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, "transposed": transposed}
     write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
+
+
+def parts_of(adapter: Adapter, name: str) -> Parts:
+    """The structures of one matrix of an adapter."""
+    place = adapter.places[name]
+    taken: Any = dict(place.taken.items()).get(adapter.name)
+    base: Any = place.base
+    return adapter.paths[name], taken, base.structure if adapter.name in place.replaced else None
 
 
 def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
@@ -75,6 +82,23 @@ def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: s
         from eckart.peft import load_peft
 
         return load_peft(model, source, name=name or "default")
+    contents, parts = read_adapter(source)
+    method = find_adapter(str(contents.get("method")))
+    matrices = contents["matrices"]
+    ranks = {where: int(entry["rank"]) for where, entry in matrices.items()}
+    found = Adapter(model, name or str(contents.get("name")), method, {}, ranks)
+    alpha = contents.get("alpha")
+    found.alpha = float(alpha) if isinstance(alpha, int | float) else None
+    put_in(found, parts, {where: list(map(str, entry["trains"])) for where, entry in matrices.items()})
+    return found
+
+
+def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
+    """What the JSON of a saved adapter says, and the structures of each matrix.
+
+    Raises:
+        ValueError: no adapter there, one of another format, or damaged files.
+    """
     if not (source / ADAPTER).is_file():
         raise ValueError(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
     contents = read_json(source / ADAPTER)
@@ -88,20 +112,16 @@ def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: s
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{source / TENSORS} cannot be read: {error}") from error
-    starts, ranks, trains = {}, {}, {}
+    found = {}
     for where, entry in contents["matrices"].items():
         try:
             parts = {part: _part(entry[part], where, part, tensors) for part in _PARTS if part in entry}
-            taken = parts.get("taken")
-            starts[where] = parts["path"], taken, parts.get("frozen")
-            ranks[where], trains[where] = int(entry["rank"]), list(map(str, entry["trains"]))
-        except (KeyError, TypeError, RuntimeError) as error:
+            found[where] = parts["path"], parts.get("taken"), parts.get("frozen")
+            if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
+                raise TypeError("its rank or the list of what trains")
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{source}: the entry of {where!r} is damaged: {error}") from error
-    found = Adapter(model, name or str(contents.get("name")), find_adapter(str(contents.get("method"))), {}, ranks)
-    alpha = contents.get("alpha")
-    found.alpha = float(alpha) if isinstance(alpha, int | float) else None
-    put_in(found, starts, trains)
-    return found
+    return contents, found
 
 
 def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> StructuredMatrix:
@@ -115,7 +135,7 @@ def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> Struc
 
 def put_in(
     adapter: Adapter,
-    starts: dict[str, tuple[StructuredMatrix, StructuredMatrix | None, StructuredMatrix | None]],
+    starts: dict[str, Parts],
     trains: dict[str, list[str]] | None = None,
 ) -> None:
     """Enters the (path, taken, frozen) of each matrix into the model of an adapter that has no places yet.
@@ -152,19 +172,3 @@ def put_in(
                 parameter.requires_grad_(leaf in trains[where])
         place.add(adapter.name, Start(path, False, frozen), taken)
     adapter.activate()
-
-
-@torch.no_grad()
-def change_of(adapter: Adapter, name: str) -> Tensor:
-    """What an adapter has changed of one matrix: its path less what was taken out for it, (out, in), float64.
-
-    Raises:
-        ValueError: the path depends on its input, and so is no matrix.
-    """
-    place = adapter.places[name]
-    path = place.paths[adapter.name]
-    assert isinstance(path, StructuredMatrix)
-    change = path.to_dense().double()
-    if adapter.name in place.taken:
-        change = change - at_start(Start(place.taken[adapter.name]))  # type: ignore[arg-type]
-    return change

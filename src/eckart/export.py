@@ -88,7 +88,9 @@ def to_peft_directory(source: str, out: str | Path) -> None:
         tensors[f"base_model.model.{name}.lora_A.weight"] = right.contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = left.contiguous()
     _, skeleton = _skeleton(model, [])
-    config = peft_config(model, ranks, any(is_conv1d(skeleton.get_submodule(name)) for name in ranks))
+    config = peft_config(
+        ranks, causal=True, fan_in_fan_out=any(is_conv1d(skeleton.get_submodule(name)) for name in ranks)
+    )
     with new_directory(Path(out)) as partial:
         checkpoint.write_json(config, partial / "adapter_config.json")
         write_safetensors(tensors, partial / "adapter_model.safetensors", {"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart.adapt import Adapter
-from eckart.adapter_files import change_of, put_in
+from eckart.adapter_files import Parts, parts_of, put_in, read_adapter
 from eckart.methods.adapters import find_adapter
 from eckart.models.checkpoint import read_json, write_json
 from eckart.models.output import new_directory
@@ -52,7 +53,8 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
         if kind not in _FACTORS or tensor.ndim != 2:
             raise ValueError(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear layer")
         factors.setdefault(where, {})[kind] = tensor
-    starts, ranks = {}, {}
+    starts: dict[str, Parts] = {}
+    ranks: dict[str, int] = {}
     for where, pair in factors.items():
         if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
             raise ValueError(f"{file}: the factors of {where} do not multiply")
@@ -62,7 +64,7 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
         path: StructuredMatrix = low_rank(left, right)
         starts[where] = path if scale == 1.0 else Scaled(path, scale=scale), None, None
     adapter = Adapter(model, name, find_adapter("lora"), {}, ranks)
-    put_in(adapter, starts)  # type: ignore[arg-type]
+    put_in(adapter, starts)
     return adapter
 
 
@@ -92,30 +94,47 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
     Raises:
         ValueError: an adapter that has no matrix or replaced W, or `directory` is taken.
     """
+    parts = {name: parts_of(adapter, name) for name in adapter.places}
+    transposed = any(is_conv1d(place.base) for place in adapter.places.values())
+    causal = hasattr(adapter.model, "generation_config")
+    return _write(parts, adapter.ranks, Path(directory), rank, causal, transposed)
+
+
+def export_adapter(
+    source: str | os.PathLike[str], directory: str | os.PathLike[str], rank: int | None = None
+) -> dict[str, float]:
+    """`save_peft` of an adapter on disk, without its model."""
+    contents, parts = read_adapter(Path(source))
+    ranks = {where: int(entry["rank"]) for where, entry in contents["matrices"].items()}
+    return _write(parts, ranks, Path(directory), rank, True, bool(contents.get("transposed")))
+
+
+def _write(
+    parts: dict[str, Parts], ranks: dict[str, int], directory: Path, rank: int | None, causal: bool, transposed: bool
+) -> dict[str, float]:
     tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
     errors: dict[str, float] = {}
-    for name, place in adapter.places.items():
-        if adapter.name in place.replaced:
-            raise ValueError(f"{adapter.method.name} replaced {name} itself, so its path means nothing on the original")
-        left, right, errors[name] = as_low_rank(adapter, name, rank or adapter.ranks[name])
-        ranks[name] = right.shape[0]
+    written: dict[str, int] = {}
+    for name, (path, taken, frozen) in parts.items():
+        if frozen is not None:
+            raise ValueError(f"the adapter replaced {name} itself, so its path means nothing beside the original")
+        left, right, errors[name] = as_low_rank(path, taken, rank or ranks[name])
+        written[name] = right.shape[0]
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = right.contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = left.contiguous()
-    with new_directory(Path(directory)) as partial:
-        transposed = any(is_conv1d(place.base) for place in adapter.places.values())
-        write_json(peft_config(adapter.model, ranks, transposed), partial / CONFIG)
-        write_safetensors(tensors, partial / WEIGHTS, {"format": "pt"})
+    with new_directory(directory) as partial:
+        write_json(peft_config(written, causal=causal, fan_in_fan_out=transposed), partial / CONFIG)
+        write_safetensors(tensors, partial / WEIGHTS, {"format": "pt", "errors": json.dumps(errors)})
     return errors
 
 
-def peft_config(model: nn.Module, ranks: dict[str, int], fan_in_fan_out: bool) -> dict[str, Any]:
+def peft_config(ranks: dict[str, int], *, causal: bool, fan_in_fan_out: bool) -> dict[str, Any]:
     """PEFT's configuration of a LoRA with these ranks and the scale 1."""
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {name: rank for name, rank in ranks.items() if rank != usual}
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM" if hasattr(model, "generation_config") else None,
+        "task_type": "CAUSAL_LM" if causal else None,
         "base_model_name_or_path": None,
         "inference_mode": True,
         "target_modules": list(ranks),
@@ -129,13 +148,11 @@ def peft_config(model: nn.Module, ranks: dict[str, int], fan_in_fan_out: bool) -
     }
 
 
-def as_low_rank(adapter: Adapter, name: str, rank: int) -> tuple[Tensor, Tensor, float]:
-    """The best factors (out, r) and (r, in) of what an adapter changed of a matrix, and their relative error."""
-    place = adapter.places[name]
-    terms = [(place.paths[adapter.name], 1.0)]
-    if adapter.name in place.taken:
-        terms.append((place.taken[adapter.name], -1.0))
-    found = [factors_of(term, sign) for term, sign in terms]  # type: ignore[arg-type]
+@torch.no_grad()
+def as_low_rank(path: StructuredMatrix, taken: StructuredMatrix | None, rank: int) -> tuple[Tensor, Tensor, float]:
+    """The best factors (out, r) and (r, in) of `path - taken`, and their relative error."""
+    terms = [(path, 1.0)] if taken is None else [(path, 1.0), (taken, -1.0)]
+    found = [factors_of(term, sign) for term, sign in terms]
     if all(pair is not None for pair in found):
         left = torch.cat([pair[0] for pair in found if pair], 1)
         right = torch.cat([pair[1] for pair in found if pair])
@@ -146,7 +163,8 @@ def as_low_rank(adapter: Adapter, name: str, rank: int) -> tuple[Tensor, Tensor,
         u, values, vh = torch.linalg.svd(r @ s.T, full_matrices=False)
         u, vh = q @ u, vh @ p.T
     else:
-        u, values, vh = torch.linalg.svd(change_of(adapter, name), full_matrices=False)
+        change = sum((sign * term.to_dense().double() for term, sign in terms), torch.zeros((), dtype=torch.float64))
+        u, values, vh = torch.linalg.svd(change, full_matrices=False)
     total = torch.linalg.vector_norm(values)
     error = float(torch.linalg.vector_norm(values[rank:]) / total) if total > 0 else 0.0
     root = values[:rank].sqrt()
