@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +91,16 @@ class Adapter:
         if self._schedule is None:
             raise ValueError(f"{self.method.name} has a schedule: call plan(steps) before the first step")
         self._schedule.step(self._done)
+
+    def schedule_state(self) -> dict[str, Tensor]:
+        """What the schedule has to keep for an interrupted run to go on."""
+        return {} if self._schedule is None else dict(self._schedule.state)
+
+    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Goes on after so many steps with what `schedule_state` returned; `plan` was called before."""
+        self._done = done
+        if self._schedule is not None:
+            self._schedule.state = dict(state)
 
     def activate(self) -> None:
         """Makes this the one adapter of the model that is evaluated and trained."""

@@ -1,4 +1,4 @@
-"""The command line: `eckart compress | compensate | evaluate | export | methods`."""
+"""The command line: `eckart compress | compensate | adapt | evaluate | export | methods`."""
 
 from __future__ import annotations
 
@@ -115,6 +115,28 @@ def _parser() -> argparse.ArgumentParser:
     compensate.add_argument("--seed", type=int, default=0)
     compensate.set_defaults(run=_compensate)
 
+    adapt = commands.add_parser("adapt", help="train a few numbers beside the frozen matrices of a model")
+    adapt.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
+    adapt.add_argument("--data", required=True, help=".jsonl of prompt and response, or of text; or a text file")
+    adapt.add_argument("--out", required=True, help="directory to make")
+    adapt.add_argument("--method", default="lora", help="see eckart methods (default %(default)s)")
+    adapt.add_argument("--rank", type=int, default=16, help="how large (default %(default)s)")
+    adapt.add_argument("--alpha", type=float, help="paths are multiplied by alpha / rank (default: rank)")
+    adapt.add_argument("--name", default="default", help="of the adapter (default %(default)s)")
+    adapt.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
+    adapt.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
+    adapt.add_argument("--validation", default="", help="file to judge by (default: a tenth of the data)")
+    adapt.add_argument("--length", type=int, default=256, help="tokens of an example at most (default %(default)s)")
+    adapt.add_argument("--steps", type=int, default=200, help="of the optimizer (default %(default)s)")
+    adapt.add_argument("--rate", type=float, default=1e-3, help="largest learning rate (default %(default)s)")
+    adapt.add_argument("--batch", type=int, default=4, help="examples in a step (default %(default)s)")
+    adapt.add_argument("--decay", type=float, default=0.0, help="weight decay (default %(default)s)")
+    adapt.add_argument("--every", type=int, default=50, help="steps between judgements (default %(default)s)")
+    adapt.add_argument("--eval", default="news", help="text to measure forgetting on, or none (default %(default)s)")
+    adapt.add_argument("--seed", type=int, default=0)
+    adapt.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    adapt.set_defaults(run=_adapt)
+
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
     evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
     evaluate.add_argument("--text", default="news", help="file or name of a text (default %(default)s)")
@@ -131,8 +153,9 @@ def _parser() -> argparse.ArgumentParser:
         "--to",
         required=True,
         choices=["dense", "peft"],
-        help="dense: ordinary matrices, no eckart needed; peft: what compensate added, as an adapter",
+        help="dense: ordinary matrices, no eckart needed; peft: what compensate added, or an adapter, as a LoRA",
     )
+    export.add_argument("--rank", type=int, help="of the LoRA that an adapter becomes (default: its own)")
     export.add_argument("--out", required=True, help="directory to make")
     export.set_defaults(run=_export)
 
@@ -215,6 +238,35 @@ def _compensate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _adapt(options: argparse.Namespace) -> int:
+    from eckart.adapt_job import Request, adapt_directory
+    from eckart.report.build import training_table
+    from eckart.train import Training
+
+    request = Request(
+        data=options.data,
+        method=options.method,
+        rank=options.rank,
+        alpha=options.alpha,
+        name=options.name,
+        include=tuple(options.include),
+        exclude=tuple(options.exclude),
+        validation=options.validation,
+        length=options.length,
+        text="" if options.eval == "none" else options.eval,
+    )
+    training = Training(
+        options.steps, options.rate, options.batch, options.decay, every=options.every, seed=options.seed
+    )
+    with bars() as progress:
+        report = adapt_directory(
+            options.model, options.out, request, training, resume=options.resume, progress=progress
+        )
+    Console().print(training_table(report))
+    print(f"wrote {options.out} in {sum(report['seconds'].values()):.0f} s; put it to use with eckart.load_adapter")
+    return 0
+
+
 def _bytes(gigabytes: float) -> int:
     if not 1e-9 <= gigabytes < math.inf:
         raise ValueError(f"memory={gigabytes} is no number of GB above 0")
@@ -249,22 +301,38 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from eckart.adapter_files import ADAPTER
     from eckart.export import to_dense_directory, to_peft_directory
+    from eckart.peft import export_adapter
 
-    {"dense": to_dense_directory, "peft": to_peft_directory}[options.to](options.model, options.out)
+    if (Path(options.model) / ADAPTER).is_file():
+        if options.to != "peft":
+            raise ValueError(f"{options.model} is an adapter, which has no dense form of its own: export --to peft")
+        errors = export_adapter(options.model, options.out, options.rank)
+        worst = max(errors, key=errors.__getitem__)
+        console.print(f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False)
+    else:
+        {"dense": to_dense_directory, "peft": to_peft_directory}[options.to](options.model, options.out)
     console.print(f"wrote {options.out}")
     return 0
 
 
 def _methods(_: argparse.Namespace) -> int:
-    from eckart.methods import METHODS
+    from eckart.methods import ADAPTERS, METHODS
 
     table = Table("method", "what it does", "makes", "needs", "paper")
     for name in sorted(METHODS):
         card = METHODS[name]
         needs = ", ".join(need.value for need in card.needs) or "nothing"
         table.add_row(name, card.summary, card.expression, needs, card.paper)
-    Console().print(table)
+    adapters = Table("adapter", "what it does", "makes", "needs", "paper")
+    for name in sorted(ADAPTERS):
+        adapter = ADAPTERS[name]
+        needs = (
+            ", ".join([need.value for need in adapter.needs] + ["task gradient"] * adapter.task_gradient) or "nothing"
+        )
+        adapters.add_row(name, adapter.summary, adapter.expression, needs, adapter.paper)
+    Console().print(table, adapters)
     return 0
 
 

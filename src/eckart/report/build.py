@@ -98,6 +98,25 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def training_table(report: Mapping[str, Any]) -> Table:
+    """What a `training.json` says of the model before and after."""
+    title = Text(
+        f"{report['model']}, {report['method']} of rank {report['rank']}, {_count(report['parameters'])} trained"
+    )
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "before", "after"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    if validation := report["validation"]:
+        best = min(validation, key=lambda each: float(each["loss"]))
+        table.add_row(
+            "validation loss", _number(validation[0]["loss"]), f"{_number(best['loss'])} (step {best['step']})"
+        )
+    if forgetting := report["forgetting"]:
+        cells = [_number(forgetting[when]["perplexity"]) for when in ("before", "after")]
+        table.add_row(f"perplexity of {forgetting['text']}", *cells)
+    return table
+
+
 def compensation_table(report: Mapping[str, Any]) -> Table:
     """What a `compensation.json` says of the dense, the compressed and the compensated model, a row for each thing."""
     title = Text(f"{report['model']}, rank {report['rank']}, metric {report['metric']}")
