@@ -114,6 +114,11 @@ def covariance(statistics: Statistics) -> Tensor:
     return moment - mean.square() if moment.ndim == 1 else moment.addr(mean, mean, alpha=-1)
 
 
+def bias_mean(statistics: Statistics) -> Tensor | None:
+    """E[x] (in,), float64, from which a bias is made; None for a table of look-ups, which takes no bias."""
+    return None if statistics.lookup else statistics.get(Need.INPUT_MEAN)
+
+
 def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:
     """A second moment plus `relative` times its mean eigenvalue on the diagonal; the identity for a zero moment."""
     if moment.ndim == 1:

@@ -137,8 +137,10 @@ def _all_sites(model: nn.Module) -> list[Site]:
 
 
 def _is_site(module: nn.Module) -> bool:
-    # Not their subclasses, which may do more with a weight than multiply by it.
-    return type(module) in (nn.Linear, nn.Embedding) or is_conv1d(module)
+    # Not their subclasses, which may do more with a weight than multiply by it; nor a table that is rescaled when read.
+    if type(module) is nn.Embedding:
+        return module.max_norm is None
+    return type(module) is nn.Linear or is_conv1d(module)
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -40,7 +40,7 @@ def key(model: nn.Module, modules: Sequence[str], needs: Sequence[Need], batches
     for batch in batches:
         for label, tensor in {"": batch}.items() if isinstance(batch, Tensor) else sorted(batch.items()):
             digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode() + _bytes(tensor))
-    digest.update(json.dumps([list(modules), sorted(n.value for n in needs), seed, 1]).encode())
+    digest.update(json.dumps([list(modules), sorted(n.value for n in needs), seed, 2]).encode())
     return digest.hexdigest()[:24]
 
 
@@ -130,9 +130,9 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
     """Matrices in float32, vectors in float64; a tensor that several modules share is written once."""
     tensors: dict[str, Tensor] = {}
     where: dict[int, str] = {}
-    index: dict[str, dict[str, str | int]] = {}
+    index: dict[str, dict[str, str | float]] = {}
     for name, entry in statistics.items():
-        index[name] = {"tokens": entry.tokens}
+        index[name] = {"tokens": entry.tokens, "uses": entry.uses, "lookup": entry.lookup}
         for need in Need:
             value = getattr(entry, need.value)
             if value is None:
@@ -152,6 +152,8 @@ def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:
         return {
             name: Statistics(
                 tokens=index[name]["tokens"],
+                uses=index[name]["uses"],
+                lookup=index[name]["lookup"],
                 **{need.value: loaded[index[name][need.value]] for need in Need if need.value in index[name]},
             )
             for name in names

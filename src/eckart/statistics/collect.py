@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 
 Batch = Tensor | Mapping[str, Tensor]
@@ -34,15 +35,16 @@ def collect(
 ) -> dict[str, Statistics]:
     """Runs the model over the batches and measures inputs and output gradients of some of its modules.
 
-    Gradients are those of the log-likelihood of labels drawn from the model itself: a categorical label for each
-    position of `output.logits`, or a unit-variance Gaussian around any other output. Weights get no gradients; the
-    graph starts at the first measured module. Modules that are handed one and the same tensor share its statistics.
+    Gradients are those of the log-likelihood of labels drawn from the model itself, see `sampled_gradient`. Weights get
+    no gradients; the graph starts at the first measured module. Modules that are handed one and the same tensor share
+    its statistics.
 
     Args:
         model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
         modules: what to measure, by name: linear maps over the last dimension, or nn.Embedding, for which the roles
             turn: `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T] and
-            `input_abs_mean` E|g|; `input_mean` is zero, because an embedding takes no bias.
+            `input_abs_mean` E|g|; `input_mean` is zero, because an embedding takes no bias. Indices may have any shape
+            whose first dimension is that of the samples.
         needs: what to collect.
         batches: token ids (sequences, length), or mappings of tensors; an `attention_mask` drops padding.
         seed: of the sampled labels.
@@ -66,7 +68,8 @@ def collect(
             with torch.set_grad_enabled(recorder.gradients):
                 output = call(model, batch)
                 if recorder.gradients:
-                    target, gradient = _sampled_gradient(output, generator, recorder.mask)
+                    target, gradient, labels = sampled_gradient(output, generator, recorder.mask)
+                    recorder.labels += labels
                     recorder.recording_inputs = False
                     torch.autograd.backward(target, gradient)
             recorder.finish()
@@ -94,31 +97,6 @@ def frozen(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(True)
 
 
-def _sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Where to start, and the gradient there of -log p(y), y drawn from p: softmax(z) - onehot(y), or noise."""
-    logits = getattr(output, "logits", None)
-    if logits is None:
-        target = output if isinstance(output, Tensor) else output[0]
-        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype)
-    else:
-        target = logits
-        gradient = logits.detach().float().softmax(-1).flatten(0, -2)
-        labels = draw(gradient, generator)
-        gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, -1.0))
-        gradient = gradient.view(logits.shape).to(logits.dtype)
-    if not torch.isfinite(target).all():
-        raise ValueError("the model's output on calibration text has NaN or Inf entries")
-    if mask is not None and mask.shape == gradient.shape[:2]:
-        gradient = gradient * mask[..., None]
-    return target, gradient
-
-
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """One index from each row of probabilities (n, k): (n, 1), int64."""
-    u = torch.rand(len(probabilities), 1, generator=generator)
-    return torch.searchsorted(probabilities.cumsum(-1), u).clamp_max(probabilities.shape[1] - 1)
-
-
 class _Recorder:
     """Accumulators in float64, filled by hooks, a few batches in float32 at a time."""
 
@@ -132,6 +110,7 @@ class _Recorder:
         self.sums: dict[tuple[str, Need], Tensor] = {}
         self.fresh: dict[tuple[str, Need], Tensor] = {}
         self.batches = 0
+        self.labels = 0
         self.tokens: dict[str, int] = {}
         self.samples: dict[str, int] = {}
         self._seen: dict[int, tuple[Tensor, str]] = {}
@@ -241,7 +220,8 @@ class _Recorder:
             self._add(name, Need.INPUT_ABS_MEAN, g.abs().sum(0, dtype=torch.float64))
         if self.needs & _FISHER:
             count = len(self.sums[name, Need.GRADIENT_SECOND_MOMENT])
-            for row, each in zip(ids.flatten(1), gradient.flatten(1, -2), strict=True):
+            samples = ids.reshape(len(ids), -1)
+            for row, each in zip(samples, gradient.reshape(*samples.shape, -1), strict=True):
                 used, where = row.unique(return_inverse=True)
                 squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
                 self._add_fisher(name, torch.zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
@@ -281,7 +261,13 @@ class _Recorder:
                 value = done.get((leader if need in inputs else name, need))
                 if value is not None:
                     values[need.value] = value
-            results[name] = Statistics(tokens=self.tokens.get(name, 0), **values)
+            tokens = self.tokens.get(name, 0)
+            results[name] = Statistics(
+                tokens=tokens,
+                uses=tokens / self.labels if tokens and self.labels else 1.0,
+                lookup=isinstance(self.modules[name], nn.Embedding),
+                **values,
+            )
         return results
 
 

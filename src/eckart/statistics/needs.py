@@ -33,8 +33,11 @@ class Statistics:
             one token, labels sampled from the model itself (the true Fisher).
         fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
         fisher_columns: sum over outputs of the same, (in,).
+        uses: how often W is used for each label that the loss is about: 1 in a language model; more for a table in
+            which one sample looks up several rows. The loss of a label rises by so many times what one token adds.
+        lookup: W is a table whose rows are looked up, and the roles of inputs and gradients are turned; see `collect`.
 
-    All in float64 or float32; a statistic that was not asked for is None.
+    Tensors are in float64 or float32; a statistic that was not asked for is None.
     """
 
     tokens: int = 0
@@ -44,6 +47,8 @@ class Statistics:
     gradient_second_moment: Tensor | None = None
     fisher_rows: Tensor | None = None
     fisher_columns: Tensor | None = None
+    uses: float = 1.0
+    lookup: bool = False
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; ValueError that names it where it was not collected or is not finite."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
+from eckart.methods.lowrank import bias_mean
 from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import Family, Fitted, compressor, find
 from eckart.statistics.needs import Need, Statistics
@@ -33,12 +34,12 @@ class Rivals:
     def __init__(self, weight: Tensor, statistics: Statistics) -> None:
         self._weight = weight
         self._statistics = statistics
-        self._mean = statistics.get(Need.INPUT_MEAN)
+        self._mean = bias_mean(statistics)
         self._metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
         self._families = {name: self._family(name) for name in MEMBERS}
         offers: list[tuple[str, int, Cost]] = []
         for name, family in self._families.items():
-            bias = _no_cost if hasattr(family, "mean") else _bias_cost(weight)
+            bias = _no_cost if self._mean is None or hasattr(family, "mean") else _bias_cost(weight)
             step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
             costs = zip(family.sizes, family.costs, strict=True)
             offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
@@ -77,7 +78,7 @@ class Rivals:
         name, own = self.members[size]
         fitted = self._family(name).build(own)
         bias = fitted.bias
-        if bias is None:
+        if bias is None and self._mean is not None:
             bias = (self._difference(fitted).double() @ self._mean).to(self._weight.dtype)
         return Fitted(fitted.structure, bias, self._error(fitted))
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
 from eckart.methods.int8 import Int8LowRank, fit_int8_low_rank
+from eckart.methods.lowrank import bias_mean
 from eckart.methods.registry import compressor
 from eckart.statistics.needs import Need, Statistics
 
@@ -23,4 +24,4 @@ def kfac_int8(weight: Tensor, statistics: Statistics) -> Int8LowRank:
     Half of the squared error, rounding included, is the rise of the loss in nats a token.
     """
     metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
-    return fit_int8_low_rank(weight, metric, statistics.get(Need.INPUT_MEAN))
+    return fit_int8_low_rank(weight, metric, bias_mean(statistics))

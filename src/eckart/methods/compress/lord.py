@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from eckart.methods.lowrank import LowRank, covariance, fit_low_rank
+from eckart.methods.lowrank import LowRank, bias_mean, covariance, fit_low_rank
 from eckart.methods.registry import compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -20,4 +20,4 @@ def lord(weight: Tensor, statistics: Statistics) -> LowRank:
     The bias (I - P_r P_r^T) W E[x] restores the mean output, so the error is never above that of the uncentred
     optimum, which is what SVD-LLM's whitening computes.
     """
-    return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
+    return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=bias_mean(statistics))

@@ -1,0 +1,63 @@
+"""Labels drawn from the model itself, and the gradient of their log-likelihood: what the true Fisher is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """Where to start backpropagation, and the gradient there of -log p(y), y drawn from p.
+
+    For `output.logits` of shape (..., classes) a label is categorical and the gradient softmax(z) - onehot(y). Where
+    there is but one class, or no dimension besides that of the samples, z is the logit of a yes or no, as in a click
+    model: y is Bernoulli and the gradient sigmoid(z) - y. Any other output is the mean of a unit-variance Gaussian.
+
+    Args:
+        output: what the model returned: logits in an attribute, else a tensor or a tuple that starts with one.
+        generator: of the labels.
+        mask: (sequences, length), zero where positions of an output (sequences, length, ...) do not count; or None.
+
+    Returns:
+        The output, the gradient by it, and the number of labels drawn.
+
+    Raises:
+        ValueError: the output has NaN or Inf entries.
+    """
+    logits = getattr(output, "logits", None)
+    target: Tensor
+    if logits is None:
+        target = output if isinstance(output, Tensor) else output[0]
+        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype)
+    else:
+        target = logits
+        gradient = (_binary if logits.ndim < 2 or logits.shape[-1] == 1 else _categorical)(logits.detach(), generator)
+    if not torch.isfinite(target).all():
+        raise ValueError("the model's output on calibration text has NaN or Inf entries")
+    width = 1 if logits is not None and target.ndim < 2 else target.shape[-1]
+    labels = target.numel() // width
+    if mask is not None and mask.shape == gradient.shape[:2]:
+        gradient = gradient * mask[..., None]
+        labels = int(mask.count_nonzero()) * labels // mask.numel()
+    return target, gradient, labels
+
+
+def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
+    gradient = logits.float().softmax(-1).flatten(0, -2)
+    labels = draw(gradient, generator)
+    gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, -1.0))
+    return gradient.view(logits.shape).to(logits.dtype)
+
+
+def _binary(logits: Tensor, generator: torch.Generator) -> Tensor:
+    p = logits.float().sigmoid()
+    label = torch.rand(p.shape, generator=generator) < p
+    return (p - label.float()).to(logits.dtype)
+
+
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """One index from each row of probabilities (n, k): (n, 1), int64."""
+    u = torch.rand(len(probabilities), 1, generator=generator)
+    return torch.searchsorted(probabilities.cumsum(-1), u).clamp_max(probabilities.shape[1] - 1)
