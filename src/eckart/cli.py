@@ -76,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
         help="steps of training for each block, towards what the dense block returns (default %(default)s)",
     )
     compress.add_argument(
+        "--distill",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="steps of training for each side of the factors, end to end (default %(default)s)",
+    )
+    compress.add_argument(
         "--calibration",
         default="mixture",
         help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
@@ -181,6 +188,7 @@ def _compress(options: argparse.Namespace) -> int:
         head=options.head,
         sequential=options.sequential,
         heal=options.heal,
+        distill=options.distill,
         samples=options.samples,
         length=options.length,
         seed=options.seed,

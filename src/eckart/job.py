@@ -197,6 +197,8 @@ def compress_directory(
             "loss_before": list(healing.before),
             "loss_after": list(healing.after),
         }
+    if (distillation := result.distillation) is not None:
+        report["distill"] = {"steps": distillation.steps, "kl": list(distillation.kl)}
     write_report(report, partial)
     shutil.rmtree(partial / SITES, ignore_errors=True)
     (partial / STATE).unlink()
