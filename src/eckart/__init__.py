@@ -9,6 +9,7 @@ from eckart.fit import fit
 from eckart.methods import METHODS
 from eckart.metrics import Metric
 from eckart.models.checkpoint import load, save
+from eckart.models.convolution import StructuredConv2d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.recipe import Recipe
 from eckart.statistics import Need, Statistics
@@ -26,6 +27,7 @@ __all__ = [
     "Need",
     "Recipe",
     "Statistics",
+    "StructuredConv2d",
     "StructuredEmbedding",
     "StructuredLinear",
     "__version__",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.models.tree import in_eval_mode
-from eckart.statistics.collect import draw
+from eckart.statistics.labels import draw
 
 
 @torch.inference_mode()

@@ -33,6 +33,11 @@ class Statistics:
             one token, labels sampled from the model itself (the true Fisher).
         fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
         fisher_columns: sum over outputs of the same, (in,).
+        kernel: height and width of the patches that x are, channel by channel and row by row; None where x are not.
+
+    Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
+    the sum over the positions of an image, not their mean: then half of an error in Metric(E[g g^T], E[x x^T]) is the
+    rise of the loss of an image, also next to a layer with fewer positions (Grosse and Martens 2016, arXiv 1602.01407).
 
     All in float64 or float32; a statistic that was not asked for is None.
     """
@@ -44,6 +49,7 @@ class Statistics:
     gradient_second_moment: Tensor | None = None
     fisher_rows: Tensor | None = None
     fisher_columns: Tensor | None = None
+    kernel: tuple[int, int] | None = None
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; ValueError that names it where it was not collected or is not finite."""
