@@ -81,6 +81,8 @@ def alternating(tensor: Tensor, rank: int, seed: int = 0) -> list[Tensor]:
         rank: at least 1.
         seed: of the starts.
     """
+    if not tensor.any():
+        return [tensor.new_zeros(n, rank) for n in tensor.shape]
     generator = torch.Generator().manual_seed(seed)
     starts = []
     for _ in range(STARTS):

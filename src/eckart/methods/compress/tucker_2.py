@@ -38,7 +38,10 @@ def tucker_2(weight: Tensor, statistics: Statistics) -> OneByOne:
     w = kernel(weight, statistics)
     scale = power_of_two(w)
     scaled = w.double() / scale
-    pairs = {sum(pair): pair for pair in rank_path(*map(tails, modes(scaled)))}
+    area = w[0, 0].numel()
+    path = rank_path(*map(tails, modes(scaled)))
+    # A mode has no higher rank than all the others allow it.
+    pairs = {p + q: (p, q) for p, q in path if p <= area * q and q <= area * p}
 
     def cost(size: int) -> Cost:
         p, q = pairs[size]
