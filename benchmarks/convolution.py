@@ -6,7 +6,7 @@ The first are RNet and ONet of MTCNN (Zhang et al. 2016), as published with face
 pictures: calibrated on one half of 100 faces and 100 others, judged on the other half. The second is a residual net of
 0.3 M parameters, which this program trains on Fashion-MNIST in some minutes of one core and keeps in a file: calibrated
 on 512 training images, judged on the 10000 test images. Parameters are shared out among all convolutions and linear
-layers; methods that store fewer bits of all of them are given as many bytes instead (marked *).
+layers; for methods that store fewer bits of all of them (marked *) --keep-bits are shares of the bytes instead.
 
 --facenet DIR    `facenet_pytorch/data` of the wheel: pip download --no-deps facenet-pytorch==2.6.0 (MIT)
 --lfw FILE       `skimage/data/lfw_subset.npy` of the wheel: pip download --no-deps scikit-image==0.26.0 (BSD-3)
@@ -24,7 +24,7 @@ import copy
 import gzip
 import statistics as stats
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -233,9 +233,10 @@ def stored_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
-def run(task: Task, names: Sequence[str], keeps: Sequence[float], rounds: int, seed: int) -> None:
+def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: int) -> None:
+    """Prints the table of a task: for each method the shares of the size to keep."""
     sites = find_sites(task.model)
-    needs = sorted({n for m in names for n in methods.find(m).needs}, key=lambda need: need.value)
+    needs = sorted({n for m in shares for n in methods.find(m).needs}, key=lambda need: need.value)
     clock = time.process_time()
     modules = {site.name: site.module for site in sites}
     statistics: dict[str, Statistics]
@@ -254,13 +255,13 @@ def run(task: Task, names: Sequence[str], keeps: Sequence[float], rounds: int, s
     whole = macs(task.model, task.images[:1])
     print(f"{'dense':>12} {1:>5.2f} {judged(task, expected, expected)} {totals['parameters']:>8} "
           f"{stored_bytes(task.model):>8} {whole / 1e3:>7.0f} {1:>6.2f}", flush=True)  # fmt: skip
-    for name in names:
+    for name, keeps in shares.items():
         card = methods.find(name)
         clock = time.process_time()
         plan = make_plan(task.model, sites, card, statistics)
         plan.fit(errors=card.allocation != "uniform")
         fitted = time.process_time() - clock
-        of = "bytes" if card.size == "bits" else "parameters"
+        of = currency(name)
         for keep in keeps:
             clock = time.process_time()
             label = f"{name}{'*' if of == 'bytes' else ''}"
@@ -276,7 +277,11 @@ def run(task: Task, names: Sequence[str], keeps: Sequence[float], rounds: int, s
             after = make_plan(small, [], card, {}).totals["parameters"]
             speed = faster(task.model, small, task.images[:64], rounds)
             print(f"{label:>12} {keep:>5.2f} {row} {after:>8} {stored_bytes(small):>8} "
-                  f"{macs(small, task.images[:1]) / 1e3:>7.0f} {speed:>6.2f} {spent:>6.1f}", flush=True)  # fmt: skip
+                  f"{macs(small, task.images[:1]) / 1e3:>7.0f} {speed:>6.2f} {spent:>6.2f}", flush=True)  # fmt: skip
+
+
+def currency(method: str) -> str:
+    return "bytes" if methods.find(method).size == "bits" else "parameters"
 
 
 def main() -> None:
@@ -288,6 +293,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--methods", default=METHODS)
     parser.add_argument("--keep", default="0.9,0.8,0.7,0.6,0.5,0.3")
+    parser.add_argument("--keep-bits", default="0.3,0.2,0.15,0.11")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -299,8 +305,10 @@ def main() -> None:
         tasks.append(fashion_task(options.fashion, options.cache, options.epochs, options.seed))
     if not tasks:
         parser.error("nothing to do: pass --facenet and --lfw, or --fashion")
+    keeps = {"parameters": options.keep, "bytes": options.keep_bits}
+    shares = {name: [*map(float, keeps[currency(name)].split(","))] for name in options.methods.split(",")}
     for task in tasks:
-        run(task, options.methods.split(","), [*map(float, options.keep.split(","))], options.rounds, options.seed)
+        run(task, shares, options.rounds, options.seed)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from eckart.methods import find
 from eckart.methods.compress.cp import alternating, sweep
 from eckart.methods.compress.cp import expression as canonical
 from eckart.methods.compress.spatial_svd import rearranged
-from eckart.methods.compress.tucker_2 import core, hooi, leading, modes
+from eckart.methods.compress.tucker_2 import core, hooi, leading, modes, rank_path, tails
 from eckart.methods.compress.tucker_2 import expression as tucker
 from eckart.methods.registry import Family
 from eckart.models.checkpoint import check_manifest, manifest, rebuild
@@ -297,8 +297,8 @@ def chosen(family: Family) -> list[int]:
     return list(dict.fromkeys([sizes[0], sizes[len(sizes) // 2], sizes[-1]])) if sizes else []
 
 
-@pytest.mark.parametrize("shape", [(8, 6, 3, 3), (6, 8, 2, 3), (7, 5, 1, 3), (5, 7, 3, 1), (9, 1, 3, 3)], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (5, 6, 2, 3), (7, 5, 1, 3), (5, 7, 3, 1), (9, 1, 3, 3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_family_of_kernels_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     kernel = normal_kernel(*shape).to(dtype)
@@ -351,6 +351,20 @@ def test_tucker_2_finds_a_kernel_of_its_kind_and_is_exact_at_full_ranks() -> Non
     torch.testing.assert_close(structure.to_dense().detach(), kernel.flatten(1), rtol=1e-9, atol=1e-9)
     general = normal_kernel(5, 4, 2, 2)
     torch.testing.assert_close(tucker(*hooi(general, 5, 4)).to_dense().detach(), general.flatten(1))
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 3, 3), (12, 8, 3, 3), (8, 3, 3, 3), (3, 20, 2, 2)], ids=str)
+def test_tucker_2_keeps_the_bound_of_the_truncated_decomposition(shape: tuple[int, ...]) -> None:
+    kernel = normal_kernel(*shape)
+    found, cut = family("tucker-2", kernel), [tails(matrix) for matrix in modes(kernel)]
+    bounds = {p + q: cut[0][p] + cut[1][q] for p, q in rank_path(*cut)}
+    expressions = set()
+    for size in found.sizes:
+        structure = find("tucker-2").fit(kernel.flatten(1), Statistics(kernel=shape[2:])).build(size).structure
+        assert Metric().error(kernel.flatten(1) - structure.to_dense()) <= bounds[size] * (1 + 1e-9)
+        expressions.add(expression(structure))
+    # Where there are few channels, a factor of full rank is left out.
+    assert (len(expressions) > 1) == (min(shape[:2]) <= 3)
 
 
 def test_iteration_improves_on_the_truncated_decomposition() -> None:

@@ -115,9 +115,16 @@ def core(tensor: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def balanced(u: Tensor, g: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The factors of `scale` times their product, of like sizes, so that none overflows a short dtype."""
-    share = float((g.abs().max() * scale) ** (1 / 3)) or 1.0
-    return u * share, g / share * (scale / share), v * share
+    """The factors of `scale` times their product, of like sizes, so that none overflows a short dtype.
+
+    A square factor is the identity and stays it.
+    """
+    thin = [len(factor) > factor.shape[1] for factor in (u, v)]
+    share = float((g.abs().max() * scale) ** (1 / (1 + sum(thin)))) or 1.0
+    for _ in range(sum(thin)):
+        scale /= share
+    u, v = (factor * share if is_thin else factor for factor, is_thin in zip((u, v), thin, strict=True))
+    return u, g * scale, v
 
 
 def expression(u: Tensor, g: Tensor, v: Tensor) -> StructuredMatrix:
