@@ -306,17 +306,17 @@ def test_a_family_of_kernels_keeps_its_promises(name: str, dtype: torch.dtype, s
     assert [c.bytes for c in found.costs] == sorted(c.bytes for c in found.costs)
     assert len(found.sizes) > 0
     assert found.costs[-1].parameters < kernel.numel()
-    measured = found.errors  # before anything is built: a size then stands for the best up to it
-    assert (measured.diff() <= 0).all()
-    for size, cost, error in zip(found.sizes, found.costs, measured, strict=True):
+    at = dict(zip(found.sizes, zip(found.costs, found.errors, strict=True), strict=True))
+    assert (found.errors.diff() <= 0).all()
+    for size in chosen(found):
+        cost, error = at[size]
         structure = found.build(size).structure
         assert structure.dtype == dtype
-        assert structure.cost().bytes <= cost.bytes
+        assert structure.cost().bytes <= cost.bytes  # after errors were read, the best candidate up to that size
         if dtype == torch.float64:
             difference = kernel.flatten(1) - structure.to_dense()
             torch.testing.assert_close(Metric().error(difference), error, rtol=1e-6, atol=1e-9)
-    for size in chosen(found):
-        assert family(name, kernel).build(size).structure.cost() == found.costs[list(found.sizes).index(size)]
+        assert family(name, kernel).build(size).structure.cost() == cost
 
 
 def test_spatial_svd_is_the_best_separable_kernel_and_exact_at_full_rank() -> None:
