@@ -11,6 +11,7 @@ from eckart.fit import fit
 from eckart.methods import ADAPTERS, METHODS
 from eckart.metrics import Metric
 from eckart.models.checkpoint import load, save
+from eckart.models.convolution import StructuredConv2d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.peft import save_peft
 from eckart.recipe import Recipe
@@ -31,6 +32,7 @@ __all__ = [
     "Need",
     "Recipe",
     "Statistics",
+    "StructuredConv2d",
     "StructuredEmbedding",
     "StructuredLinear",
     "__version__",

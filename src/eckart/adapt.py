@@ -315,7 +315,7 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
     structured = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, StructuredLinear) and id(module) not in owners
+        if type(module) is StructuredLinear and id(module) not in owners
     }
     found: dict[str, nn.Module] = {}
     for name, module in {**linear_layers(model), **structured}.items():

@@ -23,6 +23,7 @@ from eckart.progress import Progress, silent
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
+from eckart.structures import is_conv2d
 
 ALLOCATIONS = ("uniform", "greedy")
 
@@ -140,7 +141,7 @@ def metric_for(metric: str | None, allocation: str) -> str:
 
 
 def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
-    """The compressed linear layers that can take a path, each with the dense one of the same name.
+    """The compressed linear layers and convolutions that can take a path, each with the dense one of the same name.
 
     Raises:
         ValueError: there is none, the dense model has no such layer, or weights are not finite.
@@ -154,7 +155,7 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
         original = originals.get(name)
         if original is None:
             raise ValueError(f"the dense {type(dense).__name__} has no {name!r}: name the model that was compressed")
-        if not (type(original) is nn.Linear or is_conv1d(original)):
+        if not (type(original) is nn.Linear or is_conv1d(original) or is_conv2d(original)):
             raise ValueError(
                 f"{name} of the dense model is a {type(original).__name__}: name the model from before compression"
             )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eckart.compensate_job import COMPENSATION
 from eckart.models import checkpoint, hf
+from eckart.models.convolution import StructuredConv2d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
 from eckart.models.sites import is_conv1d, set_module
@@ -72,6 +73,8 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     found = {name: terms for name, terms in found.items() if terms}
     if not found:
         raise ValueError(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
+    if images := [name for name in found if isinstance(model.get_submodule(name), StructuredConv2d)]:
+        raise ValueError(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
     notes = Path(source) / COMPENSATION
     matrices = checkpoint.read_json(notes).get("matrices", []) if notes.is_file() else []
     if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
@@ -145,7 +148,8 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
 def _fill(place: Any, module: Any) -> None:
     """Gives a dense module on the meta device the values of a structured one."""
     weight = module.structure.to_dense().detach()
-    place.weight = nn.Parameter((weight.T if is_conv1d(place) else weight).contiguous().clone())
+    values = weight.T if is_conv1d(place) else weight.reshape(place.weight.shape)
+    place.weight = nn.Parameter(values.contiguous().clone())
     if _bias(place) is not None:
         own = _bias(module)
         place.bias = nn.Parameter(weight.new_zeros(len(weight)) if own is None else own.detach().clone())

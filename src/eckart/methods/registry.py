@@ -102,6 +102,7 @@ def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int
 
 SIZES = {
     "rank": "rank of the product, where the structure has one",
+    "ranks": "ranks of the two channel modes of a kernel, added up",
     "bits": "bits for each stored value, where it is quantized",
     "percent": "share of the entries that are stored, in percent",
     "kept": "entries stored of every four neighbours in a row",

@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
+from eckart.models.convolution import StructuredConv2d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
-from eckart.structures import Shared, StructuredMatrix, from_spec
+from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
 from eckart.tensors import write_safetensors
 
@@ -25,7 +26,7 @@ FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""
 
 MANIFEST = "eckart.json"
-_KINDS = ("linear", "embedding", "tied", "tied-embedding")
+_KINDS = ("linear", "conv2d", "embedding", "tied", "tied-embedding")
 _SHARD_BYTES = 5 * 10**9
 
 Manifest = dict[str, Any]
@@ -44,7 +45,8 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredEmbedding):
             modules[name] = {"module": "embedding", "structure": module.structure.spec()}
         elif isinstance(module, StructuredLinear):
-            modules[name] = {"module": "linear", "bias": module.bias is not None, "structure": module.structure.spec()}
+            kind = "conv2d" if isinstance(module, StructuredConv2d) else "linear"
+            modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
     return {"format": FORMAT, "version": __version__, "modules": modules}
 
 
@@ -93,13 +95,15 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     kind, weight = entry.get("module"), getattr(dense, "weight", None)
     if kind not in _KINDS:
         raise ValueError(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
-    if not isinstance(weight, Tensor) or isinstance(dense, nn.Embedding) != kind.endswith("embedding"):
+    fits = isinstance(dense, nn.Embedding) == kind.endswith("embedding") and is_conv2d(dense) == (kind == "conv2d")
+    if not isinstance(weight, Tensor) or not fits:
         raise ValueError(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
     tied = kind.startswith("tied")
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
         raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
     structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
-    if sorted(weight.shape) != sorted(structure.shape):
+    shape = weight.flatten(1).shape if kind == "conv2d" else weight.shape
+    if sorted(shape) != sorted(structure.shape):
         raise ValueError(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
     if kind == "embedding":
         return StructuredEmbedding(structure)
@@ -107,6 +111,8 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
         return TiedEmbedding(owner)
     dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
     bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
+    if geometry := geometry_of(dense):
+        return StructuredConv2d(structure, bias, geometry)
     return TiedLinear(owner, bias) if tied else StructuredLinear(structure, bias)
 
 
