@@ -12,6 +12,7 @@ from eckart.models.checkpoint import load, save
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.recipe import Recipe
 from eckart.statistics import Need, Statistics
+from eckart.tiled import tiled
 
 if importlib.util.find_spec("transformers") is not None:
     from eckart.models.register import when_imported as _when_imported
@@ -34,4 +35,5 @@ __all__ = [
     "fit",
     "load",
     "save",
+    "tiled",
 ]
