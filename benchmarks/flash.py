@@ -6,9 +6,10 @@
 smollm2 and the encoder all-MiniLM-L6-v2 in float32, compressed by kfac to --keep of their linear parameters on text of
 Wikipedia (--small: smollm2 as `eckart compress` wrote it). The call is the model without its head, and without a
 key-value cache unless said. Peak is the most bytes that the allocator of PyTorch held above its level before the call,
-kernels' own buffers included, by the profiler; the unit beside it is one hidden state of all tokens. Transient is what
-the first attention and the first MLP hold at most besides their input and output. Times are medians of calls that take
-turns. `naive` are the factors as they are stored, `tiled` the same in `eckart.tiled`, which takes dense matrices too.
+kernels' own buffers included, by the profiler; the unit beside it is one hidden state of all tokens. The columns of
+attention and MLP are what the first of each holds at most besides its input and output. Times are processor time,
+medians of calls that take turns. `naive` are the factors as they are stored, `tiled` the same in `eckart.tiled`, which
+takes dense matrices too.
 
 The first table is one MLP of smollm2's shape over low-rank factors, in tiles of tokens and in tiles of hidden units.
 """
@@ -56,13 +57,13 @@ def peak_bytes(call: Call) -> int:
 
 
 def medians(arms: dict[str, Call], repeats: int) -> dict[str, float]:
-    """Milliseconds."""
+    """Milliseconds of the processor."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(repeats):
         for name in list(arms) if turn % 2 == 0 else reversed(list(arms)):
-            start = time.perf_counter()
+            start = time.process_time()
             arms[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
 
 
@@ -210,15 +211,19 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.6)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=["mlp", "MiniLM", "smollm2"], choices=["mlp", "MiniLM", "smollm2"])
     options = parser.parse_args()
     print(
         f"float32, {torch.get_num_threads()} threads, torch {torch.__version__}, keep {options.keep} of linear "
         f"parameters, tiles of {options.tokens} tokens, medians of {options.repeats}"
     )
-    with torch.inference_mode():
-        one_mlp(options)
-    measure("smollm2", *language_model(options), options)
-    measure("MiniLM", *encoder(options), options)
+    if "mlp" in options.only:
+        with torch.inference_mode():
+            one_mlp(options)
+    if "MiniLM" in options.only:
+        measure("MiniLM", *encoder(options), options)
+    if "smollm2" in options.only:
+        measure("smollm2", *language_model(options), options)
 
 
 if __name__ == "__main__":
