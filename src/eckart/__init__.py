@@ -16,6 +16,7 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.peft import save_peft
 from eckart.recipe import Recipe
 from eckart.statistics import Need, Statistics
+from eckart.tiled import tiled
 
 if importlib.util.find_spec("transformers") is not None:
     from eckart.models.register import when_imported as _when_imported
@@ -45,4 +46,5 @@ __all__ = [
     "save",
     "save_adapter",
     "save_peft",
+    "tiled",
 ]
