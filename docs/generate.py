@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eckart.cli import _parser
-from eckart.methods import METHODS
+from eckart.methods import ADAPTERS, METHODS
 from eckart.report import schema
 
 HERE = Path(__file__).parent
@@ -24,6 +24,11 @@ Every method is one function that fits candidates to one matrix; *needs* is what
 that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
 shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table; what
 the methods measure against each other is in [measurements](measurements.md).
+"""
+
+ADAPTERS_HEAD = """## Adapters
+
+What `eckart adapt` and `eckart.adapt` put beside a frozen matrix; `*` marks what trains. See [adapters](adapters.md).
 """
 
 REPORT_HEAD = """# report.json
@@ -53,6 +58,16 @@ def methods_page() -> str:
         card = METHODS[name]
         text = inspect.cleandoc(card.fit.__doc__ or "").split("\nArgs:\n")[0].split("\nRaises:\n")[0].strip()
         lines += ["", f"## {name}", "", f"*{card.paper}*", "", text]
+    lines += ["", ADAPTERS_HEAD, "| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
+    for name in sorted(ADAPTERS):
+        adapter = ADAPTERS[name]
+        asked = [f"`{need.value}`" for need in adapter.needs] + ["gradient of the loss"] * adapter.task_gradient
+        count = adapter.parameters(64, 48, 8)
+        needs = ", ".join(asked) or "nothing"
+        lines.append(f"| [`{name}`](#adapter-{name}) | `{adapter.expression}` | {needs} | {count} |")
+    for name in sorted(ADAPTERS):
+        text = inspect.cleandoc(ADAPTERS[name].start.__doc__ or "").strip()
+        lines += ["", f"### Adapter: {name}", "", f"*{ADAPTERS[name].paper}*", "", text]
     return "\n".join(lines) + "\n"
 
 

@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 
 from eckart.cli import _parser
 from eckart.job import Texts, compress_directory
-from eckart.methods import METHODS
+from eckart.methods import ADAPTERS, METHODS
 from eckart.recipe import Recipe
 from eckart.report import schema
 from eckart.statistics import Need
@@ -106,7 +106,7 @@ def test_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatc
 def test_commands_parse(page: Path) -> None:
     for command in commands(page):
         parsed = _parser().parse_args(command)
-        assert getattr(parsed, "method", "svd") in METHODS
+        assert getattr(parsed, "method", "svd") in {**METHODS, **ADAPTERS}
 
 
 @every_page
