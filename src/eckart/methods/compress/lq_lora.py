@@ -46,7 +46,7 @@ def lq_lora(weight: Tensor, statistics: Statistics) -> Family:
     rank is min(64, min(out, in) // 8) and groups are of 64; the scales keep the weight's dtype.
 
     Two departures: scales are least squares of their groups, and an SVD takes the place of the randomized one. The
-    authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 1 to 12 % larger at 3 and 4
+    authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to 12 % larger at 3 and 4
     bits (`benchmarks/peers.py`).
 
     Args:
