@@ -12,7 +12,7 @@ from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.leaves import size_option
-from eckart.structures.packing import decode, encode, least_squares_grid, pack, pad_columns
+from eckart.structures.packing import decode, encode, pack, pad_columns, searched_grid
 from eckart.structures.quantized import Quantized, finite_matrix
 
 GROUP = 64
@@ -29,6 +29,11 @@ DAMPING = 1e-2
 )
 def gptq(weight: Tensor, statistics: Statistics) -> Family:
     """Rounds column after column to an affine grid and lets the remaining columns make up for the error.
+
+    On the same grid and order the authors' code, in float32, agrees to 5e-4. Its own defaults, columns as they come and
+    grids from the smallest to the largest weight, are 11 to 99 % worse at 3 bits; with its ordering and its search of
+    grids, which does not know what an error in a column costs, it is between 0.1 % better and 13 % worse
+    (`benchmarks/peers.py`).
 
     Args:
         weight: (out, in).
@@ -66,7 +71,8 @@ def gptq_quantize(
 
     Inputs of large second moment come first, while there are many others left to make up for their error. Groups stay
     runs of consecutive inputs, so this order visits them in turns; their grids are therefore chosen beforehand, each
-    as the one that rounds its original weights best (`packing.least_squares_grid`). An input that is always zero
+    as the one that rounds its original weights best (`packing.searched_grid`), an error in column j counting
+    `1 / U[j, j]^2` times, which is what it costs once later columns have made up for it. An input that is always zero
     changes no other and is rounded to nearest.
 
     Args:
@@ -99,7 +105,10 @@ def _quantize(weight: Tensor, order: Tensor, factor: Tensor, bits: int, group: i
     exact = torch.promote_types(weight.dtype, torch.float32)
     factor = factor.to(exact)
     groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
-    scales, zeros = least_squares_grid(groups, bits, weight.dtype, symmetric)
+    worth = factor.diagonal().min() / factor.diagonal()
+    importance = torch.empty_like(worth).index_copy_(0, order, worth.square())
+    importance = pad_columns(importance, group).view(-1, group)
+    scales, zeros = searched_grid(groups, bits, weight.dtype, symmetric, importance)
     # Transposed, so that a column of W is one run of memory.
     rest = weight.T.to(exact)[order].contiguous()
     scale = scales.T.to(exact)[order // group].contiguous()
