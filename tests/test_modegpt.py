@@ -7,8 +7,16 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForMaskedLM, OPTConfig, OPTForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 import hard
 from eckart import METHODS, Statistics
@@ -223,7 +231,7 @@ def test_scores_are_of_the_outputs_that_are_kept(name: str) -> None:
 
 
 def test_scores_are_squared_errors_at_all_angles() -> None:
-    """Rotated by every angle of a circle, the error of leaving out a pair is its score; a single output is a product."""
+    """The score of a pair is the error of leaving it out, averaged over angles; that of a single output is its own."""
     query, key = hard.normal(50, 2, 6, seed=4), hard.normal(50, 6, seed=5)  # (tokens, query heads, size)
     scores = pair_scores(query.square().mean(0)[None], key.square().mean(0)[None], rotary=4)
     angles = torch.arange(16).double() * torch.pi / 8
@@ -271,7 +279,8 @@ def test_values_are_the_optimum_of_their_products(queries: int, keys: int) -> No
             error += float(((product - read @ own) @ centred).square().sum())
         assert error == pytest.approx(stated, rel=1e-8)
         # What attention of any weights that sum to one writes, of inputs at their mean, is what it was.
-        assert first.bias is not None and second.bias is not None
+        assert first.bias is not None
+        assert second.bias is not None
         mean = x.mean(0)
         told, wanted = v @ mean + bias + first.bias, value @ mean + bias
         spread = [t.view(keys, 1, size).expand(-1, per, -1).flatten() for t in (told, wanted)]

@@ -48,7 +48,8 @@ def by_leverage(moment: Tensor, ridge: float) -> Tensor:
     identity = torch.eye(len(moment), dtype=moment.dtype)
     root = torch.linalg.cholesky(moment + ridge * identity)
     inverse = torch.linalg.solve_triangular(root, identity, upper=False)
-    return inverse.square().sum(0).argsort(stable=True)
+    order: Tensor = inverse.square().sum(0).argsort(stable=True)
+    return order
 
 
 def nystrom_gains(weight: Tensor, moment: Tensor, order: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ def nystrom_gains(weight: Tensor, moment: Tensor, order: Tensor) -> Tensor:
         (n,), in that order; they sum up to E|W h|^2.
     """
     root = torch.linalg.cholesky(moment[order][:, order])
-    return (weight[:, order] @ root).square().sum(0)
+    gains: Tensor = (weight[:, order] @ root).square().sum(0)
+    return gains
 
 
 def nystrom(weight: Tensor, moment: Tensor, kept: Tensor) -> Tensor:
@@ -93,8 +95,8 @@ def pair_scores(query: Tensor, key: Tensor, rotary: int) -> Tensor:
     q = query.sum(1)
     scores = q * key
     if rotary:
-        paired = q[:, :rotary].unflatten(1, (2, -1)).sum(1) * key[:, :rotary].unflatten(1, (2, -1)).sum(1) / 2
-        scores[:, :rotary] = torch.cat([paired, paired], 1) / 2
+        both_q, both_k = (x[:, :rotary].view(len(x), 2, -1).sum(1) for x in (q, key))
+        scores[:, :rotary] = (both_q * both_k).repeat(1, 2) / 4
     return scores
 
 

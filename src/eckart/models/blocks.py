@@ -52,7 +52,7 @@ def mlps(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[Site, ...]]:
     return found
 
 
-def query_keys(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[tuple[Site, ...], Heads]]:
+def query_keys(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[tuple[Site, Site], Heads]]:
     """Query and key of each attention, and its heads; none where a norm stands between them and their product."""
     found = []
     for attention, (query, key, *_) in _attentions(model, sites):
@@ -65,7 +65,7 @@ def query_keys(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[tuple[
     return found
 
 
-def value_outputs(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[tuple[Site, ...], Heads]]:
+def value_outputs(model: nn.Module, sites: Mapping[str, Site]) -> list[tuple[tuple[Site, Site], Heads]]:
     """Value and output of each attention, and its heads."""
     found = []
     for attention, (_, _, value, output) in _attentions(model, sites):

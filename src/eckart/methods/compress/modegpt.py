@@ -26,7 +26,7 @@ from eckart.methods.units import (
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 
-RIDGE = 1e-2
+RIDGE = 1.0
 """Ridge of the leverage scores, in mean eigenvalues of the covariance."""
 
 
@@ -35,9 +35,19 @@ RIDGE = 1e-2
     paper="Lin et al. 2024, arXiv 2408.09632",
     expression="Chain(Selection, Dense) + bias, Chain(Dense, Selection) + bias",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN),
+    allocation="greedy",
 )
 def modegpt(weight: Tensor, statistics: Statistics) -> LowRank:
-    """Fewer hidden units, fewer outputs of heads: MLPs, query-key and value-output pairs are each fitted as one."""
+    """Modules with fewer units: of MLPs the hidden ones, of query-key and value-output pairs outputs of the heads.
+
+    Matrices of other modules get the best low rank in the input metric. What modules see from outside keeps its
+    shape: units that are not kept are zeros that no other matrix reads, so a cache of keys and values stays as large.
+    Departures from the paper: statistics are centred, and what is constant goes into biases; heads of one layer may
+    keep different numbers of outputs. Its allocation, a sparsity for each layer from the cosine of what goes into
+    and comes out of a block, is left out: `greedy` goes by the errors, squared outputs of MLPs and attention, and
+    squared scores of queries with keys before they are divided by the root of the size of a head. These are not of
+    one unit; where they mislead, `uniform` keeps the same share of every module.
+    """
     return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 
 
