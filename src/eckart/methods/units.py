@@ -45,7 +45,7 @@ def by_leverage(moment: Tensor, ridge: float) -> Tensor:
         moment: C (n, n), positive semi-definite, float64.
         ridge: above zero.
     """
-    identity = torch.eye(len(moment), dtype=moment.dtype)
+    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
     root = torch.linalg.cholesky(moment + ridge * identity)
     inverse = torch.linalg.solve_triangular(root, identity, upper=False)
     order: Tensor = inverse.square().sum(0).argsort(stable=True)
@@ -111,14 +111,14 @@ def rotated_order(scores: Tensor, rotary: int) -> tuple[Tensor, Tensor]:
         Indices (keys * size,), and whether the first k of them cut no pair, k = 0, ..., keys * size.
     """
     keys, size = scores.shape
-    own = torch.arange(size)
+    own = torch.arange(size, device=scores.device)
     pair = torch.where(own < rotary, own % max(1, rotary // 2), own)
-    unit = (torch.arange(keys)[:, None] * size + pair).flatten()
+    unit = (torch.arange(keys, device=scores.device)[:, None] * size + pair).flatten()
     # By score, and where scores are equal by pair: a stable sort by the second first.
     order = unit.argsort(stable=True)
     order = order[scores.flatten()[order].argsort(descending=True, stable=True)]
     ends = unit[order][1:] != unit[order][:-1]
-    whole = torch.ones(1, dtype=torch.bool)
+    whole = ends.new_ones(1)
     return order, torch.cat([whole, ends, whole])
 
 
@@ -133,7 +133,7 @@ def queries_of(index: Tensor, heads: Heads) -> Tensor:
     """
     served = heads.queries // heads.keys
     first = index // heads.size * served * heads.size + index % heads.size
-    return (first[:, None] + heads.size * torch.arange(served)).flatten().sort().values
+    return (first[:, None] + heads.size * torch.arange(served, device=index.device)).flatten().sort().values
 
 
 def kept_rows(weight: Tensor, index: Tensor, size: int, dtype: torch.dtype) -> Chain:

@@ -165,7 +165,7 @@ def fewer_values(members: Members) -> Units:
             left, right = balanced(torch.linalg.qr(o).Q @ left, right)
             rows.append(right)
             columns.append(left.view(served, len(output), rank).transpose(0, 1))
-        places = torch.cat([torch.arange(rank) + i * heads.size for i, rank in enumerate(ranks)])
+        places = torch.cat([torch.arange(rank, device=value.device) + i * heads.size for i, rank in enumerate(ranks)])
         values, outputs = torch.cat(rows), torch.cat([c.flatten(1) for c in columns], 1)
         told = torch.cat([(x @ mean).expand(served, -1).flatten() for x in rows])
         rest = (constant - outputs @ told).to(dtype)
