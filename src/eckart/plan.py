@@ -93,7 +93,8 @@ class Plan:
     def members(self, group: Group) -> Members:
         """What a method is given of a group."""
         statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
-        return Members(tuple(site.weight for site in group.sites), statistics, group.heads)
+        weights, biases = tuple(site.weight for site in group.sites), tuple(site.bias for site in group.sites)
+        return Members(weights, statistics, group.heads, biases)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
         """Fits the candidates of all groups; one that cannot be fitted stays dense and says why.

@@ -87,11 +87,13 @@ class Members:
         weights: of each, (out, in).
         statistics: of each.
         heads: of attention projections; None for other matrices.
+        biases: of each, (out,), None where a layer has none; nothing where no layer has one.
     """
 
     weights: tuple[Tensor, ...]
     statistics: tuple[Statistics, ...]
     heads: Heads | None = None
+    biases: tuple[Tensor | None, ...] = ()
 
 
 def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:

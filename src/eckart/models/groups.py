@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from eckart.heads import Heads
+from eckart.models.blocks import mlps, query_keys, value_outputs
 from eckart.models.sites import Site
 
 LAYERS = 2
@@ -82,5 +83,25 @@ def _layers(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
     return groups
 
 
-KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {"layers": _layers}
+def _mlps(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """MLPs: the matrices that read the input, with or without a gate, then the one that reads the hidden units."""
+    return [Group(members[0].name, "mlp", members) for members in mlps(model, sites)]
+
+
+def _query_keys(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Query and key of one attention."""
+    return [Group(pair[0].name, "query-key", pair, heads) for pair, heads in query_keys(model, sites)]
+
+
+def _value_outputs(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Value and output of one attention."""
+    return [Group(pair[0].name, "value-output", pair, heads) for pair, heads in value_outputs(model, sites)]
+
+
+KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {
+    "layers": _layers,
+    "mlp": _mlps,
+    "query-key": _query_keys,
+    "value-output": _value_outputs,
+}
 """The kinds of groups, each with what finds those of a model among free sites by name."""
