@@ -36,11 +36,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import eckart
-from eckart.adapt import Adapter, find_bases
+from eckart.adapt import find_bases
+from eckart.adapted import matrix_shape
+from eckart.adapter import Adapter
 from eckart.adapter_files import parts_of
 from eckart.evaluate import evaluate
 from eckart.methods.adapters import ADAPTERS
-from eckart.models.adapted import matrix_shape
 from eckart.models.corpora import corpus
 from eckart.models.examples import IGNORED, batches, read_examples
 from eckart.models.hf import load_model

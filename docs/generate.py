@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eckart.cli import _parser
 from eckart.methods import ADAPTERS, METHODS
+from eckart.options import parser
 from eckart.report import schema
 
 HERE = Path(__file__).parent
@@ -115,9 +115,9 @@ def kind_of(entry: Mapping[str, Any]) -> str:
 def cli_page() -> str:
     """Every command with its arguments."""
     lines = [NOTE.format(source="src/eckart/cli.py"), "", CLI_HEAD]
-    for name, (parser, summary) in commands().items():
+    for name, (command, summary) in commands().items():
         lines += [f"## eckart {name}", "", f"{summary[:1].upper()}{summary[1:]}.", ""]
-        arguments = [action for action in parser._actions if action.dest != "help"]
+        arguments = [action for action in command._actions if action.dest != "help"]
         if arguments:
             lines += ["| argument | what it is |", "|---|---|"]
             lines += [f"| {_usage(action)} | {_help(action)} |" for action in arguments]
@@ -127,7 +127,7 @@ def cli_page() -> str:
 
 def commands() -> dict[str, tuple[argparse.ArgumentParser, str]]:
     """The parser and the summary of each command."""
-    parsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     summaries = {choice.dest: choice.help or "" for choice in parsers._choices_actions}
     return {name: (parser, summaries[name]) for name, parser in parsers.choices.items()}
 

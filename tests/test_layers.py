@@ -28,7 +28,7 @@ ALLOWED = {
     "report": {"_version"},
     "streams": {"models", "statistics"},
     "sequential": {"streams", "plan", "models", "statistics", "structures"},
-    "heal": {"streams", "models", "statistics"},
+    "heal": {"streams", "models", "statistics", "structures"},
 }
 FRONT = {"", "cli", "__main__"}  # "" is the package itself
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

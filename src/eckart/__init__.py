@@ -3,7 +3,8 @@
 import importlib.util
 
 from eckart._version import __version__
-from eckart.adapt import Adapter, adapt
+from eckart.adapt import adapt
+from eckart.adapter import Adapter
 from eckart.adapter_files import load_adapter, save_adapter
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress

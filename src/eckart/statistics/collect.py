@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eckart.statistics.frozen import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import images, patches_of, positions
@@ -85,19 +86,6 @@ def call(model: nn.Module, batch: Batch) -> Any:
     """The model's output on a batch; a language model is not to keep its keys and values."""
     extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
     return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside."""
-    asked = [p for p in model.parameters() if p.requires_grad]
-    for p in asked:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in asked:
-            p.requires_grad_(True)
 
 
 class _Recorder:
