@@ -16,6 +16,7 @@ from eckart.methods.lowrank import rank_step
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
 from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
+from eckart.models.unfuse import unfuse
 from eckart.models.written import written
 from eckart.paths import METRICS, Added, Place, compensated, paths
 from eckart.plan import memory_available
@@ -96,6 +97,7 @@ def compensate(
     """
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
+    unfuse(dense)
     places = find_places(model, dense)
     ranks = uniform_ranks(places, rank)
     if calibration is None and hasattr(dense, "generation_config"):

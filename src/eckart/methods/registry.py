@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from eckart.heads import Heads
+from eckart.mixture import Mixture
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 
@@ -87,11 +88,13 @@ class Members:
         weights: of each, (out, in).
         statistics: of each.
         heads: of attention projections; None for other matrices.
+        mixture: of experts, whose matrices come expert by expert; None for other matrices.
     """
 
     weights: tuple[Tensor, ...]
     statistics: tuple[Statistics, ...]
     heads: Heads | None = None
+    mixture: Mixture | None = None
 
 
 def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:
@@ -107,6 +110,7 @@ SIZES = {
     "kept": "entries stored of every four neighbours in a row",
     "terms": "terms of the sum, or of the sum for each column",
     "blocks": "blocks on the diagonal",
+    "experts": "experts that are left of a mixture",
     "candidate": "position among the candidates of several methods",
 }
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""

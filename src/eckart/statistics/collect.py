@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from eckart.statistics.needs import Need, Statistics
+from eckart.statistics.sample import Sample
 
 Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]
 
 _FISHER = frozenset({Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+_INPUTS = frozenset({Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN, Need.INPUT_SAMPLE})
 GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT}) | _FISHER
 LARGEST_MOMENT = 16384
 """Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
@@ -134,6 +136,7 @@ class _Recorder:
         self.batches = 0
         self.tokens: dict[str, int] = {}
         self.samples: dict[str, int] = {}
+        self.sampled: dict[str, Sample] = {}
         self._seen: dict[int, tuple[Tensor, str]] = {}
 
     def start(self, batch: Batch) -> None:
@@ -213,10 +216,12 @@ class _Recorder:
             if found != leader:
                 raise ValueError(f"{name!r} shared its input with {leader!r} in one batch and not in another")
             return
-        wanted = self.needs & {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        wanted = self.needs & _INPUTS
         if not wanted:
             return
         rows = self._rows(x)
+        if Need.INPUT_SAMPLE in wanted:
+            self.sampled.setdefault(name, Sample()).add(rows)
         if Need.INPUT_SECOND_MOMENT in wanted:
             self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
         if Need.INPUT_MEAN in wanted:
@@ -262,9 +267,8 @@ class _Recorder:
             self._add(name, Need.FISHER_COLUMNS, columns)
 
     def results(self) -> dict[str, Statistics]:
-        inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
         self._flush()
-        done: dict[tuple[str, Need], Tensor] = {}
+        done = {(name, Need.INPUT_SAMPLE): sample.rows for name, sample in self.sampled.items()}
         for name, need in list(self.sums):
             # In place: together the sums are as large as several models.
             total = self.sums.pop((name, need))
@@ -278,7 +282,7 @@ class _Recorder:
             leader = self.leader.get(name, name)
             values = {}
             for need in Need:
-                value = done.get((leader if need in inputs else name, need))
+                value = done.get((leader if need in _INPUTS else name, need))
                 if value is not None:
                     values[need.value] = value
             results[name] = Statistics(tokens=self.tokens.get(name, 0), **values)

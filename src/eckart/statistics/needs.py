@@ -18,6 +18,7 @@ class Need(str, Enum):
     GRADIENT_SECOND_MOMENT = "gradient_second_moment"
     FISHER_ROWS = "fisher_rows"
     FISHER_COLUMNS = "fisher_columns"
+    INPUT_SAMPLE = "input_sample"
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Statistics:
             one token, labels sampled from the model itself (the true Fisher).
         fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
         fisher_columns: sum over outputs of the same, (in,).
+        input_sample: inputs of tokens at even distances, (at most 256, in), of linear maps only.
 
     All in float64 or float32; a statistic that was not asked for is None.
     """
@@ -44,13 +46,15 @@ class Statistics:
     gradient_second_moment: Tensor | None = None
     fisher_rows: Tensor | None = None
     fisher_columns: Tensor | None = None
+    input_sample: Tensor | None = None
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; ValueError that names it where it was not collected or is not finite."""
         value: Tensor | None = getattr(self, need.value)
         if value is None:
             have = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
-            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or 'nothing'}")
+            nothing = "nothing; did any token of the calibration data reach this matrix?"
+            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or nothing}")
         if not torch.isfinite(value).all():
             raise ValueError(f"statistic {need.value!r} has NaN or Inf entries")
         return value.double()
