@@ -113,6 +113,15 @@ def test_saved_loaded_and_exported(make: Callable[[], Any], method: str, tmp_pat
     assert "unfused" not in (tmp_path / "dense" / "config.json").read_text()
 
 
+def test_compensation_takes_the_dense_experts_apart() -> None:
+    model, dense = tiny_mixtral(), tiny_mixtral()
+    eckart.compress(model, "rtn", keep=0.55, of="bytes", calibration=ids(32))
+    before = (logits(model, ids()) - logits(dense, ids())).norm()
+    result = eckart.compensate(model, dense, rank=8, calibration=ids(32), allocation="greedy")
+    assert any(".experts." in name for name in result.added)
+    assert (logits(model, ids()) - logits(dense, ids())).norm() < before
+
+
 def test_a_checkpoint_that_names_no_experts_is_refused(tmp_path: Path) -> None:
     model = tiny_mixtral()
     eckart.compress(model, "svd", keep=0.6, calibration=ids())

@@ -13,6 +13,7 @@ from torch import nn
 from eckart.budget import Candidates, allocate
 from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.methods.lowrank import rank_step
+from eckart.models.experts import per_token
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
 from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
@@ -203,7 +204,7 @@ def measured(
         large = activation_bytes([place.dense.shape for place in places], batches)
         modules = {place.name: place.dense.module for place in places}
         with in_eval_mode(dense), checkpointed(dense, large > (memory or memory_available()) // 2):
-            gradients = collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT)
+            gradients = per_token(dense, collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT))
         for name, each in statistics.items():
             each.gradient_second_moment = gradients[name].gradient_second_moment
     return statistics

@@ -137,6 +137,7 @@ class Method:
         summary: first line of the function's docstring.
         together: for each kind of group that the method fits as one, how; see `eckart.models.groups.KINDS`. Matrices in
             no such group are fitted alone.
+        counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Method:
     predicts_loss: bool
     summary: str
     together: Mapping[str, FitTogether] = field(default_factory=dict)
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     def candidates(self, kind: str, members: Members) -> Family | JointFamily:
         """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""
@@ -184,11 +186,21 @@ def compressor(
     return register
 
 
-def together(name: str, kind: str) -> Callable[[G], G]:
-    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind."""
+def together(name: str, kind: str, *, size: str | None = None) -> Callable[[G], G]:
+    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind.
+
+    Args:
+        name: of the method.
+        kind: of the groups; see `eckart.models.groups.KINDS`.
+        size: what the sizes of the family count, a word of `SIZES`, where that is not what the method's others count.
+    """
+    if size is not None and size not in SIZES:
+        raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
 
     def register(fit: G) -> G:
-        METHODS[name] = replace(METHODS[name], together={**METHODS[name].together, kind: fit})
+        card = METHODS[name]
+        counted = {**card.counted, kind: size} if size else card.counted
+        METHODS[name] = replace(card, together={**card.together, kind: fit}, counted=counted)
         return fit
 
     return register

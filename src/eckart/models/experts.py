@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,16 +42,10 @@ class Experts(nn.ModuleList):
         visited = getattr(getattr(layout, "config", None), "num_experts_per_tok", None)
         self.share = min(1.0, visited / len(parts)) if isinstance(visited, int) else 1.0
 
-    def inner(self, outputs: Sequence[Tensor]) -> Tensor:
-        """What an expert's down_proj reads, of the outputs (n, intermediate) of its other matrices in their order."""
-        layout = self._layout[0]
-        if not layout.has_gate:
-            hidden: Tensor = layout.act_fn(outputs[0])
-        elif layout.is_concatenated:
-            hidden = layout._apply_gate(torch.cat(list(outputs), -1))
-        else:
-            hidden = layout._apply_gate(torch.stack(list(outputs), -1).flatten(-2))
-        return hidden
+    @property
+    def inner(self) -> Callable[[Sequence[Tensor]], Tensor]:
+        """What stands between the outputs (n, intermediate) of an expert's other matrices, in order, and down_proj."""
+        return partial(_inner, self._layout[0])
 
     def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """The weighted sum of the outputs of the experts that each token visits.
@@ -151,6 +146,16 @@ def _mean(statistics: Sequence[Statistics]) -> Statistics:
         if field.name not in ("tokens", Need.INPUT_SAMPLE.value) and all(isinstance(v, Tensor) for _, v in held):
             values[field.name] = sum((v * (n / total) for n, v in held[1:]), held[0][1] * (held[0][0] / total))
     return Statistics(**values)  # type: ignore[arg-type]
+
+
+def _inner(layout: Any, outputs: Sequence[Tensor]) -> Tensor:
+    if not layout.has_gate:
+        hidden: Tensor = layout.act_fn(outputs[0])
+    elif layout.is_concatenated:
+        hidden = layout._apply_gate(torch.cat(list(outputs), -1))
+    else:
+        hidden = layout._apply_gate(torch.stack(list(outputs), -1).flatten(-2))
+    return hidden
 
 
 def _experts(layout: Any, tensors: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:

@@ -28,7 +28,6 @@ POOL = 2048
     paper="Li 2025, arXiv 2506.23266",
     expression="Dense or Shared",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_SAMPLE),
-    size="experts",
 )
 def sub_moe(weight: Tensor, statistics: Statistics) -> LowRank:
     """Experts with similar outputs merged: a cluster of them is one expert, the mean by how often each was visited.
@@ -189,7 +188,7 @@ def clusters(family: MergedExperts, samples: Sequence[Tensor], mixture: Mixture)
     return {k: k_means(points, k, generator) for k in range(1, mixture.count)}
 
 
-@together("sub-moe", "experts")
+@together("sub-moe", "experts", size="experts")
 def merged_experts(members: Members) -> MergedExperts:
     """All experts of a layer, each with the same matrices."""
     assert members.mixture is not None
