@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from eckart.linalg.clusters import k_means
 from eckart.methods.lowrank import LowRank, fit_low_rank
 from eckart.methods.registry import Fitted, Members, compressor, together
 from eckart.metrics import Metric
@@ -18,7 +19,8 @@ from eckart.structures.dense import Dense
 from eckart.structures.quantized import finite_matrix
 from eckart.structures.shared import Shared
 
-RESTARTS = 10
+CHUNK = 256
+"""Tokens whose outputs exist at a time."""
 POOL = 2048
 """Tokens of all experts together whose outputs are compared; at least eight of each that was reached."""
 
@@ -37,38 +39,10 @@ def sub_moe(weight: Tensor, statistics: Statistics) -> LowRank:
     sum_i f_i W_i: at full rank the decomposition cancels, and cut off at rank r it gives P_r sum_i f_i W_i, P_r the
     projection on r columns of U. As the mean is what minimises sum_i f_i ||A - W_i||^2, cutting off never brings it
     closer in this norm: it saves bytes, which no candidate here does. Neurons are averaged in the order they have, so
-    experts with the same neurons in another order do not merge well. Matrices that are in no mixture get the best low
-    rank in the input metric.
+    experts with the same neurons in another order do not merge well. Biases stay each expert's own and are left out of
+    the outputs. Matrices that are in no mixture get the best low rank in the input metric.
     """
     return fit_low_rank(weight, Metric(right=statistics.get(Need.INPUT_SECOND_MOMENT)))
-
-
-def k_means(points: Tensor, k: int, generator: torch.Generator, restarts: int = RESTARTS) -> Tensor:
-    """The best of some runs of Lloyd's algorithm from k-means++ starts: the cluster of each point, (n,), int64.
-
-    Args:
-        points: (n, d), float64.
-        k: clusters, 1 <= k <= n; fewer where points coincide.
-        generator: of the starts.
-        restarts: runs.
-    """
-    best, least = torch.zeros(len(points), dtype=torch.long), float("inf")
-    for _ in range(restarts):
-        centres = points[torch.randint(len(points), (1,), generator=generator)]
-        while len(centres) < k and (far := torch.cdist(points, centres).amin(1).square()).sum() > 0:
-            centres = torch.cat([centres, points[torch.multinomial(far, 1, generator=generator)]])
-        inertia = float("inf")
-        while True:
-            distance, label = torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist").min(1)
-            if not (now := float(distance.square().sum())) < inertia:
-                break
-            inertia = now
-            if inertia < least:
-                best, least = label, inertia
-            member = torch.nn.functional.one_hot(label, len(centres)).double()
-            count = member.sum(0)[:, None]
-            centres = torch.where(count > 0, member.T @ points / count.clamp_min(1), centres)
-    return best
 
 
 def merging(label: Tensor, visits: Tensor) -> Tensor:
@@ -96,11 +70,12 @@ class MergedExperts:
         shares = self._visits / self._visits.sum()
         # Of each matrix (expert, role) the inner products of what all experts of that role make of its inputs.
         self._products = torch.zeros(self._count, self._roles, self._count, self._count, dtype=torch.float64)
-        for i, x in enumerate(samples):
-            if x is not None:
-                expert, role = divmod(i, self._roles)
-                outputs = torch.stack([x.to(w) @ w.T for w in self._role(role)]).flatten(1).double()
-                self._products[expert, role] = shares[expert] / len(x) * (outputs @ outputs.T)
+        for role in range(self._roles):
+            matrices = self._role(role)
+            for expert, x in enumerate(samples[role :: self._roles]):
+                if x is not None:
+                    outputs = torch.stack([x.to(w) @ w.T for w in matrices]).flatten(1).double()
+                    self._products[expert, role] = shares[expert] / len(x) * (outputs @ outputs.T)
         self._labels = clusters(self, [x for x in samples[:: self._roles] if x is not None], mixture)
         self.sizes: Sequence[int] = range(1, self._count)
 
@@ -175,7 +150,7 @@ def _thinned(statistics: Statistics, most: int) -> Tensor | None:
 def clusters(family: MergedExperts, samples: Sequence[Tensor], mixture: Mixture) -> dict[int, Tensor]:
     """The cluster of each expert, (experts,), for every number of clusters below that of the experts."""
     gram = torch.zeros(mixture.count, mixture.count, dtype=torch.float64)
-    for x in samples:
+    for x in torch.cat(list(samples)).split(CHUNK):
         y = torch.stack(list(family.outputs(x, mixture))).flatten(1).double()
         gram += y @ y.T
     if not torch.isfinite(gram).all():
