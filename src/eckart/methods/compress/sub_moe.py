@@ -150,7 +150,7 @@ def _thinned(statistics: Statistics, most: int) -> Tensor | None:
 def clusters(family: MergedExperts, samples: Sequence[Tensor], mixture: Mixture) -> dict[int, Tensor]:
     """The cluster of each expert, (experts,), for every number of clusters below that of the experts."""
     gram = torch.zeros(mixture.count, mixture.count, dtype=torch.float64)
-    for x in torch.cat(list(samples)).split(CHUNK):
+    for x in torch.split(torch.cat(list(samples)), CHUNK):
         y = torch.stack(list(family.outputs(x, mixture))).flatten(1).double()
         gram += y @ y.T
     if not torch.isfinite(gram).all():
