@@ -199,7 +199,7 @@ def test_statistics_are_those_of_the_patches(entries: int, monkeypatch: pytest.M
         expected = independent(model, name, batches, seed=7)
         assert found[name].tokens == expected.tokens
         assert found[name].kernel == model.get_submodule(name).kernel_size
-        for need in Need:
+        for need in set(Need) - {Need.INPUT_SAMPLE}:
             got, wanted = found[name].get(need), expected.get(need)
             assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (name, need)
 
@@ -213,7 +213,7 @@ def test_statistics_of_a_structured_convolution_are_those_of_the_dense_one(tmp_p
     assert [passes for _, passes in cached] == [1, 0]
     for found, _ in cached:
         assert found["second"].kernel == (3, 2)
-        for need in Need:
+        for need in set(Need) - {Need.INPUT_SAMPLE}:
             torch.testing.assert_close(found["second"].get(need), expected["second"].get(need), rtol=1e-3, atol=1e-6)
     assert statistics_for(model, {"second": model.second}, (), [])[0]["second"].kernel == (3, 2)
 

@@ -13,9 +13,11 @@ from torch import nn
 from eckart.budget import Candidates, allocate
 from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.methods.lowrank import rank_step
+from eckart.models.experts import per_token
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
 from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
+from eckart.models.unfuse import unfuse
 from eckart.models.written import written
 from eckart.paths import METRICS, Added, Place, compensated, paths
 from eckart.plan import memory_available
@@ -99,6 +101,7 @@ def compensate(
     """
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
+    unfuse(dense)
     places = find_places(model, dense)
     ranks = uniform_ranks(places, rank)
     if calibration is None and hasattr(dense, "generation_config"):
@@ -204,7 +207,7 @@ def measured(
         large = activation_bytes([place.dense.shape for place in places], batches)
         modules = {place.name: place.dense.module for place in places}
         with in_eval_mode(dense), checkpointed(dense, large > (memory or memory_available()) // 2):
-            gradients = collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT)
+            gradients = per_token(dense, collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT))
         for name, each in statistics.items():
             each.gradient_second_moment = gradients[name].gradient_second_moment
     return statistics

@@ -15,8 +15,10 @@ from eckart.calibration import Calibration, as_batches
 from eckart.compete import HELD_BACK, held_back, trials
 from eckart.distill import Distillation, distill
 from eckart.heal import Healing, cut, heal
+from eckart.models.experts import per_token
 from eckart.models.sites import Site, find_sites, replace
 from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode, share
+from eckart.models.unfuse import unfuse
 from eckart.models.written import written
 from eckart.plan import Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
@@ -77,7 +79,8 @@ def compress(
     """Compresses a model in place.
 
     Args:
-        model: any nn.Module with linear layers, in eval mode.
+        model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
+            linear layers first.
         method: a name from `eckart.methods.METHODS`.
         keep: share in (0, 1] of the cost that is kept.
         of: `linear-parameters`, `parameters`, `bytes` or `macs`.
@@ -97,6 +100,7 @@ def compress(
     True
     """
     recipe = Recipe(method=method, keep=keep, of=of, **options)
+    unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
         calibration = written(model, recipe.samples, recipe.length, recipe.seed)
@@ -189,7 +193,7 @@ def run(
                 on_progress=report("statistics"),
             )
         lap("statistics")
-        plan = make_plan(model, sites, method, statistics)
+        plan = make_plan(model, sites, method, per_token(model, statistics))
         plan.fit(scheduler, report("fit"), errors=search is not None or allocation != "uniform")
         lap("fit")
 

@@ -22,6 +22,7 @@ from eckart.models.output import check_target, partial_path, publish
 from eckart.models.sites import model_cost
 from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
+from eckart.models.unfuse import unfuse
 from eckart.plan import check_scheduler, memory_available
 from eckart.progress import Progress, silent
 from eckart.recipe import Recipe
@@ -108,6 +109,8 @@ def compress_directory(
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
     check_length(model, max(recipe.length, texts.eval_length if evaluation_text is not None else 0))
+    reference = share(model)
+    unfuse(model)
     sites_of(model, recipe)
     finite_weights({"": model})
     warnings = [*_grid_warning(source, recipe)]
@@ -126,7 +129,6 @@ def compress_directory(
     seconds["calibration"] = time.perf_counter() - clock
     request["inputs"] = key(model, [], [], batches, recipe.seed)
     check_resume(partial, request, resume)
-    reference = share(model)
     before = {**model_cost(model), "bytes": model_bytes(model)}
     partial.mkdir(parents=True, exist_ok=True)
     clear(partial)

@@ -48,12 +48,12 @@ class Curve:
     spectrum: Tensor | None = None
     reason: str = ""
 
-    def candidates(self, attribute: str, only: Sequence[int]) -> Candidates:
-        """What the solver sees of some candidates, costs being that attribute of each `Cost`.
+    def candidates(self, attribute: str, only: Sequence[int], share: float = 1.0) -> Candidates:
+        """What the solver sees of some candidates, costs being that attribute of each `Cost`, times a share.
 
         Errors that were not measured are zero.
         """
-        costs = np.array([float(getattr(self.costs[i], attribute)) for i in only])
+        costs = np.array([share * getattr(self.costs[i], attribute) for i in only])
         if self.errors is None:
             return Candidates(costs, np.zeros(len(costs)))
         errors = np.array([max(0.0, self.errors[i]) for i in only])
@@ -94,7 +94,7 @@ class Plan:
         """What a method is given of a group."""
         statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
         weights, biases = tuple(site.weight for site in group.sites), tuple(site.bias for site in group.sites)
-        return Members(weights, statistics, group.heads, biases)
+        return Members(weights, statistics, group.heads, biases, group.mixture)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
         """Fits the candidates of all groups; one that cannot be fitted stays dense and says why.
@@ -153,7 +153,8 @@ class Plan:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
-        candidates = [curve.candidates(attribute, row) for curve, row in zip(curves, rows, strict=True)]
+        shares = [group.sites[0].share if of == "macs" else 1.0 for group in self.groups]
+        candidates = [c.candidates(attribute, row, share) for c, row, share in zip(curves, rows, shares, strict=True)]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:

@@ -44,7 +44,8 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             entry["predicted_kl"] = error / 2
         if size is not None:
             name, own = curve.members[curve.sizes.index(size)]
-            entry |= {"method": name, methods.find(name).size: own}
+            card = methods.find(name)
+            entry |= {"method": name, card.counted.get(group.kind, card.size): own}
         if curve.reason:
             entry["reason"] = curve.reason
         reports.append(entry)

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from eckart.heads import Heads
+from eckart.mixture import Mixture
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 
@@ -88,12 +89,14 @@ class Members:
         statistics: of each.
         heads: of attention projections; None for other matrices.
         biases: of each, (out,), None where a layer has none; nothing where no layer has one.
+        mixture: of experts, whose matrices come expert by expert; None for other matrices.
     """
 
     weights: tuple[Tensor, ...]
     statistics: tuple[Statistics, ...]
     heads: Heads | None = None
     biases: tuple[Tensor | None, ...] = ()
+    mixture: Mixture | None = None
 
 
 def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:
@@ -110,6 +113,7 @@ SIZES = {
     "kept": "entries stored of every four neighbours in a row",
     "terms": "terms of the sum, or of the sum for each column",
     "blocks": "blocks on the diagonal",
+    "experts": "experts that are left of a mixture",
     "candidate": "position among the candidates of several methods",
 }
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
@@ -136,6 +140,7 @@ class Method:
         summary: first line of the function's docstring.
         together: for each kind of group that the method fits as one, how; see `eckart.models.groups.KINDS`. Matrices in
             no such group are fitted alone.
+        counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.
     """
 
     name: str
@@ -148,6 +153,7 @@ class Method:
     predicts_loss: bool
     summary: str
     together: Mapping[str, FitTogether] = field(default_factory=dict)
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     def candidates(self, kind: str, members: Members) -> Family | JointFamily:
         """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""
@@ -183,11 +189,21 @@ def compressor(
     return register
 
 
-def together(name: str, kind: str) -> Callable[[G], G]:
-    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind."""
+def together(name: str, kind: str, *, size: str | None = None) -> Callable[[G], G]:
+    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind.
+
+    Args:
+        name: of the method.
+        kind: of the groups; see `eckart.models.groups.KINDS`.
+        size: what the sizes of the family count, a word of `SIZES`, where that is not what the method's others count.
+    """
+    if size is not None and size not in SIZES:
+        raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
 
     def register(fit: G) -> G:
-        METHODS[name] = replace(METHODS[name], together={**METHODS[name].together, kind: fit})
+        card = METHODS[name]
+        counted = {**card.counted, kind: size} if size else card.counted
+        METHODS[name] = replace(card, together={**card.together, kind: fit}, counted=counted)
         return fit
 
     return register

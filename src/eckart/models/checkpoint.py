@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.models.convolution import StructuredConv2d
+from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
+from eckart.models.unfuse import unfuse_named
 from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
 from eckart.tensors import write_safetensors
@@ -47,7 +49,8 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredLinear):
             kind = "conv2d" if isinstance(module, StructuredConv2d) else "linear"
             modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
-    return {"format": FORMAT, "version": __version__, "modules": modules}
+    apart = list(experts(model))
+    return {"format": FORMAT, "version": __version__, "modules": modules, **({"unfused": apart} if apart else {})}
 
 
 def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
@@ -68,15 +71,24 @@ def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
     for name, module in entry["modules"].items():
         if not isinstance(module, Mapping):
             raise ValueError(f"{where}: the entry of {name!r} is malformed: {str(module)[:80]!r}")
+    apart = entry.get("unfused", [])
+    if not isinstance(apart, list) or not all(isinstance(name, str) for name in apart):
+        raise ValueError(f'{where}: "unfused" is no list of names: {str(apart)[:80]!r}')
     return dict(entry["modules"])
 
 
-def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]]) -> None:
+def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]], unfused: Sequence[str] = ()) -> None:
     """Swaps the structured modules a manifest names into a model, their tensors on the meta device.
+
+    Args:
+        model: changed in place.
+        modules: from `check_manifest`.
+        unfused: names of fused experts that are taken apart first.
 
     Raises:
         ValueError: a name the model does not have, an unknown kind, or a structure that does not fit.
     """
+    unfuse_named(model, unfused)
     existing = dict(model.named_modules(remove_duplicate=False))
     made: dict[str, nn.Module] = {}
     for name, entry in sorted(modules.items(), key=lambda item: str(item[1].get("module")).startswith("tied")):
@@ -256,7 +268,8 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     source = Path(directory)
     if not (source / MANIFEST).is_file():
         raise ValueError(f"{source} has no {MANIFEST}; was it written by eckart.save?")
-    rebuild(model, check_manifest(read_json(source / MANIFEST), str(source / MANIFEST)))
+    entry = read_json(source / MANIFEST)
+    rebuild(model, check_manifest(entry, str(source / MANIFEST)), entry.get("unfused", ()))
     tensors = read_tensors(source)
     expected = model.state_dict(keep_vars=True)
     aliases = _aliases(expected, tensors)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.models.convolution import StructuredConv2d
+from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.geometry import geometry_of, is_conv2d
@@ -25,11 +26,13 @@ class Site:
         name: the module's dotted name.
         module: the nn.Linear, transformers Conv1D, nn.Conv2d or nn.Embedding that holds it.
         tied: further names of modules that hold the same tensor (a head tied to the embedding), or of this module.
+        share: of the tokens that come here, for an expert of a mixture whose experts are visited equally often.
     """
 
     name: str
     module: nn.Module
     tied: tuple[str, ...] = ()
+    share: float = 1.0
 
     @property
     def weight(self) -> Tensor:
@@ -134,6 +137,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), []).append((name, module))
+    shares = _shares(model)
     sites = []
     for tensor, held in holders.items():
         if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
@@ -144,8 +148,14 @@ def _all_sites(model: nn.Module) -> list[Site]:
         if is_conv2d(held[0][1]) and len({id(module) for _, module in held}) > 1:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
-        sites.append(Site(name, module, tuple(n for n, _ in held if n != name)))
+        tied = tuple(n for n, _ in held if n != name)
+        sites.append(Site(name, module, tied, shares.get(id(module), 1.0)))
     return sites
+
+
+def _shares(model: nn.Module) -> dict[int, float]:
+    """The share of the tokens that come to each module in experts, by its id."""
+    return {id(m): mixture.share for mixture in experts(model).values() for m in mixture.modules()}
 
 
 def _is_site(module: nn.Module) -> bool:
@@ -242,15 +252,18 @@ def model_cost(model: nn.Module) -> dict[str, int]:
     """Parameters, linear parameters and multiply-adds a token of a whole model, shared tensors counted once.
 
     Of a convolution the multiply-adds are those of one output position, the matrix times one patch: how many positions
-    there are depends on the image.
+    there are depends on the image. A token is taken to visit as many experts as the configuration says, each of them
+    as often as the others.
     """
     seen: set[int] = set()
-    parameters = macs = 0
+    parameters = 0
+    macs = 0.0
+    shares = _shares(model)
     for module in model.modules():
         if isinstance(module, StructuredLinear | TiedLinear):
-            macs += module.structure.cost().macs
+            macs += module.structure.cost().macs * shares.get(id(module), 1.0)
         elif _is_linear(module):
-            macs += _weight(module).numel()
+            macs += _weight(module).numel() * shares.get(id(module), 1.0)
     structures = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     inside = {id(t) for s in structures for t in (*s.parameters(), *s.buffers())}
     for module in model.modules():
@@ -260,4 +273,4 @@ def model_cost(model: nn.Module) -> dict[str, int]:
     for p in model.parameters():
         if id(p) not in inside:
             parameters += p.numel()
-    return {"parameters": parameters, "linear_parameters": linear_parameters(model), "macs_per_token": macs}
+    return {"parameters": parameters, "linear_parameters": linear_parameters(model), "macs_per_token": round(macs)}

@@ -14,12 +14,14 @@ from eckart.statistics.frozen import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import images, patches_of, positions
+from eckart.statistics.sample import Sample
 from eckart.structures.geometry import Geometry, geometry_of, kernel_of
 
 Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]
 
 _FISHER = frozenset({Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+_INPUTS = frozenset({Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN, Need.INPUT_SAMPLE})
 GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT}) | _FISHER
 LARGEST_MOMENT = 16384
 """Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
@@ -104,6 +106,7 @@ class _Recorder:
         self.labels = 0
         self.tokens: dict[str, int] = {}
         self.samples: dict[str, int] = {}
+        self.sampled: dict[str, Sample] = {}
         self._seen: dict[tuple[int, Geometry | None], tuple[Tensor, str]] = {}
 
     def start(self, batch: Batch) -> None:
@@ -194,10 +197,12 @@ class _Recorder:
             if found != leader:
                 raise ValueError(f"{name!r} shared its input with {leader!r} in one batch and not in another")
             return
-        wanted = self.needs & {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        wanted = self.needs & _INPUTS
         if not wanted:
             return
         for rows in self._pieces(x, geometry):
+            if Need.INPUT_SAMPLE in wanted:
+                self.sampled.setdefault(name, Sample()).add(rows)
             if Need.INPUT_SECOND_MOMENT in wanted:
                 self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
             if Need.INPUT_MEAN in wanted:
@@ -251,9 +256,8 @@ class _Recorder:
             self._add(name, Need.FISHER_COLUMNS, columns)
 
     def results(self) -> dict[str, Statistics]:
-        inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
         self._flush()
-        done: dict[tuple[str, Need], Tensor] = {}
+        done = {(name, Need.INPUT_SAMPLE): sample.rows for name, sample in self.sampled.items()}
         for name, need in list(self.sums):
             # In place: together the sums are as large as several models.
             total = self.sums.pop((name, need))
@@ -268,7 +272,7 @@ class _Recorder:
             leader = self.leader.get(name, name)
             values = {}
             for need in Need:
-                value = done.get((leader if need in inputs else name, need))
+                value = done.get((leader if need in _INPUTS else name, need))
                 if value is not None:
                     values[need.value] = value
             tokens, kernel = self.tokens.get(name, 0), kernel_of(self.modules[name])
