@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from torch import Tensor
 
@@ -51,6 +51,26 @@ class Family(Protocol):
 
     def build(self, size: int) -> Fitted:
         """The candidate of that size, in the dtype of the weight it was fitted to."""
+
+
+class Lazy(Family, Protocol):
+    """A family that fits its candidates one by one, and judges many of them by a few.
+
+    Attributes:
+        known: squared error of the sizes that were measured.
+    """
+
+    known: dict[int, float]
+
+    def measure(self, size: int) -> None:
+        """Enters the error of a size in `known`."""
+
+    def estimates(self) -> Tensor:
+        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+
+
+def lazy(family: Family) -> TypeGuard[Lazy]:
+    return hasattr(family, "estimates")
 
 
 def members(family: Family, method: Method) -> list[tuple[str, int]]:
