@@ -23,7 +23,7 @@ from eckart.models.sites import model_cost
 from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
 from eckart.models.unfuse import unfuse
-from eckart.plan import check_scheduler, memory_available
+from eckart.plan import memory_available
 from eckart.progress import Progress, silent
 from eckart.recipe import Recipe
 from eckart.report.build import write_report
@@ -33,6 +33,7 @@ from eckart.speed import file_bytes, peak_rss_bytes, speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights, key
 from eckart.summary import site_reports
+from eckart.workers import check_scheduler
 
 
 @dataclass(frozen=True)

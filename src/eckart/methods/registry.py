@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from torch import Tensor
 
@@ -97,6 +97,26 @@ class Members:
     heads: Heads | None = None
     biases: tuple[Tensor | None, ...] = ()
     mixture: Mixture | None = None
+
+
+class Lazy(Family, Protocol):
+    """A family that fits its candidates one by one, and judges many of them by a few.
+
+    Attributes:
+        known: squared error of the sizes that were measured.
+    """
+
+    known: dict[int, float]
+
+    def measure(self, size: int) -> None:
+        """Enters the error of a size in `known`."""
+
+    def estimates(self) -> Tensor:
+        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+
+
+def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
+    return hasattr(family, "estimates")
 
 
 def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:
