@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.structures.bags import sparse_product
 from eckart.structures.base import StructuredMatrix, structure
 from eckart.structures.leaves import check_range, float_leaf, index_leaf, size_option
 
@@ -49,19 +49,12 @@ class Scattered(StructuredMatrix):
         return {"out": self.shape[0], "columns": self.shape[1]}
 
     def forward(self, x: Tensor) -> Tensor:
-        # As in `Sparse`: a weighted sum over a bag of rows of x.T for each row of W.
         out, columns = self.shape
         row, order = self.places[0].long().sort(stable=True)
         flat = x.reshape(-1, columns)
-        y = F.embedding_bag(
-            self.places[1].long()[order],
-            flat.T.contiguous(),
-            torch.searchsorted(row, torch.arange(out + 1, device=row.device)),
-            mode="sum",
-            per_sample_weights=self.values[order],
-            include_last_offset=True,
-        )
-        y = y.T.reshape(*x.shape[:-1], out)
+        offsets = torch.searchsorted(row, torch.arange(out + 1, device=row.device))
+        column = self.places[1].long().index_select(0, order)
+        y = sparse_product(self.values.index_select(0, order), column, offsets, flat).reshape(*x.shape[:-1], out)
         if self.watch is not None and y.requires_grad:
             watch, flat = self.watch, flat.detach()
 

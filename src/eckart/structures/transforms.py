@@ -38,7 +38,7 @@ def inverse_cosine_transform(y: Tensor) -> Tensor:
     n = y.shape[-1]
     half = n // 2 + 1
     imaginary = -F.pad(y[..., 1:].flip(-1), (1, 0))[..., :half]
-    v = torch.fft.irfft(torch.complex(y[..., :half], imaginary) / _twiddle(n, y), n)
+    v = torch.fft.irfft(torch.complex(y[..., :half], imaginary) * _twiddle(n, y).reciprocal(), n)
     x = torch.empty_like(v)
     x[..., ::2] = v[..., : (n + 1) // 2]
     x[..., 1::2] = v[..., (n + 1) // 2 :].flip(-1)

@@ -34,7 +34,7 @@ def nuclear_norm(paths: Paths) -> Tensor:
     """
     matrices = list(paths.values())
     values = next(matrices[0].parameters()).detach().cpu().contiguous()
-    chosen = matrices[crc32(values.numpy().tobytes()) % len(matrices)]
+    chosen = matrices[crc32(values.view(torch.uint8).numpy().tobytes()) % len(matrices)]
     norm: Tensor = torch.linalg.matrix_norm(chosen.to_dense(), "nuc")
     return PENALTY * norm
 

@@ -59,11 +59,12 @@ def soka(layer: Layer) -> Start:
 
     `rank` is the largest number of terms, each of about 2 sqrt(out in) numbers; a matrix gets fewer where few have
     90 % of its squared norm and lie before the elbow of the singular values. The singular values are shared evenly
-    between A and B. The two criteria are the paper's; how they are joined, its threshold and the shapes are not.
+    between A and B. The two criteria are the paper's; how they are joined, 90 % and the shapes are not.
     """
     (out, columns), (c, d) = layer.weight.shape, sides(*layer.weight.shape)
     blocks = rearrange(layer.weight.double(), c, d)
-    u, s, vh = truncated_svd(blocks, check_rank(layer, min(blocks.shape)), generator=layer.generator)
+    most = min(check_rank(layer), *blocks.shape)
+    u, s, vh = truncated_svd(blocks, most, generator=layer.generator)
     terms = enough(s, float(blocks.square().sum()))
     root = s[:terms].sqrt()[:, None]
     left, right = root * u[:, :terms].T, root * vh[:terms]
