@@ -1,6 +1,6 @@
 """CPU seconds that one training step of each adapter takes beside one layer, and what it trains there.
 
-    python benchmarks/adapter_step.py [--out 1536] [--in 576] [--rank 16] [--tokens 512] [--repeats 5]
+    python benchmarks/adapter_step.py [--out 1536] [--in 576] [--rank 16] [--tokens 512] [--repeats 9]
 
 A step is forward and backward of the path alone, gradient of the input included, plus the adapter's own schedule and
 regulariser; the least of the repeats, by `time.process_time` on one thread. The frozen layer itself is the first row.
@@ -33,7 +33,7 @@ def least(step: Callable[[], None], repeats: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in {"out": 1536, "in": 576, "rank": 16, "tokens": 512, "repeats": 5}.items():
+    for name, default in {"out": 1536, "in": 576, "rank": 16, "tokens": 512, "repeats": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = vars(parser.parse_args())
     out, columns, rank, repeats = (options[name] for name in ("out", "in", "rank", "repeats"))
