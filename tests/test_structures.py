@@ -21,7 +21,7 @@ from eckart.structures import (
 from market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-FORMS_W = {"semisparse", "masked", "quantized"}  # their forward unpacks W for the call
+FORMS_W = {"semisparse", "masked", "quantized", "kernelized"}  # their forward unpacks W for the call
 OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook")}
 UNTOLD = {("masked", "values")}  # only the bits of the mask tell how many there are
 
@@ -56,8 +56,9 @@ def precision(structure: StructuredMatrix, dtype: torch.dtype) -> torch.dtype:
 
 def test_market_has_every_kind() -> None:
     seen = set().union(*(kinds(structure) for _, structure in market(DTYPES[:1])))
-    # A shared structure is none without its owner: tests/test_groups.py has it.
-    assert seen == set(KINDS) - {"shared"}, f"not on the market: {set(KINDS) - seen}"
+    # A shared structure is none without its owner: tests/test_groups.py has it. A gated one is no matrix:
+    # tests/test_adapt_other.py has it.
+    assert seen == set(KINDS) - {"shared", "gated"}, f"not on the market: {set(KINDS) - seen}"
 
 
 @goods()

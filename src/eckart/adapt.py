@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
@@ -107,7 +108,9 @@ def adapt(
             layer = Layer(
                 dense_of(_base(module)), statistics[where], ranks[where], scale, generator, gradients.get(where)
             )
-            starts[where] = started(card, where, layer)
+            start = starts[where] = started(card, where, layer)
+            if start.rank is not None:
+                ranks[where] = start.rank
             progress("start", done, len(bases))
     model.requires_grad_(False)
     places, errors = {}, {}
@@ -158,7 +161,7 @@ def started(card: AdapterMethod, where: str, layer: Layer) -> Start:
         raise ValueError(f"{where}: {error}") from error
     if layer.scale == 1.0:
         return start
-    return Start(Scaled(start.path, scale=layer.scale), start.split, start.frozen)
+    return replace(start, path=Scaled(start.path, scale=layer.scale))
 
 
 @contextmanager

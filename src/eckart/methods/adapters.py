@@ -24,11 +24,13 @@ class Start:
         path: what is added and trained, as far as its leaves ask for gradients.
         split: whether the path, as it is now, is first taken out of W, so that the sum is W.
         frozen: what stands in W's place instead of W, where that is something else; None for W.
+        rank: what the adapter made of the rank asked for, where it looks at W to choose; None for just that.
     """
 
     path: StructuredMatrix
     split: bool = False
     frozen: StructuredMatrix | None = None
+    rank: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,19 @@ from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.convolve import convolve
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.gated import Gated
 from eckart.structures.geometry import Geometry, geometry_of, is_conv2d, kernel_of
+from eckart.structures.householder import Householder
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative, interpolative_cost
+from eckart.structures.kernelized import Kernelized
 from eckart.structures.kronecker import Kronecker
 from eckart.structures.lowrank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.scaled import Scaled
+from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
@@ -31,16 +35,20 @@ __all__ = [
     "Cost",
     "Dense",
     "Diagonal",
+    "Gated",
     "Geometry",
     "Hadamard",
+    "Householder",
     "Identity",
     "Interleaved",
     "Interpolative",
+    "Kernelized",
     "Kronecker",
     "Masked",
     "Permutation",
     "Quantized",
     "Scaled",
+    "Scattered",
     "Selection",
     "SemiSparse",
     "Shared",

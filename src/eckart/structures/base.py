@@ -61,12 +61,9 @@ class StructuredMatrix(nn.Module):
     Attributes:
         kind: the name of the structure in files.
         shape: (out, in).
-        linear: whether it is a matrix; what drops some of its work depending on the input is not quite, and its
-            `to_dense` raises ValueError.
     """
 
     kind: ClassVar[str]
-    linear: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -96,6 +93,11 @@ class StructuredMatrix(nn.Module):
     def operands(self) -> list[StructuredMatrix]:
         """The children, in constructor order."""
         return []
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a matrix: what drops some of its work depending on the input is none, and has no dense form."""
+        return all(child.linear for child in self.operands())
 
     @property
     def dtype(self) -> torch.dtype:

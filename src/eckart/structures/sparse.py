@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.structures.bags import sparse_product
 from eckart.structures.base import StructuredMatrix, structure
 from eckart.structures.leaves import check_range, float_leaf, index_leaf, size_option
 
@@ -52,18 +53,10 @@ class Sparse(StructuredMatrix):
         return {"size": self.shape[1]}
 
     def forward(self, x: Tensor) -> Tensor:
-        # y.T = W x.T is a weighted sum over a bag of rows of x.T for each row of W: neither W nor the nnz products of
-        # every vector of the batch are formed, in the forward or the backward pass.
         index = torch.promote_types(torch.promote_types(self.columns.dtype, self.offsets.dtype), torch.int32)
-        y = F.embedding_bag(
-            self.columns.to(index),
-            x.reshape(-1, self.shape[1]).T.contiguous(),
-            self.offsets.to(index),
-            mode="sum",
-            per_sample_weights=self.values,
-            include_last_offset=True,
-        )
-        return y.T.reshape(*x.shape[:-1], self.shape[0])
+        flat = x.reshape(-1, self.shape[1])
+        y = sparse_product(self.values, self.columns.to(index), self.offsets.to(index), flat)
+        return y.reshape(*x.shape[:-1], self.shape[0])
 
     def to_dense(self) -> Tensor:
         row = torch.arange(self.shape[0], device=self.device).repeat_interleave(self.offsets.long().diff())

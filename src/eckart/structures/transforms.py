@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import ceil, log2, pi
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def inverse_cosine_transform(y: Tensor) -> Tensor:
     n = y.shape[-1]
     half = n // 2 + 1
     imaginary = -F.pad(y[..., 1:].flip(-1), (1, 0))[..., :half]
-    v = torch.fft.irfft(torch.complex(y[..., :half], imaginary) / _twiddle(n, y), n)
+    v = torch.fft.irfft(torch.complex(y[..., :half], imaginary) * _twiddle(n, y).reciprocal(), n)
     x = torch.empty_like(v)
     x[..., ::2] = v[..., : (n + 1) // 2]
     x[..., 1::2] = v[..., (n + 1) // 2 :].flip(-1)
@@ -49,9 +50,22 @@ def cosine(x: Tensor, *, adjoint: bool) -> Tensor:
     """`cosine_transform` or its inverse in the dtype of x; 16-bit x is computed in float32."""
     if x.numel() == 0:  # FFT libraries refuse an empty batch
         return x.clone()
-    wide = _wide(x)
-    y = inverse_cosine_transform(wide) if adjoint else cosine_transform(wide)
+    y: Tensor = _Cosine.apply(_wide(x), adjoint)  # type: ignore[no-untyped-call]
     return y.to(x.dtype)
+
+
+class _Cosine(torch.autograd.Function):
+    """The gradient of an orthogonal transform is its inverse, which is faster than going back through its steps."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, adjoint: bool) -> Tensor:
+        ctx.adjoint = adjoint
+        return inverse_cosine_transform(x) if adjoint else cosine_transform(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        y: Tensor = _Cosine.apply(g, not ctx.adjoint)  # type: ignore[no-untyped-call]
+        return y, None
 
 
 def _twiddle(n: int, like: Tensor) -> Tensor:
