@@ -301,7 +301,7 @@ def test_candidates_that_make_no_sense_are_refused() -> None:
             candidates((1, bad), (2, 0))
         with pytest.raises(ValueError, match="finite"):
             candidates((bad, 1), (2, 0))
-    with pytest.raises(ValueError, match=r"'best'.*uniform, greedy, exact, threshold"):
+    with pytest.raises(ValueError, match=r"'best'.*uniform, greedy, exact, threshold, farms"):
         allocate([candidates((1, 0))], 1, "best")
 
 

@@ -5,6 +5,7 @@ import importlib.util
 from eckart._version import __version__
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress
+from eckart.diagnose.job import Diagnosis, diagnose, mitigate_intruders
 from eckart.fit import fit
 from eckart.methods import METHODS
 from eckart.metrics import Metric
@@ -22,6 +23,7 @@ __all__ = [
     "METHODS",
     "Compensation",
     "Compression",
+    "Diagnosis",
     "Metric",
     "Need",
     "Recipe",
@@ -31,7 +33,9 @@ __all__ = [
     "__version__",
     "compensate",
     "compress",
+    "diagnose",
     "fit",
     "load",
+    "mitigate_intruders",
     "save",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `eckart compress | compensate | evaluate | export | methods`."""
+"""The command line: `eckart compress | compensate | diagnose | evaluate | export | methods`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from eckart._version import __version__
 from eckart.bars import bars, console
+from eckart.diagnose import command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--keep", type=float, default=0.8, help="share that is kept (default %(default)s)")
     budget.add_argument("--max-loss", type=float, help="smallest model whose perplexity rises by at most this share")
     compress.add_argument("--of", default="linear-parameters", help="linear-parameters, parameters, bytes or macs")
-    compress.add_argument("--allocation", help="uniform, greedy, exact or threshold (default: the method's)")
+    compress.add_argument("--allocation", help="uniform, greedy, exact, threshold or farms (default: the method's)")
     compress.add_argument("--floor", type=float, default=0.1, help="least share a matrix keeps (default %(default)s)")
     compress.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
     compress.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
@@ -114,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compensate.add_argument("--seed", type=int, default=0)
     compensate.set_defaults(run=_compensate)
+
+    command.add_to(commands)
 
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
     evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")

@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
+from eckart.diagnose.tails import tail_exponents
 from eckart.methods import Family, Fitted, JointFamily, Members, Method, built, members
 from eckart.methods.onebyone import OneByOne
 from eckart.models.groups import Group, find_groups
@@ -84,6 +85,7 @@ class Plan:
     held_limit: int = field(default_factory=lambda: memory_available() // 3)
     curves: dict[str, Curve] = field(default_factory=dict)
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
+    _tails: list[float | None] = field(default_factory=list)
 
     @property
     def sites(self) -> list[Site]:
@@ -101,7 +103,7 @@ class Plan:
         Args:
             scheduler: address of a Dask scheduler; None for threads of this process.
             on_progress: called with (groups done, groups in all).
-            errors: measure the error of every candidate; False for a uniform allocation, which does not look at them.
+            errors: measure the error of every candidate; False for an allocation that does not look at them.
         """
         held = 0
         with _executor(scheduler) as executor:
@@ -153,10 +155,14 @@ class Plan:
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         candidates = [curve.candidates(attribute, row) for curve, row in zip(curves, rows, strict=True)]
+        allocation = allocation or self.method.allocation
+        if allocation == "farms":
+            self._tails = self._tails or tail_exponents(self.groups)
+            candidates = [replace(c, tail=tail) for c, tail in zip(candidates, self._tails, strict=True)]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
-            chosen = allocate(candidates, keep * total - fixed, allocation or self.method.allocation, floor=floor)
+            chosen = allocate(candidates, keep * total - fixed, allocation, floor=floor)
         except ValueError as error:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:

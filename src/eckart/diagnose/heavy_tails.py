@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,8 +118,8 @@ def checked(values: Tensor) -> Tensor:
 def window_eigenvalues(weight: Tensor, window: tuple[int, int], positions: int = 8) -> Tensor:
     """Squared singular values of windows of one size laid over a matrix, of all windows together.
 
-    The shape of a matrix bends the spectrum of its noise; windows of one shape bend them all alike (Hu et al. 2025, FARMS).
-    They stand at even distances, as few as cover the matrix and at most `positions` along each side.
+    The shape of a matrix bends the spectrum of its noise; windows of one shape bend them all alike (Hu et al. 2025,
+    FARMS). They stand at even distances, as few as cover the matrix and at most `positions` along each side.
 
     Args:
         weight: W (out, in), or the kernel of a convolution (out, in, height, width), which is a matrix (out, in) at
@@ -163,7 +164,7 @@ def farms(weight: Tensor, window: tuple[int, int], positions: int = 8) -> float:
     return hill(window_eigenvalues(weight, window, positions))
 
 
-def common_window(shapes: list[tuple[int, int]], largest: int = 512) -> int | None:
+def common_window(shapes: Iterable[Sequence[int]], largest: int = 512) -> int | None:
     """The side of square windows that fit all matrices on which a tail can be fitted; None where there are none."""
     shorter = [min(shape) for shape in shapes if min(shape) >= LEAST]
     return min(largest, *shorter) if shorter else None

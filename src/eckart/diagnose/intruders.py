@@ -9,6 +9,9 @@ from torch import Tensor
 
 from eckart.diagnose.spectra import check
 
+Triples = tuple[Tensor, Tensor, Tensor]
+"""U (out, k), s (k,) and V^T (k, in), in float64."""
+
 
 @dataclass(frozen=True)
 class Intruders:
@@ -34,7 +37,7 @@ class Intruders:
         return torch.nonzero(self.cosines < self.threshold).squeeze(1)
 
 
-def find_intruders(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float = 0.5) -> Intruders:
+def find_intruders(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float = 0.5) -> tuple[Triples, Intruders]:
     """The top k directions of a fine-tuned matrix held against all of its base (Shuttleworth et al. 2024).
 
     u_i, a left singular vector of `tuned`, is an intruder where max_j |<u_i, u_j>| < threshold over the left singular
@@ -45,6 +48,9 @@ def find_intruders(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float
         tuned: W + dW, of the same shape.
         k: how many to look at; all where there are fewer.
         threshold: in (0, 1].
+
+    Returns:
+        The singular triples of the base, and what the top k of the fine-tuned matrix are beside them.
 
     Raises:
         ValueError: shapes that differ, entries that are not finite, a zero matrix, or a bad k or threshold.
@@ -58,13 +64,18 @@ def find_intruders(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float
     if not (base.any() and tuned.any()):
         raise ValueError("a zero matrix has no singular vectors")
     k = min(k, *base.shape)
-    before = torch.linalg.svd(base.detach().double(), full_matrices=False).U
-    u, s, vt = torch.linalg.svd(tuned.detach().double(), full_matrices=False)
-    cosines = (before.T @ u[:, :k]).abs().amax(0)
-    return Intruders(u[:, :k], s[:k], vt[:k].T, cosines, threshold)
+    before = _triples(base)
+    u, s, vt = _triples(tuned)
+    cosines = (before[0].T @ u[:, :k]).abs().amax(0)
+    return before, Intruders(u[:, :k], s[:k], vt[:k].T, cosines, threshold)
 
 
-def mitigate(base: Tensor, tuned: Tensor, scale: float, *, k: int = 10, threshold: float = 0.5) -> Tensor:
+def _triples(matrix: Tensor) -> Triples:
+    u, s, vt = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    return u, s, vt
+
+
+def mitigate(base: Tensor, tuned: Tensor, scale: float, *, k: int = 10, threshold: float = 0.5) -> tuple[Tensor, int]:
     """W + dW + (scale - 1) sum_i s_i u_i v_i^T over the intruders i: their singular values scaled.
 
     Args:
@@ -72,11 +83,11 @@ def mitigate(base: Tensor, tuned: Tensor, scale: float, *, k: int = 10, threshol
         scale: in [0, 1]; 0 takes the intruders out, 1 leaves all as it is.
 
     Returns:
-        (out, in), in the dtype of `tuned`.
+        (out, in), in the dtype of `tuned`, and the number of intruders.
     """
     if not 0 <= scale <= 1:
         raise ValueError(f"scale={scale} is not in [0, 1]; 0 takes the intruders out, 1 leaves them")
-    found = find_intruders(base, tuned, k=k, threshold=threshold)
+    _, found = find_intruders(base, tuned, k=k, threshold=threshold)
     i = found.index
     change = (found.left[:, i] * found.values[i]) @ found.right[:, i].T
-    return (tuned.detach().double() + (scale - 1) * change).to(tuned.dtype)
+    return (tuned.detach().double() + (scale - 1) * change).to(tuned.dtype), len(i)

@@ -9,8 +9,8 @@ from torch import Tensor
 def spectral_density(weight: Tensor, *, steps: int = 64, probes: int = 8, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Nodes and weights that stand for the eigenvalues of W W^T, or of W^T W where that is smaller.
 
-    For a random sign vector v, the measure v^T delta(x - A) v / v^T v has the density of A as its expectation; k steps of
-    the Lanczos process give its Gauss quadrature: the eigenvalues of the tridiagonal T_k, weighted with the squares of
+    For a random sign vector v, the measure v^T delta(x - A) v / v^T v has the density of A as its expectation; k steps
+    of the Lanczos process give its Gauss quadrature: the eigenvalues of the tridiagonal T_k, weighted with squares of
     the first entries of its eigenvectors (Golub and Welsch 1969; Ubaru, Chen and Saad 2017). The relative error of the
     trace of f(A) falls with 1 / sqrt(n probes). Vectors are orthogonalised against all before them.
 

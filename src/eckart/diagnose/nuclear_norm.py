@@ -50,7 +50,7 @@ def nuclear_norm(hidden: Tensor) -> float:
 
 
 def matrix_entropy(hidden: Tensor) -> float:
-    """-tr(K ln K) / ln d for K = R^T R / tr(R^T R), R the standardized states (tokens, d); in [0, 1] (Wei et al. 2024)."""
+    """-tr(K ln K) / ln d in [0, 1], K = R^T R / tr(R^T R), R the standardized states (tokens, d) (Wei et al. 2024)."""
     if hidden.shape[1] < 2:
         return 0.0
     r = standardized(hidden)

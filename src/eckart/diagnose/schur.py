@@ -33,7 +33,7 @@ class Schur:
 
     @property
     def entropy(self) -> float:
-        """Of what the text does not explain: sum_i l_i ln(sum l / l_i), l the eigenvalues of S (Ospanov et al. 2024)."""
+        """Of what the text does not explain, sum_i l_i ln(sum l / l_i), l eigenvalues of S (Ospanov et al. 2024)."""
         return unscaled_entropy(self.unexplained)
 
     @property
@@ -57,8 +57,8 @@ def unscaled_entropy(covariance: Tensor) -> float:
 def schur(images: Tensor, texts: Tensor, *, chunk: int = 4096) -> Schur:
     """Splits the covariance of image features into what paired text features explain linearly, and the rest.
 
-    The joint covariance is summed up in one pass over chunks of pairs, O(n (d + e)^2). C_TT is inverted on its range: with
-    C_TT = Q diag(l) Q^T and A = diag(l)^(-1/2) Q^T C_TI the explained part is A^T A.
+    The joint covariance is summed up in one pass over chunks of pairs, O(n (d + e)^2). C_TT is inverted on its range:
+    with C_TT = Q diag(l) Q^T and A = diag(l)^(-1/2) Q^T C_TI the explained part is A^T A.
 
     Args:
         images: features (n, d); see `cosine_features` and `gaussian_features`.
@@ -100,7 +100,8 @@ def cosine_features(embeddings: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(embeddings.double(), dim=1, keepdim=True)
     if not (length > 0).all():
         raise ValueError(f"embedding {int(length.squeeze(1).argmin())} is zero and has no direction")
-    return embeddings.double() / length
+    unit: Tensor = embeddings.double() / length
+    return unit
 
 
 def gaussian_features(embeddings: Tensor, bandwidth: float, *, frequencies: int = 512, seed: int = 0) -> Tensor:
@@ -138,4 +139,5 @@ def nullify(images: Tensor, prompt: Tensor, found: Schur) -> Tensor:
         raise ValueError("the prompt has no direction among the images: it lies outside of what the texts span")
     u = u / length
     x = images.double()
-    return x - (x @ u)[:, None] * u
+    left: Tensor = x - (x @ u)[:, None] * u
+    return left

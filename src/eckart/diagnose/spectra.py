@@ -78,7 +78,7 @@ def spectrum(weight: Tensor, *, exact: int = EXACT, seed: int = 0) -> Spectrum:
 
     Args:
         weight: W (out, in), any float dtype.
-        exact: shorter side up to which they are computed, in float64; above it their density is, see `spectral_density`.
+        exact: shorter side up to which they are computed, in float64; above it `spectral_density` stands for them.
         seed: of the density.
 
     Raises:
