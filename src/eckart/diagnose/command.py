@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from eckart.diagnose.directory import diagnose_directory
-    from eckart.report.diagnosis import diagnosis_table, hidden_state_table
+    from eckart.report.diagnosis import diagnosis_tables
 
     with bars() as progress:
         report = diagnose_directory(
@@ -44,9 +44,8 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     output = Console()
-    output.print(diagnosis_table(report))
-    if report["hidden_states"]:
-        output.print(hidden_state_table(report))
+    for table in diagnosis_tables(report):
+        output.print(table)
     for row in report["matrices"]:
         for note in row["notes"]:
             output.print(Text(f"note: {row['name']}: {note}"))

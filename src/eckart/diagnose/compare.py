@@ -46,12 +46,13 @@ def moved(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float = 0.5) -
     difference = tuned.detach().double() - base.detach().double()
     values = torch.linalg.svdvals(difference)
     size = float(values.square().sum())
+    noise = noise_level(tuned.detach()) + float(values[0]) * max(base.shape) * torch.finfo(torch.float64).eps
     inside = float((u[:, :k].T @ difference @ vt[:k].T).square().sum())
     return {
         "moved": math.sqrt(size / float(s.square().sum())),
         "moved_spectral": float(values[0] / s[0]),
         "difference_norm": math.sqrt(size),
-        "difference_rank": int((values > noise_level(tuned.detach())).sum()),
+        "difference_rank": int((values > noise).sum()),
         "difference_stable_rank": size / float(values[0]) ** 2 if size > 0 else 0.0,
         "difference_effective_rank": math.exp(entropy(values)) if size > 0 else 0.0,
         "difference_in_base": inside / size if size > 0 else 0.0,

@@ -59,11 +59,11 @@ class Spectrum:
 
     def at(self, ranks: Tensor) -> Tensor:
         """The eigenvalues at positions 0, 1, ... from the largest down; quantiles of the density where not exact."""
-        middles = self.weights.cumsum(0) - self.weights / 2
-        right = torch.searchsorted(middles, ranks.double() + 0.5).clamp(1, len(middles) - 1) if len(middles) > 1 else 0
-        left = right - 1 if len(middles) > 1 else 0
+        wanted, middles = ranks.double() + 0.5, self.weights.cumsum(0) - self.weights / 2
+        right = torch.searchsorted(middles, wanted).clamp(0, len(middles) - 1)
+        left = (right - 1).clamp_min(0)
         gap = middles[right] - middles[left]
-        share = torch.where(gap > 0, (ranks + 0.5 - middles[left]) / gap, 0.0).clamp(0, 1)
+        share = torch.where(gap > 0, (wanted - middles[left]) / gap, 0.0).clamp(0, 1)
         return torch.lerp(self.values[left], self.values[right], share)
 
     def energy(self) -> Tensor:
@@ -82,15 +82,17 @@ def spectrum(weight: Tensor, *, exact: int = EXACT, seed: int = 0) -> Spectrum:
         seed: of the density.
 
     Raises:
-        ValueError: W is no matrix, is empty, or has NaN or Inf entries.
+        ValueError: W is no matrix, is empty, has NaN or Inf entries, or its squares overflow.
     """
     check(weight)
     shape = int(weight.shape[0]), int(weight.shape[1])
+    norm = float(weight.detach().double().square().sum())
+    if not math.isfinite(norm):
+        raise ValueError(f"squares of entries up to {float(weight.abs().max()):.0e} overflow float64; scale them down")
     if min(shape) <= exact:
         values = torch.linalg.svdvals(weight.detach().double()).square()
-        return Spectrum(shape, values, torch.ones_like(values), float(values.sum()), True)
+        return Spectrum(shape, values, torch.ones_like(values), norm, True)
     nodes, weights = spectral_density(weight, seed=seed)
-    norm = float(weight.detach().double().square().sum())
     return Spectrum(shape, nodes.flip(0), weights.flip(0) * min(shape), norm, False)
 
 

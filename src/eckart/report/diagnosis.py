@@ -11,19 +11,22 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-COLUMNS = {
+SPECTRA = {
     "alpha": "alpha",
-    "alpha_farms": "alpha\nfarms",
+    "alpha_farms": "farms",
     "stable_rank": "stable\nrank",
     "effective_rank": "effective\nrank",
-    "rank_90": "rank at\n90 %",
+    "rank_90": "90 %",
     "mp_spikes": "spikes",
+}
+CHANGES = {
     "moved": "moved",
     "difference_rank": "rank of\nchange",
-    "overlap_left": "overlap",
+    "overlap_left": "overlap\nleft",
+    "overlap_right": "right",
     "intruders": "intruders",
 }
-"""What the table shows of the matrices of a kind: a mean over them."""
+"""What the tables show of the matrices of a kind: means over them."""
 
 
 def diagnosis_schema() -> dict[str, Any]:
@@ -33,25 +36,34 @@ def diagnosis_schema() -> dict[str, Any]:
     return loaded
 
 
-def diagnosis_table(report: Mapping[str, Any]) -> Table:
-    """Means over the matrices of a kind, whose names differ in numbers only; columns that none has are left out."""
+def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Spectra, and changes if there was a model to compare with, as means over the matrices of a kind.
+
+    Matrices whose names differ in numbers only are of a kind.
+    """
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in report["matrices"]:
         kinds.setdefault(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", row["name"]), []).append(row)
-    shown = [column for column in COLUMNS if any(column in row for row in report["matrices"])]
-    title = report["model"] + (f" against {report['against']}" if report["against"] else "")
+    tables = [_means(report["model"], kinds, SPECTRA)]
+    if report["against"]:
+        tables.append(_means(f"{report['model']} against {report['against']}", kinds, CHANGES))
+    if report["hidden_states"]:
+        tables.append(_hidden_states(report))
+    return tables
+
+
+def _means(title: str, kinds: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, str]) -> Table:
     table = Table(title=Text(title), title_justify="left")
-    table.add_column("matrices")
+    table.add_column("matrices", overflow="fold")
     table.add_column("", justify="right")
-    for column in shown:
-        table.add_column(COLUMNS[column], justify="right", no_wrap=True)
+    for heading in columns.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for kind, rows in kinds.items():
-        table.add_row(Text(kind), str(len(rows)), *(_cell(column, rows) for column in shown))
+        table.add_row(Text(kind), str(len(rows)), *(_cell(column, rows) for column in columns))
     return table
 
 
-def hidden_state_table(report: Mapping[str, Any]) -> Table:
-    """The measures of the hidden states, a row for each layer."""
+def _hidden_states(report: Mapping[str, Any]) -> Table:
     table = Table(title=Text(f"hidden states on {report['text']['name']}"), title_justify="left")
     for heading in ("layer", "matrix nuclear norm", "nuclear norm", "matrix entropy"):
         table.add_column(heading, justify="right")
