@@ -57,7 +57,7 @@ def test_fit_is_that_of_a_loop_over_all_cut_offs(n: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("alpha", [1.5, 2.0, 3.5, 6.0])
-@pytest.mark.parametrize("shape", [(400, 400), (400, 1600), (1200, 400)])
+@pytest.mark.parametrize("shape", [(400, 400), (400, 800), (600, 400)])
 def test_known_exponents(alpha: float, shape: tuple[int, int]) -> None:
     w = hard.with_spectrum(*shape, pareto(400, alpha, seed=1).sqrt())
     values = spectrum(w).positive

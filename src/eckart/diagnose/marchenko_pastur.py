@@ -35,10 +35,10 @@ class Bulk:
 def bulk(s: Spectrum) -> Bulk:
     """The Marchenko-Pastur law at the median of a spectrum, and what stands out of it.
 
-    Noise of variance sigma^2 in an N x M matrix, N >= M, has eigenvalues in sigma^2 (sqrt N -+ sqrt M)^2. It is
-    estimated from the median eigenvalue, which a few spikes hardly move (Gavish and Donoho 2014). Spikes are counted
-    above sigma^2 (mu + 2.02 tau), mu = (sqrt(N - 1) + sqrt M)^2, tau = (sqrt(N - 1) + sqrt M)(1 / sqrt(N - 1) +
-    1 / sqrt M)^(1/3), which the largest eigenvalue of pure noise passes once in a hundred (Johnstone 2001).
+    Noise of variance sigma^2 in an N x M matrix, N >= M, has eigenvalues in sigma^2 (sqrt N -+ sqrt M)^2. Its
+    variance is estimated from the median eigenvalue, which a few spikes hardly move (Gavish and Donoho 2014). Spikes
+    are counted above sigma^2 (mu + 2.02 tau), which the largest eigenvalue of pure noise passes once in a hundred:
+    mu = (sqrt(N - 1) + sqrt M)^2, tau = (sqrt(N - 1) + sqrt M)(1 / sqrt(N - 1) + 1 / sqrt M)^(1/3) (Johnstone 2001).
     WeightWatcher fits the variance to a smoothed density instead, so its `sigma_mp` is another number.
 
     Raises:
