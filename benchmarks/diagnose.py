@@ -161,7 +161,7 @@ def intruders_at_work(steps: int, rate: float = 2e-3, rank: int = 4) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     tuned: nn.Module = trained.merge_and_unload().eval()
     print(f"\nsmollm2, LoRA rank {rank}, {len(losses)} steps at {rate}: loss {losses[0]:.2f} to {losses[-1]:.2f}")
     print(f"{'':>16} {'intruders':>9} " + "".join(f"{name:>9}" for name in judge) + "  (perplexity, held out)")
