@@ -140,7 +140,7 @@ def nuclear_norm_table() -> None:
         print(f"{tokens_:>5} x {width:<5}{cells}  {entropy / fast:.1f}, {exact / fast:.1f}")
 
 
-def intruders_at_work(steps: int, rate: float = 2e-3, rank: int = 4) -> None:
+def intruders_at_work(steps: int, rate: float, rank: int) -> None:
     """smollm2 fine-tuned on mathematics by LoRA, and its intruders scaled: the task against what it knew before."""
     peft: Any = importlib.import_module("peft")
     base, tokenizer = load_model("smollm2")
@@ -181,6 +181,8 @@ def main() -> None:
     parser.add_argument("--weightwatcher", default="", help="models, with commas: minilm, or what eckart loads")
     parser.add_argument("--nuclear-norm", action="store_true")
     parser.add_argument("--intruders", type=int, default=0, metavar="STEPS", help="of fine-tuning; 0 for none")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of that fine-tuning")
+    parser.add_argument("--rank", type=int, default=4, help="of its adapter")
     options = parser.parse_args()
     np.random.seed(0)  # noqa: NPY002  (WeightWatcher draws from it)
     for name in filter(None, options.weightwatcher.split(",")):
@@ -188,7 +190,7 @@ def main() -> None:
     if options.nuclear_norm:
         nuclear_norm_table()
     if options.intruders:
-        intruders_at_work(options.intruders)
+        intruders_at_work(options.intruders, options.rate, options.rank)
 
 
 if __name__ == "__main__":
