@@ -8,6 +8,7 @@ from eckart.adapter import Adapter
 from eckart.adapter_files import load_adapter, save_adapter
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress
+from eckart.diagnose.job import Diagnosis, diagnose, mitigate_intruders
 from eckart.fit import fit
 from eckart.methods import ADAPTERS, METHODS
 from eckart.metrics import Metric
@@ -30,6 +31,7 @@ __all__ = [
     "Adapter",
     "Compensation",
     "Compression",
+    "Diagnosis",
     "Metric",
     "Need",
     "Recipe",
@@ -41,9 +43,11 @@ __all__ = [
     "adapt",
     "compensate",
     "compress",
+    "diagnose",
     "fit",
     "load",
     "load_adapter",
+    "mitigate_intruders",
     "save",
     "save_adapter",
     "save_peft",

@@ -1,4 +1,4 @@
-"""The command line: `eckart compress | compensate | adapt | evaluate | export | methods`."""
+"""The command line: `eckart compress | compensate | adapt | diagnose | evaluate | export | methods`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from eckart._version import __version__
 from eckart.bars import bars, console
+from eckart.diagnose import command
 from eckart.options import parser
 
 
@@ -229,6 +230,7 @@ COMMANDS = {
     "compress": _compress,
     "compensate": _compensate,
     "adapt": _adapt,
+    "diagnose": command.run,
     "evaluate": _evaluate,
     "export": _export,
     "methods": _methods,

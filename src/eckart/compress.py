@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from eckart import methods
+from eckart.budget.solve import BLIND
 from eckart.calibration import Calibration, as_batches
 from eckart.compete import HELD_BACK, held_back, trials
 from eckart.distill import Distillation, distill
@@ -194,7 +195,7 @@ def run(
             )
         lap("statistics")
         plan = make_plan(model, sites, method, per_token(model, statistics))
-        plan.fit(scheduler, report("fit"), errors=search is not None or allocation != "uniform")
+        plan.fit(scheduler, report("fit"), errors=search is not None or allocation not in BLIND)
         lap("fit")
 
         def choose(only: str | None = None) -> dict[str, int | None]:

@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     budget.add_argument("--keep", type=float, default=0.8, help="share that is kept (default %(default)s)")
     budget.add_argument("--max-loss", type=float, help="smallest model whose perplexity rises by at most this share")
     compress.add_argument("--of", default="linear-parameters", help="linear-parameters, parameters, bytes or macs")
-    compress.add_argument("--allocation", help="uniform, greedy, exact or threshold (default: the method's)")
+    compress.add_argument("--allocation", help="uniform, greedy, exact, threshold or farms (default: the method's)")
     compress.add_argument("--floor", type=float, default=0.1, help="least share a matrix keeps (default %(default)s)")
     compress.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
     compress.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
@@ -103,6 +103,20 @@ def parser() -> argparse.ArgumentParser:
     adapt.add_argument("--seed", type=int, default=0)
     adapt.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     adapt.set_defaults(command="adapt")
+
+    diagnose = commands.add_parser(
+        "diagnose", help="spectra, heavy tails, what changed, and what a cut would cost"
+    )
+    diagnose.add_argument("model", help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")
+    diagnose.add_argument("--against", help="the model it came from: what moved, and intruder dimensions")
+    diagnose.add_argument("--text", help="file or name of a text: hidden states, and curves of what a cut would cost")
+    diagnose.add_argument("--out", help="directory to make, with diagnosis.json (default: print the table only)")
+    diagnose.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
+    diagnose.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
+    diagnose.add_argument("--samples", type=int, default=16, help="sequences of the text (default %(default)s)")
+    diagnose.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
+    diagnose.add_argument("--seed", type=int, default=0)
+    diagnose.set_defaults(command="diagnose")
 
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
     evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")

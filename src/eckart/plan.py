@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
+from eckart.diagnose.tails import tail_exponents
 from eckart.methods import Family, Fitted, JointFamily, Members, Method, built, lazy, members
 from eckart.methods.onebyone import OneByOne
 from eckart.models.groups import Group, find_groups
@@ -90,6 +91,7 @@ class Plan:
     scheduler: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
+    _tails: list[float | None] = field(default_factory=list)
 
     @property
     def sites(self) -> list[Site]:
@@ -108,7 +110,7 @@ class Plan:
         Args:
             scheduler: address of a Dask scheduler; None for threads of this process.
             on_progress: called with (groups done, groups in all).
-            errors: learn the errors of the candidates; False for a uniform allocation, which does not look at them.
+            errors: learn the errors of the candidates; False for an allocation that does not look at them.
         """
         self.scheduler = scheduler
         held = 0
@@ -194,10 +196,14 @@ class Plan:
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         shares = [group.sites[0].share if of == "macs" else 1.0 for group in self.groups]
         candidates = [c.candidates(attribute, row, share) for c, row, share in zip(curves, rows, shares, strict=True)]
+        allocation = allocation or self.method.allocation
+        if allocation == "farms":
+            self._tails = self._tails or tail_exponents(self.groups)
+            candidates = [replace(c, tail=tail) for c, tail in zip(candidates, self._tails, strict=True)]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
-            chosen = allocate(candidates, keep * total - fixed, allocation or self.method.allocation, floor=floor)
+            chosen = allocate(candidates, keep * total - fixed, allocation, floor=floor)
         except ValueError as error:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:

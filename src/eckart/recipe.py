@@ -18,7 +18,7 @@ class Recipe:
         method: a name from `eckart methods`.
         keep: share in (0, 1] of the cost that is kept.
         of: what cost: linear-parameters, parameters, bytes or macs.
-        allocation: uniform, greedy, exact or threshold; None for the method's own.
+        allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include, exclude: patterns of module names; see `find_sites`.
         embeddings, head: take these matrices too.

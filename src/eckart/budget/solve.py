@@ -17,6 +17,9 @@ Array = NDArray[np.float64]
 _ROW_SCALE = 1e6
 """The budget as HiGHS sees it: its feasibility tolerance of 1e-6 is then 1e-12 of the budget."""
 
+EPSILON = 0.2
+"""How far `farms` lets what a site loses depart from what all lose, as a share of that."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -26,11 +29,13 @@ class Candidates:
         costs: in the currency of the budget, (k,). The last candidate is the matrix as it is.
         errors: what each loses, (k,), comparable between matrices; the last one is 0.
         slope: fall of the error for cost from nothing at all to the first candidate; 0 where that is not known.
+        tail: exponent of the tail of the spectrum, smaller for a heavier one; None where that is not known.
     """
 
     costs: Array
     errors: Array
     slope: float = 0.0
+    tail: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.costs) != len(self.errors) or len(self.costs) == 0:
@@ -46,8 +51,9 @@ def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exac
         sites: the candidates.
         budget: in the currency of the costs.
         allocation: `uniform` (each site keeps the same share of its dense cost), `greedy` (the steepest fall of the
-            error per cost first, on the lower convex hulls), `exact` (the multiple-choice knapsack, by HiGHS) or
-            `threshold` (one threshold on the singular values of all sites, each relative to its largest).
+            error per cost first, on the lower convex hulls), `exact` (the multiple-choice knapsack, by HiGHS),
+            `threshold` (one threshold on the singular values of all sites, each relative to its largest) or `farms`
+            (a site loses the less, the heavier the tail of its spectrum).
         floor: no site goes below this share of its dense cost, unless the budget forces it.
 
     Returns:
@@ -200,6 +206,32 @@ def threshold(sites: Sequence[Candidates], budget: float) -> list[int]:
     return [int(ladder[n]) for ladder, n in zip(ladders, taken, strict=True)]
 
 
+def farms(sites: Sequence[Candidates], budget: float) -> list[int]:
+    """What each site loses is linear in the exponent of its tail: a share of (1 + EPSILON u) s, u from -1 to 1.
+
+    u is -1 at the smallest exponent, 1 at the largest, and 0 where it is not known; s is as small as the budget allows
+    (Lu et al. 2024, AlphaPruning, with the exponents of Hu et al. 2025, FARMS).
+    """
+    tails = np.array([np.nan if c.tail is None else c.tail for c in sites])
+    known = tails[~np.isnan(tails)]
+    span = float(np.ptp(known)) if len(known) else 0.0
+    u = np.nan_to_num(2 * (tails - known.min()) / span - 1) if span > 0 else np.zeros(len(sites))
+    loss = 1 + EPSILON * u
+
+    def pick(s: float) -> list[int]:
+        limits = [max(0.0, 1 - s * w) * c.costs[-1] * (1 + 1e-12) for c, w in zip(sites, loss, strict=True)]
+        return [max(0, int(np.searchsorted(c.costs, x, "right")) - 1) for c, x in zip(sites, limits, strict=True)]
+
+    # The choice changes only where a limit passes a cost.
+    steps = np.unique(np.concatenate([(1 - c.costs / c.costs[-1]) / w for c, w in zip(sites, loss, strict=True)]))
+    low, high = 0, len(steps) - 1
+    while low < high:
+        middle = (low + high) // 2
+        spent = sum(float(c.costs[i]) for c, i in zip(sites, pick(float(steps[middle])), strict=True))
+        low, high = (low, middle) if spent <= budget else (middle + 1, high)
+    return pick(float(steps[low]))
+
+
 def _knapsack(
     sites: Sequence[Candidates], keep: Sequence[NDArray[np.int64]], budget: float, unit: float
 ) -> list[int] | None:
@@ -246,4 +278,8 @@ ALLOCATIONS: dict[str, Callable[[Sequence[Candidates], float], list[int]]] = {
     "greedy": greedy,
     "exact": exact,
     "threshold": threshold,
+    "farms": farms,
 }
+
+BLIND = ("uniform", "farms")
+"""Allocations that do not look at the errors."""

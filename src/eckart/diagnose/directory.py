@@ -1,0 +1,135 @@
+"""The job of `eckart diagnose`: the directory of a model or an adapter in, `diagnosis.json` out."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from eckart._version import __version__
+from eckart.calibration import check_sampling, text_of
+from eckart.diagnose.job import Diagnosis, diagnose
+from eckart.job import check_length
+from eckart.models import hf
+from eckart.models.output import check_target, new_directory
+from eckart.models.text import sequences
+from eckart.plan import memory_available
+from eckart.progress import Progress, silent
+from eckart.report.html import to_json
+from eckart.statistics import cache_directory
+
+DIAGNOSIS = "diagnosis.json"
+
+
+def diagnose_directory(
+    source: str,
+    *,
+    against: str | None = None,
+    text: str | None = None,
+    out: str | Path | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    samples: int = 16,
+    length: int = 256,
+    seed: int = 0,
+    cache: Path | None = None,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Diagnoses a model, writes `diagnosis.json` into a new directory if one is named, and returns what it says.
+
+    Args:
+        source: see `eckart.models.hf.load_model`; or the directory of a PEFT adapter, of which `against` is the base.
+        against: the model to compare with.
+        text: file or name of a text for hidden states and for the curves of what compressing would cost; None for none.
+        out: the directory to make. It appears whole or not at all.
+        include, exclude: see `eckart.diagnose`.
+        samples: sequences of the text.
+        length: tokens in each.
+        seed: of everything random.
+        cache: directory of statistics; None for the user's.
+        memory: bytes the statistics may take in one pass; None for half of what is free.
+        progress: told of the phases.
+
+    Raises:
+        ValueError: anything that cannot be done as asked, before anything is written.
+    """
+    clock = time.perf_counter()
+    check_sampling(samples, length, seed)
+    if out is not None:
+        check_target(Path(out))
+    body = None if text is None else text_of(text)
+    progress("load", 0, 1)
+    model, base, tokenizer = load_models(source, against)
+    progress("load", 1, 1)
+    tokens = None
+    if body is not None:
+        check_length(model, length)
+        tokens = sequences(tokenizer, body, length, samples, seed)
+    found = diagnose(
+        model,
+        against=base,
+        tokens=tokens,
+        include=include,
+        exclude=exclude,
+        seed=seed,
+        cache=cache or cache_directory(),
+        memory=memory_available() // 2 if memory is None else memory,
+        progress=progress,
+    )
+    report = as_report(found, source, against, text, 0 if tokens is None else tokens.numel(), seed)
+    report["seconds"] = time.perf_counter() - clock
+    if out is not None:
+        written = to_json(report, indent=1) + "\n"
+        with new_directory(Path(out)) as partial:
+            (partial / DIAGNOSIS).write_text(written, encoding="utf-8")
+    return report
+
+
+def as_report(
+    found: Diagnosis, source: str, against: str | None, text: str | None, tokens: int, seed: int
+) -> dict[str, Any]:
+    """A diagnosis as `report/diagnosis.schema.json` describes it."""
+    return {
+        "eckart": __version__,
+        "model": source,
+        "against": against,
+        "text": None if text is None else {"name": text, "tokens": tokens},
+        "seed": seed,
+        "window": found.window,
+        "summary": found.summary,
+        "matrices": found.rows,
+        "hidden_states": found.hidden_states,
+        "warnings": found.warnings,
+    }
+
+
+def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any]:
+    """The model, the one it is compared with, and the tokenizer; an adapter is merged into a copy of its base.
+
+    Raises:
+        ValueError: what cannot be read safely, an adapter without its base, or PEFT is missing for one.
+    """
+    base = None if against is None else hf.load_model(against)[0]
+    directory = Path(source)
+    if not (directory / "adapter_config.json").is_file():
+        model, tokenizer = hf.load_model(source)
+        return model, base, tokenizer
+    if against is None:
+        raise ValueError(f"{source} is an adapter: name its base with --against")
+    if not (directory / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{source} has no adapter_model.safetensors; pickled weights are not read")
+    try:
+        peft = importlib.import_module("peft")
+    except ImportError as error:
+        raise ValueError(f"{source} is an adapter, which PEFT reads: pip install peft") from error
+    fresh, tokenizer = hf.load_model(against)
+    try:
+        merged: nn.Module = peft.PeftModel.from_pretrained(fresh, source).merge_and_unload()
+    except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"the adapter {source} does not go with {against}: {error}") from error
+    return merged.eval(), base, tokenizer

@@ -1,0 +1,222 @@
+"""The job: a model in, what its matrices say out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart import methods
+from eckart.diagnose.compare import moved
+from eckart.diagnose.heavy_tails import common_window
+from eckart.diagnose.hidden import hidden_state_rows
+from eckart.diagnose.intruders import mitigate
+from eckart.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
+from eckart.diagnose.rows import matrix_row
+from eckart.models.sites import find_sites
+from eckart.plan import Curve, make_plan
+from eckart.progress import Progress, silent
+from eckart.statistics import statistics_for
+from eckart.statistics.cache import finite_weights
+
+SUMMARY = (
+    "log_norm",
+    "log_spectral_norm",
+    "alpha",
+    "alpha_weighted",
+    "log_alpha_norm",
+    "alpha_hill",
+    "alpha_farms",
+    "stable_rank",
+    "entropy",
+    "moved",
+)
+"""Columns whose means over all matrices sum a model up."""
+
+METRIC = "kfac"
+"""The method whose nested errors are the curves of what compressing would cost."""
+
+CURVE_POINTS = 33
+
+
+@dataclass
+class Diagnosis:
+    """What was found in a model.
+
+    Attributes:
+        rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
+        window: side of the windows of `alpha_farms`; None where no matrix is large enough.
+        hidden_states: one for each layer, where there was a text.
+        warnings: what did not go as it should.
+    """
+
+    rows: list[dict[str, Any]]
+    window: int | None
+    hidden_states: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Means over the matrices that have the number."""
+        values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in SUMMARY}
+        return {name: sum(found) / len(found) for name, found in values.items() if found}
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame, columns of lists left out.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ValueError("to_frame needs pandas: pip install pandas; `rows` is the same without it") from error
+        return pandas.DataFrame([{k: v for k, v in r.items() if not isinstance(v, list | dict)} for r in self.rows])
+
+
+@torch.no_grad()
+def diagnose(
+    model: nn.Module,
+    *,
+    against: nn.Module | None = None,
+    tokens: Tensor | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    cache: Path | None = None,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> Diagnosis:
+    """Looks at every matrix of a model: its spectrum, noise and tail, what changed in it, and what a cut would cost.
+
+    A matrix that is not finite, zero or too small for a fit is a row with notes in the place of numbers.
+
+    Args:
+        model: any module, dense or compressed by eckart. Nothing is changed.
+        against: the model it came from; adds how far each matrix moved, and its intruder dimensions.
+        tokens: (sequences, length), int64, for a language model: adds its hidden states, and to each linear map the
+            curve of what a lower rank would cost, in the two-sided metric.
+        include, exclude: patterns of module names; see `find_sites`. Embeddings and head are taken too.
+        seed: of everything random.
+        cache: directory for statistics; None keeps them in memory.
+        memory: bytes the statistics may take in one pass.
+        progress: told of the phases.
+
+    Raises:
+        ValueError: no matrix, models that do not match, or tokens for a model with weights that are not finite.
+
+    >>> import torch, eckart
+    >>> row = eckart.diagnose(torch.nn.Sequential(torch.nn.Linear(64, 256))).rows[0]
+    >>> row["N"], row["M"], row["mp_spikes"]
+    (256, 64, 0)
+    """
+    model = densified(model)
+    sites = look_at(model, include, exclude)
+    matched = pairs(sites, densified(against)) if against is not None else []
+    if tokens is not None:
+        finite_weights({"": model})
+    window = common_window([kernel(site).shape[:2] for site in sites])
+    found = Diagnosis([], window)
+    for done, site in enumerate(sites, 1):
+        named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
+        found.rows.append(named | matrix_row(site.weight, kernel(site), window, seed=seed))
+        progress("spectra", done, len(sites))
+    for done, (site, base) in enumerate(matched, 1):
+        row = found.rows[done - 1]
+        try:
+            row |= moved(base.weight, site.weight)
+        except ValueError as error:
+            row["notes"].append(f"not compared: {error}")
+        progress("compare", done, len(matched))
+    if tokens is not None:
+        found.hidden_states = hidden_state_rows(model, tokens, progress)
+        curves = cost_curves(model, tokens, include, exclude, seed, cache, memory, progress)
+        for row in found.rows:
+            if row["name"] in curves:
+                row["curve"] = curves[row["name"]]
+    broken = [row["name"] for row in found.rows if "N" not in row]
+    if broken:
+        found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
+    return found
+
+
+def cost_curves(
+    model: nn.Module,
+    tokens: Tensor,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    seed: int,
+    cache: Path | None,
+    memory: int | None,
+    progress: Progress,
+) -> dict[str, dict[str, list[float]]]:
+    """For each linear map, by name, what each rank would cost: parameters, bytes, and the rise of the loss in nats."""
+    inner = {site.name for site in find_sites(model)}
+    sites = [site for site in look_at(model, include, exclude) if site.name in inner]
+    if not sites:
+        return {}
+    method = methods.find(METRIC)
+    statistics, _ = statistics_for(
+        model,
+        {site.name: site.module for site in sites},
+        method.needs,
+        list(torch.split(tokens, max(1, 1024 // tokens.shape[1]))),
+        seed=seed,
+        cache=cache,
+        memory=memory,
+        on_progress=lambda done, total: progress("statistics", done, total),
+    )
+    plan = make_plan(model, sites, method, statistics)
+    plan.held_limit = 0
+    plan.fit(None, lambda done, total: progress("curves", done, total))
+    return {name: _decimated(curve) for name, curve in plan.curves.items() if curve.errors and len(curve.sizes) > 1}
+
+
+def _decimated(curve: Curve) -> dict[str, list[float]]:
+    assert curve.errors is not None
+    count = len(curve.sizes)
+    at = torch.linspace(0, count - 1, min(CURVE_POINTS, count)).round().long().tolist()
+    return {
+        "parameters": [curve.costs[i].parameters for i in at],
+        "bytes": [curve.costs[i].bytes for i in at],
+        "macs": [curve.costs[i].macs for i in at],
+        "predicted_kl": [max(0.0, curve.errors[i]) / 2 for i in at],
+    }
+
+
+@torch.no_grad()
+def mitigate_intruders(
+    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
+) -> dict[str, int]:
+    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place; see `mitigate`.
+
+    Args:
+        model: a dense model.
+        base: what it was fine-tuned from.
+        scale: what their singular values are multiplied by, in [0, 1].
+        k, threshold: see `find_intruders`.
+        progress: told of the phase "mitigate".
+
+    Returns:
+        The intruders that there were, by matrix.
+
+    Raises:
+        ValueError: models that do not match, weights that are not finite, or a bad scale, k or threshold.
+    """
+    matched = pairs(find_sites(model), densified(base))
+    finite_weights({site.name: site.module for site, _ in matched})
+    counts = {}
+    for done, (site, other) in enumerate(matched, 1):
+        weight = site.weight
+        if torch.equal(weight, other.weight):
+            counts[site.name] = 0
+        else:
+            changed, counts[site.name] = mitigate(other.weight, weight, scale, k=k, threshold=threshold)
+            weight.copy_(changed)
+        progress("mitigate", done, len(matched))
+    return counts

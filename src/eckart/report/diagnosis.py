@@ -1,0 +1,81 @@
+"""A diagnosis for the terminal, and the schema of `diagnosis.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+SPECTRA = {
+    "alpha": "alpha",
+    "alpha_farms": "farms",
+    "stable_rank": "stable\nrank",
+    "effective_rank": "effective\nrank",
+    "rank_90": "90 %",
+    "mp_spikes": "spikes",
+}
+CHANGES = {
+    "moved": "moved",
+    "difference_rank": "rank of\nchange",
+    "overlap_left": "overlap\nleft",
+    "overlap_right": "right",
+    "intruders": "intruders",
+}
+"""What the tables show of the matrices of a kind: means over them."""
+
+
+def diagnosis_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) that every `diagnosis.json` follows."""
+    text = files("eckart.report").joinpath("diagnosis.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
+    """Spectra, and changes if there was a model to compare with, as means over the matrices of a kind.
+
+    Matrices whose names differ in numbers only are of a kind.
+    """
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for row in report["matrices"]:
+        kinds.setdefault(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", row["name"]), []).append(row)
+    tables = [_means(report["model"], kinds, SPECTRA)]
+    if report["against"]:
+        tables.append(_means(f"{report['model']} against {report['against']}", kinds, CHANGES))
+    if report["hidden_states"]:
+        tables.append(_hidden_states(report))
+    return tables
+
+
+def _means(title: str, kinds: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, str]) -> Table:
+    table = Table(title=Text(title), title_justify="left")
+    table.add_column("matrices", overflow="fold")
+    table.add_column("", justify="right")
+    for heading in columns.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for kind, rows in kinds.items():
+        table.add_row(Text(kind), str(len(rows)), *(_cell(column, rows) for column in columns))
+    return table
+
+
+def _hidden_states(report: Mapping[str, Any]) -> Table:
+    table = Table(title=Text(f"hidden states on {report['text']['name']}"), title_justify="left")
+    for heading in ("layer", "matrix nuclear norm", "nuclear norm", "matrix entropy"):
+        table.add_column(heading, justify="right")
+    for row in report["hidden_states"]:
+        values = (row["matrix_nuclear_norm"], row["nuclear_norm"], row["matrix_entropy"])
+        table.add_row(str(row["layer"]), *(f"{value:.3f}" for value in values))
+    return table
+
+
+def _cell(column: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    values = [float(row[column]) for row in rows if row.get(column) is not None]
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    return f"{mean:.3g}" if abs(mean) < 100 else f"{mean:.0f}"
