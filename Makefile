@@ -21,7 +21,7 @@ demo: .venv/.demo
 
 ## test: style, types, tests
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: .venv/.dev
 	$(BIN)/ruff check
