@@ -77,7 +77,7 @@ class Adapter:
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
         if self.method.schedule is not None:
-            self._schedule = self.method.schedule(self.paths, steps)
+            self._schedule = self.method.schedule(self.paths, steps, lambda name: dense_of(self.places[name].base))
 
     def step(self) -> None:
         """To be called after each step of the optimizer, before gradients are set to zero.
@@ -216,9 +216,11 @@ def adapt(
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
             statistics, gradients = measured(model, bases, card, batches, seed, progress)
         ranks = card.ranks(shapes, statistics, rank) if card.ranks else dict.fromkeys(shapes, rank)
+        if card.ranks:
+            bases = {where: module for where, module in bases.items() if ranks[where]}
         starts = {}
+        scale = 1.0 if alpha is None else alpha / rank
         for done, (where, module) in enumerate(bases.items(), 1):
-            scale = 1.0 if alpha is None else alpha / ranks[where]
             generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
             layer = Layer(
                 dense_of(_base(module)), statistics[where], ranks[where], scale, generator, gradients.get(where)
@@ -237,7 +239,7 @@ def adapt(
         after = dense_of(place.base).double() + at_start(starts[where])
         size = torch.linalg.matrix_norm(before)
         errors[where] = float(torch.linalg.matrix_norm(after - before) / size) if size > 0 else 0.0
-    result = Adapter(model, name, card, places, ranks, alpha, errors)
+    result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
     return result

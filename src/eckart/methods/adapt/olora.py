@@ -1,0 +1,24 @@
+"""Orthonormal columns from a QR decomposition train, with their rows."""
+
+from __future__ import annotations
+
+import torch
+
+from eckart.methods.adapters import Layer, Start, adapter, check_rank
+from eckart.structures.lowrank import low_rank
+
+
+@adapter(
+    "olora",
+    paper="Buyukakyuz 2024, arXiv 2406.01775",
+    expression="Sum(Dense, Chain(Dense*, Dense*))",
+    scaled=True,
+)
+def olora(layer: Layer) -> Start:
+    """W - s B A + s B A with B = Q[:, :r] and A = R[:r] of W = Q R (section 3).
+
+    Q[:, :r] is the orthonormal factor of the first r columns, so only these are decomposed, and R[:r] = Q[:, :r]^T W.
+    """
+    weight = layer.weight.double()
+    q = torch.linalg.qr(weight[:, : check_rank(layer)]).Q
+    return Start(low_rank(q.to(layer.dtype).contiguous(), (q.T @ weight).to(layer.dtype)), split=True)
