@@ -215,8 +215,9 @@ def adapt(
                 calibration = written(model, samples, length, seed)
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
             statistics, gradients = measured(model, bases, card, batches, seed, progress)
-        ranks = card.ranks(shapes, statistics, rank) if card.ranks else dict.fromkeys(shapes, rank)
-        if card.ranks:
+        ranks = dict.fromkeys(shapes, rank)
+        if card.ranks is not None:
+            rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
             bases = {where: module for where, module in bases.items() if ranks[where]}
         starts = {}
         scale = 1.0 if alpha is None else alpha / rank
@@ -334,6 +335,28 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
 
 def _base(module: nn.Module) -> nn.Module:
     return module.base if isinstance(module, Adapted) else module
+
+
+def shared_out(
+    card: AdapterMethod,
+    shapes: dict[str, tuple[int, int]],
+    statistics: dict[str, Statistics],
+    rank: int,
+    parameters: int | None,
+) -> tuple[int, dict[str, int]]:
+    """The mean rank and the rank of each matrix, the mean lowered until larger matrices' ranks fit the parameters."""
+    assert card.ranks is not None
+    ranks = card.ranks(shapes, statistics, rank)
+
+    def total() -> int:
+        return sum(card.parameters(*shapes[where], each) for where, each in ranks.items() if each)
+
+    while parameters is not None and total() > parameters:
+        if rank == 1:
+            raise ValueError(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
+        rank -= 1
+        ranks = card.ranks(shapes, statistics, rank)
+    return rank, ranks
 
 
 def rank_within(card: AdapterMethod, shapes: dict[str, tuple[int, int]], parameters: int) -> int:

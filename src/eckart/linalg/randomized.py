@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+_SMALLEST_SIDE = 128
 _LARGEST_SHARE = 0.5
-"""A Krylov space above this share of the shorter side costs more than all eigenvectors."""
+"""Of a shorter side, or a Krylov space as a share of it, beyond which all eigenvectors cost no more."""
 _SMALLEST_VALUE = 1e-4
 """Squared singular values below this share of the first are blurred by products in float32."""
 _NORMS = 1e-9, 1e9
@@ -58,7 +59,7 @@ def _lanczos(
     most = int(_LARGEST_SHARE * n) // block
     steps = -(-4 * rank // block)
     square = float(torch.linalg.vector_norm(a)) ** 2
-    if steps > most or not _NORMS[0] ** 2 < square < _NORMS[1] ** 2:
+    if n < _SMALLEST_SIDE or steps > most or not _NORMS[0] ** 2 < square < _NORMS[1] ** 2:
         return None
     q, p = a.new_empty(most * block, n), a.new_empty(most * block, m)
     # What the operator is in the basis q; eigh reads its lower triangle.
