@@ -159,6 +159,24 @@ def test_what_quantization_loses_is_what_the_product_starts_at() -> None:
     assert errors["lq-lora"][1] < errors["loftq"][1]
 
 
+def test_the_best_turn_of_loftq_is_kept() -> None:
+    codebook = eckart.structures.packing.normal_float(4)
+    last_is_best = set()
+    for seed in range(4):
+        w = hard.normal(24, 16, seed=seed)
+        product, found = torch.zeros_like(w), []
+        for _ in range(5):
+            rest = w - Quantized.quantize(w - product, 4, 64, codebook=codebook).to_dense().detach()
+            u, s, vh = torch.linalg.svd(rest, full_matrices=False)
+            product = (u[:, :RANK] * s[:RANK]) @ vh[:RANK]
+            found.append(float((rest - product).norm()))
+        start, product = begin("loftq", layer(w))
+        assert start.frozen is not None
+        assert float((w - start.frozen.to_dense().detach() - product).norm()) == pytest.approx(min(found), rel=1e-6)
+        last_is_best.add(min(found) == found[-1])
+    assert False in last_is_best
+
+
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12)])
 def test_olora_is_the_head_of_the_whole_qr(shape: tuple[int, int]) -> None:
     w = hard.normal(*shape)

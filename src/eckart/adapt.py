@@ -234,12 +234,10 @@ def adapt(
         place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
         if place is not module:
             set_module(model, where, place)
-        before = dense_of(place.base).double()
+        before = dense_of(place.base)
         place.add(name, starts[where])
         place.activate(name)
-        after = dense_of(place.base).double() + at_start(starts[where])
-        size = torch.linalg.matrix_norm(before)
-        errors[where] = float(torch.linalg.matrix_norm(after - before) / size) if size > 0 else 0.0
+        errors[where] = relative_error(before, dense_of(place.base), at_start(starts[where]))
     result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
@@ -302,9 +300,18 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def at_start(start: Start) -> Tensor:
     """The path of a start as a matrix; zero for one that is none, and so cannot be taken out of W."""
-    if not start.path.linear:
-        return torch.zeros(start.path.shape, dtype=torch.float64)
-    return start.path.to_dense().double()
+    return start.path.to_dense() if start.path.linear else torch.zeros(start.path.shape, dtype=start.path.dtype)
+
+
+@torch.no_grad()
+def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
+    """||before - (after + path)||_F / ||before||_F, up to rounding in the dtype of the path."""
+    difference = path
+    if before.data_ptr() != after.data_ptr():
+        # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
+        difference = path + (after.to(path.dtype) - before.to(path.dtype))
+    lost = float(torch.linalg.matrix_norm(difference))
+    return lost / float(torch.linalg.matrix_norm(before.to(path.dtype))) if lost > 0 else 0.0
 
 
 def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
