@@ -6,6 +6,8 @@ the same call takes for plain LoRA. Peak memory is what the call adds at its lar
 the frozen part, `||W - s B A||_F`, as an excess over the least possible; the angle is the largest between the space of
 B, or of A, and that of the exact singular vectors.
 
+The second table is of the decompositions alone, matrix by matrix, which take turns on each.
+
     python benchmarks/starts.py --rounds 3
 """
 
@@ -21,7 +23,7 @@ import platform
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import eckart
+from eckart.linalg.randomized import truncated_svd
 from eckart.models.hf import load_model
 from eckart.models.sites import linear_layers
 
@@ -65,11 +68,9 @@ def memory(word: str) -> int | None:
 def in_peft(start: bool | str, rank: int) -> Callable[[nn.Module], tuple[Factors, Callable[[], Any]]]:
     def run(model: nn.Module) -> tuple[Factors, Callable[[], Any]]:
         names = list(linear_layers(model))
-        config = peft.LoraConfig(
-            r=rank, lora_alpha=rank, target_modules=names, init_lora_weights=start, task_type="CAUSAL_LM"
-        )
-        made: Any = peft.get_peft_model(model, config)  # type: ignore[arg-type]
-        found = {}
+        words: dict[str, Any] = {"r": rank, "lora_alpha": rank, "target_modules": names, "init_lora_weights": start}
+        made: Any = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **words))
+        found: Factors = {}
         for name in names:
             layer = made.get_submodule(f"base_model.model.{name}")
             found[name] = layer.lora_B["default"].weight, layer.lora_A["default"].weight
@@ -81,13 +82,66 @@ def in_peft(start: bool | str, rank: int) -> Callable[[nn.Module], tuple[Factors
 def in_eckart(method: str, rank: int) -> Callable[[nn.Module], tuple[Factors, Callable[[], Any]]]:
     def run(model: nn.Module) -> tuple[Factors, Callable[[], Any]]:
         adapter = eckart.adapt(model, method, rank=rank)
-        found = {}
+        found: Factors = {}
         for name, path in adapter.paths.items():
             left, right = path.parameters()
             found[name] = left, right
         return found, adapter.remove
 
     return run
+
+
+def quality(weight: Tensor, left: Tensor, right: Tensor, best: tuple[Tensor, Tensor, float]) -> tuple[float, float]:
+    """The excess of the residual, and the sine of the largest angle, of factors (out, r) and (r, in)."""
+    rest = weight.double() - left.detach().double() @ right.detach().double()
+    angles = sine(left.detach(), best[0]), sine(right.detach().T, best[1])
+    return float(rest.norm()) / best[2] - 1, max(angles)
+
+
+def line(name: str, numbers: str, found: Sequence[tuple[float, float]]) -> str:
+    """A row of a table: quantiles of the two qualities over the matrices."""
+    levels = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
+    cells = ""
+    for column in torch.tensor(found, dtype=torch.float64).T:
+        cells += "   " + "".join(f"{value:9.1e}" for value in torch.quantile(column, levels).tolist())
+    return f"{name:>22}{numbers}{cells}"
+
+
+def heading(words: str) -> str:
+    three = f"{'median':>9}{'90 %':>9}{'max':>9}"
+    return f"{words:>47}   {'residual: excess':>27}   {'largest angle: sine':>27}\n{'':>47}   {three}   {three}"
+
+
+def decompositions(weights: dict[str, Tensor], best: dict[str, tuple[Tensor, Tensor, float]], rank: int) -> None:
+    """Prints the second table."""
+
+    def ours(tolerance: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        def run(weight: Tensor) -> tuple[Tensor, Tensor]:
+            u, s, vh = truncated_svd(weight, rank, tolerance=tolerance, generator=torch.Generator().manual_seed(0))
+            return u * s, vh
+
+        return run
+
+    def theirs(iterations: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        def run(weight: Tensor) -> tuple[Tensor, Tensor]:
+            u, s, v = torch.svd_lowrank(weight, rank, niter=iterations)
+            return u * s, v.T
+
+        return run
+
+    arms = {f"svd_lowrank niter {n}": theirs(n) for n in (4, 16)}
+    arms |= {f"truncated_svd {tolerance:.0e}": ours(tolerance) for tolerance in (1e-3, 1e-6, 1e-8)}
+    seconds: dict[str, float] = defaultdict(float)
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for name, weight in weights.items():
+        for arm, run in arms.items():
+            clock = time.process_time()
+            left, right = run(weight)
+            seconds[arm] += time.process_time() - clock
+            found[arm].append(quality(weight, left, right, best[name]))
+    print("\n" + heading("CPU s"))
+    for arm, values in found.items():
+        print(line(arm, f"{seconds[arm]:25.2f}", values))
 
 
 def main() -> None:
@@ -100,7 +154,7 @@ def main() -> None:
     rank = arguments.rank
     model, _ = load_model("smollm2", dtype=torch.float32)
     linears = {name: layer for name, layer in linear_layers(model).items() if "lm_head" not in name}
-    weights = {name: layer.weight.detach().clone() for name, layer in linears.items()}  # type: ignore[operator, union-attr]
+    weights = {name: layer.weight.detach().clone() for name, layer in linears.items()}
     best = {name: exact(weight, rank) for name, weight in weights.items()}
     arms: dict[str, Callable[[nn.Module], tuple[Factors, Callable[[], Any]]]] = {
         "peft lora": in_peft(True, rank),
@@ -116,7 +170,7 @@ def main() -> None:
         del arms["peft pissa"]
     seconds: dict[str, list[float]] = defaultdict(list)
     peaks: dict[str, int] = {}
-    quality: dict[str, tuple[list[float], list[float]]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for turn in range(arguments.rounds):
         for arm, run in arms.items():
             if STATUS.is_file():
@@ -128,37 +182,23 @@ def main() -> None:
             seconds[arm].append(time.process_time() - clock)
             if before is not None:
                 peaks[arm] = max(peaks.get(arm, 0), (memory("VmHWM") or 0) - before)
-            if turn == 0 and "lora" not in arm.replace("olora", ""):
-                excess, sines = [], []
-                for name, (left, right) in factors.items():
-                    u, v, least = best[name]
-                    rest = weights[name].double() - left.detach().double() @ right.detach().double()
-                    excess.append(float(rest.norm()) / least - 1)
-                    sines.append(max(sine(left.detach(), u), sine(right.detach().T, v)))
-                quality[arm] = excess, sines
+            if turn == 0:
+                found[arm] = [quality(weights[name], *factors[name], best[name]) for name in weights]
             undo()
             with torch.no_grad():
                 for name, layer in linears.items():
-                    layer.weight.data = weights[name].clone()  # type: ignore[union-attr]
+                    layer.weight.data = weights[name].clone()
     print(
         f"torch {torch.__version__}, peft {peft.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
     )
     print(f"smollm2, {len(weights)} matrices, float32, rank {rank}, {arguments.rounds} round(s)\n")
-    print(f"{'':>45}{'residual: excess':>44}{'largest angle: sine':>34}")
-    print(
-        f"{'':>20}{'CPU s':>8}{'start':>8}{'peak MB':>9}"
-        + f"{'median':>26}{'90 %':>9}{'max':>9}{'median':>16}{'90 %':>9}{'max':>9}"
-    )
+    print(heading("CPU s    start  peak MB"))
     for arm, times in seconds.items():
         middle = statistics.median(times)
         plain = statistics.median(seconds[f"{arm.split()[0]} lora"])
-        line = f"{arm:>20}{middle:8.2f}{middle - plain:8.2f}{peaks.get(arm, 0) / 1e6:9.0f}"
-        if arm in quality:
-            levels = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
-            for values, width in zip(quality[arm], (26, 16), strict=True):
-                found = torch.quantile(torch.tensor(values, dtype=torch.float64), levels).tolist()
-                line += f"{found[0]:{width}.1e}{found[1]:9.1e}{found[2]:9.1e}"
-        print(line)
+        numbers = f"{middle:8.2f}{middle - plain:9.2f}{peaks.get(arm, 0) / 1e6:8.0f}"
+        print(line(arm, numbers, found[arm]))
+    decompositions(weights, best, rank)
 
 
 if __name__ == "__main__":

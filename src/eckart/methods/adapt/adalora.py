@@ -25,7 +25,7 @@ def initial(rank: int) -> int:
 
 
 def regulariser(paths: Paths) -> Tensor:
-    """Half the mean of `||B^T B - I||_F` and `||A A^T - I||_F` (equation 4)."""
+    """Half the mean of `||B^T B - I||_F` and `||A A^T - I||_F`, as in PEFT; the paper squares the norms."""
     return WEIGHT * orthonormality(paths)
 
 
@@ -56,7 +56,7 @@ class Budget:
         return [(f"{name}/{i}", leaf) for name, part in self.parts.items() for i, leaf in enumerate(part)]
 
     def budget(self, done: int) -> int:
-        """How many triplets there are after so many steps (equation 8)."""
+        """How many triplets there are after so many steps: what is beyond the target falls as a cube (section 3.3)."""
         if done <= self.begin:
             return self.first
         rest = max(0.0, 1 - (done - self.begin) / (self.end - self.begin))

@@ -50,7 +50,7 @@ def corda_keep(layer: Layer) -> Start:
 
 
 def split(layer: Layer, chosen: slice) -> Start:
-    """`W C = U S V^T`; `U S V^T C^-1` of some components trains, shared out by the root of S (equations 2 to 4).
+    """`W C = U S V^T`; `U S V^T C^-1` of some components trains, shared out by the root of S.
 
     As `S V^T C^-1 = U^T W` whatever C is, no inverse is taken. C is damped as in the authors' code, and its mean
     eigenvalue is 1 here, so that inputs without any direction give the factors of PiSSA.

@@ -29,7 +29,7 @@ def components(covariance: Tensor, count: int, generator: torch.Generator | None
 
 
 def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statistics], rank: int) -> dict[str, int]:
-    """As many components as matrices times ranks: those that explain most of the variance of their inputs (section 3).
+    """As many components as matrices times ranks: those that explain most of the variance of their inputs.
 
     A matrix can be left without any.
 
@@ -65,7 +65,7 @@ def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statis
     ranks=shared_out,
 )
 def eva(layer: Layer) -> Start:
-    """W + (alpha / r) B A with B = 0 and A the first principal components of the centred inputs (section 3).
+    """W + (alpha / r) B A with B = 0 and A the first principal components of the centred inputs.
 
     Ranks differ between matrices, see `shared_out`; r in the scale is the one asked for. The components are those of
     the whole covariance, where the paper follows them from batch to batch.

@@ -25,7 +25,7 @@ SMALLEST_PIVOT = 1e-9
     parameters=lambda out, columns, rank: rank + 1,
 )
 def loldu(layer: Layer) -> Start:
-    """W = P L_r diag(z) c U_r + rest, of which the r pivots z and the scalar c train (section 3.2); c = 1 at the start.
+    """W = P L_r diag(z) c U_r + rest, of which the r pivots z and the scalar c train; c = 1 at the start.
 
     c stands as the Kronecker product of a 1 x 1 matrix and the identity.
     """

@@ -21,8 +21,9 @@ TOLERANCE = 1e-6
 def lora_ga(layer: Layer) -> Start:
     """W - s B A + s B A with A the first r right, B the next r left singular vectors of the mean gradient.
 
-    Both are multiplied by `out^(1/4) / gamma^(1/2)` (theorem 3.1, section 3.3). The first change of B A is then
-    the gradient's best approximation of rank 2 r. A matrix with fewer than 2 r singular vectors takes the last r for B.
+    Both are multiplied by `out^(1/4) / gamma^(1/2)` (the paper's stable scale). The first step of gradient descent then
+    changes B A by the gradient's best approximation of rank 2 r. A matrix with fewer than 2 r singular vectors takes
+    the last r for B.
 
     Raises:
         ValueError: no gradient reached the matrix, or the rank is beyond it.

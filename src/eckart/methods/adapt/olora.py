@@ -15,7 +15,7 @@ from eckart.structures.lowrank import low_rank
     scaled=True,
 )
 def olora(layer: Layer) -> Start:
-    """W - s B A + s B A with B = Q[:, :r] and A = R[:r] of W = Q R (section 3).
+    """W - s B A + s B A with B = Q[:, :r] and A = R[:r] of W = Q R.
 
     Q[:, :r] is the orthonormal factor of the first r columns, so only these are decomposed, and R[:r] = Q[:, :r]^T W.
     """

@@ -51,7 +51,7 @@ def projection(paths: Paths, steps: int, frozen: Frozen) -> Schedule:
     schedule=projection,
 )
 def osf(layer: Layer) -> Start:
-    """W = U_hi S_hi V_hi^T + U_lo S_lo V_lo^T, of which the second trains, off the space of the first (section 3).
+    """W = U_hi S_hi V_hi^T + U_lo S_lo V_lo^T, of which the second trains, off the space of the first.
 
     The rank is the number of triplets that train, the smallest; the paper sets it for each layer by its importance.
     """

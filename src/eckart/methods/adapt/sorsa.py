@@ -13,7 +13,7 @@ GAMMA = 4e-4
 
 
 def regulariser(paths: Paths) -> Tensor:
-    """gamma times the mean of `||U^T U - I||_F` and `||V^T V - I||_F` (section 3.2)."""
+    """gamma times the mean of `||U^T U - I||_F` and `||V^T V - I||_F`."""
     return GAMMA * orthonormality(paths)
 
 
