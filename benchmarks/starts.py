@@ -154,7 +154,7 @@ def main() -> None:
     rank = arguments.rank
     model, _ = load_model("smollm2", dtype=torch.float32)
     linears = {name: layer for name, layer in linear_layers(model).items() if "lm_head" not in name}
-    weights = {name: layer.weight.detach().clone() for name, layer in linears.items()}
+    weights = {name: layer.get_parameter("weight").detach().clone() for name, layer in linears.items()}
     best = {name: exact(weight, rank) for name, weight in weights.items()}
     arms: dict[str, Callable[[nn.Module], tuple[Factors, Callable[[], Any]]]] = {
         "peft lora": in_peft(True, rank),
@@ -187,7 +187,7 @@ def main() -> None:
             undo()
             with torch.no_grad():
                 for name, layer in linears.items():
-                    layer.weight.data = weights[name].clone()
+                    layer.get_parameter("weight").data = weights[name].clone()
     print(
         f"torch {torch.__version__}, peft {peft.__version__}, {platform.machine()}, {torch.get_num_threads()} thread(s)"
     )

@@ -207,7 +207,7 @@ def test_the_regulariser_is_the_distance_from_orthonormal() -> None:
     adapter = adapted(model, "sorsa")
     # Singular vectors are orthonormal, and the gradient of the norm at its minimum is finite.
     assert float(adapter.regulariser()) < 1e-8
-    adapter.regulariser().backward()
+    adapter.regulariser().backward()  # type: ignore[no-untyped-call]
     assert all(torch.isfinite(p.grad).all() for p in adapter.trainable_parameters() if p.grad is not None)
 
 
