@@ -67,7 +67,7 @@ def _lanczos(
     x = (torch.rand(block, m, generator=generator, dtype=a.dtype) - 0.5).to(a.device) @ a.T
     basis, triangle = torch.linalg.qr(x.T)
     done = size = 0
-    while steps <= most:
+    while done < most:
         for _ in range(done, steps):
             start, size = size, size + block
             q[start:size] = basis.T
@@ -89,7 +89,7 @@ def _lanczos(
             s = torch.linalg.vector_norm(rows, dim=1)
             return (y.T @ q[:size]).T, s, rows / s[:, None]
         # What is missing about halves with each step.
-        steps += min(4, math.ceil(math.log2(missing / goal)))
+        steps = min(most, steps + min(4, 1 + int(math.log2(missing / goal))))
     return None
 
 
