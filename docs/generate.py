@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eckart.cli import _parser
-from eckart.methods import METHODS
+from eckart.methods import ADAPTERS, METHODS
+from eckart.options import parser
 from eckart.report import schema
 
 HERE = Path(__file__).parent
@@ -24,6 +24,11 @@ Every method is one function that fits candidates to one matrix; *needs* is what
 that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
 shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table; what
 the methods measure against each other is in [measurements](measurements.md).
+"""
+
+ADAPTERS_HEAD = """## Adapters
+
+What `eckart adapt` and `eckart.adapt` put beside a frozen matrix; `*` marks what trains. See [adapters](adapters.md).
 """
 
 REPORT_HEAD = """# report.json
@@ -53,6 +58,16 @@ def methods_page() -> str:
         card = METHODS[name]
         text = inspect.cleandoc(card.fit.__doc__ or "").split("\nArgs:\n")[0].split("\nRaises:\n")[0].strip()
         lines += ["", f"## {name}", "", f"*{card.paper}*", "", text]
+    lines += ["", ADAPTERS_HEAD, "| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
+    for name in sorted(ADAPTERS):
+        adapter = ADAPTERS[name]
+        asked = [f"`{need.value}`" for need in adapter.needs] + ["gradient of the loss"] * adapter.task_gradient
+        count = adapter.parameters(64, 48, 8)
+        needs = ", ".join(asked) or "nothing"
+        lines.append(f"| [`{name}`](#adapter-{name}) | `{adapter.expression}` | {needs} | {count} |")
+    for name in sorted(ADAPTERS):
+        text = inspect.cleandoc(ADAPTERS[name].start.__doc__ or "").strip()
+        lines += ["", f"### Adapter: {name}", "", f"*{ADAPTERS[name].paper}*", "", text]
     return "\n".join(lines) + "\n"
 
 
@@ -100,9 +115,9 @@ def kind_of(entry: Mapping[str, Any]) -> str:
 def cli_page() -> str:
     """Every command with its arguments."""
     lines = [NOTE.format(source="src/eckart/cli.py"), "", CLI_HEAD]
-    for name, (parser, summary) in commands().items():
+    for name, (command, summary) in commands().items():
         lines += [f"## eckart {name}", "", f"{summary[:1].upper()}{summary[1:]}.", ""]
-        arguments = [action for action in parser._actions if action.dest != "help"]
+        arguments = [action for action in command._actions if action.dest != "help"]
         if arguments:
             lines += ["| argument | what it is |", "|---|---|"]
             lines += [f"| {_usage(action)} | {_help(action)} |" for action in arguments]
@@ -112,7 +127,7 @@ def cli_page() -> str:
 
 def commands() -> dict[str, tuple[argparse.ArgumentParser, str]]:
     """The parser and the summary of each command."""
-    parsers = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     summaries = {choice.dest: choice.help or "" for choice in parsers._choices_actions}
     return {name: (parser, summaries[name]) for name, parser in parsers.choices.items()}
 

@@ -17,6 +17,7 @@ from eckart.structures import (
     Diagonal,
     Hadamard,
     Identity,
+    Interleaved,
     Interpolative,
     Kronecker,
     Masked,
@@ -109,6 +110,15 @@ BUILDERS: dict[str, Builder] = {
     "low-rank": lambda s: low_rank(s.normal(8, 2), s.normal(2, 6)),
     "interpolative": lambda s: Interpolative.from_pivots(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
     "interpolative-full-rank": lambda s: Interpolative.from_pivots(s.order(4), s.normal(0, 4), s.normal(4, 6)),
+    "interleaved": lambda s: Interleaved(Dense(s.normal(3, 4)), copies=3),
+    "interleaved-identity": lambda s: Interleaved(Identity(2), copies=1),
+    "separable": lambda s: Chain(Dense(s.normal(5, 6)), Interleaved(Dense(s.normal(3, 8)), copies=2)),
+    "canonical": lambda s: Chain(
+        Dense(s.normal(5, 2)),
+        BlockDiagonal(s.normal(2, 1, 2)),
+        Interleaved(BlockDiagonal(s.normal(2, 1, 3)), copies=2),
+        Interleaved(Dense(s.normal(2, 4)), copies=6),
+    ),
     "low-rank-plus-sparse": lambda s: Sum(
         low_rank(s.normal(8, 2), s.normal(2, 6)), Sparse.from_dense(s.holes(8, 6, 0.2))
     ),

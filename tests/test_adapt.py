@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.adapt import Adapter
+from eckart.adapted import Adapted
+from eckart.adapter import Adapter
 from eckart.methods.adapters import ADAPTERS, Layer
-from eckart.models.adapted import Adapted
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import find_sites, is_conv1d, linear_layers
 from eckart.statistics import Statistics

@@ -10,11 +10,11 @@ from torch import Tensor
 
 import eckart
 import hard
+from eckart.adapted import dense_of
 from eckart.methods.adapt.adalora import Budget
 from eckart.methods.adapt.eva import shared_out
 from eckart.methods.adapters import ADAPTERS, Layer, Start
 from eckart.methods.triplets import leaves, orthonormality, triplets
-from eckart.models.adapted import dense_of
 from eckart.statistics import Statistics
 from eckart.structures import Chain, Dense, Quantized
 from test_adapt import adapted, close, ids, logits, train

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import eckart
+from eckart.adapted import Adapted
 from eckart.methods.adapters import ADAPTERS
-from eckart.models.adapted import Adapted
 from test_adapt import MODELS, adapted, close, has_matrix, ids, logits, train, unquantized
 from tiny import tiny_gpt2, tiny_llama
 

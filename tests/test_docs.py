@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from eckart.cli import _parser
 from eckart.job import Texts, compress_directory
-from eckart.methods import METHODS
+from eckart.methods import ADAPTERS, METHODS
+from eckart.options import parser
 from eckart.recipe import Recipe
 from eckart.report import schema
 from eckart.statistics import Need
@@ -105,15 +105,15 @@ def test_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatc
 @every_page
 def test_commands_parse(page: Path) -> None:
     for command in commands(page):
-        parsed = _parser().parse_args(command)
-        assert getattr(parsed, "method", "svd") in METHODS
+        parsed = parser().parse_args(command)
+        assert getattr(parsed, "method", "svd") in {**METHODS, **ADAPTERS}
 
 
 @every_page
 def test_options_exist(page: Path) -> None:
     prose = FENCE.sub("", page.read_text("utf-8"))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"<!--.*?-->", "", prose, flags=re.S)))
-    assert named <= options(_parser()) | FOREIGN
+    assert named <= options(parser()) | FOREIGN
 
 
 @every_page

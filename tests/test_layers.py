@@ -17,17 +17,19 @@ LONGEST = 300
 ALLOWED = {
     "_version": set[str](),
     "tensors": set[str](),
+    "heads": set[str](),
     "structures": set[str](),
     "metrics": {"structures"},
     "linalg": {"metrics", "structures"},
+    "mixture": set[str](),
     "statistics": {"structures", "tensors"},
-    "methods": {"structures", "linalg", "metrics", "statistics"},
+    "methods": {"structures", "linalg", "metrics", "statistics", "heads", "mixture"},
     "budget": set[str](),
-    "models": {"structures", "linalg", "metrics", "statistics", "tensors", "_version"},
+    "models": {"structures", "linalg", "metrics", "statistics", "heads", "mixture", "tensors", "_version"},
     "report": {"_version"},
     "streams": {"models", "statistics"},
     "sequential": {"streams", "plan", "models", "statistics", "structures"},
-    "heal": {"streams", "models", "statistics"},
+    "heal": {"streams", "models", "statistics", "structures"},
 }
 FRONT = {"", "cli", "__main__"}  # "" is the package itself
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}

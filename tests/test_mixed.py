@@ -16,7 +16,7 @@ import hard
 from eckart import METHODS, Metric, Need, Statistics
 from eckart.linalg import nested_errors, project
 from eckart.methods import find
-from eckart.methods.compress.lq_lora import alternate
+from eckart.methods.compress.lq_lora import alternate, weighted_codes
 from eckart.methods.int8 import Int8LowRank
 from eckart.structures import Chain, Dense, Quantized, Selection, Sum
 from eckart.structures.packing import normal_float
@@ -186,6 +186,17 @@ def test_lq_lora_is_better_than_its_codes_alone(shape: tuple[int, int]) -> None:
         codes, product = structure.operands()
         assert isinstance(codes, Quantized)
         assert product.operands()[0].shape == (shape[0], max(1, min(64, min(shape) // 8)))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_lq_lora_s_scales_are_least_squares(bits: int) -> None:
+    weight, columns = hard.normal(20, 100), hard.normal(100, seed=1).square() + 0.1
+    book, metric = normal_float(bits), Metric(right=columns)
+    plain = Quantized.quantize(weight, bits, 64, codebook=book)
+    fitted = weighted_codes(weight, columns, bits, book, weight.dtype)
+    assert fitted.cost() == plain.cost()
+    error = [float(metric.error(weight - each.to_dense().detach())) for each in (fitted, plain)]
+    assert error[0] < {2: 0.75, 3: 0.85, 4: 0.95, 8: 1.0}[bits] * error[1]
 
 
 def test_lq_lora_returns_the_best_codes() -> None:

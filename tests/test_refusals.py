@@ -26,11 +26,11 @@ from eckart.cli import main
 from eckart.evaluate import evaluate
 from eckart.models import hf
 from eckart.models.output import check_target, new_directory
-from eckart.plan import check_scheduler
 from eckart.resume import DirectoryStore
 from eckart.statistics.cache import finite_weights
 from eckart.structures import Interpolative, low_rank
 from eckart.tensors import write_safetensors
+from eckart.workers import check_scheduler
 from test_cli import SMALL
 from tiny import VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 

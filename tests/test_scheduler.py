@@ -30,10 +30,11 @@ def cluster() -> Iterator[LocalCluster]:
         yield running
 
 
+@pytest.mark.parametrize("method", [["kfac"], ["gptq", "--allocation", "exact", "--of", "bytes", "--keep", "0.45"]])
 def test_the_same_bits_as_in_process(
-    cluster: LocalCluster, llama_directory: Path, texts: tuple[str, str], tmp_path: Path
+    cluster: LocalCluster, llama_directory: Path, texts: tuple[str, str], tmp_path: Path, method: list[str]
 ) -> None:
-    given = ["--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL]
+    given = ["--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL, "--method", *method]
     for name, more in (("alone", []), ("cluster", ["--scheduler", cluster.scheduler_address])):
         assert main(["compress", str(llama_directory), "--out", str(tmp_path / name), *given, *more]) == 0
     alone, spread = (tmp_path / name for name in ("alone", "cluster"))

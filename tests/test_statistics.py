@@ -86,6 +86,7 @@ def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: 
             gradient_second_moment=b.T @ b / len(b),
             fisher_rows=squared[name].sum(1) / sequences,
             fisher_columns=squared[name].sum(0) / sequences,
+            input_sample=a,
         )
     return results
 

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from transformers import PreTrainedTokenizerFast as Fast
+
+M = TypeVar("M", bound=PreTrainedModel)
 
 VOCABULARY = 300
 HIDDEN = 32
@@ -37,6 +53,77 @@ def tiny_llama(tied: bool = True, gqa: bool = True, seed: int = 0) -> LlamaForCa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
+
+
+def tiny_mixtral(seed: int = 0) -> MixtralForCausalLM:
+    """A Mixtral of four experts, of which two a token; their tensors are fused."""
+    config = MixtralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _drawn(MixtralForCausalLM, config, seed)
+
+
+def tiny_qwen3_moe(seed: int = 0) -> Qwen3MoeForCausalLM:
+    """As `tiny_mixtral`; its checkpoints hold each expert by itself, under the names that eckart gives them too."""
+    config = Qwen3MoeConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        moe_intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=CONTEXT,
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return _drawn(Qwen3MoeForCausalLM, config, seed)
+
+
+def tiny_gpt_oss(seed: int = 0) -> GptOssForCausalLM:
+    """As `tiny_mixtral`; its experts are stored transposed, gate and up interleaved, with biases."""
+    config = GptOssConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        max_position_embeddings=CONTEXT,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return _drawn(GptOssForCausalLM, config, seed)
+
+
+def _drawn(kind: type[M], config: PretrainedConfig, seed: int) -> M:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = kind(config).eval()
+        for name, p in model.named_parameters():
+            if ".experts." in name:
+                torch.nn.init.normal_(p, std=0.2)
+    return model
 
 
 def tiny_gpt2(seed: int = 0) -> GPT2LMHeadModel:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
+from eckart.adapted import Adapted, check_name, dense_of, matrix_shape
+from eckart.adapter import Adapter, adapted_layers
 from eckart.calibration import Calibration, as_batches, check_sampling
-from eckart.methods.adapters import AdapterMethod, Layer, Schedule, Start, find_adapter
-from eckart.models.adapted import Adapted, check_name, dense_of, matrix_shape
+from eckart.methods.adapters import AdapterMethod, Layer, Start, find_adapter
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import linear_layers, select, set_module
 from eckart.models.tree import in_eval_mode
@@ -26,123 +26,7 @@ from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
 from eckart.statistics.gradients import mean_gradients
-from eckart.structures import Scaled, StructuredMatrix
-
-
-@dataclass
-class Adapter:
-    """One adapter of a model.
-
-    Attributes:
-        model: the model, its linear layers wrapped in `eckart.models.adapted.Adapted`.
-        name: of the adapter.
-        method: what it is.
-        places: the wrapped layers, by name.
-        ranks: of each.
-        errors: ||W - (what is frozen + path)||_F / ||W||_F of each at the start.
-        seconds: what making it took, statistics included.
-        peak_bytes: memory of the process at its largest so far; None where the system does not say.
-    """
-
-    model: nn.Module
-    name: str
-    method: AdapterMethod
-    places: dict[str, Adapted]
-    ranks: dict[str, int]
-    alpha: float | None = None
-    errors: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    peak_bytes: int | None = None
-    _schedule: Schedule | None = None
-    _done: int = 0
-
-    @property
-    def paths(self) -> dict[str, StructuredMatrix]:
-        """What is trained beside each matrix, by its name."""
-        found = {name: place.paths[self.name] for name, place in self.places.items()}
-        return {name: path for name, path in found.items() if isinstance(path, StructuredMatrix)}
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """What goes to the optimizer."""
-        return [p for path in self.paths.values() for p in path.parameters() if p.requires_grad]
-
-    def regulariser(self) -> Tensor:
-        """The term that the method adds to the loss, a scalar; zero for most."""
-        if self.method.regulariser is None:
-            return torch.zeros(())
-        return self.method.regulariser(self.paths)
-
-    def plan(self, steps: int) -> None:
-        """Says how many optimizer steps there will be, which methods with a schedule have to know."""
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
-        if self.method.schedule is not None:
-            self._schedule = self.method.schedule(self.paths, steps, lambda name: dense_of(self.places[name].base))
-
-    def step(self) -> None:
-        """To be called after each step of the optimizer, before gradients are set to zero.
-
-        Raises:
-            ValueError: the method has a schedule and `plan` was not called.
-        """
-        self._done += 1
-        if self.method.schedule is None:
-            return
-        if self._schedule is None:
-            raise ValueError(f"{self.method.name} has a schedule: call plan(steps) before the first step")
-        self._schedule.step(self._done)
-
-    def schedule_state(self) -> dict[str, Tensor]:
-        """What the schedule has to keep for an interrupted run to go on."""
-        return {} if self._schedule is None else dict(self._schedule.state)
-
-    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
-        """Goes on after so many steps with what `schedule_state` returned; `plan` was called before."""
-        self._done = done
-        if self._schedule is not None:
-            self._schedule.state = dict(state)
-
-    def activate(self) -> None:
-        """Makes this the one adapter of the model that is evaluated and trained."""
-        for place in adapted_layers(self.model).values():
-            place.activate(self.name if self.name in place.paths else "")
-            place.train_only(self.name)
-
-    def deactivate(self) -> None:
-        """Leaves the base model alone: its output is that from before, up to rounding for split weights."""
-        for place in self.places.values():
-            if place.active == self.name:
-                place.activate("")
-
-    def merge(self) -> dict[str, float]:
-        """Adds the paths to the matrices; returns what that costs each of them, see `Adapted.merge`.
-
-        Raises:
-            ValueError: the adapter is not active, or depends on its input and has no matrix.
-        """
-        self._check_active()
-        return {name: place.merge() for name, place in self.places.items()}
-
-    def unmerge(self) -> None:
-        """Takes the paths out of the matrices again."""
-        if any(place.merged != self.name for place in self.places.values()):
-            raise ValueError(f"adapter {self.name!r} is not merged")
-        for place in self.places.values():
-            place.unmerge()
-
-    def remove(self) -> None:
-        """Takes the adapter off the model, which is as merged or as before; the last one takes the wrappers along."""
-        for name, place in self.places.items():
-            if place.merged == self.name:
-                place.active = place.merged = ""
-                place._before = None
-            place.remove(self.name)
-            if not place.paths:
-                set_module(self.model, name, place.base)
-
-    def _check_active(self) -> None:
-        if any(place.active != self.name or place.merged for place in self.places.values()):
-            raise ValueError(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
+from eckart.structures import Scaled
 
 
 def adapt(
@@ -278,11 +162,6 @@ def started(card: AdapterMethod, where: str, layer: Layer) -> Start:
     return Start(Scaled(start.path, scale=layer.scale), start.split, start.frozen)
 
 
-def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
-    """The layers of a model that have adapters, by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
-
-
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
     """No adapter is active inside, nor afterwards; after an error the same ones as before are."""
@@ -310,8 +189,8 @@ def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
     if before.data_ptr() != after.data_ptr():
         # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
         difference = path + (after.to(path.dtype) - before.to(path.dtype))
-    lost = float(torch.linalg.matrix_norm(difference))
-    return lost / float(torch.linalg.matrix_norm(before.to(path.dtype))) if lost > 0 else 0.0
+    size = float(torch.linalg.matrix_norm(before.to(path.dtype)))
+    return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
 
 
 def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
@@ -325,7 +204,7 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
     structured = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, StructuredLinear) and id(module) not in owners
+        if type(module) is StructuredLinear and id(module) not in owners
     }
     found: dict[str, nn.Module] = {}
     for name, module in {**linear_layers(model), **structured}.items():

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from eckart._version import __version__
-from eckart.adapt import Adapter, adapt
+from eckart.adapt import adapt
+from eckart.adapter import Adapter
 from eckart.adapter_files import write_adapter
 from eckart.calibration import text_of
 from eckart.evaluate import evaluate

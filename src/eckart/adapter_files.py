@@ -10,9 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.adapt import Adapter, find_bases, switched_off
+from eckart.adapt import find_bases, switched_off
+from eckart.adapted import Adapted, check_name, matrix_shape
+from eckart.adapter import Adapter
 from eckart.methods.adapters import Start, find_adapter
-from eckart.models.adapted import Adapted, check_name, matrix_shape
 from eckart.models.checkpoint import read_json, write_json
 from eckart.models.output import new_directory
 from eckart.models.sites import is_conv1d, set_module

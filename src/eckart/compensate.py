@@ -13,9 +13,11 @@ from torch import nn
 from eckart.budget import Candidates, allocate
 from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.methods.lowrank import rank_step
+from eckart.models.experts import per_token
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import Site, is_conv1d
 from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
+from eckart.models.unfuse import unfuse
 from eckart.models.written import written
 from eckart.paths import METRICS, Added, Place, compensated, paths
 from eckart.plan import memory_available
@@ -23,6 +25,7 @@ from eckart.progress import Progress, silent
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
+from eckart.structures import is_conv2d
 
 ALLOCATIONS = ("uniform", "greedy")
 
@@ -65,6 +68,8 @@ def compensate(
     With W dense, What compressed and x the inputs that the compressed model hands on, the path is the best `B A` for
     `||(W - What - B A) R^1/2||_F`, and `Sum(What, Chain(B, A))` replaces What, compressed by whatever method. A bias
     that the compression changed is fitted again; embeddings and matrices that are tied to another are left alone.
+    The authors' code adds its sequences up with weights that fall off by a factor of e, and is 0.1 to 0.6 % above this
+    optimum on the calibration text itself (`benchmarks/peers.py`).
     Inputs are measured once, before any path is added: a path sees what the compression in front of it did.
 
     Args:
@@ -96,6 +101,7 @@ def compensate(
     """
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
+    unfuse(dense)
     places = find_places(model, dense)
     ranks = uniform_ranks(places, rank)
     if calibration is None and hasattr(dense, "generation_config"):
@@ -140,7 +146,7 @@ def metric_for(metric: str | None, allocation: str) -> str:
 
 
 def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
-    """The compressed linear layers that can take a path, each with the dense one of the same name.
+    """The compressed linear layers and convolutions that can take a path, each with the dense one of the same name.
 
     Raises:
         ValueError: there is none, the dense model has no such layer, or weights are not finite.
@@ -154,7 +160,7 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
         original = originals.get(name)
         if original is None:
             raise ValueError(f"the dense {type(dense).__name__} has no {name!r}: name the model that was compressed")
-        if not (type(original) is nn.Linear or is_conv1d(original)):
+        if not (type(original) is nn.Linear or is_conv1d(original) or is_conv2d(original)):
             raise ValueError(
                 f"{name} of the dense model is a {type(original).__name__}: name the model from before compression"
             )
@@ -201,7 +207,7 @@ def measured(
         large = activation_bytes([place.dense.shape for place in places], batches)
         modules = {place.name: place.dense.module for place in places}
         with in_eval_mode(dense), checkpointed(dense, large > (memory or memory_available()) // 2):
-            gradients = collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT)
+            gradients = per_token(dense, collected("gradients", dense, modules, Need.GRADIENT_SECOND_MOMENT))
         for name, each in statistics.items():
             each.gradient_second_moment = gradients[name].gradient_second_moment
     return statistics

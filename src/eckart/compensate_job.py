@@ -18,6 +18,7 @@ from eckart.models.output import check_target, new_directory
 from eckart.models.sites import model_cost
 from eckart.models.text import sequences
 from eckart.models.tree import share
+from eckart.models.unfuse import unfuse
 from eckart.plan import memory_available
 from eckart.progress import Progress, silent
 from eckart.statistics import cache_directory
@@ -74,6 +75,7 @@ def compensate_directory(
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 2)
     dense, _ = hf.load_model(against)
+    unfuse(dense)
     progress("load", 2, 2)
     check_length(model, max(length, texts.eval_length if evaluation_text is not None else 0))
     uniform_ranks(find_places(model, dense), rank)

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from eckart import methods
 from eckart.calibration import Calibration, as_batches
 from eckart.compete import HELD_BACK, held_back, trials
+from eckart.distill import Distillation, distill
 from eckart.heal import Healing, cut, heal
+from eckart.models.experts import per_token
 from eckart.models.sites import Site, find_sites, replace
-from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
+from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode, share
+from eckart.models.unfuse import unfuse
 from eckart.models.written import written
 from eckart.plan import Plan, make_plan, memory_available
 from eckart.progress import Progress, silent
@@ -42,6 +45,7 @@ class Compression:
         warnings: what did not go as asked.
         trials: of `auto`: method, predicted_kl and kl of each.
         healing: what the training of the blocks did; None where there was none.
+        distillation: what the training end to end did; None where there was none.
     """
 
     model: nn.Module
@@ -54,6 +58,7 @@ class Compression:
     warnings: list[str] = field(default_factory=list)
     trials: list[dict[str, float | str]] = field(default_factory=list)
     healing: Healing | None = None
+    distillation: Distillation | None = None
 
     @property
     def error(self) -> float:
@@ -74,7 +79,8 @@ def compress(
     """Compresses a model in place.
 
     Args:
-        model: any nn.Module with linear layers, in eval mode.
+        model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
+            linear layers first.
         method: a name from `eckart.methods.METHODS`.
         keep: share in (0, 1] of the cost that is kept.
         of: `linear-parameters`, `parameters`, `bytes` or `macs`.
@@ -94,6 +100,7 @@ def compress(
     True
     """
     recipe = Recipe(method=method, keep=keep, of=of, **options)
+    unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
         calibration = written(model, recipe.samples, recipe.length, recipe.seed)
@@ -110,7 +117,7 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
 
 def needs_data(recipe: Recipe) -> bool:
     """Whether a recipe has to be calibrated."""
-    return bool(methods.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0
+    return bool(methods.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0 or recipe.distill > 0
 
 
 def run(
@@ -147,6 +154,8 @@ def run(
         raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     if recipe.sequential and method.together:
         raise ValueError(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
+    if recipe.distill and not (hasattr(model, "generation_config") and all(isinstance(b, Tensor) for b in batches)):
+        raise ValueError("distill= trains a language model on calibration tokens, which this is not: leave it out")
     allocation = recipe.allocation or method.allocation
     trial = None
     if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):
@@ -166,6 +175,7 @@ def run(
         return lambda done, total: progress(phase, done, total)
 
     with in_eval_mode(model):
+        dense = share(model) if recipe.distill else None
         observed = None
         if recipe.sequential or recipe.heal:
             observed = observe(model, sites, cut(batches) if recipe.heal else batches)
@@ -183,7 +193,7 @@ def run(
                 on_progress=report("statistics"),
             )
         lap("statistics")
-        plan = make_plan(model, sites, method, statistics)
+        plan = make_plan(model, sites, method, per_token(model, statistics))
         plan.fit(scheduler, report("fit"), errors=search is not None or allocation != "uniform")
         lap("fit")
 
@@ -207,6 +217,12 @@ def run(
         if observed is not None and recipe.heal:
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=report("heal"))
             lap("heal")
+        distillation = None
+        if dense is not None:
+            tokens = [batch for batch in batches if isinstance(batch, Tensor)]
+            steps = recipe.distill
+            distillation = distill(model, dense, tokens, steps, seed=recipe.seed, on_progress=report("distill"))
+            lap("distill")
     calibration = {
         **info,
         "passes": passes,
@@ -214,7 +230,8 @@ def run(
         "gradient_checkpointing": recomputed,
     }
     warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, history, healing)
+    done = history, healing, distillation
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, *done)
 
 
 class Store(Protocol):

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from eckart.compensate_job import COMPENSATION
 from eckart.models import checkpoint, hf
+from eckart.models.convolution import StructuredConv2d
+from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
 from eckart.models.sites import is_conv1d, set_module
+from eckart.models.unfuse import fuse, unfuse_named
 from eckart.peft import peft_config
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
 from eckart.tensors import write_safetensors
@@ -25,8 +28,8 @@ _BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bi
 def to_dense_directory(source: str, out: str | Path) -> None:
     """Writes a compressed model with ordinary matrices, which plain transformers loads without eckart.
 
-    Tied matrices stay tied. The file grows back to the size of the original; what was lost stays lost. Biases that
-    compression added are kept where the architecture can have them.
+    Tied matrices stay tied, and experts become fused tensors again. The file grows back to the size of the original;
+    what was lost stays lost. Biases that compression added are kept where the architecture can have them.
 
     Raises:
         ValueError: `source` is not a model that eckart compressed, it has biases that its architecture has no place
@@ -37,7 +40,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     model, tokenizer = hf.load_model(source)
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not structured:
+    if not structured and not experts(model):
         raise ValueError(f"{source} has no structured matrices; it is dense already")
     model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
     names = {id(module): name for name, module in structured.items()}
@@ -52,6 +55,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
         if isinstance(module, Tied):
             owner = names[id(module.owner)]
             model.get_submodule(name).weight = model.get_submodule(owner).weight
+    fuse(model)
     with new_directory(Path(out)) as partial:
         hf.write_model(model, tokenizer, partial)
 
@@ -72,6 +76,8 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     found = {name: terms for name, terms in found.items() if terms}
     if not found:
         raise ValueError(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
+    if images := [name for name in found if isinstance(model.get_submodule(name), StructuredConv2d)]:
+        raise ValueError(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
     notes = Path(source) / COMPENSATION
     matrices = checkpoint.read_json(notes).get("matrices", []) if notes.is_file() else []
     if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
@@ -123,6 +129,7 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
     def build(config: Any) -> tuple[nn.Module, list[str]]:
         with torch.device("meta"):
             skeleton = type(model)(copy.deepcopy(config))
+        unfuse_named(skeleton, experts(model))
         return skeleton, [name for name in biased if _bias(skeleton.get_submodule(name)) is None]
 
     skeleton, homeless = build(config)
@@ -145,7 +152,8 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
 def _fill(place: Any, module: Any) -> None:
     """Gives a dense module on the meta device the values of a structured one."""
     weight = module.structure.to_dense().detach()
-    place.weight = nn.Parameter((weight.T if is_conv1d(place) else weight).contiguous().clone())
+    values = weight.T if is_conv1d(place) else weight.reshape(place.weight.shape)
+    place.weight = nn.Parameter(values.contiguous().clone())
     if _bias(place) is not None:
         own = _bias(module)
         place.bias = nn.Parameter(weight.new_zeros(len(weight)) if own is None else own.detach().clone())

@@ -22,7 +22,8 @@ from eckart.models.output import check_target, partial_path, publish
 from eckart.models.sites import model_cost
 from eckart.models.text import overlap, sequences
 from eckart.models.tree import share
-from eckart.plan import check_scheduler, memory_available
+from eckart.models.unfuse import unfuse
+from eckart.plan import memory_available
 from eckart.progress import Progress, silent
 from eckart.recipe import Recipe
 from eckart.report.build import write_report
@@ -32,6 +33,7 @@ from eckart.speed import file_bytes, peak_rss_bytes, speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights, key
 from eckart.summary import site_reports
+from eckart.workers import check_scheduler
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def compress_directory(
     model, tokenizer = hf.load_model(source)
     progress("load", 1, 1)
     check_length(model, max(recipe.length, texts.eval_length if evaluation_text is not None else 0))
+    reference = share(model)
+    unfuse(model)
     sites_of(model, recipe)
     finite_weights({"": model})
     warnings = [*_grid_warning(source, recipe)]
@@ -126,7 +130,6 @@ def compress_directory(
     seconds["calibration"] = time.perf_counter() - clock
     request["inputs"] = key(model, [], [], batches, recipe.seed)
     check_resume(partial, request, resume)
-    reference = share(model)
     before = {**model_cost(model), "bytes": model_bytes(model)}
     partial.mkdir(parents=True, exist_ok=True)
     clear(partial)
@@ -197,6 +200,8 @@ def compress_directory(
             "loss_before": list(healing.before),
             "loss_after": list(healing.after),
         }
+    if (distillation := result.distillation) is not None:
+        report["distill"] = {"steps": distillation.steps, "kl": list(distillation.kl)}
     write_report(report, partial)
     shutil.rmtree(partial / SITES, ignore_errors=True)
     (partial / STATE).unlink()

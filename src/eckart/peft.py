@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from eckart.adapt import Adapter
+from eckart.adapter import Adapter
 from eckart.adapter_files import Parts, parts_of, put_in, read_adapter
 from eckart.methods.adapters import find_adapter
 from eckart.models.checkpoint import read_json, write_json

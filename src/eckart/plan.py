@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
-from eckart.methods import Family, Fitted, JointFamily, Members, Method, built, members
+from eckart.methods import Family, Fitted, JointFamily, Members, Method, built, lazy, members
 from eckart.methods.onebyone import OneByOne
 from eckart.models.groups import Group, find_groups
 from eckart.models.sites import Site, model_cost
+from eckart.settle import measured, settle
 from eckart.statistics import Statistics
 from eckart.structures import Cost
+from eckart.workers import executor_at
 
 CURRENCIES = ("linear-parameters", "parameters", "bytes", "macs")
 
@@ -38,6 +38,7 @@ class Curve:
         zero_error: squared error of the zero matrix, what the errors are relative to.
         spectrum: squared singular values in the metric, descending, where the method knows them.
         reason: why the dense matrix is all there is, or "".
+        known: errors by size as far as they were measured, the others being estimates; None where all were.
     """
 
     members: list[tuple[str, int]]
@@ -47,13 +48,14 @@ class Curve:
     zero_error: float = 0.0
     spectrum: Tensor | None = None
     reason: str = ""
+    known: dict[int, float] | None = None
 
-    def candidates(self, attribute: str, only: Sequence[int]) -> Candidates:
-        """What the solver sees of some candidates, costs being that attribute of each `Cost`.
+    def candidates(self, attribute: str, only: Sequence[int], share: float = 1.0) -> Candidates:
+        """What the solver sees of some candidates, costs being that attribute of each `Cost`, times a share.
 
         Errors that were not measured are zero.
         """
-        costs = np.array([float(getattr(self.costs[i], attribute)) for i in only])
+        costs = np.array([share * getattr(self.costs[i], attribute) for i in only])
         if self.errors is None:
             return Candidates(costs, np.zeros(len(costs)))
         errors = np.array([max(0.0, self.errors[i]) for i in only])
@@ -75,6 +77,8 @@ class Plan:
         groups: where they go.
         statistics: by site name.
         curves: by group name.
+        scheduler: where fits are made; see `fit`.
+        factors: what the errors of candidates are multiplied by, by the method they are from.
     """
 
     method: Method
@@ -83,6 +87,8 @@ class Plan:
     totals: dict[str, int]
     held_limit: int = field(default_factory=lambda: memory_available() // 3)
     curves: dict[str, Curve] = field(default_factory=dict)
+    scheduler: str | None = None
+    factors: dict[str, float] = field(default_factory=dict)
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
 
     @property
@@ -93,7 +99,8 @@ class Plan:
     def members(self, group: Group) -> Members:
         """What a method is given of a group."""
         statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
-        return Members(tuple(site.weight for site in group.sites), statistics, group.heads)
+        weights, biases = tuple(site.weight for site in group.sites), tuple(site.bias for site in group.sites)
+        return Members(weights, statistics, group.heads, biases, group.mixture)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
         """Fits the candidates of all groups; one that cannot be fitted stays dense and says why.
@@ -101,10 +108,11 @@ class Plan:
         Args:
             scheduler: address of a Dask scheduler; None for threads of this process.
             on_progress: called with (groups done, groups in all).
-            errors: measure the error of every candidate; False for a uniform allocation, which does not look at them.
+            errors: learn the errors of the candidates; False for a uniform allocation, which does not look at them.
         """
+        self.scheduler = scheduler
         held = 0
-        with _executor(scheduler) as executor:
+        with executor_at(scheduler) as executor:
             futures = [
                 executor.submit(fit_or_reason, self.method, group.kind, self.members(group), errors)
                 for group in self.groups
@@ -112,7 +120,8 @@ class Plan:
             for done, (group, future) in enumerate(zip(self.groups, futures, strict=True), 1):
                 family, curve = future.result()
                 self.curves[group.name] = curve
-                size = sum(4 * sum(site.shape) * min(site.shape) for site in group.sites)
+                usual = sum(4 * sum(site.shape) * min(site.shape) for site in group.sites)
+                size = getattr(family, "held_bytes", usual)
                 if family is not None and held + size <= self.held_limit:
                     self._families[group.name] = family
                     held += size
@@ -129,12 +138,43 @@ class Plan:
         family = self._families.get(group.name)
         if family is None:  # memory did not allow to hold it
             family = self.method.candidates(group.kind, self.members(group))
+        if lazy(family):
+            family.known |= self.curves[group.name].known or {}
         return built(family, size)
 
     def choose(
         self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
     ) -> dict[str, int | None]:
-        """The size of each group at which the whole model keeps a share of its cost.
+        """As `solve`, but what is picked was measured, see `eckart.settle`."""
+
+        def solve() -> dict[str, int | None]:
+            return self.solve(keep, of, allocation, floor, only)
+
+        if all(curve.known is None for curve in self.curves.values()):
+            return solve()
+        return settle(solve, self._measure, self.error)
+
+    def _measure(self, choice: Mapping[str, int | None]) -> int:
+        """Measures what is an estimate in a choice; returns how many candidates that were."""
+        wanted = [(group, self.curves[group.name], choice[group.name]) for group in self.groups]
+        open_ = [(g, c, n, c.known) for g, c, n in wanted if c.known is not None and n is not None and n not in c.known]
+        if not open_:
+            return 0
+        with executor_at(self.scheduler) as executor:
+            futures = []
+            for group, _, size, known in open_:
+                given = group.kind, self.members(group), self._families.get(group.name)
+                futures.append(executor.submit(measured, self.method, *given, known, size))
+            for (_, curve, _, _), future in zip(open_, futures, strict=True):
+                curve.known, errors = future.result()
+                factors = [self.factors.get(name, 1.0) for name, _ in curve.members]
+                curve.errors = [error * factor for error, factor in zip(errors, factors, strict=True)] + [0.0]
+        return len(open_)
+
+    def solve(
+        self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
+    ) -> dict[str, int | None]:
+        """The size of each group at which the whole model keeps a share of its cost, by the errors known so far.
 
         Args:
             keep: share in (0, 1].
@@ -152,7 +192,8 @@ class Plan:
                 raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
-        candidates = [curve.candidates(attribute, row) for curve, row in zip(curves, rows, strict=True)]
+        shares = [group.sites[0].share if of == "macs" else 1.0 for group in self.groups]
+        candidates = [c.candidates(attribute, row, share) for c, row, share in zip(curves, rows, shares, strict=True)]
         total = self.totals[of]
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
@@ -172,11 +213,12 @@ class Plan:
         return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}
 
     def scale(self, factors: Mapping[str, float]) -> None:
-        """Multiplies the errors of all candidates of a method by its factor."""
+        """Multiplies the errors of all candidates of a method by its factor, those yet to be measured too."""
         for curve in self.curves.values():
             if curve.errors is not None:
-                scaled = zip(curve.members, curve.errors, strict=False)
-                curve.errors = [error * factors.get(name, 1.0) for (name, _), error in scaled] + curve.errors[-1:]
+                errors = zip(curve.members, curve.errors, strict=False)
+                curve.errors = [error * factors.get(name, 1.0) for (name, _), error in errors] + curve.errors[-1:]
+        self.factors |= {name: self.factors.get(name, 1.0) * factor for name, factor in factors.items()}
 
     def error(self, choice: Mapping[str, int | None]) -> float:
         """The summed squared error of a choice; ValueError where errors were not measured."""
@@ -220,47 +262,22 @@ def fit_or_reason(
 def curve_of(method: Method, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:
     """What is known of a family before anything is built, the dense matrix added."""
     sizes: list[int | None] = [*family.sizes]
-    errors = [*map(float, family.errors), 0.0] if with_errors else None
+    errors, known = None, None
+    if with_errors:
+        errors = [*map(float, family.estimates() if lazy(family) else family.errors), 0.0]
+        known = dict(family.known) if lazy(family) else None
     reason = "" if sizes else "no size pays"
     spectrum = getattr(family, "spectrum", None)
     return Curve(
-        members(family, method), [*sizes, None], [*family.costs, dense], errors, family.zero_error, spectrum, reason
+        members(family, method),
+        [*sizes, None],
+        [*family.costs, dense],
+        errors,
+        family.zero_error,
+        spectrum,
+        reason,
+        known,
     )
-
-
-@contextmanager
-def _executor(scheduler: str | None) -> Iterator[Executor]:
-    if scheduler is None:
-        threads = torch.get_num_threads()
-        # One matrix a thread: small decompositions do not speed up inside.
-        pool = ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ValueError("--scheduler needs Dask: pip install 'eckart[dist]'") from error
-    try:
-        if not scheduler:
-            raise ValueError("an address is needed")  # Dask would start a cluster of its own
-        client = Client(scheduler, timeout=10)
-    except (OSError, ValueError, AssertionError) as error:  # Dask asserts that an address is of a kind it knows
-        raise ValueError(
-            f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler` and give its "
-            "address, such as tcp://localhost:8786"
-        ) from error
-    with client:
-        yield client.get_executor()
-
-
-def check_scheduler(address: str) -> None:
-    """Raises ValueError where Dask is not installed, or no scheduler answers."""
-    with _executor(address):
-        pass
 
 
 def memory_available() -> int:

@@ -24,6 +24,8 @@ class Recipe:
         embeddings, head: take these matrices too.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
+        distill: steps of training for each side of the factors of a language model, end to end, at the very last; 0
+            for none.
         samples: calibration sequences.
         length: tokens in a calibration sequence.
         seed: of everything random.
@@ -40,6 +42,7 @@ class Recipe:
     head: bool = False
     sequential: bool = False
     heal: int = 0
+    distill: int = 0
     samples: int = 64
     length: int = 256
     seed: int = 0
@@ -59,3 +62,5 @@ class Recipe:
         check_sampling(self.samples, self.length, self.seed)
         if self.heal < 0:
             raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
+        if self.distill < 0:
+            raise ValueError(f"distill={self.distill} steps cannot be made; 0 is none, 50 a good start")

@@ -42,7 +42,7 @@ def within_loss(
         choices: dict[float, dict[str, int | None]] = {}
         for keep in grid:
             try:
-                choices[keep] = plan.choose(keep, recipe.of, "greedy", recipe.floor)
+                choices[keep] = plan.solve(keep, recipe.of, "greedy", recipe.floor)
             except ValueError:
                 continue
         dense: dict[str, int | None] = dict.fromkeys((group.name for group in plan.groups), None)
@@ -59,6 +59,7 @@ def within_loss(
                 break
             fits = [k for k in open_ if scale * plan.error(choices[k]) <= bound]
             keep = fits[0] if fits else open_[-1]
+            choices[keep] = plan.choose(keep, recipe.of, "greedy", recipe.floor)
             nll, parameters = _measure(model, plan, choices[keep], held_out)
             rise = nll - base
             history.append({"keep": keep, "parameters": parameters, "perplexity": math.exp(nll)})

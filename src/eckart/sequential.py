@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.models import sites as places
+from eckart.models.experts import experts
 from eckart.models.sites import Site
 from eckart.plan import Plan
 from eckart.statistics import Need, Statistics
@@ -84,7 +85,8 @@ def refit(
     """Fits every site of the model's blocks again, at the chosen sizes, first block first.
 
     Each matrix is first corrected so that it gives the outputs of the dense model on the inputs it now gets, and then
-    compressed in the metric of those inputs; matrices that stay dense are corrected too. Two streams of hidden states
+    compressed in the metric of those inputs; matrices that stay dense are corrected too. Experts of a mixture stay as
+    they are: other tokens reach them than in the dense model. Two streams of hidden states
     run side by side, and one block is worked on at a time.
 
     Args:
@@ -100,9 +102,10 @@ def refit(
     errors: dict[str, float] = {}
     prefix, calls, hidden, count = observed.prefix, observed.calls, observed.hidden, len(observed.calls)
     compressed = entering(model, observed)
+    routed = tuple(f"{name}." for name in experts(model))
     by_block: dict[int, list[Site]] = {}
     for site in plan.sites:
-        if site.name.startswith(prefix + "."):
+        if site.name.startswith(prefix + ".") and not site.name.startswith(routed):
             by_block.setdefault(int(site.name[len(prefix) + 1 :].split(".")[0]), []).append(site)
     for b, (twin, block) in enumerate(observed.blocks(model)):
         here = by_block.get(b, [])

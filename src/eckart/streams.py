@@ -49,6 +49,12 @@ def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -
         ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
     """
     prefix, count = _blocks(model, sites)
+    for site in sites:
+        if site.name.startswith(prefix + ".") and site.is_convolution:
+            raise ValueError(
+                f"{site.name} is a convolution, and blocks of images cannot be worked on one by one: leave out "
+                "sequential and heal, or exclude it"
+            )
     calls, hidden = _record(model, prefix, count, batches)
     return Observed(share(model), prefix, batches, calls, hidden)
 

@@ -44,7 +44,8 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             entry["predicted_kl"] = error / 2
         if size is not None:
             name, own = curve.members[curve.sizes.index(size)]
-            entry |= {"method": name, methods.find(name).size: own}
+            card = methods.find(name)
+            entry |= {"method": name, card.counted.get(group.kind, card.size): own}
         if curve.reason:
             entry["reason"] = curve.reason
         reports.append(entry)
@@ -54,7 +55,8 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
 def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
     if curve.errors is None or curve.zero_error <= 0 or len(curve.sizes) < 2:
         return {}
-    picked = torch.linspace(0, len(curve.sizes) - 1, min(points, len(curve.sizes))).round().long().tolist()
+    sure = [i for i, size in enumerate(curve.sizes) if curve.known is None or size is None or size in curve.known]
+    picked = [sure[i] for i in torch.linspace(0, len(sure) - 1, min(points, len(sure))).round().long().tolist()]
     extra: dict[str, Any] = {
         "curve": {
             "parameters": [curve.costs[i].parameters for i in picked],

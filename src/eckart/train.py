@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from eckart.adapt import Adapter
+from eckart.adapter import Adapter
 from eckart.models.examples import IGNORED, Example, collate
 from eckart.progress import Progress, silent
 from eckart.tensors import write_safetensors

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from eckart.adapt import Adapter
+from eckart.adapter import Adapter
 
 
 class AdapterCallback(TrainerCallback):

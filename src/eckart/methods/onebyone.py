@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,23 @@ from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.quantized import Quantized, finite_matrix
 
 BITS = (2, 3, 4, 5, 6, 8)
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """What the candidates of a matrix share: made when it is first asked for, and left out when it is pickled."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: T | None = None
+
+    def __call__(self) -> T:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_make": self._make, "_made": None}
 
 
 class OneByOne:
@@ -27,6 +45,10 @@ class OneByOne:
         cost: of the candidate of a size.
         fit: the candidate of a size, in the dtype of `weight`; called again for the same size, it must give the same.
         metric: what `errors` is measured in.
+        expected: what the error of a size is about proportional to, falling; None where that is not known.
+
+    Attributes:
+        known: squared error of the sizes measured so far.
 
     Raises:
         ValueError: weight has NaN or Inf entries.
@@ -39,25 +61,44 @@ class OneByOne:
         cost: Callable[[int], Cost],
         fit: Callable[[int], StructuredMatrix],
         metric: Metric,
+        expected: Callable[[int], float] | None = None,
     ) -> None:
         self._weight = finite_matrix(weight)
-        self._fit = fit
         self._metric = metric
+        self.candidate = fit
+        self.expected = expected
         self.sizes = sizes
         self.costs: Sequence[Cost] = [cost(size) for size in sizes]
+        self.known: dict[int, float] = {}
 
-    @cached_property
+    @property
+    def held_bytes(self) -> int:
+        """What the candidates share takes at most, in float32."""
+        return 4 * self._weight.shape[1] ** 2
+
+    def measure(self, size: int) -> None:
+        """Fits a size to learn its error."""
+        self.known[size] = float(self._error(self.candidate(size)))
+
+    @property
     def errors(self) -> Tensor:
         """Squared error of each size in the metric, float64, (len(sizes),); fits all sizes.
 
         Where a larger candidate comes out worse than a smaller one (weights that already lie on a grid of fewer bits
         do that), the error of the smaller is stated, and `build` then returns that one.
         """
-        return self._measured.cummin(0).values
+        for size in self.sizes:
+            if size not in self.known:
+                self.measure(size)
+        return torch.tensor([self.known[size] for size in self.sizes], dtype=torch.float64).cummin(0).values
 
-    @cached_property
-    def _measured(self) -> Tensor:
-        return torch.tensor([float(self._error(self._fit(size))) for size in self.sizes], dtype=torch.float64)
+    def estimates(self) -> Tensor:
+        """As `errors`, but of the sizes that were not measured what `interpolated` says; one at least is measured."""
+        if self.expected is None:
+            return self.errors
+        if self.sizes and not self.known:
+            self.measure(middle(self.sizes))
+        return interpolated(self.sizes, self.expected, self.known)
 
     def _error(self, structure: StructuredMatrix) -> Tensor:
         exact = torch.promote_types(self._weight.dtype, torch.float32)
@@ -68,13 +109,47 @@ class OneByOne:
         return float(self._metric.error(self._weight))
 
     def build(self, size: int) -> Fitted:
-        """The candidate of a size; once `errors` was read, the best candidate of at most that size."""
+        """The candidate of a size; where it was measured, the best measured candidate of at most that size."""
         if size not in self.sizes:
             raise ValueError(f"there is no candidate of size {size!r}; there are {', '.join(map(str, self.sizes))}")
-        if "_measured" in self.__dict__:
-            size = self.sizes[int(self._measured[: self.sizes.index(size) + 1].argmin())]
-        structure = self._fit(size)
-        return Fitted(structure, None, float(self._error(structure)))
+        if size in self.known:
+            size = min(
+                (s for s in self.sizes[: self.sizes.index(size) + 1] if s in self.known), key=self.known.__getitem__
+            )
+        structure = self.candidate(size)
+        error = self.known[size] if size in self.known else float(self._error(structure))
+        return Fitted(structure, None, error)
+
+
+def middle(sizes: Sequence[int]) -> int:
+    """The size that is measured first, the others being judged by it."""
+    return sizes[(len(sizes) - 1) // 2]
+
+
+def interpolated(sizes: Sequence[int], expected: Callable[[int], float], known: Mapping[int, float]) -> Tensor:
+    """Errors of all sizes, non-increasing, from those of some.
+
+    The logarithm of the error is linear in the logarithm of the expected one between two sizes that are known, and the
+    ratio of both stays what it is outside of them.
+
+    Args:
+        sizes: ascending, (k,).
+        expected: positive and falling.
+        known: of one size at least, where there are any sizes.
+
+    Returns:
+        Float64, (k,); of known sizes the least error known up to there.
+    """
+    if not sizes:
+        return torch.zeros(0, dtype=torch.float64)
+    level = np.log([expected(size) for size in sizes])
+    at = [i for i, size in enumerate(sizes) if size in known]
+    error = np.minimum.accumulate([known[sizes[i]] for i in at])
+    ratio = np.log(np.maximum(error, 1e-300)) - level[at]
+    least = np.append(error, 0.0)[np.searchsorted(at, np.arange(len(sizes)))]
+    found = np.maximum(np.exp(level + np.interp(-level, -level[at], ratio)), least)
+    found[at] = error
+    return torch.from_numpy(np.minimum.accumulate(found))
 
 
 def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) -> list[int]:
@@ -89,4 +164,9 @@ def bits_family(weight: Tensor, fit: Callable[[int], Quantized], metric: Metric,
     def cost(bits: int) -> Cost:
         return Quantized.empty(shape, bits, group, weight.dtype).cost()
 
-    return OneByOne(weight, BITS, cost, fit, metric)
+    return OneByOne(weight, BITS, cost, fit, metric, rounding)
+
+
+def rounding(bits: int) -> float:
+    """What the squared error of rounding is proportional to: the square of the distance between two levels."""
+    return 4.0**-bits

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from torch import Tensor
 
 from eckart.heads import Heads
+from eckart.mixture import Mixture
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 
@@ -87,11 +88,35 @@ class Members:
         weights: of each, (out, in).
         statistics: of each.
         heads: of attention projections; None for other matrices.
+        biases: of each, (out,), None where a layer has none; nothing where no layer has one.
+        mixture: of experts, whose matrices come expert by expert; None for other matrices.
     """
 
     weights: tuple[Tensor, ...]
     statistics: tuple[Statistics, ...]
     heads: Heads | None = None
+    biases: tuple[Tensor | None, ...] = ()
+    mixture: Mixture | None = None
+
+
+class Lazy(Family, Protocol):
+    """A family that fits its candidates one by one, and judges many of them by a few.
+
+    Attributes:
+        known: squared error of the sizes that were measured.
+    """
+
+    known: dict[int, float]
+
+    def measure(self, size: int) -> None:
+        """Enters the error of a size in `known`."""
+
+    def estimates(self) -> Tensor:
+        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+
+
+def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
+    return hasattr(family, "estimates")
 
 
 def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int]]:
@@ -102,11 +127,13 @@ def members(family: Family | JointFamily, method: Method) -> list[tuple[str, int
 
 SIZES = {
     "rank": "rank of the product, where the structure has one",
+    "ranks": "ranks of the two channel modes of a kernel, added up",
     "bits": "bits for each stored value, where it is quantized",
     "percent": "share of the entries that are stored, in percent",
     "kept": "entries stored of every four neighbours in a row",
     "terms": "terms of the sum, or of the sum for each column",
     "blocks": "blocks on the diagonal",
+    "experts": "experts that are left of a mixture",
     "candidate": "position among the candidates of several methods",
 }
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
@@ -133,6 +160,7 @@ class Method:
         summary: first line of the function's docstring.
         together: for each kind of group that the method fits as one, how; see `eckart.models.groups.KINDS`. Matrices in
             no such group are fitted alone.
+        counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.
     """
 
     name: str
@@ -145,6 +173,7 @@ class Method:
     predicts_loss: bool
     summary: str
     together: Mapping[str, FitTogether] = field(default_factory=dict)
+    counted: Mapping[str, str] = field(default_factory=dict)
 
     def candidates(self, kind: str, members: Members) -> Family | JointFamily:
         """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""
@@ -180,11 +209,21 @@ def compressor(
     return register
 
 
-def together(name: str, kind: str) -> Callable[[G], G]:
-    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind."""
+def together(name: str, kind: str, *, size: str | None = None) -> Callable[[G], G]:
+    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind.
+
+    Args:
+        name: of the method.
+        kind: of the groups; see `eckart.models.groups.KINDS`.
+        size: what the sizes of the family count, a word of `SIZES`, where that is not what the method's others count.
+    """
+    if size is not None and size not in SIZES:
+        raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
 
     def register(fit: G) -> G:
-        METHODS[name] = replace(METHODS[name], together={**METHODS[name].together, kind: fit})
+        card = METHODS[name]
+        counted = {**card.counted, kind: size} if size else card.counted
+        METHODS[name] = replace(card, together={**card.together, kind: fit}, counted=counted)
         return fit
 
     return register

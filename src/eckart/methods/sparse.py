@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -36,7 +37,17 @@ def unstructured(
     def cost(percent: int) -> Cost:
         return Masked.empty(shape, stored(percent), weight.dtype).cost()
 
-    return OneByOne(weight, paying(weight, [p for p in PERCENT if stored(p)], cost), cost, fit, metric)
+    return OneByOne(weight, paying(weight, [p for p in PERCENT if stored(p)], cost), cost, fit, metric, cut_off)
+
+
+def cut_off(percent: int) -> float:
+    """The share of the squared norm that is in the smallest entries, all but `percent` of them, if they are normal.
+
+    With t the quantile such that |z| < t for a share q of the entries: `E[z^2; |z| < t] = q - 2 t phi(t)`.
+    """
+    q = 1 - percent / 100
+    t = NormalDist().inv_cdf((1 + q) / 2)
+    return q - 2 * t * NormalDist().pdf(t)
 
 
 def semistructured(weight: Tensor, fit: Callable[[int], SemiSparse], metric: Metric) -> OneByOne:

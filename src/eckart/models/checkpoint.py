@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
+from eckart.models.convolution import StructuredConv2d
+from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
 from eckart.models.sites import set_module
-from eckart.structures import Shared, StructuredMatrix, from_spec
+from eckart.models.unfuse import unfuse_named
+from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
 from eckart.tensors import write_safetensors
 
@@ -25,7 +28,7 @@ FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""
 
 MANIFEST = "eckart.json"
-_KINDS = ("linear", "embedding", "tied", "tied-embedding")
+_KINDS = ("linear", "conv2d", "embedding", "tied", "tied-embedding")
 _SHARD_BYTES = 5 * 10**9
 
 Manifest = dict[str, Any]
@@ -44,8 +47,10 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredEmbedding):
             modules[name] = {"module": "embedding", "structure": module.structure.spec()}
         elif isinstance(module, StructuredLinear):
-            modules[name] = {"module": "linear", "bias": module.bias is not None, "structure": module.structure.spec()}
-    return {"format": FORMAT, "version": __version__, "modules": modules}
+            kind = "conv2d" if isinstance(module, StructuredConv2d) else "linear"
+            modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
+    apart = list(experts(model))
+    return {"format": FORMAT, "version": __version__, "modules": modules, **({"unfused": apart} if apart else {})}
 
 
 def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
@@ -66,15 +71,24 @@ def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
     for name, module in entry["modules"].items():
         if not isinstance(module, Mapping):
             raise ValueError(f"{where}: the entry of {name!r} is malformed: {str(module)[:80]!r}")
+    apart = entry.get("unfused", [])
+    if not isinstance(apart, list) or not all(isinstance(name, str) for name in apart):
+        raise ValueError(f'{where}: "unfused" is no list of names: {str(apart)[:80]!r}')
     return dict(entry["modules"])
 
 
-def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]]) -> None:
+def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]], unfused: Sequence[str] = ()) -> None:
     """Swaps the structured modules a manifest names into a model, their tensors on the meta device.
+
+    Args:
+        model: changed in place.
+        modules: from `check_manifest`.
+        unfused: names of fused experts that are taken apart first.
 
     Raises:
         ValueError: a name the model does not have, an unknown kind, or a structure that does not fit.
     """
+    unfuse_named(model, unfused)
     existing = dict(model.named_modules(remove_duplicate=False))
     made: dict[str, nn.Module] = {}
     for name, entry in sorted(modules.items(), key=lambda item: str(item[1].get("module")).startswith("tied")):
@@ -93,13 +107,15 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     kind, weight = entry.get("module"), getattr(dense, "weight", None)
     if kind not in _KINDS:
         raise ValueError(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
-    if not isinstance(weight, Tensor) or isinstance(dense, nn.Embedding) != kind.endswith("embedding"):
+    fits = isinstance(dense, nn.Embedding) == kind.endswith("embedding") and is_conv2d(dense) == (kind == "conv2d")
+    if not isinstance(weight, Tensor) or not fits:
         raise ValueError(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
     tied = kind.startswith("tied")
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
         raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
     structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
-    if sorted(weight.shape) != sorted(structure.shape):
+    shape = weight.flatten(1).shape if kind == "conv2d" else weight.shape
+    if sorted(shape) != sorted(structure.shape):
         raise ValueError(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
     if kind == "embedding":
         return StructuredEmbedding(structure)
@@ -107,6 +123,8 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
         return TiedEmbedding(owner)
     dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
     bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
+    if geometry := geometry_of(dense):
+        return StructuredConv2d(structure, bias, geometry)
     return TiedLinear(owner, bias) if tied else StructuredLinear(structure, bias)
 
 
@@ -250,7 +268,8 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     source = Path(directory)
     if not (source / MANIFEST).is_file():
         raise ValueError(f"{source} has no {MANIFEST}; was it written by eckart.save?")
-    rebuild(model, check_manifest(read_json(source / MANIFEST), str(source / MANIFEST)))
+    entry = read_json(source / MANIFEST)
+    rebuild(model, check_manifest(entry, str(source / MANIFEST)), entry.get("unfused", ()))
     tensors = read_tensors(source)
     expected = model.state_dict(keep_vars=True)
     aliases = _aliases(expected, tensors)

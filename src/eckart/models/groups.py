@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from eckart.heads import Heads
+from eckart.mixture import Mixture
+from eckart.models.blocks import mlps, query_keys, value_outputs
+from eckart.models.experts import experts
 from eckart.models.sites import Site
 
 LAYERS = 2
@@ -27,12 +31,14 @@ class Group:
         kind: "matrix" for one alone, or a key of `KINDS`.
         sites: where they are, in the order of their roles.
         heads: of attention projections.
+        mixture: of experts, whose sites come expert by expert.
     """
 
     name: str
     kind: str
     sites: tuple[Site, ...]
     heads: Heads | None = None
+    mixture: Mixture | None = None
 
 
 def alone(site: Site) -> Group:
@@ -82,5 +88,38 @@ def _layers(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
     return groups
 
 
-KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {"layers": _layers}
+def _experts(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """All matrices of the experts of one layer."""
+    groups = []
+    for name, module in experts(model).items():
+        first: Any = module[0]
+        names = [f"{name}.{i}.{role}" for i in range(len(module)) for role in first]
+        if all(n in sites for n in names):
+            found = tuple(sites[n] for n in names)
+            groups.append(Group(names[0], "experts", found, mixture=Mixture(len(module), module.inner)))
+    return groups
+
+
+def _mlps(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """MLPs: the matrices that read the input, with or without a gate, then the one that reads the hidden units."""
+    return [Group(members[0].name, "mlp", members) for members in mlps(model, sites)]
+
+
+def _query_keys(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Query and key of one attention."""
+    return [Group(pair[0].name, "query-key", pair, heads) for pair, heads in query_keys(model, sites)]
+
+
+def _value_outputs(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Value and output of one attention."""
+    return [Group(pair[0].name, "value-output", pair, heads) for pair, heads in value_outputs(model, sites)]
+
+
+KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {
+    "layers": _layers,
+    "experts": _experts,
+    "mlp": _mlps,
+    "query-key": _query_keys,
+    "value-output": _value_outputs,
+}
 """The kinds of groups, each with what finds those of a model among free sites by name."""

@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from eckart.models import checkpoint
 from eckart.models.modules import TiedLinear
+from eckart.models.unfuse import unfuse_named
 
 METHOD = "eckart"
 
@@ -30,7 +31,7 @@ class EckartConfig(QuantizationConfigMixin):
 
     def __init__(self, **values: Any) -> None:
         self.quant_method = METHOD
-        self.manifest = {k: v for k, v in values.items() if k in ("format", "version", "modules")}
+        self.manifest = {k: v for k, v in values.items() if k in ("format", "version", "modules", "unfused")}
 
     def to_dict(self) -> dict[str, Any]:
         return {"quant_method": METHOD, **self.manifest}
@@ -46,6 +47,7 @@ class EckartQuantizer(HfQuantizer):
         self, model: nn.Module, checkpoint_files: Sequence[str] | None = None, **_: Any
     ) -> nn.Module:
         modules = checkpoint.check_manifest(self.quantization_config.manifest, "config.json")
+        unfuse_named(model, self.quantization_config.manifest.get("unfused", ()))
         dense = dict(model.named_modules())
         checkpoint.rebuild(model, modules)
         for name in modules:
@@ -195,7 +197,7 @@ def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
     contents = checkpoint.manifest(model)
     config = model.config.to_dict()
     config.pop("quantization_config", None)
-    if contents["modules"]:
+    if contents["modules"] or "unfused" in contents:
         config["quantization_config"] = {"quant_method": METHOD, **contents}
     config["architectures"] = [type(model).__name__]
     config["dtype"] = str(model.dtype).removeprefix("torch.")

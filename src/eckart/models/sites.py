@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.models.convolution import StructuredConv2d
+from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
+from eckart.structures.geometry import geometry_of, is_conv2d
 
 
 @dataclass
@@ -21,19 +24,24 @@ class Site:
 
     Attributes:
         name: the module's dotted name.
-        module: the nn.Linear, transformers Conv1D or nn.Embedding that holds it.
+        module: the nn.Linear, transformers Conv1D, nn.Conv2d or nn.Embedding that holds it.
         tied: further names of modules that hold the same tensor (a head tied to the embedding), or of this module.
+        share: of the tokens that come here, for an expert of a mixture whose experts are visited equally often.
     """
 
     name: str
     module: nn.Module
     tied: tuple[str, ...] = ()
+    share: float = 1.0
 
     @property
     def weight(self) -> Tensor:
-        """W as (out, in); for an embedding (rows, dimension). A view where the module stores it transposed."""
+        """W as (out, in); for an embedding (rows, dimension), for a convolution (out, channels * height * width).
+
+        A view where the module stores it in another form.
+        """
         weight = _weight(self.module).detach()
-        return weight.T if is_conv1d(self.module) else weight
+        return weight.T if is_conv1d(self.module) else weight.flatten(1)
 
     @property
     def bias(self) -> Tensor | None:
@@ -48,6 +56,10 @@ class Site:
     @property
     def is_embedding(self) -> bool:
         return isinstance(self.module, nn.Embedding)
+
+    @property
+    def is_convolution(self) -> bool:
+        return is_conv2d(self.module)
 
 
 def _weight(module: nn.Module) -> Tensor:
@@ -99,10 +111,10 @@ def find_sites(
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The ordinary linear layers of a model by name, without its head; none in a model that is compressed."""
+    """The ordinary linear layers of a model by name: no convolutions, not its head, nothing that is compressed."""
     heads = _heads(model)
     sites = [site for site in _all_sites(model) if heads.isdisjoint((site.name, *site.tied))]
-    return {site.name: site.module for site in sites if not site.is_embedding}
+    return {site.name: site.module for site in sites if not (site.is_embedding or is_conv2d(site.module))}
 
 
 def select(named: Sequence[tuple[str, ...]], include: Sequence[str], exclude: Sequence[str]) -> list[int]:
@@ -125,22 +137,36 @@ def _all_sites(model: nn.Module) -> list[Site]:
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), []).append((name, module))
+    shares = _shares(model)
     sites = []
     for tensor, held in holders.items():
         if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
             continue
         if len({is_conv1d(module) for _, module in held}) > 1:
             continue
+        # One kernel in two convolutions stays dense: there is no module that is tied to a structured one.
+        if is_conv2d(held[0][1]) and len({id(module) for _, module in held}) > 1:
+            continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
-        sites.append(Site(name, module, tuple(n for n, _ in held if n != name)))
+        tied = tuple(n for n, _ in held if n != name)
+        sites.append(Site(name, module, tied, shares.get(id(module), 1.0)))
     return sites
+
+
+def _shares(model: nn.Module) -> dict[int, float]:
+    """The share of the tokens that come to each module in experts, by its id."""
+    return {id(m): mixture.share for mixture in experts(model).values() for m in mixture.modules()}
 
 
 def _is_site(module: nn.Module) -> bool:
     # Not their subclasses, which may do more with a weight than multiply by it; nor a table that is rescaled when read.
     if type(module) is nn.Embedding:
         return module.max_norm is None
-    return type(module) is nn.Linear or is_conv1d(module)
+    return _is_linear(module)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module) is nn.Linear or is_conv1d(module) or is_conv2d(module)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -180,7 +206,12 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
         raise ValueError(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
     own = site.bias
     total = own if bias is None else bias if own is None else own + bias.to(own)
-    owner = StructuredEmbedding(structure) if site.is_embedding else StructuredLinear(structure, total)
+    geometry = geometry_of(site.module)
+    owner: StructuredEmbedding | StructuredLinear
+    if geometry is not None:
+        owner = StructuredConv2d(structure, total, geometry)
+    else:
+        owner = StructuredEmbedding(structure) if site.is_embedding else StructuredLinear(structure, total)
     places = {name: model.get_submodule(name) for name in (site.name, *site.tied)}
     new: dict[int, nn.Module] = {id(places[site.name]): owner}
     for name, old in places.items():
@@ -198,14 +229,17 @@ def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def linear_parameters(model: nn.Module) -> int:
-    """Numbers in all linear maps that are neither embeddings nor the head, dense or structured, biases included."""
+    """Numbers in all linear maps that are neither embeddings nor the head, dense or structured, biases included.
+
+    Convolutions that can be sites are linear maps.
+    """
     heads = _heads(model)
     total = 0
     dense: dict[int, Tensor] = {}
     for name, module in model.named_modules():
         if name in heads:
             continue
-        if type(module) is nn.Linear or is_conv1d(module):
+        if _is_linear(module):
             dense |= {id(p): p for p in module.parameters()}
         elif isinstance(module, StructuredLinear | TiedLinear):
             total += 0 if module.bias is None else module.bias.numel()
@@ -215,14 +249,21 @@ def linear_parameters(model: nn.Module) -> int:
 
 @torch.no_grad()
 def model_cost(model: nn.Module) -> dict[str, int]:
-    """Parameters, linear parameters and multiply-adds a token of a whole model, shared tensors counted once."""
+    """Parameters, linear parameters and multiply-adds a token of a whole model, shared tensors counted once.
+
+    Of a convolution the multiply-adds are those of one output position, the matrix times one patch: how many positions
+    there are depends on the image. A token is taken to visit as many experts as the configuration says, each of them
+    as often as the others.
+    """
     seen: set[int] = set()
-    parameters = macs = 0
+    parameters = 0
+    macs = 0.0
+    shares = _shares(model)
     for module in model.modules():
         if isinstance(module, StructuredLinear | TiedLinear):
-            macs += module.structure.cost().macs
-        elif type(module) is nn.Linear or is_conv1d(module):
-            macs += _weight(module).numel()
+            macs += module.structure.cost().macs * shares.get(id(module), 1.0)
+        elif _is_linear(module):
+            macs += _weight(module).numel() * shares.get(id(module), 1.0)
     structures = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     inside = {id(t) for s in structures for t in (*s.parameters(), *s.buffers())}
     for module in model.modules():
@@ -232,4 +273,4 @@ def model_cost(model: nn.Module) -> dict[str, int]:
     for p in model.parameters():
         if id(p) not in inside:
             parameters += p.numel()
-    return {"parameters": parameters, "linear_parameters": linear_parameters(model), "macs_per_token": macs}
+    return {"parameters": parameters, "linear_parameters": linear_parameters(model), "macs_per_token": round(macs)}

@@ -46,6 +46,7 @@ const COLUMNS = [
   { title: "Percent", value: (site) => site.percent, text: (site) => exact(site.percent), numeric: true, optional: true },
   { title: "Kept of 4", value: (site) => site.kept, text: (site) => exact(site.kept), numeric: true, optional: true },
   { title: "Terms", value: (site) => site.terms, text: (site) => exact(site.terms), numeric: true, optional: true },
+  { title: "Experts", value: (site) => site.experts, text: (site) => exact(site.experts), numeric: true, optional: true },
   { title: "Blocks", value: (site) => site.blocks, text: (site) => exact(site.blocks), numeric: true, optional: true },
 ];
 const columns = COLUMNS.filter((column) => !column.optional || sites.some((site) => isNumber(column.value(site))));

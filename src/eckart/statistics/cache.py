@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
 from eckart.statistics.needs import Need, Statistics
+from eckart.structures.geometry import kernel_of
 from eckart.tensors import write_safetensors
 
 OnProgress = Callable[[int, int], None]
@@ -73,7 +74,7 @@ def statistics_for(
         ValueError: the cache is not a directory that can be made; or as `collect`.
     """
     if not needs:
-        return {name: Statistics() for name in modules}, 0
+        return {name: Statistics(kernel=kernel_of(module)) for name, module in modules.items()}, 0
     if cache:
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -84,20 +85,20 @@ def statistics_for(
     passes = 0
     for i, chunk in enumerate(chunks):
         file = cache / f"{key(model, chunk, needs, batches, seed)}.safetensors" if cache else None
-        found = _read(file, chunk) if file else None
+        part = {name: modules[name] for name in chunk}
+        found = _read(file, part) if file else None
         if found is None:
 
             def tick(done: int, total: int, offset: int = i) -> None:
                 if on_progress:
                     on_progress(offset * total + done, len(chunks) * total)
 
-            part = {name: modules[name] for name in chunk}
             found = collect(model, part, needs, batches, seed=seed, on_progress=tick)
             passes += 1
             if file:
                 _write(file, found)
                 # What a later run will read, to the bit: an interrupted job must go on to the same result.
-                found = _read(file, chunk) or found
+                found = _read(file, part) or found
         results.update(found)
     return results, passes
 
@@ -119,7 +120,7 @@ def _sides(module: nn.Module) -> Sequence[int]:
     """Both sides of a module's matrix, which need not have it as one tensor."""
     weight: Any = getattr(module, "weight", None)
     side: Any = module
-    return weight.shape if isinstance(weight, Tensor) else (side.out_features, side.in_features)
+    return weight.flatten(1).shape if isinstance(weight, Tensor) else (side.out_features, side.in_features)
 
 
 def _has_moments(needs: Sequence[Need]) -> bool:
@@ -143,7 +144,7 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
     write_safetensors(tensors, file, {"index": json.dumps(index)})
 
 
-def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:
+def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics] | None:
     """Statistics mapped from a file; None where it is missing or damaged."""
     try:
         with safe_open(file, "pt") as opened:
@@ -154,9 +155,10 @@ def _read(file: Path, names: Sequence[str]) -> dict[str, Statistics] | None:
                 tokens=index[name]["tokens"],
                 uses=index[name]["uses"],
                 lookup=index[name]["lookup"],
+                kernel=kernel_of(module),
                 **{need.value: loaded[index[name][need.value]] for need in Need if need.value in index[name]},
             )
-            for name in names
+            for name, module in modules.items()
         }
     except (SafetensorError, OSError, KeyError, ValueError):
         return None

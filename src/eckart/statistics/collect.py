@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eckart.statistics.frozen import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
+from eckart.statistics.patches import images, patches_of, positions
+from eckart.statistics.sample import Sample
+from eckart.structures.geometry import Geometry, geometry_of, kernel_of
 
 Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]
 
 _FISHER = frozenset({Need.FISHER_ROWS, Need.FISHER_COLUMNS})
+_INPUTS = frozenset({Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN, Need.INPUT_SAMPLE})
 GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT}) | _FISHER
 LARGEST_MOMENT = 16384
 """Dimensions above this (a vocabulary) keep only the diagonal of their second moment."""
@@ -41,8 +46,9 @@ def collect(
 
     Args:
         model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
-        modules: what to measure, by name: linear maps over the last dimension, or nn.Embedding, for which the roles
-            turn: `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T] and
+        modules: what to measure, by name: linear maps over the last dimension; convolutions, dense or structured, whose
+            tokens are the patches of an image (see `Statistics`); or nn.Embedding, for which the roles turn:
+            `gradient_second_moment` holds the frequency of each row, `input_second_moment` E[g g^T] and
             `input_abs_mean` E|g|; `input_mean` is zero, because an embedding takes no bias. Indices may have any shape
             whose first dimension is that of the samples.
         needs: what to collect.
@@ -84,19 +90,6 @@ def call(model: nn.Module, batch: Batch) -> Any:
     return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
 
 
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter asks for a gradient inside."""
-    asked = [p for p in model.parameters() if p.requires_grad]
-    for p in asked:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in asked:
-            p.requires_grad_(True)
-
-
 class _Recorder:
     """Accumulators in float64, filled by hooks, a few batches in float32 at a time."""
 
@@ -113,7 +106,8 @@ class _Recorder:
         self.labels = 0
         self.tokens: dict[str, int] = {}
         self.samples: dict[str, int] = {}
-        self._seen: dict[int, tuple[Tensor, str]] = {}
+        self.sampled: dict[str, Sample] = {}
+        self._seen: dict[tuple[int, Geometry | None], tuple[Tensor, str]] = {}
 
     def start(self, batch: Batch) -> None:
         self.mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
@@ -136,11 +130,13 @@ class _Recorder:
             if recorded and isinstance(module, nn.Embedding):
                 self._count_rows(name, module, x)
             elif recorded:
-                self._add_input(name, x)
+                self._add_input(name, x, geometry_of(module))
             if not self.gradients:
                 return None
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
+                if geometry_of(module) is not None:
+                    output = output.clone()  # what follows may work in place, which no leaf of the graph allows
             if recorded:
                 watch: Any = output
                 watch.register_hook(self._gradient_hook(name, module, x))
@@ -153,7 +149,8 @@ class _Recorder:
             return lambda gradient: self._add_row_gradient(name, x, gradient.detach().float())
         # What the hook holds lives until the backward pass.
         held = x if self.needs & _FISHER else None
-        return lambda gradient: self._add_gradient(name, held, gradient.detach().float())
+        geometry = geometry_of(module)
+        return lambda gradient: self._add_gradient(name, held, gradient.detach().float(), geometry)
 
     def _kept(self, x: Tensor, leading: torch.Size) -> Tensor:
         """x (sequences, length, ...) as (tokens, ...), padding left out; `leading` is the shape of its tokens."""
@@ -163,6 +160,13 @@ class _Recorder:
 
     def _rows(self, x: Tensor) -> Tensor:
         return self._kept(x.detach().float(), x.shape[:-1])
+
+    def _pieces(self, x: Tensor, geometry: Geometry | None) -> Iterator[Tensor]:
+        """Inputs as (tokens, in) in float32; patches, which padding of sequences says nothing about, piece by piece."""
+        if geometry is None:
+            yield self._rows(x)
+        else:
+            yield from (patches.flatten(0, 1) for patches in patches_of(x, geometry))
 
     def _add(self, name: str, need: Need, value: Tensor) -> None:
         key = (name, need)
@@ -183,25 +187,28 @@ class _Recorder:
         for start, stop in _stripes(n):
             self.fresh[key][start:stop, start:].addmm_(x[:, start:stop].T, x[:, start:])
 
-    def _add_input(self, name: str, x: Tensor) -> None:
-        found = self._seen.setdefault(id(x), (x, name))[1]
+    def _add_input(self, name: str, x: Tensor, geometry: Geometry | None) -> None:
+        found = self._seen.setdefault((id(x), geometry), (x, name))[1]
         leader = self.leader.setdefault(name, found)
-        self.tokens[name] = self.tokens.get(name, 0) + len(self._kept(x.detach()[..., 0], x.shape[:-1]))
-        self.samples[name] = self.samples.get(name, 0) + x.shape[0]
+        tokens = positions(x, geometry) if geometry else len(self._kept(x.detach()[..., 0], x.shape[:-1]))
+        self.tokens[name] = self.tokens.get(name, 0) + tokens
+        self.samples[name] = self.samples.get(name, 0) + (len(images(x)) if geometry else x.shape[0])
         if leader != name:
             if found != leader:
                 raise ValueError(f"{name!r} shared its input with {leader!r} in one batch and not in another")
             return
-        wanted = self.needs & {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
+        wanted = self.needs & _INPUTS
         if not wanted:
             return
-        rows = self._rows(x)
-        if Need.INPUT_SECOND_MOMENT in wanted:
-            self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
-        if Need.INPUT_MEAN in wanted:
-            self._add(name, Need.INPUT_MEAN, rows.sum(0))
-        if Need.INPUT_ABS_MEAN in wanted:
-            self._add(name, Need.INPUT_ABS_MEAN, rows.abs().sum(0))
+        for rows in self._pieces(x, geometry):
+            if Need.INPUT_SAMPLE in wanted:
+                self.sampled.setdefault(name, Sample()).add(rows)
+            if Need.INPUT_SECOND_MOMENT in wanted:
+                self._add_second_moment(name, Need.INPUT_SECOND_MOMENT, rows)
+            if Need.INPUT_MEAN in wanted:
+                self._add(name, Need.INPUT_MEAN, rows.sum(0))
+            if Need.INPUT_ABS_MEAN in wanted:
+                self._add(name, Need.INPUT_ABS_MEAN, rows.abs().sum(0))
 
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
         self.leader[name] = name
@@ -226,13 +233,20 @@ class _Recorder:
                 squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
                 self._add_fisher(name, torch.zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
 
-    def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor) -> None:
+    def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor, geometry: Geometry | None) -> None:
+        if geometry is not None:
+            gradient = images(gradient).flatten(2).mT
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
-            self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, self._rows(gradient))
-        if x is not None:
-            # One sequence is one sample of dloss/dW = sum over its tokens of g x^T.
-            a, b = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (gradient, x.detach().float()))
-            squared = torch.bmm(a.transpose(1, 2), b).square_().sum(0)
+            rows = self._rows(gradient) if geometry is None else gradient.flatten(0, 1)
+            self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, rows)
+        if x is None:
+            return
+        # One sequence, or one image, is one sample of dloss/dW = sum over its tokens of g x^T.
+        a = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
+        inputs = patches_of(x, geometry) if geometry else [x.detach().float().reshape(x.shape[0], -1, x.shape[-1])]
+        for b in inputs:
+            here, a = a[: len(b)], a[len(b) :]
+            squared = torch.bmm(here.transpose(1, 2), b).square_().sum(0)
             self._add_fisher(name, squared.sum(1, dtype=torch.float64), squared.sum(0, dtype=torch.float64))
 
     def _add_fisher(self, name: str, rows: Tensor, columns: Tensor) -> None:
@@ -242,13 +256,13 @@ class _Recorder:
             self._add(name, Need.FISHER_COLUMNS, columns)
 
     def results(self) -> dict[str, Statistics]:
-        inputs = {Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN}
         self._flush()
-        done: dict[tuple[str, Need], Tensor] = {}
+        done = {(name, Need.INPUT_SAMPLE): sample.rows for name, sample in self.sampled.items()}
         for name, need in list(self.sums):
             # In place: together the sums are as large as several models.
             total = self.sums.pop((name, need))
-            total /= max(1, (self.samples if need in _FISHER else self.tokens)[name])
+            by_sample = need in _FISHER or (need in GRADIENT_NEEDS and geometry_of(self.modules[name]) is not None)
+            total /= max(1, (self.samples if by_sample else self.tokens)[name])
             if total.ndim == 2:
                 for start, stop in _stripes(len(total)):
                     total[stop:, start:stop] = total[start:stop, stop:].T
@@ -258,14 +272,15 @@ class _Recorder:
             leader = self.leader.get(name, name)
             values = {}
             for need in Need:
-                value = done.get((leader if need in inputs else name, need))
+                value = done.get((leader if need in _INPUTS else name, need))
                 if value is not None:
                     values[need.value] = value
-            tokens = self.tokens.get(name, 0)
+            tokens, kernel = self.tokens.get(name, 0), kernel_of(self.modules[name])
             results[name] = Statistics(
                 tokens=tokens,
-                uses=tokens / self.labels if tokens and self.labels else 1.0,
+                uses=tokens / self.labels if tokens and self.labels and kernel is None else 1.0,
                 lookup=isinstance(self.modules[name], nn.Embedding),
+                kernel=kernel,
                 **values,
             )
         return results

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.statistics.collect import Batch, OnProgress, frozen
+from eckart.statistics.collect import Batch, OnProgress
+from eckart.statistics.frozen import frozen
 
 
 def mean_gradients(

@@ -18,6 +18,7 @@ class Need(str, Enum):
     GRADIENT_SECOND_MOMENT = "gradient_second_moment"
     FISHER_ROWS = "fisher_rows"
     FISHER_COLUMNS = "fisher_columns"
+    INPUT_SAMPLE = "input_sample"
 
 
 @dataclass
@@ -34,8 +35,15 @@ class Statistics:
         fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
         fisher_columns: sum over outputs of the same, (in,).
         uses: how often W is used for each label that the loss is about: 1 in a language model; more for a table in
-            which one sample looks up several rows. The loss of a label rises by so many times what one token adds.
+            which one sample looks up several rows. The loss of a label rises by so many times what one token adds. 1
+            for a convolution and an expert, whose gradient moments count their uses.
         lookup: W is a table whose rows are looked up, and the roles of inputs and gradients are turned; see `collect`.
+        kernel: height and width of the patches that x are, channel by channel and row by row; None where x are not.
+        input_sample: inputs of tokens at even distances, (at most 256, in), of linear maps only.
+
+    Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
+    the sum over the positions of an image, not their mean: then half of an error in Metric(E[g g^T], E[x x^T]) is the
+    rise of the loss of an image, also next to a layer with fewer positions (Grosse and Martens 2016, arXiv 1602.01407).
 
     Tensors are in float64 or float32; a statistic that was not asked for is None.
     """
@@ -49,13 +57,16 @@ class Statistics:
     fisher_columns: Tensor | None = None
     uses: float = 1.0
     lookup: bool = False
+    kernel: tuple[int, int] | None = None
+    input_sample: Tensor | None = None
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; ValueError that names it where it was not collected or is not finite."""
         value: Tensor | None = getattr(self, need.value)
         if value is None:
             have = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
-            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or 'nothing'}")
+            nothing = "nothing; did any token of the calibration data reach this matrix?"
+            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or nothing}")
         if not torch.isfinite(value).all():
             raise ValueError(f"statistic {need.value!r} has NaN or Inf entries")
         return value.double()

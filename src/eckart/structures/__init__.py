@@ -4,8 +4,11 @@ from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spe
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
+from eckart.structures.convolve import convolve
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
+from eckart.structures.geometry import Geometry, geometry_of, is_conv2d, kernel_of
+from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.kronecker import Kronecker
 from eckart.structures.lowrank import low_rank, low_rank_cost
@@ -28,8 +31,10 @@ __all__ = [
     "Cost",
     "Dense",
     "Diagonal",
+    "Geometry",
     "Hadamard",
     "Identity",
+    "Interleaved",
     "Interpolative",
     "Kronecker",
     "Masked",
@@ -45,8 +50,12 @@ __all__ = [
     "StructuredMatrix",
     "Sum",
     "apply_transposed",
+    "convolve",
     "from_spec",
+    "geometry_of",
     "interpolative_cost",
+    "is_conv2d",
+    "kernel_of",
     "low_rank",
     "low_rank_cost",
     "structure",

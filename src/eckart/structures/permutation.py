@@ -18,7 +18,7 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 
 def scatter(x: Tensor, index: Tensor, size: int) -> Tensor:
     """y with y[..., index[i]] the sum of all such x[..., i], the transpose of `gather`: x (..., k), y (..., size)."""
-    return x.new_zeros(*x.shape[:-1], size).index_add(-1, index.long(), x)
+    return x.new_zeros(*x.shape[:-1], size).index_add_(-1, index.long(), x)
 
 
 class _Move(StructuredMatrix):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
 from eckart.methods.lowrank import bias_mean
-from eckart.methods.onebyone import OneByOne
-from eckart.methods.registry import Family, Fitted, compressor, find
+from eckart.methods.onebyone import OneByOne, interpolated, middle
+from eckart.methods.registry import Fitted, compressor, find
 from eckart.statistics.needs import Need, Statistics
-from eckart.structures.base import Cost
+from eckart.structures.base import Cost, StructuredMatrix
 
 MEMBERS = ("kfac", "gptq", "sparsegpt")
 """One method of each family of structures, the one that measured best."""
@@ -27,45 +26,81 @@ class Rivals:
     Attributes:
         members: of each candidate, its method and the size there.
         sizes: positions in `members`, in ascending order of bytes.
-        errors: squared error of each in the factored Fisher metric; a candidate that costs more of one thing and less
-            of another may err more than the one before it.
+        known: squared error in the factored Fisher metric of the candidates that were measured.
     """
 
     def __init__(self, weight: Tensor, statistics: Statistics) -> None:
         self._weight = weight
-        self._statistics = statistics
         self._mean = bias_mean(statistics)
         self._metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
-        self._families = {name: self._family(name) for name in MEMBERS}
+        self._families = {name: find(name).fit(weight, statistics) for name in MEMBERS}
         offers: list[tuple[str, int, Cost]] = []
+        nested: dict[tuple[str, int], float] = {}
         for name, family in self._families.items():
             bias = _no_cost if self._mean is None or hasattr(family, "mean") else _bias_cost(weight)
             step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
             costs = zip(family.sizes, family.costs, strict=True)
             offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
+            if not isinstance(family, OneByOne):
+                nested |= {(name, s): e for s, e in zip(family.sizes, family.errors.tolist(), strict=True)}
         offers.sort(key=lambda offer: offer[2].bytes)
         self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
         self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
         self.sizes: Sequence[int] = range(len(offers))
+        self.known: dict[int, float] = {i: nested[m] for i, m in enumerate(self.members) if m in nested}
 
-    def _family(self, name: str) -> Family:
-        return find(name).fit(self._weight, self._statistics)
+    @property
+    def held_bytes(self) -> int:
+        """Metric, low rank and what the candidates of the other members share, in float32."""
+        out, columns = self._weight.shape
+        return 4 * ((out + columns) * min(out, columns) + out**2 + 3 * columns**2)
 
-    @cached_property
+    def measure(self, size: int) -> None:
+        """Fits a candidate to learn its error."""
+        self.known[size] = self._error(self._fit(size)[0])
+
+    @property
     def errors(self) -> Tensor:
-        """Float64, (len(sizes),); fits every candidate."""
-        families, self._families = self._families, {}
-        nested = families["kfac"]
-        known = {("kfac", s): e for s, e in zip(nested.sizes, nested.errors.tolist(), strict=True)}
-        errors = [known[m] if m in known else self._error(families[m[0]].build(m[1])) for m in self.members]
-        return torch.tensor(errors, dtype=torch.float64)
+        """Float64, (len(sizes),); fits every candidate.
 
-    def _error(self, fitted: Fitted) -> float:
-        return float(self._metric.error(self._difference(fitted)))
+        A candidate that costs more of one thing and less of another may err more than the one before it.
+        """
+        for size in self.sizes:
+            if size not in self.known:
+                self.measure(size)
+        return self.estimates()
 
-    def _difference(self, fitted: Fitted) -> Tensor:
+    def estimates(self) -> Tensor:
+        """As `errors`, but of the candidates that were not measured what `interpolated` says from others of the member.
+
+        One of each member at least is measured.
+        """
+        found = torch.zeros(len(self.sizes), dtype=torch.float64)
+        for name, family in self._families.items():
+            if isinstance(family, OneByOne) and family.expected is not None:
+                own = {size: i for i, (member, size) in enumerate(self.members) if member == name}
+                sizes = sorted(own)
+                if sizes and not any(i in self.known for i in own.values()):
+                    self.measure(own[middle(sizes)])
+                known = {s: self.known[i] for s, i in own.items() if i in self.known}
+                found[[own[s] for s in sizes]] = interpolated(sizes, family.expected, known)
+        found[list(self.known)] = torch.tensor(list(self.known.values()), dtype=torch.float64)
+        return found
+
+    def _fit(self, size: int) -> tuple[StructuredMatrix, Tensor | None]:
+        name, own = self.members[size]
+        family = self._families[name]
+        if isinstance(family, OneByOne):
+            return family.candidate(own), None
+        fitted = family.build(own)
+        return fitted.structure, fitted.bias
+
+    def _error(self, structure: StructuredMatrix) -> float:
+        return float(self._metric.error(self._difference(structure)))
+
+    def _difference(self, structure: StructuredMatrix) -> Tensor:
         exact = torch.promote_types(self._weight.dtype, torch.float32)
-        return self._weight.to(exact) - fitted.structure.to_dense().detach().to(exact)
+        return self._weight.to(exact) - structure.to_dense().detach().to(exact)
 
     @property
     def zero_error(self) -> float:
@@ -75,12 +110,11 @@ class Rivals:
         """Candidate number `size`."""
         if not 0 <= size < len(self.members):
             raise ValueError(f"there are candidates 0 to {len(self.members) - 1}")
-        name, own = self.members[size]
-        fitted = self._family(name).build(own)
-        bias = fitted.bias
+        structure, bias = self._fit(size)
         if bias is None and self._mean is not None:
-            bias = (self._difference(fitted).double() @ self._mean).to(self._weight.dtype)
-        return Fitted(fitted.structure, bias, self._error(fitted))
+            bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)
+        error = self.known[size] if size in self.known else self._error(structure)
+        return Fitted(structure, bias, error)
 
 
 _no_cost = Cost(0, 0, 0)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from eckart.methods.lowrank import damped
-from eckart.methods.onebyone import OneByOne
+from eckart.methods.onebyone import Once, OneByOne
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -52,7 +50,7 @@ def block_diagonal(weight: Tensor, statistics: Statistics) -> Family:
             f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(w.shape)}"
         )
 
-    order = cache(lambda: spectral_order(w))
+    order = Once(lambda: spectral_order(w))
 
     def fit(blocks: int) -> Chain:
         rows, columns = (entries.tensor_split(blocks) for entries in order())

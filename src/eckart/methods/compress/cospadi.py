@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from eckart.linalg import project
-from eckart.methods.onebyone import OneByOne, paying
+from eckart.methods.onebyone import Once, OneByOne, paying
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -54,9 +52,7 @@ def cospadi(weight: Tensor, statistics: Statistics) -> Family:
     w, moment = finite_matrix(weight), statistics.get(Need.INPUT_SECOND_MOMENT)
     scale = float(w.abs().max()) or 1.0
 
-    @cache
-    def prepared() -> Tensor:
-        return signals(w.double() / scale, moment).to(torch.promote_types(w.dtype, torch.float32))
+    prepared = Once(lambda: signals(w.double() / scale, moment).to(torch.promote_types(w.dtype, torch.float32)))
 
     def fit(terms: int) -> Chain:
         codes = sparse_codes(prepared(), ATOMS * terms, terms)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from eckart.methods.onebyone import bits_family
+from eckart.methods.onebyone import Once, bits_family
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.leaves import size_option
-from eckart.structures.packing import decode, encode, least_squares_grid, pack, pad_columns
+from eckart.structures.packing import pack, pad_columns, searched_grid
 from eckart.structures.quantized import Quantized, finite_matrix
 
 GROUP = 64
@@ -30,6 +28,11 @@ DAMPING = 1e-2
 def gptq(weight: Tensor, statistics: Statistics) -> Family:
     """Rounds column after column to an affine grid and lets the remaining columns make up for the error.
 
+    On the same grid and order the authors' code, in float32, agrees to 5e-4. Its own defaults, columns as they come and
+    grids from the smallest to the largest weight, are 11 to 99 % worse at 3 bits; with its ordering and its search of
+    grids, which does not know what an error in a column costs, it is between 0.1 % better and 13 % worse
+    (`benchmarks/peers.py`).
+
     Args:
         weight: (out, in).
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
@@ -40,9 +43,11 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
     moment = statistics.get(Need.INPUT_SECOND_MOMENT)
     _check_fit(weight, moment)
 
-    @cache
-    def prepared() -> tuple[Tensor, Tensor]:
-        return ordered_factor(moment)
+    def prepare() -> tuple[Tensor, Tensor]:
+        order, factor = ordered_factor(moment)
+        return order, factor.to(torch.promote_types(weight.dtype, torch.float32))
+
+    prepared = Once(prepare)
 
     def fit(bits: int) -> Quantized:
         return _quantize(weight, *prepared(), bits, GROUP, symmetric=False)
@@ -66,7 +71,8 @@ def gptq_quantize(
 
     Inputs of large second moment come first, while there are many others left to make up for their error. Groups stay
     runs of consecutive inputs, so this order visits them in turns; their grids are therefore chosen beforehand, each
-    as the one that rounds its original weights best (`packing.least_squares_grid`). An input that is always zero
+    as the one that rounds its original weights best (`packing.searched_grid`), an error in column j counting
+    `1 / U[j, j]^2` times, which is what it costs once later columns have made up for it. An input that is always zero
     changes no other and is rounded to nearest.
 
     Args:
@@ -99,21 +105,29 @@ def _quantize(weight: Tensor, order: Tensor, factor: Tensor, bits: int, group: i
     exact = torch.promote_types(weight.dtype, torch.float32)
     factor = factor.to(exact)
     groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
-    scales, zeros = least_squares_grid(groups, bits, weight.dtype, symmetric)
+    worth = factor.diagonal().min() / factor.diagonal()
+    importance = torch.empty_like(worth).index_copy_(0, order, worth.square())
+    importance = pad_columns(importance, group).view(-1, group)
+    scales, zeros = searched_grid(groups, bits, weight.dtype, symmetric, importance)
     # Transposed, so that a column of W is one run of memory.
     rest = weight.T.to(exact)[order].contiguous()
     scale = scales.T.to(exact)[order // group].contiguous()
-    zero = None if zeros is None else zeros.T.to(exact)[order // group].contiguous()
-    codes = torch.empty(rest.shape, dtype=torch.uint8, device=weight.device)
+    divisor = torch.where(scale == 0, torch.ones_like(scale), scale)
+    zero = torch.full_like(scale, 1 << (bits - 1)) if zeros is None else zeros.T.to(exact)[order // group].contiguous()
+    levels = torch.empty_like(rest)
+    top = (1 << bits) - 1
+    pivots = factor.diagonal().tolist()
     for first in range(0, columns, BLOCK):
         last = min(first + BLOCK, columns)
-        block, errors = rest[first:last], torch.empty_like(rest[first:last])
+        errors = torch.empty_like(rest[first:last])
         for j in range(first, last):
-            z = None if zero is None else zero[j]
-            codes[j] = encode(rest[j], scale[j], z, bits)
-            errors[j - first] = (rest[j] - decode(codes[j], scale[j], z, bits)) / factor[j, j]
-            block[j - first + 1 :].addr_(factor[j, j + 1 : last], errors[j - first], alpha=-1)
+            column, level, error = rest[j], levels[j], errors[j - first]
+            torch.div(column, divisor[j], out=level).add_(zero[j]).round_().clamp_(0, top)
+            torch.sub(level, zero[j], out=error).mul_(scale[j])
+            torch.sub(column, error, out=error).div_(pivots[j])
+            rest[j + 1 : last].addr_(factor[j, j + 1 : last], error, alpha=-1)
         rest[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+    codes = levels.to(torch.uint8)
     natural = torch.empty_like(codes).index_copy_(0, order, codes).T.contiguous()
     return Quantized(pack(natural, bits), scales, zeros, bits=bits, group=group, columns=columns)
 
@@ -142,6 +156,21 @@ def inverse_factor(second_moment: Tensor, damping: float = DAMPING) -> Tensor:
     lower, info = torch.linalg.cholesky_ex(moment.flip(0, 1))
     if int(info) != 0:
         raise ValueError(f"second moment of shape {tuple(moment.shape)} is not positive semi-definite")
-    identity = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    factor: Tensor = torch.linalg.solve_triangular(lower.flip(0, 1), identity, upper=True)
-    return factor
+    return _inverse(lower.flip(0, 1))
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """The inverse of an upper triangular matrix, by halves: [[A, B], [0, D]]^-1 = [[A^-1, -A^-1 B D^-1], [0, D^-1]].
+
+    A triangular solve against the identity takes no notice of its zeros, and twice as long.
+    """
+    n = len(upper)
+    if n <= BLOCK:
+        identity = torch.eye(n, dtype=upper.dtype, device=upper.device)
+        solved: Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
+        return solved
+    inverse, half = torch.zeros_like(upper), n // 2
+    first, last = (slice(0, half), slice(half, n))
+    inverse[first, first], inverse[last, last] = _inverse(upper[first, first]), _inverse(upper[last, last])
+    inverse[first, last] = -inverse[first, first] @ (upper[first, last] @ inverse[last, last])
+    return inverse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.methods.onebyone import OneByOne, paying
+from eckart.methods.onebyone import OneByOne, paying, rounding
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
@@ -60,7 +60,7 @@ def llm_int8(weight: Tensor, statistics: Statistics) -> Family:
         kept = Chain(Dense(weight[:, outliers].contiguous()), Selection(outliers, size=columns))
         return Sum(Quantized.quantize(rest, bits, columns, symmetric=True), kept)
 
-    return OneByOne(weight, paying(weight, BITS, cost), cost, fit, Metric(right=moment))
+    return OneByOne(weight, paying(weight, BITS, cost), cost, fit, Metric(right=moment), rounding)
 
 
 def outlier_columns(energy: Tensor, count: int) -> Tensor:

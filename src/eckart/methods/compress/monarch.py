@@ -31,6 +31,9 @@ def monarch(weight: Tensor, statistics: Statistics) -> Terms:
     matrices, in r (a in + b out) numbers for a x b blocks; the authors' n x n layers with 4 blocks in both factors are
     those of n / 16 terms. A block holds neighbouring columns and every a-th row, as in the paper. A side that 4 does
     not divide is cut into 3 or 2 equal parts or left whole.
+
+    The authors' projection takes square matrices only, and n = k^2 as k x k blocks of one term, in which it agrees with
+    this one to six digits; as many numbers in 4 x 4 blocks have an error 0.4 to 17 % smaller (`benchmarks/peers.py`).
     """
     w = finite_matrix(weight)
     # Two vectors are less than a block only where it has three rows or columns.

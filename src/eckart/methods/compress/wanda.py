@@ -19,6 +19,8 @@ PAPER = "Sun et al. 2023, arXiv 2306.11695"
 def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
     """Keeps the weights of largest |W_ij| sqrt(E x_j^2), the same number of every row.
 
+    The authors' code keeps the same (`benchmarks/peers.py`), and stores them as a dense matrix with zeros.
+
     Args:
         weight: (out, in).
         statistics: of `input_second_moment` C the diagonal is read; errors are `||(W - What) C^1/2||_F^2`.

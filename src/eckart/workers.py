@@ -1,0 +1,45 @@
+"""Where fits run: threads of this process, or the workers of a Dask scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def executor_at(scheduler: str | None) -> Iterator[Executor]:
+    """An executor that works at the address of a Dask scheduler; in threads for None."""
+    if scheduler is None:
+        threads = torch.get_num_threads()
+        # One matrix a thread: small decompositions do not speed up inside.
+        pool = ThreadPoolExecutor(max(1, threads), initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError("--scheduler needs Dask: pip install 'eckart[dist]'") from error
+    try:
+        if not scheduler:
+            raise ValueError("an address is needed")  # Dask would start a cluster of its own
+        client = Client(scheduler, timeout=10)
+    except (OSError, ValueError, AssertionError) as error:  # Dask asserts that an address is of a kind it knows
+        raise ValueError(
+            f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler` and give its "
+            "address, such as tcp://localhost:8786"
+        ) from error
+    with client:
+        yield client.get_executor()
+
+
+def check_scheduler(address: str) -> None:
+    """Raises ValueError where Dask is not installed, or no scheduler answers."""
+    with executor_at(address):
+        pass
