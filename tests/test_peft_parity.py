@@ -126,7 +126,7 @@ def test_losses_are_those_of_peft(method: str) -> None:
 
     a = losses(model, [p for p in model.parameters() if p.requires_grad], lambda: torch.zeros(()), allocate)
     b = losses(adapter.model, adapter.trainable_parameters(), adapter.regulariser, lambda _: adapter.step())
-    assert a == pytest.approx(b, rel=2e-4)
+    assert a == pytest.approx(b, rel=2e-5)
     assert b[-1] < b[0]
     if method == "adalora":
         dead = [model.get_submodule(f"base_model.model.{n}").lora_E["default"].flatten() == 0 for n in adapter.places]
