@@ -19,6 +19,5 @@ def olora(layer: Layer) -> Start:
 
     Q[:, :r] is the orthonormal factor of the first r columns, so only these are decomposed, and R[:r] = Q[:, :r]^T W.
     """
-    weight = layer.weight.double()
-    q = torch.linalg.qr(weight[:, : check_rank(layer)]).Q
-    return Start(low_rank(q.to(layer.dtype).contiguous(), (q.T @ weight).to(layer.dtype)), split=True)
+    q = torch.linalg.qr(layer.weight[:, : check_rank(layer)].double()).Q.to(layer.dtype).contiguous()
+    return Start(low_rank(q, q.T @ layer.weight.to(layer.dtype)), split=True)
