@@ -100,10 +100,13 @@ def adapt(
                 calibration = written(model, samples, length, seed)
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
             statistics, gradients = measured(model, bases, card, batches, seed, progress)
-        ranks = card.ranks(shapes, statistics, rank) if card.ranks else dict.fromkeys(shapes, rank)
+        ranks = dict.fromkeys(shapes, rank)
+        if card.ranks is not None:
+            rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
+            bases = {where: module for where, module in bases.items() if ranks[where]}
         starts = {}
+        scale = 1.0 if alpha is None else alpha / rank
         for done, (where, module) in enumerate(bases.items(), 1):
-            scale = 1.0 if alpha is None else alpha / ranks[where]
             generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
             layer = Layer(
                 dense_of(_base(module)), statistics[where], ranks[where], scale, generator, gradients.get(where)
@@ -118,13 +121,11 @@ def adapt(
         place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
         if place is not module:
             set_module(model, where, place)
-        before = dense_of(place.base).double()
+        before = dense_of(place.base)
         place.add(name, starts[where])
         place.activate(name)
-        after = dense_of(place.base).double() + at_start(starts[where])
-        size = torch.linalg.matrix_norm(before)
-        errors[where] = float(torch.linalg.matrix_norm(after - before) / size) if size > 0 else 0.0
-    result = Adapter(model, name, card, places, ranks, alpha, errors)
+        errors[where] = relative_error(before, dense_of(place.base), at_start(starts[where]))
+    result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
     return result
@@ -181,9 +182,18 @@ def switched_off(model: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def at_start(start: Start) -> Tensor:
     """The path of a start as a matrix; zero for one that is none, and so cannot be taken out of W."""
-    if not start.path.linear:
-        return torch.zeros(start.path.shape, dtype=torch.float64)
-    return start.path.to_dense().double()
+    return start.path.to_dense() if start.path.linear else torch.zeros(start.path.shape, dtype=start.path.dtype)
+
+
+@torch.no_grad()
+def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
+    """||before - (after + path)||_F / ||before||_F, up to rounding in the dtype of the path."""
+    difference = path
+    if before.data_ptr() != after.data_ptr():
+        # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
+        difference = path + (after.to(path.dtype) - before.to(path.dtype))
+    size = float(torch.linalg.matrix_norm(before.to(path.dtype)))
+    return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
 
 
 def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
@@ -214,6 +224,28 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
 
 def _base(module: nn.Module) -> nn.Module:
     return module.base if isinstance(module, Adapted) else module
+
+
+def shared_out(
+    card: AdapterMethod,
+    shapes: dict[str, tuple[int, int]],
+    statistics: dict[str, Statistics],
+    rank: int,
+    parameters: int | None,
+) -> tuple[int, dict[str, int]]:
+    """The mean rank and the rank of each matrix, the mean lowered until larger matrices' ranks fit the parameters."""
+    assert card.ranks is not None
+    ranks = card.ranks(shapes, statistics, rank)
+
+    def total() -> int:
+        return sum(card.parameters(*shapes[where], each) for where, each in ranks.items() if each)
+
+    while parameters is not None and total() > parameters:
+        if rank == 1:
+            raise ValueError(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
+        rank -= 1
+        ranks = card.ranks(shapes, statistics, rank)
+    return rank, ranks
 
 
 def rank_within(card: AdapterMethod, shapes: dict[str, tuple[int, int]], parameters: int) -> int:

@@ -184,7 +184,8 @@ def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
         weight: nn.Parameter = base.weight  # type: ignore[assignment]
         change = path.to_dense().T if is_conv1d(base) else path.to_dense()
         # A new tensor: the old one may be mapped from a file.
-        weight.data = (weight.double() + sign * change.double()).to(weight.dtype)
+        exact = torch.promote_types(weight.dtype, change.dtype)
+        weight.data = weight.to(exact).add(change.to(exact), alpha=sign).to(weight.dtype)
         return
     structure = base.structure
     last = structure.operands()[-1] if isinstance(structure, Sum) else None

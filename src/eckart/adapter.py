@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from eckart.adapted import Adapted
+from eckart.adapted import Adapted, dense_of
 from eckart.methods.adapters import AdapterMethod, Schedule
 from eckart.models.sites import set_module
 from eckart.structures import StructuredMatrix
@@ -62,7 +62,7 @@ class Adapter:
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
         if self.method.schedule is not None:
-            self._schedule = self.method.schedule(self.paths, steps)
+            self._schedule = self.method.schedule(self.paths, steps, lambda name: dense_of(self.places[name].base))
 
     def step(self) -> None:
         """To be called after each step of the optimizer, before gradients are set to zero.

@@ -69,6 +69,9 @@ class Schedule(Protocol):
         """Args: done: optimizer steps so far, this one included."""
 
 
+Frozen = Callable[[str], Tensor]
+"""The name of a matrix -> what stands in its place without the path, (out, in)."""
+
 Begin = Callable[[Layer], Start]
 Ranks = Callable[[Mapping[str, tuple[int, int]], Mapping[str, Statistics], int], dict[str, int]]
 B = TypeVar("B", bound=Begin)
@@ -87,9 +90,10 @@ class AdapterMethod:
         needs: the statistics it reads.
         task_gradient: whether it reads the mean gradient of the task's loss.
         scaled: whether the path is multiplied by alpha / rank.
-        ranks: shapes, statistics and the rank asked for -> the rank of each matrix, by name; None for the same for all.
+        ranks: shapes, statistics and the rank asked for -> the rank of each matrix, by name, 0 for one left as it is;
+            None for the same for all.
         regulariser: `paths` -> a term of the loss, a scalar; None for none.
-        schedule: `(paths, optimizer steps in all)` -> what happens once a step; None for nothing.
+        schedule: `(paths, optimizer steps in all, frozen)` -> what happens once a step; None for nothing.
         summary: first line of the function's docstring.
     """
 
@@ -103,7 +107,7 @@ class AdapterMethod:
     scaled: bool
     ranks: Ranks | None
     regulariser: Callable[[Paths], Tensor] | None
-    schedule: Callable[[Paths, int], Schedule] | None
+    schedule: Callable[[Paths, int, Frozen], Schedule] | None
     summary: str
 
 
@@ -121,7 +125,7 @@ def adapter(
     scaled: bool = False,
     ranks: Ranks | None = None,
     regulariser: Callable[[Paths], Tensor] | None = None,
-    schedule: Callable[[Paths, int], Schedule] | None = None,
+    schedule: Callable[[Paths, int, Frozen], Schedule] | None = None,
 ) -> Callable[[B], B]:
     """Registers a function as an adapter. See `AdapterMethod` for the arguments."""
 

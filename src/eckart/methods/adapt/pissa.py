@@ -16,7 +16,7 @@ from eckart.structures.lowrank import low_rank
 def pissa(layer: Layer) -> Start:
     """W = (W - B A) + B A with B A = U_r S_r V_r^T, the best of rank r, its singular values shared evenly (equation 2).
 
-    The singular vectors come from a randomized decomposition that is iterated until they are those of the exact one.
+    What is frozen is at most 1.001 times as large as with exact singular vectors, see `truncated_svd`.
     """
     u, s, vh = truncated_svd(layer.weight, check_rank(layer), generator=layer.generator)
     root = (s / layer.scale).sqrt()
