@@ -12,7 +12,7 @@ from peft.tuners.lora.corda import preprocess_corda
 from torch import Tensor, nn
 
 import eckart
-from eckart.adapt import Adapter
+from eckart.adapter import Adapter
 from eckart.methods.adapt import adalora
 from eckart.methods.triplets import leaves
 from eckart.structures import StructuredMatrix

@@ -104,9 +104,7 @@ def parser() -> argparse.ArgumentParser:
     adapt.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     adapt.set_defaults(command="adapt")
 
-    diagnose = commands.add_parser(
-        "diagnose", help="spectra, heavy tails, what changed, and what a cut would cost"
-    )
+    diagnose = commands.add_parser("diagnose", help="spectra, heavy tails, what changed, and what a cut would cost")
     diagnose.add_argument("model", help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")
     diagnose.add_argument("--against", help="the model it came from: what moved, and intruder dimensions")
     diagnose.add_argument("--text", help="file or name of a text: hidden states, and curves of what a cut would cost")

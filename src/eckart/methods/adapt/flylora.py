@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.methods.adapters import Layer, Paths, Start, adapter, check_rank
+from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter, check_rank
 from eckart.structures.dense import Dense
 from eckart.structures.gated import Gated
 from eckart.structures.sparse import Sparse
@@ -33,7 +33,7 @@ def projection(rows: int, columns: int, dtype: torch.dtype, generator: torch.Gen
 class Balance:
     """Columns that were active less often than the others become more likely to be, and the other way round."""
 
-    def __init__(self, paths: Paths, steps: int) -> None:
+    def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self.state: dict[str, Tensor] = {}
         self._gates = [m for path in paths.values() for m in path.modules() if isinstance(m, Gated)]
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eckart.methods.adapters import Layer, Paths, Start, adapter, check_rank
+from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter, check_rank
 from eckart.structures.compose import Chain
 from eckart.structures.scattered import Scattered
 from eckart.structures.transforms import Cosine
@@ -49,7 +49,7 @@ class Moves:
     Places move along their slopes as real numbers, and stand at the nearest integers.
     """
 
-    def __init__(self, paths: Paths, steps: int) -> None:
+    def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self._last = int(MOVING * steps)
         self._spectra = {n: m for n, path in paths.items() for m in path.modules() if isinstance(m, Scattered)}
         self._values: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.methods.adapters import Layer, Paths, Start, adapter, check_rank
+from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter, check_rank
 from eckart.structures.sparse import Sparse
 
 PENALTY = 1e-4
@@ -45,7 +45,7 @@ class Progression:
     The threshold is the largest of the entries that were chosen, as it was at the start.
     """
 
-    def __init__(self, paths: Paths, steps: int) -> None:
+    def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self._half = max(1, steps // 2)
         self._paths = {name: path for name, path in paths.items() if isinstance(path, Sparse)}
         self.state = {f"{name}/threshold": path.values.detach().abs().max() for name, path in self._paths.items()}

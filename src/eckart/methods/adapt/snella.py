@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eckart.methods.adapt.snell import DENSITY, kernelized, numbers
-from eckart.methods.adapters import Layer, Paths, Start, adapter
+from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter
 from eckart.structures.kernelized import Kernelized
 
 SMOOTH, STEADY = 0.85, 0.85
@@ -49,7 +49,7 @@ class Competition:
     that; that of a matrix is the mean over its left factor plus the mean over its right one.
     """
 
-    def __init__(self, paths: Paths, steps: int) -> None:
+    def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self._steps = steps
         self._paths = {name: path for name, path in paths.items() if isinstance(path, Kernelized)}
         self._sizes = torch.tensor([path.shape[0] * path.shape[1] for path in self._paths.values()])
