@@ -94,6 +94,7 @@ def matrix(name: str, shape: tuple[int, int], depth: float, generator: np.random
         "intruders": int((cosines < 0.5).sum()),
         "cosines": cosines.tolist(),
         "curve": {
+            "size": [*(f"rank {r}" for r in ranks), "dense"],
             "parameters": [*(int(r) * sum(shape) for r in ranks), total],
             "bytes": [*(2 * int(r) * sum(shape) for r in ranks), 2 * total],
             "macs": [*(int(r) * sum(shape) for r in ranks), total],
@@ -111,6 +112,7 @@ def diagnosis(layers: int = 32) -> dict[str, Any]:
         for kind, shape in SHAPES.items()
     ]
     head = matrix("lm_head", (32000, 4096), 0.5, generator)
+    linear = sum(row["curve"]["parameters"][-1] for row in rows)
     head["notes"] = ["alpha is of a tail of 7 values and says little"]
     del head["curve"]
     for row in rows[:1]:
@@ -124,6 +126,7 @@ def diagnosis(layers: int = 32) -> dict[str, Any]:
         "text": {"name": "news", "tokens": 4096},
         "seed": 0,
         "window": 2048,
+        "size": {"parameters": 6_738_415_616, "linear_parameters": linear, "bytes": 2 * 6_738_415_616},
         "summary": {"alpha": 3.1},
         "matrices": [*rows, head],
         "hidden_states": [

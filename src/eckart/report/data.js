@@ -45,10 +45,7 @@ function spectrumOf(site) {
 function offer(site) {
   const { parameters, bytes: stored, predicted_kl: rise, size } = site.curve ?? {};
   if (!rise || rise.length < 2) return null;
-  // A curve that names no sizes is one of ranks, each of out + in numbers.
-  const rank = (i) => Math.floor(parameters[i] / sum(site.shape));
-  const named = size ?? rise.map((_, i) => i === rise.length - 1 ? "dense" : `rank ${rank(i)}`);
-  return { parameters, bytes: stored, rise, named };
+  return { parameters, bytes: stored, rise, named: size ?? parameters.map(count) };
 }
 const offers = sites.map(offer);
 

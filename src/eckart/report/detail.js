@@ -47,40 +47,46 @@ function spectrum(site) {
 
 /** The cost of smaller sizes: the rise of the loss where it was measured, else the error; else the norm by rank. */
 function curve(site) {
-  const [caption, spec] = offer(site) ? rises(site) : site.curve ? errors(site) : site.energy ? energy(site)
+  const [caption, spec] = site.curve?.predicted_kl ? rises(site) : site.curve ? errors(site) : site.energy ? energy(site)
     : [null, sites.some((other) => other.curve || other.energy) ? { empty: "No curve was recorded for this matrix." } : null];
   byId("curve-title").textContent = caption ?? "What a smaller size would cost";
   return spec;
 }
 
-/** The sizes of a curve, in bytes where only the bits for a value vary. */
-function measure({ parameters = [], bytes: stored = [] }) {
-  const inBytes = new Set(parameters).size < 2;
-  return { inBytes, sizes: inBytes ? stored : parameters, axis: { title: inBytes ? "bytes" : "parameters", format: inBytes ? bytes : count, zero: true } };
+/** A curve over the sizes the budget counts: [size, value] wherever a larger size loses less; and how that axis is labelled. */
+function falling({ parameters, bytes: stored, error }, values = error) {
+  const wanted = slider.of ?? report.requested?.of;
+  const inBytes = stored && (wanted === "bytes" || new Set(parameters).size < 2);
+  const sizes = inBytes ? stored : parameters;
+  // Candidates of several methods need not lose less where they are larger.
+  const points = sizes.map((size, i) => [size, values[i]]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  let least = Infinity;
+  const lower = points.filter(([, value]) => value < least && ((least = value), true));
+  return { points: lower, sizes, of: inBytes ? "bytes" : "parameters", axis: { title: inBytes ? "bytes" : "parameters", format: inBytes ? bytes : count, zero: true } };
 }
 
 function rises(site) {
-  const { inBytes, sizes, axis: x } = measure(site.curve);
   const rise = site.curve.predicted_kl;
+  const { points, sizes, of, axis: x } = falling(site.curve, rise);
   const marks = [];
   if (isNumber(site.predicted_kl)) {
-    marks.push({ x: inBytes ? site.bytes : site.parameters, y: site.predicted_kl, kind: "now", name: site.dense ? "dense" : "chosen", title: `chosen: rise ${number(site.predicted_kl)}` });
+    marks.push({ x: site[of], y: site.predicted_kl, kind: "now", name: site.dense ? "dense" : "chosen", title: `chosen: rise ${number(site.predicted_kl)}` });
   }
   const then = chosenThen(site);
   if (then) marks.push({ x: sizes[then.at], y: rise[then.at], kind: marks.length ? "" : "now", name: `slider: ${then.size}`, title: `slider: ${then.size}, rise ${number(then.rise)}` });
   return ["What a smaller size would cost", {
-    label: `Predicted rise of the loss against ${x.title} of ${site.name}. ${marks.map((each) => each.title).join("; ")}.`,
-    x, y: { title: "predicted rise of the loss, nats a token", format: number, zero: true }, lines: [{ points: sizes.map((size, i) => [size, rise[i]]) }], marks }];
+    label: `Predicted rise of the loss against ${of} of ${site.name}. ${marks.map((each) => each.title).join("; ")}.`,
+    x, y: { title: "predicted rise of the loss, nats a token", format: number, zero: true }, lines: [{ points }], marks }];
 }
 
 function errors(site) {
-  const { inBytes, sizes, axis: x } = measure(site.curve);
+  const { points, of, axis: x } = falling(site.curve);
   const chosen = {
-    x: inBytes ? site.bytes : site.parameters, y: site.error, kind: "now", name: site.dense ? "dense" : "chosen",
-    title: `chosen: ${inBytes ? bytes(site.bytes) : `${exact(site.parameters)} parameters`}, error ${number(site.error)}` };
+    x: site[of], y: site.error, kind: "now", name: site.dense ? "dense" : "chosen",
+    title: `chosen: ${of === "bytes" ? bytes(site.bytes) : `${exact(site.parameters)} parameters`}, error ${number(site.error)}` };
   return ["Error curve: what a smaller size would cost", {
-    label: `Error against ${x.title} of ${site.name}; ${chosen.title}.`,
-    x, y: { title: "error, 1 = nothing kept", format: number, zero: true }, lines: [{ points: sizes.map((size, i) => [size, site.curve.error[i]]) }], marks: [chosen] }];
+    label: `Error against ${of} of ${site.name}; ${chosen.title}.`,
+    x, y: { title: "error, 1 = nothing kept", format: number, zero: true }, lines: [{ points }], marks: [chosen] }];
 }
 
 function energy(site) {

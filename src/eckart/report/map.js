@@ -31,10 +31,13 @@ function limits({ span }, values) {
   return [span === "top" ? 0 : Math.min(...values), Math.max(...values)];
 }
 
+/** Whether a colour is of what the run did, and not of what the slider would do. */
+const ofRun = ({ id }) => !id.startsWith("then_");
+
 function cell(colour, [low, high], group, title, row, col, bare) {
   const value = amount(colour, group);
   const share = value === null || !(high > low) ? 0 : Math.max(0, Math.min(1, (value - low) / (high - low)));
-  const dense = group.every((i) => sites[i].dense);
+  const dense = ofRun(colour) && group.every((i) => sites[i].dense);
   const what = `${title}: ${colour.label} ${value === null ? "not known" : colour.text(value)}${group.length > 1 ? ` in ${group.length} matrices` : ""}${dense ? ", left dense" : ""}`;
   return el("button", {
     type: "button", class: `cell${share > 0.74 ? " deep" : ""}${dense ? " kept" : ""}${value === null ? " unknown" : ""}`, vars: { part: `${(100 * share).toFixed(1)}%` },
@@ -72,7 +75,7 @@ function map(container, colour, bare = false) {
       outside.map((i, order) => el("span", {}, located[i].kind, cell(colour, ends, [i], sites[i].name, -1, order, bare)))));
   }
   parts.push(el("div", { class: "key" }, colour.text(ends[0]), el("span", { class: "ramp", "aria-hidden": "true" }), `${colour.text(ends[1])} ${colour.label}`,
-    sites.some((site) => site.dense) ? el("span", { class: "pairing" }, el("span", { class: "swatch", "aria-hidden": "true" }), "left dense") : null));
+    ofRun(colour) && sites.some((site) => site.dense) ? el("span", { class: "pairing" }, el("span", { class: "swatch", "aria-hidden": "true" }), "left dense") : null));
   container.replaceChildren(...parts);
 }
 

@@ -74,8 +74,9 @@ const QUANTITIES = [
 
 const given = (value) => value !== undefined && value !== null && value !== "";
 const known = (value) => sites.some((site) => given(value(site)));
-/** Those that this report knows of any matrix; asked after the slider has its first choice. */
-const quantities = () => QUANTITIES.filter((quantity) => known(quantity.value));
+let some = null;
+/** Those that this report knows of any matrix; first asked when the slider has its first choice. */
+const quantities = () => some ??= QUANTITIES.filter((quantity) => known(quantity.value));
 
 /** The colours the map can have. */
 const colours = () => quantities().filter((quantity) => quantity.map).map(({ id, title, value, map }) => ({ id, title, value, ...map }))

@@ -15,9 +15,11 @@ function budgetOf(of) {
     const matrices = priced.map((i) => ({ costs: costs(i), errors: offers[i].rise }));
     const total = currencies[of];
     const fixed = total - sum(matrices.map((matrix) => matrix.costs.at(-1)));
-    const least = (fixed + sum(matrices.map((matrix) => Math.min(...matrix.costs)))) / total;
-    const solve = solver(matrices);
-    budgets.set(of, { least: Math.min(1, Math.ceil(least / FINEST) * FINEST), solve: (share) => solve(share * total - fixed) });
+    const choose = solver(matrices);
+    const solve = (share) => choose(share * total - fixed);
+    const smallest = (fixed + sum(matrices.map((matrix) => Math.min(...matrix.costs)))) / total;
+    const least = Math.ceil(smallest / FINEST) * FINEST;
+    budgets.set(of, { least: Math.min(1, solve(least) ? least : least + FINEST), solve });
   }
   return budgets.get(of);
 }
@@ -48,7 +50,7 @@ function move(share, of = slider.of) {
   const budget = budgetOf(of);
   slider.of = of;
   slider.share = Math.min(1, Math.max(budget.least, share));
-  slider.choice = budget.solve(slider.share) ?? budget.solve(1);
+  slider.choice = budget.solve(slider.share);
   slider.rise = riseOf(slider.choice);
 }
 
@@ -73,7 +75,7 @@ function describe() {
 function range() {
   const { least, solve } = budgetOf(slider.of);
   const stops = Array.from({ length: 41 }, (_, i) => least + ((1 - least) * i) / 40);
-  slider.points = stops.map((share) => [share, solve(share)]).filter(([, choice]) => choice).map(([share, choice]) => [share, riseOf(choice)]);
+  slider.points = stops.map((share) => [share, riseOf(solve(share))]);
   Object.assign(byId("keep"), { min: (100 * least).toFixed(1), max: "100", step: "0.5" });
   byId("keep").value = String(100 * slider.share);
 }
@@ -81,7 +83,7 @@ function range() {
 /** Takes the slider's place over everything that shows it. */
 function moved() {
   describe();
-  if (state.colour.id.startsWith("then_")) colourMap();
+  if (!ofRun(state.colour)) colourMap();
   refresh();
   if (state.shown !== null) detail();
 }
@@ -96,7 +98,7 @@ function budget() {
   byId("budget-note").textContent = `Shared out greedily over ${plural(priced.length, "curve", "curves")} of ${Math.max(...priced.map((i) => offers[i].rise.length))} points at most`
     + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes, and what it measures can differ from what is predicted.`;
   byId("keep").addEventListener("input", () => {
-    if (!state.colour.id.startsWith("then_")) recolour("then_kept");
+    if (ofRun(state.colour)) recolour("then_kept");
     move(Number(byId("keep").value) / 100);
     moved();
   });
