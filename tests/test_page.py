@@ -54,7 +54,7 @@ def market(seed: int, count: int) -> list[dict[str, list[float]]]:
         if k % 4 == 2:
             costs[: size // 2] = costs[0]
         if k % 4 == 3:
-            errors, costs = np.linspace(1, 0, size), 64 * np.arange(1.0, size + 1)
+            errors, costs = np.arange(size - 1.0, -1, -1) / 32, 64 * np.arange(1.0, size + 1)
         errors[-1] = 0
         sites.append({"costs": costs.tolist(), "errors": errors.tolist()})
     return sites
@@ -63,6 +63,7 @@ def market(seed: int, count: int) -> list[dict[str, list[float]]]:
 @in_browser
 def test_the_page_chooses_what_the_solver_chooses(tmp_path: Path) -> None:
     markets = [market(seed, count) for seed, count in ((0, 1), (1, 7), (2, 60))]
+    markets.append(market(3, 60)[3::4])
     shares = [0.01, 0.05, 0.12, 0.3, 0.5, 0.701, 0.95, 1.0]
     script = f"""
     const found = {json.dumps(markets)}.map((sites) => {{

@@ -111,7 +111,7 @@ const drawings = new Map();
 const watcher = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const drawing = drawings.get(target);
-    if (drawing && drawing.width !== target.clientWidth) paint(target, drawing);
+    if (drawing && drawing.width !== target.clientWidth) { drawing.width = 0; paint(target, drawing); }
   }
 });
 
@@ -121,7 +121,8 @@ const watcher = new ResizeObserver((entries) => {
  *        marks: [{x, y, low, high, name, kind, title, radius}]}, or {empty: text}.
  */
 function draw(container, spec) {
-  const drawing = { spec, width: 0 };
+  // Asking for the width anew would lay out the whole page at every move of the slider.
+  const drawing = { spec, width: drawings.get(container)?.width ?? 0 };
   drawings.set(container, drawing);
   watcher.observe(container);
   paint(container, drawing);
@@ -129,7 +130,7 @@ function draw(container, spec) {
 
 function paint(container, drawing) {
   const { spec } = drawing;
-  drawing.width = container.clientWidth;
+  drawing.width ||= container.clientWidth;
   if (spec.empty) {
     container.replaceChildren(el("p", { class: "empty" }, spec.empty));
     return;

@@ -51,9 +51,9 @@ const QUANTITIES = [
     map: { label: "leading directions turned away", span: "top", weight: one, cell: hundredths, text: percent } }),
   field("intruders", "Intruders", { text: String, map: { label: "intruder dimensions", span: "top", weight: one, cell: short, text: short } }),
   ofRank("difference_rank", "Rank of the change", { label: "rank of the change" }),
-  field("difference_effective_rank", "Effective rank of the change", { column: false }),
-  field("difference_stable_rank", "Stable rank of the change", { column: false }),
-  { ...inPercent("difference_in_base", "Change inside old directions"), column: false },
+  field("difference_effective_rank", "Its effective rank", { column: false }),
+  field("difference_stable_rank", "Its stable rank", { column: false }),
+  { ...inPercent("difference_in_base", "Inside old directions"), column: false },
 
   field("alpha", "Alpha", { text: plain, fact: (value, site) => `${number(value)}${isNumber(site.sigma) ? ` ± ${number(site.sigma, value)}` : ""}${site.warning ? `, ${site.warning}` : ""}`,
     map: { label: "alpha of the tail", span: "range", weight: one, cell: tenths, text: plain } }),
