@@ -526,6 +526,11 @@ def test_reports_of_sites_agree_with_the_model() -> None:
         weight = tiny_llama().get_submodule(r["name"]).weight
         assert torch.linalg.matrix_rank((module.structure.to_dense()).double(), rtol=1e-5) == r["rank"]
         assert 0 < r["error"] < 1, weight.shape
+        at = r["curve"]["size"].index(f"rank {r['rank']}")
+        # A curve counts the bias that a fit with a mean adds.
+        assert r["curve"]["parameters"][at] - r["parameters"] in (0, r["shape"][0])
+        assert r["curve"]["predicted_kl"][at] == pytest.approx(r["predicted_kl"])
+        assert (r["curve"]["size"][-1], r["curve"]["predicted_kl"][-1]) == ("dense", 0)
     assert result.error / 2 == pytest.approx(sum(r["predicted_kl"] for r in reports))
 
 

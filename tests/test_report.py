@@ -8,9 +8,6 @@ import hashlib
 import json
 import math
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 from rich.console import Console
 
+from browser import Page, asked, drawn, in_browser
 from eckart.report import decimate, render, schema, summary_table, to_json, write_report
 
 HOSTILE = "</script><script>document.documentElement.dataset.broken='yes'</script><img src=x onerror=alert(1)>"
@@ -291,30 +289,6 @@ def test_summary_table_shows_what_was_measured(report: dict[str, Any]) -> None:
 
 
 # ---- the page as text -----------------------------------------------------------------------------------------------
-class Page(HTMLParser):
-    """Collects the elements of a page with the text of scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {"script": [], "style": []}
-        self._inside: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag in self.texts:
-            self._inside = tag
-            self.texts[tag].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = None
-
-    def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.texts[self._inside][-1] += data
-
-
 def test_page_asks_for_nothing(report: dict[str, Any]) -> None:
     text = render(report)
     assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
@@ -354,32 +328,6 @@ def test_no_name_breaks_out(report: dict[str, Any], name: str) -> None:
 
 
 # ---- the page in a browser ------------------------------------------------------------------------------------------
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-]
-in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
-
-
-def drawn(page: str, directory: Path) -> str:
-    """The document after its script has run, serialised by a headless browser."""
-    assert BROWSER is not None
-    file = directory / "report.html"
-    file.write_text(page, encoding="utf-8")
-    command = [BROWSER, *FLAGS, f"--user-data-dir={directory / 'profile'}", "--dump-dom", file.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
-
-
 @in_browser
 def test_browser_draws_everything(tmp_path: Path, report: dict[str, Any]) -> None:
     hostile = copy.deepcopy(report)
@@ -437,7 +385,8 @@ key("ArrowRight"); said.right = chosen();
 key("ArrowDown"); said.down = chosen();
 key("Home"); said.home = chosen();
 said.stops = document.querySelectorAll("#map button[tabindex='0']").length;
-document.querySelector("#measure input[value=error]").click();
+const measure = document.getElementById("measure");
+measure.value = "error"; measure.dispatchEvent(new Event("change"));
 said.error = document.querySelector("#map .key").textContent;
 document.documentElement.dataset.said = JSON.stringify(said);
 }
@@ -446,8 +395,7 @@ document.documentElement.dataset.said = JSON.stringify(said);
 
 @in_browser
 def test_sorting_filter_and_keys(tmp_path: Path, report: dict[str, Any]) -> None:
-    page = re.sub("<meta http-equiv[^>]*>", "", render(report)).replace("</body>", f"<script>{STEPS}</script></body>")
-    root = dict(Page(drawn(page, tmp_path)).elements)["html"]
+    root = asked(render(report), STEPS, tmp_path)
     assert "data-error" not in root
     said = json.loads(root["data-said"] or "")
     by_error = [site["name"] for site in sorted(report["sites"], key=lambda site: -site["error"])]

@@ -13,6 +13,7 @@ import eckart
 from eckart.cli import main
 from eckart.models.checkpoint import read_json
 from eckart.models.examples import IGNORED, Example, collate, read_examples
+from eckart.report import render
 from eckart.train import Order, Training, judged, train
 from eckart.trainer import AdapterCallback
 from test_adapt import ids
@@ -125,6 +126,7 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     arguments += ["--length", "32", "--every", "3", "--eval", str(text), "--rate", "0.01"]
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     report = read_json(tmp_path / "out" / "training.json")
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8") == render(report)
     assert len(report["loss"]) == 6
     assert [each["step"] for each in report["validation"]] == [0, 3, 6]
     assert report["forgetting"]["before"] != report["forgetting"]["after"]

@@ -25,6 +25,7 @@ from eckart.models.examples import Example, batches, read_examples
 from eckart.models.output import check_target, partial_path, publish
 from eckart.models.text import sequences
 from eckart.progress import Progress, silent
+from eckart.report import render
 from eckart.resume import STATE, check_resume, clear
 from eckart.statistics.cache import finite_weights, key
 from eckart.train import Training, train
@@ -72,7 +73,7 @@ def adapt_directory(
     resume: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Trains an adapter into a new directory, with `training.json`, and returns what that says.
+    """Trains an adapter into a new directory, with `training.json` and `report.html`, and returns what the first says.
 
     Args:
         source: see `eckart.models.hf.load_model`.
@@ -153,6 +154,7 @@ def adapt_directory(
     }
     write_adapter(adapter, partial)
     write_json(report, partial / REPORT)
+    (partial / "report.html").write_text(render(report), encoding="utf-8")
     shutil.rmtree(checkpoint.parent)
     (partial / STATE).unlink()
     publish(partial, target)

@@ -38,21 +38,26 @@ def site_reports(result: Compression) -> list[dict[str, Any]]:
             "dense_bytes": dense.bytes,
             "error": error / curve.zero_error if curve.zero_error > 0 else 0.0,
             "dense": size is None,
-            **(_curve(curve) if len(group.sites) == 1 else {"group": group.name}),
+            **(_curve(curve, group.kind, halved) if len(group.sites) == 1 else {"group": group.name}),
         }
         if halved:
             entry["predicted_kl"] = error / 2
         if size is not None:
             name, own = curve.members[curve.sizes.index(size)]
-            card = methods.find(name)
-            entry |= {"method": name, card.counted.get(group.kind, card.size): own}
+            entry |= {"method": name, _counts(name, group.kind): own}
         if curve.reason:
             entry["reason"] = curve.reason
         reports.append(entry)
     return reports
 
 
-def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
+def _counts(method: str, kind: str) -> str:
+    """What the sizes of a method count in a group of a kind: a word of `eckart.methods.SIZES`."""
+    card = methods.find(method)
+    return card.counted.get(kind, card.size)
+
+
+def _curve(curve: Curve, kind: str, halved: bool, points: int = 33) -> dict[str, Any]:
     if curve.errors is None or curve.zero_error <= 0 or len(curve.sizes) < 2:
         return {}
     sure = [i for i, size in enumerate(curve.sizes) if curve.known is None or size is None or size in curve.known]
@@ -62,8 +67,15 @@ def _curve(curve: Curve, points: int = 33) -> dict[str, Any]:
             "parameters": [curve.costs[i].parameters for i in picked],
             "bytes": [curve.costs[i].bytes for i in picked],
             "error": [curve.errors[i] / curve.zero_error for i in picked],
+            "size": [
+                "dense" if curve.sizes[i] is None else f"{_counts(name, kind)} {own}"
+                for i in picked
+                for name, own in [curve.members[i] if curve.sizes[i] is not None else ("", 0)]
+            ],
         }
     }
+    if halved:
+        extra["curve"]["predicted_kl"] = [max(0.0, curve.errors[i]) / 2 for i in picked]
     if curve.spectrum is not None:
         s = curve.spectrum
         at = torch.linspace(0, len(s) - 1, min(64, len(s))).round().long()

@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-SCRIPTS = ("plots.js", "sites.js", "page.js")
+SCRIPTS = (
+    "plots.js",
+    "data.js",
+    "solve.js",
+    "quantities.js",
+    "map.js",
+    "table.js",
+    "detail.js",
+    "slider.js",
+    "runs.js",
+    "findings.js",
+    "page.js",
+)
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
@@ -32,13 +44,15 @@ def to_json(report: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The report as one HTML page that needs no network and no other file.
+    """A report as one HTML page that needs no network and no other file.
+
+    The page is the same for every job; its parts appear where the report has their data.
 
     The data travel as JSON in which `<`, `>` and `&` are escaped, so that no name in them can end the script element,
     and the page's own policy lets nothing run or load but the script and style it was built with.
 
     Args:
-        report: the report; see `schema.json`.
+        report: what a compression (see `schema.json`), a diagnosis, or the training of an adapter says of itself.
 
     Raises:
         ValueError, TypeError: as `to_json`.

@@ -1,142 +1,122 @@
-// The parts of the page that speak of the whole run; the last lines start everything.
+// The page as a whole: the header, the order of its parts, and the place in the address; the last lines start everything.
 
-// ---- header, warnings, cards ----------------------------------------------------------------------------------------
-function change(before, after, wanted) {
-  if (!(before > 0) || !isNumber(after)) return null;
-  const ratio = after / before;
-  const text = ratio >= 2 ? `× ${ratio.toFixed(2)}` : `${ratio < 1 ? MINUS : "+"}${percent(Math.abs(ratio - 1))}`;
-  const tone = Math.abs(ratio - 1) < 0.0005 || !wanted ? "" : (ratio > 1) === (wanted === "more") ? "good" : "bad";
-  return el("span", { class: `change ${tone}` }, text);
-}
-
-function card(label, value, { note, delta, part } = {}) {
-  return el("li", {},
-    el("div", { class: "card-label" }, el("span", {}, label), delta),
-    el("div", { class: "card-value" }, value),
-    isNumber(part) ? el("div", { class: "track", "aria-hidden": "true" }, el("span", { vars: { part: percent(Math.min(part, 1)).replace(GAP, "") } })) : null,
-    note ? el("div", { class: "muted small" }, note) : null);
-}
-
-function sizeCard(label, pair, format, extra = "") {
-  return card(label, format(pair.after), {
-    note: `from ${format(pair.before)}${extra}`, delta: change(pair.before, pair.after, "less"), part: pair.after / pair.before });
-}
-
-const metricName = report.quality?.metric ?? "perplexity";
-const lowerIsBetter = /perplexity|loss|bits|entropy/i.test(metricName);
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-
-function cards() {
-  const { size, quality, speed, seconds, memory } = report;
-  const linear = size.linear_parameters;
-  const list = [
-    sizeCard("Size on disk", size.bytes, bytes),
-    sizeCard("Parameters", size.parameters, count, `; linear ${count(linear.before)} → ${count(linear.after)}`),
-  ];
-  if (quality) {
-    const { before, after } = quality;
-    list.push(card(capital(metricName), [number(after.mean), el("small", {}, margin(after))], {
-      note: `from ${uncertain(before)}`, delta: change(before.mean, after.mean, lowerIsBetter ? "less" : undefined) }));
-    const divergence = [
-      isNumber(quality.kl) ? `KL divergence ${number(quality.kl)}` : null,
-      isNumber(quality.predicted_kl) ? `predicted ${number(quality.predicted_kl)}` : null].filter(Boolean).join(", ");
-    if (isNumber(quality.top1_agreement)) list.push(card("Same next token", percent(quality.top1_agreement), { note: divergence, part: quality.top1_agreement }));
-    else if (divergence) list.push(card("Divergence", number(quality.kl ?? quality.predicted_kl), { note: divergence }));
-  }
-  if (speed) {
-    for (const phase of ["decode", "prefill"]) {
-      const pair = speed[`${phase}_tokens_per_second`];
-      const ratio = speed[`${phase}_ratio`] ?? (pair.before > 0 ? pair.after / pair.before : null);
-      list.push(card(`${capital(phase)} speed`, [number(pair.after), el("small", {}, " tokens/s")], { note: `from ${number(pair.before)} tokens/s`, delta: change(1, ratio, "more") }));
-    }
-  }
-  list.push(sizeCard("Multiply-adds per token", size.macs_per_token, count));
-  const total = Object.values(seconds).reduce((sum, value) => sum + value, 0);
-  list.push(card("Time", duration(total), { note: `peak memory ${bytes(memory.peak_rss_bytes)}` }));
-  byId("cards").replaceChildren(...list);
-}
+const state = { chosen: null, shown: null, colour: null, sort: null, descending: false, columns: [] };
 
 function header() {
-  document.title = `${report.model} · eckart report`;
+  document.title = `${report.model} · eckart ${job}`;
   byId("version").textContent = report.eckart;
   byId("model").textContent = report.model;
-  const { requested } = report;
-  const wish = requested.keep === undefined ? `lose at most ${tidy(number(requested.max_loss))}` : `keep ${percent(requested.keep)} of ${requested.of.replace("-", " ")}`;
-  byId("request").textContent = [`Asked to ${wish}`, `method ${report.method}`, report.allocation ? `allocation ${report.allocation}` : null, `seed ${report.seed}`].filter(Boolean).join(" · ");
-  if (report.warnings.length) {
-    byId("warnings-title").textContent = plural(report.warnings.length, "warning", "warnings");
-    byId("warnings").querySelector("ul").append(...report.warnings.map((text) => el("li", {}, text)));
-    byId("warnings").hidden = false;
-  }
+  byId("footer").textContent = `The same numbers are in ${source} beside this page.${job === "compress" ? " Sizes are measured on what was written." : ""}`;
+  const wish = {
+    compress: asked,
+    diagnose: looked,
+    adapt: () => [`Adapted by ${report.method} of rank ${report.rank}`] }[job]();
+  const seed = report.seed ?? report.training?.seed;
+  byId("request").textContent = [...wish, isNumber(seed) ? `seed ${seed}` : null].filter(Boolean).join(" · ");
+  const warnings = report.warnings ?? [];
+  if (!warnings.length) return;
+  byId("warnings-title").textContent = plural(warnings.length, "warning", "warnings");
+  byId("warnings").querySelector("ul").append(...warnings.map((text) => el("li", {}, text)));
+  byId("warnings").hidden = false;
 }
 
-// ---- quality against size, time, the run ------------------------------------------------------------------------------
-function trade() {
-  const { quality, size } = report;
-  const history = [...(report.history ?? [])].sort((a, b) => a.parameters - b.parameters);
-  const whole = size.parameters;
-  const marks = history.filter((p) => !quality || Math.abs(p.parameters / whole.after - 1) > 0.004).map((p) => ({
-    x: p.parameters, y: p.perplexity, name: percent(p.keep, 0), title: `keep ${percent(p.keep)}: ${number(p.perplexity)}`, radius: 4 }));
-  if (quality) {
-    for (const [when, kind] of [["before", "start"], ["after", "now"]]) {
-      const { mean, stderr } = quality[when];
-      const bounds = isNumber(stderr) ? { low: mean - stderr, high: mean + stderr } : {};
-      marks.push({ x: whole[when], y: mean, ...bounds, kind, name: `${when} ${number(mean)}`, title: `${when}: ${uncertain(quality[when])} at ${count(whole[when])} parameters`, radius: 6 });
-    }
-  }
-  if (!marks.length) {
-    byId("trade").closest("section").hidden = true;
+function story() {
+  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards }[job];
+  byId("cards").replaceChildren(...cards());
+  if (job === "diagnose") {
+    byId("whole").hidden = true;
+    comparison();
+    hiddenStates();
     return;
   }
-  const values = marks.flatMap((mark) => [mark.low ?? mark.y, mark.high ?? mark.y]);
-  const points = marks.map((mark) => [mark.x, mark.y]).sort((a, b) => a[0] - b[0]);
-  draw(byId("trade"), {
-    height: 330,
-    label: `${capital(metricName)} against parameters. ${marks.map((mark) => mark.title).join("; ")}.`,
-    x: { title: "parameters of the model", format: count, pad: 0.09 },
-    y: { title: capital(metricName), format: number, pad: 0.12, log: Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values) },
-    lines: history.length ? [{ points, kind: "thin" }] : [], marks });
+  time();
+  facts(byId("run"), job === "adapt" ? trainingFacts() : runFacts());
+  if (job === "adapt") learning(); else trade();
+  samples();
 }
 
-function time() {
-  const phases = Object.entries(report.seconds);
-  const total = phases.reduce((sum, [, value]) => sum + value, 0);
-  const tone = (i) => ({ tone: `var(--phase-${i + 1})` });
-  byId("time").replaceChildren(
-    el("div", { class: "stack", "aria-hidden": "true" }, phases.map(([, value], i) => value > 0 ? el("span", { vars: { ...tone(i), part: String(value / total) } }) : null)),
-    el("ul", { class: "legend" }, phases.map(([name, value], i) => el("li", {}, el("i", { vars: tone(i), "aria-hidden": "true" }), name, el("b", {}, duration(value))))));
+// ---- the matrices ---------------------------------------------------------------------------------------------------
+const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], diagnose: ["moved", "alpha_farms", "alpha", "effective_rank"] }[job];
+
+/** The matrix that is shown first: the one with the largest error, or that moved most. */
+function first() {
+  const id = ["moved", "error"].find((each) => sites.some((site) => site[each] > 0));
+  if (id) return sites.reduce((worst, site, i) => (site[id] ?? 0) > (sites[worst][id] ?? 0) ? i : worst, 0);
+  return inside[0] ?? 0;
 }
 
-function facts(list, rows) {
-  list.replaceChildren(...rows.filter(([, value]) => value !== undefined && value !== null && value !== "").flatMap(([name, value, kind]) => [el("dt", {}, name), el("dd", { class: kind }, value)]));
+function colourMap() {
+  byId("map").closest("section").hidden = !state.colour;
+  if (!state.colour) return;
+  map(byId("map"), state.colour);
+  if (state.chosen !== null) mark();
 }
 
-function run() {
-  const { calibration, quality, speed, heal } = report;
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  facts(byId("run"), [
-    ["Calibrated on", calibration ? `${calibration.text}, ${count(calibration.tokens)} tokens` : "nothing"],
-    ["Fingerprint", calibration?.fingerprint, "mono"],
-    ["Passes", calibration ? `${calibration.passes}${calibration.sequential ? ", sequential" : ""}${calibration.gradient_checkpointing ? ", gradient checkpointing" : ""}` : null],
-    ["Healed", heal ? `${plural(heal.steps, "step", "steps")} a block, relative error of its output ${number(mean(heal.loss_before))} → ${number(mean(heal.loss_after))} on average` : null],
-    ["Evaluated on", quality ? `${quality.text}, ${count(quality.tokens)} tokens` : "nothing: no evaluation was asked for"],
-    ["Timed with", speed ? [isNumber(speed.threads) ? plural(speed.threads, "thread", "threads") : null, speed.dtype].filter(Boolean).join(", ") : null],
-    ["Matrices", `${sites.length}, of which ${sites.filter((site) => site.dense).length} left dense`]]);
+function recolour(id) {
+  state.colour = colours().find((colour) => colour.id === id) ?? state.colour;
+  if (!state.colour) return;
+  byId("measure").value = state.colour.id;
+  colourMap();
 }
 
-function samples() {
-  const { samples: texts } = report;
-  if (!texts) return;
-  const text = (title, words) => el("div", {}, el("h3", {}, title), el("div", { class: "text" }, el("b", {}, texts.prompt), words));
-  byId("samples").lastElementChild.replaceWith(el("div", { class: "texts" }, text("Before", texts.before), text("After", texts.after)));
-  byId("samples").hidden = false;
+function explore() {
+  if (!sites.length) {
+    for (const id of ["map", "detail-title", "table-title"]) byId(id).closest("section").hidden = true;
+    return;
+  }
+  state.columns = quantities().filter((quantity) => quantity.column);
+  const offered = colours();
+  // A report without one number has no map.
+  state.colour = FIRST.map((id) => offered.find((colour) => colour.id === id)).find(Boolean) ?? offered[0] ?? null;
+  byId("measure").append(...offered.map(({ id, label }) => el("option", { value: id, selected: id === state.colour?.id }, label)));
+  byId("map-title").textContent = job === "compress" ? "Where the budget went" : "The matrices";
+  heads();
+  rows();
+  colourMap();
+  byId("measure").addEventListener("change", () => { recolour(byId("measure").value); remember("map", state.colour.id); });
+  byId("filter").addEventListener("input", () => { rows(); mark(); });
+  byId("filter").addEventListener("change", () => remember("filter", byId("filter").value));
+  narrow.addEventListener("change", () => { colourMap(); if (job === "diagnose") comparison(); mark(); });
+  for (const area of AREAS) arrows(byId(area), pick);
+  for (const area of ["map", "far", "turned"]) preview(byId(area));
+  choose(first());
+}
+
+// ---- the address: #matrix=NAME&map=ID&sort=ID (-ID falls)&filter=WORDS&keep=SHARE&of=CURRENCY ------------------------
+const wishes = () => new URLSearchParams(location.hash.slice(1));
+
+/** Puts a choice of the reader into the address, so that it is a link to what is seen. */
+function remember(key, value) {
+  const all = wishes();
+  if (value) all.set(key, value); else all.delete(key);
+  history.replaceState(null, "", `#${all}`);
+}
+
+/** Does what the address says; what this report does not have is passed over. */
+function follow() {
+  const all = wishes();
+  const keep = Number(all.get("keep"));
+  if (slider.choice && (keep > 0 || all.get("of") in currencies)) {
+    move(keep > 0 ? keep : slider.share, all.get("of") in currencies ? all.get("of") : slider.of);
+    byId("of").value = slider.of;
+    range();
+    moved();
+    if (keep > 0 && !all.has("map")) recolour("then_kept");
+  }
+  if (all.has("map")) recolour(all.get("map"));
+  if (all.has("filter")) byId("filter").value = all.get("filter");
+  const column = [NAME, ...state.columns].find(({ id }) => id === all.get("sort")?.replace(/^-/, ""));
+  if (column) sortBy(column, all.get("sort").startsWith("-"));
+  else if (all.has("filter")) { rows(); mark(); }
+  const index = sites.findIndex((site) => site.name === all.get("matrix"));
+  if (index >= 0) { choose(index); reveal(); }
 }
 
 header();
-cards();
-trade();
-time();
-run();
-samples();
+budget();
+story();
 explore();
+if (slider.choice) { range(); describe(); }
+if (sites.length) follow();
+window.addEventListener("hashchange", follow);
 document.documentElement.dataset.ready = "true";

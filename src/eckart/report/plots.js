@@ -4,7 +4,7 @@
 function showFailure(message) {
   document.documentElement.dataset.error = message;
   const banner = document.getElementById("failure");
-  banner.textContent = `This page could not be drawn completely: ${message}. The numbers are in report.json.`;
+  banner.textContent = `This page could not be drawn completely: ${message}. The numbers are in the JSON file beside it.`;
   banner.hidden = false;
 }
 window.onerror = (message) => showFailure(String(message));
@@ -41,6 +41,7 @@ function scaled(value, units) {
 const count = (value) => scaled(value, ["", "k", "M", "G", "T"]);
 const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB"]);
 const exact = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const plural = (amount, one, many) => `${amount} ${amount === 1 ? one : many}`;
 const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)}${GAP}%`;
 
@@ -110,17 +111,18 @@ const drawings = new Map();
 const watcher = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const drawing = drawings.get(target);
-    if (drawing && drawing.width !== target.clientWidth) paint(target, drawing);
+    if (drawing && drawing.width !== target.clientWidth) { drawing.width = 0; paint(target, drawing); }
   }
 });
 
 /**
  * Draws a plot that follows the width of its container, or says why there is none.
- * spec: {label, height, x: {title, format, log, pad}, y: {...}, lines: [{points: [[x, y]], kind}], rules: [{x, name}],
+ * spec: {label, height, x: {title, format, log, pad, zero}, y: {..., include: [values that are in its range]}, lines: [{points: [[x, y]], kind}], rules: [{x, name}],
  *        marks: [{x, y, low, high, name, kind, title, radius}]}, or {empty: text}.
  */
 function draw(container, spec) {
-  const drawing = { spec, width: 0 };
+  // Asking for the width anew would lay out the whole page at every move of the slider.
+  const drawing = { spec, width: drawings.get(container)?.width ?? 0 };
   drawings.set(container, drawing);
   watcher.observe(container);
   paint(container, drawing);
@@ -128,7 +130,7 @@ function draw(container, spec) {
 
 function paint(container, drawing) {
   const { spec } = drawing;
-  drawing.width = container.clientWidth;
+  drawing.width ||= container.clientWidth;
   if (spec.empty) {
     container.replaceChildren(el("p", { class: "empty" }, spec.empty));
     return;
@@ -140,7 +142,7 @@ function paint(container, drawing) {
   const rules = spec.rules ?? [];
   const all = [...marks.flatMap((m) => [[m.x, m.y], [m.x, m.low ?? m.y], [m.x, m.high ?? m.y]]), ...lines.flatMap((l) => l.points)];
   const xs = axis([...all.map((p) => p[0]), ...rules.map((r) => r.x)], { ticks: Math.max(2, width / 110), ...spec.x });
-  const ys = axis(all.map((p) => p[1]), { ticks: Math.max(2, height / 55), ...spec.y });
+  const ys = axis([...all.map((p) => p[1]), ...(spec.y.include ?? [])], { ticks: Math.max(2, height / 55), ...spec.y });
   const labels = ys.ticks.map((tick) => tidy(spec.y.format(tick)));
   const frame = { left: 16 + 7 * Math.max(...labels.map((text) => text.length)), right: width - 14, top: 30, bottom: height - 40 };
   const px = (value) => frame.left + xs.place(value) * (frame.right - frame.left);

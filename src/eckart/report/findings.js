@@ -1,0 +1,91 @@
+// What a diagnosis found in the whole model, and what training an adapter did to it.
+
+const values = (id) => present(sites.map((site) => site[id]));
+const average = (id) => mean(values(id));
+const most = (id) => sites.reduce((best, site) => (site[id] ?? -1) > (best[id] ?? -1) ? site : best, sites[0]);
+
+function diagnosisCards() {
+  const exactly = sites.filter((site) => site.exact).length;
+  const list = [card("Matrices", String(sites.length), {
+    note: `${count(sum(sites.map(denseParameters)))} entries; ${exactly === sites.length ? "all singular values" : `${plural(sites.length - exactly, "spectrum", "spectra")} estimated`}` })];
+  if (average("alpha") !== null) {
+    const [heavy, light] = [values("alpha").filter((alpha) => alpha < 2).length, values("alpha").filter((alpha) => alpha > 6).length];
+    list.push(card("Alpha of the tails", number(average("alpha")), { note: `mean; ${heavy} below 2, ${light} above 6` }));
+  }
+  if (average("alpha_farms") !== null) list.push(card("Alpha over windows", number(average("alpha_farms")), { note: `mean; windows of ${report.window} × ${report.window}` }));
+  const share = mean(present(sites.map((site) => shareOf(site.rank_90, shorter(site)))));
+  if (share !== null) list.push(card("Rank for 90 %", percent(share), { note: "of all, mean", part: share }));
+  if (average("mp_energy") !== null) list.push(card("Norm above noise", percent(average("mp_energy")), { note: `mean; ${exact(sum(values("mp_spikes")))} singular values`, part: average("mp_energy") }));
+  if (average("moved") !== null) {
+    list.push(card("Moved", percent(average("moved")), { note: `mean; most: ${most("moved").name}, ${percent(most("moved").moved)}` }));
+    list.push(card("Intruder dimensions", exact(sum(values("intruders"))), { note: `in ${values("intruders").filter(Boolean).length} matrices; of the ten leading ones in each` }));
+  }
+  if (slider.choice) list.push(card(`At ${percent(slider.share, 0)} of ${slider.of.replace("-", " ")}`, `+ ${number(slider.rise)}`, { note: "predicted rise of the loss, nats a token" }));
+  return list;
+}
+
+function looked() {
+  return [report.against ? `Diagnosed against ${report.against}` : "Diagnosed",
+    report.text ? `text ${report.text.name}, ${count(report.text.tokens)} tokens` : "without a text: no curves of cost",
+    isNumber(report.seconds) ? duration(report.seconds) : null];
+}
+
+/** Two maps side by side: how far each matrix moved, and how much of its leading directions stayed. */
+function comparison() {
+  const [far, turned] = ["moved", "turned"].map((id) => colours().find((colour) => colour.id === id));
+  if (!far || !turned) return;
+  byId("compare").hidden = false;
+  byId("compare-title").textContent = `Against ${report.against ?? "the other model"}`;
+  map(byId("far"), far, true);
+  map(byId("turned"), turned, true);
+}
+
+const LAYERWISE = { matrix_nuclear_norm: "matrix nuclear norm, by tokens", nuclear_norm: "nuclear norm, by tokens", matrix_entropy: "matrix entropy, 1 = all directions alike" };
+
+function hiddenStates() {
+  const states = report.hidden_states ?? [];
+  if (states.length < 2) return;
+  byId("hidden-states").hidden = false;
+  for (const [id, title] of Object.entries(LAYERWISE)) {
+    const points = states.filter((each) => isNumber(each[id])).map((each) => [each.layer, each[id]]);
+    if (points.length < 2) continue;
+    const plot = el("div", { class: "plot" });
+    byId("hidden-plots").append(el("figure", {}, plot));
+    draw(plot, { height: 210, label: `${capital(title)} of the hidden states, layer by layer: ${points.map(([x, y]) => `${x}: ${number(y)}`).join(", ")}.`,
+      x: { title: "layer; 0 is the embedding", format: exact }, y: { title, format: number, pad: 0.05 }, lines: [{ points }] });
+  }
+}
+
+// ---- training -------------------------------------------------------------------------------------------------------
+function trainingCards() {
+  const { validation = [], forgetting, examples = {} } = report;
+  const list = [card("Trained", count(report.parameters), { note: `parameters in ${plural(sites.length, "matrix", "matrices")}; ${exact(examples.learned ?? 0)} examples` })];
+  if (validation.length) {
+    const best = validation.reduce((least, each) => each.loss < least.loss ? each : least);
+    list.push(card("Validation loss", number(best.loss), { note: `from ${number(validation[0].loss)}; best at step ${best.step}`, delta: change(validation[0].loss, best.loss, "less") }));
+  }
+  if (forgetting) {
+    const [before, after] = [forgetting.before, forgetting.after].map(({ perplexity, stderr }) => ({ mean: perplexity, stderr }));
+    list.push(card(`Perplexity of ${forgetting.text}`, [number(after.mean), el("small", {}, margin(after))], { note: `from ${uncertain(before)}`, delta: change(before.mean, after.mean, "less") }));
+  }
+  if (report.seconds) list.push(card("Time", duration(sum(Object.values(report.seconds))), { note: isNumber(report.start?.peak_rss_bytes) ? `memory of the start ${bytes(report.start.peak_rss_bytes)}` : undefined }));
+  return list;
+}
+
+function trainingFacts() {
+  const { training } = report;
+  return [
+    ["Method", `${report.method} of rank ${report.rank}${isNumber(report.alpha) ? `, alpha ${short(report.alpha)}` : ""}`],
+    ["Data", report.data], ["Steps", training.steps], ["Batch", training.batch], ["Learning rate", isNumber(training.rate) ? short(training.rate) : null]];
+}
+
+function learning() {
+  const losses = (report.loss ?? []).map((loss, i) => [i + 1, loss]);
+  const marks = (report.validation ?? []).map(({ step, loss }) => ({ x: step, y: loss, kind: step === report.best_step ? "now" : "", name: step === report.best_step ? `kept: ${number(loss)}` : "", title: `validation at step ${step}: ${number(loss)}` }));
+  if (losses.length + marks.length < 2) return;
+  byId("trade-title").textContent = "Training";
+  byId("trade").closest("section").hidden = false;
+  draw(byId("trade"), { height: 330, label: `Loss of ${losses.length} steps. ${marks.map((each) => each.title).join("; ")}.`,
+    x: { title: "step", format: exact, zero: true }, y: { title: "loss, nats a token; circles: validation", format: number, pad: 0.08 },
+    lines: losses.length ? [{ points: losses }] : [], marks });
+}

@@ -1,0 +1,114 @@
+// The budget slider: what a size would cost, how it would be shared out, and the command that does it.
+
+const FINEST = 0.005;
+const slider = { of: null, share: null, choice: null, rise: null };
+const priced = sites.map((_, i) => i).filter((i) => offers[i]);
+const orderOf = new Map(sites.map((site, i) => [site, i]));
+const placeOf = new Map(priced.map((i, k) => [i, k]));
+const currencies = priced.length ? totals() : {};
+
+/** For each currency the solver, its least share, and what lies outside the curves. */
+const budgets = new Map();
+function budgetOf(of) {
+  if (!budgets.has(of)) {
+    const costs = (i) => of === "bytes" ? offers[i].bytes : offers[i].parameters;
+    const matrices = priced.map((i) => ({ costs: costs(i), errors: offers[i].rise }));
+    const total = currencies[of];
+    const fixed = total - sum(matrices.map((matrix) => matrix.costs.at(-1)));
+    const choose = solver(matrices);
+    const solve = (share) => choose(share * total - fixed);
+    const smallest = (fixed + sum(matrices.map((matrix) => Math.min(...matrix.costs)))) / total;
+    const least = Math.ceil(smallest / FINEST) * FINEST;
+    budgets.set(of, { least: Math.min(1, solve(least) ? least : least + FINEST), solve });
+  }
+  return budgets.get(of);
+}
+
+const riseOf = (choice) => sum(choice.map((at, k) => offers[priced[k]].rise[at]));
+
+/** What the slider would make of a matrix: {at, size, kept, rise}; null for one without a curve. */
+function chosenThen(site) {
+  const k = placeOf.get(orderOf.get(site));
+  if (k === undefined || !slider.choice) return null;
+  const [each, at] = [offers[priced[k]], slider.choice[k]];
+  const costs = slider.of === "bytes" ? each.bytes : each.parameters;
+  return { at, size: each.named[at], kept: costs[at] / costs.at(-1), rise: each.rise[at] };
+}
+
+/** A word as a shell takes it. */
+const quoted = (word) => /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replace(/'/g, "'\\''")}'`;
+
+function command() {
+  const kept = String(Number(slider.share.toFixed(4)));
+  const stem = report.model.replace(/\/+$/, "").split("/").pop() || "model";
+  const method = job === "compress" ? ["--method", report.method, ...(report.allocation ? ["--allocation", report.allocation] : [])] : [];
+  return ["eckart", "compress", report.model, ...method, "--keep", kept, "--of", slider.of, "--out", `${stem}-${kept}`].map(quoted).join(" ");
+}
+
+/** Moves to a share of a currency; the nearest that can be met. */
+function move(share, of = slider.of) {
+  const budget = budgetOf(of);
+  slider.of = of;
+  slider.share = Math.min(1, Math.max(budget.least, share));
+  slider.choice = budget.solve(slider.share);
+  slider.rise = riseOf(slider.choice);
+}
+
+function describe() {
+  const input = byId("keep");
+  const text = `keep ${percent(slider.share)} of ${slider.of.replace("-", " ")}: the loss is predicted to rise by ${number(slider.rise)} nats a token`;
+  const [first, second] = [el("b", {}, percent(slider.share)), el("b", {}, `+ ${number(slider.rise)}`)];
+  byId("kept").replaceChildren(first, ` of ${slider.of.replace("-", " ")}`);
+  byId("rise").replaceChildren(second, ` nats a token (perplexity + ${percent(Math.expm1(slider.rise), slider.rise < 0.1 ? 2 : 0)})`);
+  input.setAttribute("aria-valuetext", text);
+  byId("command").textContent = command();
+  const marks = [{ x: slider.share, y: slider.rise, kind: "now", name: "slider", title: text }];
+  const { keep, of } = report.requested ?? {};
+  const predicted = report.quality?.predicted_kl;
+  if (of === slider.of && isNumber(predicted)) marks.push({ x: keep, y: predicted, kind: "start", name: "this run", title: `this run: keep ${percent(keep)}, predicted rise ${number(predicted)}` });
+  draw(byId("price"), { height: 230, label: `Predicted rise of the loss against the share that is kept. ${marks.map((each) => each.title).join("; ")}.`,
+    x: { title: `kept of ${slider.of.replace("-", " ")}`, format: (value) => percent(value, 0) }, y: { title: "predicted rise of the loss, nats a token", format: number, zero: true },
+    lines: [{ points: slider.points }], marks });
+}
+
+/** The line of the plot, and the range of the slider, of the currency. */
+function range() {
+  const { least, solve } = budgetOf(slider.of);
+  const stops = Array.from({ length: 41 }, (_, i) => least + ((1 - least) * i) / 40);
+  slider.points = stops.map((share) => [share, riseOf(solve(share))]);
+  Object.assign(byId("keep"), { min: (100 * least).toFixed(1), max: "100", step: "0.5" });
+  byId("keep").value = String(100 * slider.share);
+}
+
+/** Takes the slider's place over everything that shows it. */
+function moved() {
+  describe();
+  if (!ofRun(state.colour)) colourMap();
+  refresh();
+  if (state.shown !== null) detail();
+}
+
+function budget() {
+  if (!priced.length || !Object.keys(currencies).length) return;
+  byId("budget").hidden = false;
+  const { keep, of } = report.requested ?? {};
+  move(keep ?? 0.7, of in currencies ? of : Object.keys(currencies)[0]);
+  byId("of").append(...Object.keys(currencies).map((name) => el("option", { value: name, selected: name === slider.of }, name.replace("-", " "))));
+  const left = sites.length - priced.length;
+  byId("budget-note").textContent = `Shared out greedily over ${plural(priced.length, "curve", "curves")} of ${Math.max(...priced.map((i) => offers[i].rise.length))} points at most`
+    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes, and what it measures can differ from what is predicted.`;
+  byId("keep").addEventListener("input", () => {
+    if (ofRun(state.colour)) recolour("then_kept");
+    move(Number(byId("keep").value) / 100);
+    moved();
+  });
+  byId("keep").addEventListener("change", () => settle());
+  byId("of").addEventListener("change", () => { move(slider.share, byId("of").value); range(); moved(); settle(); });
+}
+
+/** After a move: the table in its order, and the place in the address. */
+function settle() {
+  if (state.sort?.slider) { rows(); mark(); }
+  remember("of", slider.of);
+  remember("keep", String(Number(slider.share.toFixed(4))));
+}
