@@ -19,7 +19,7 @@ from eckart.models.output import check_target, new_directory
 from eckart.models.text import sequences
 from eckart.plan import memory_available
 from eckart.progress import Progress, silent
-from eckart.report.html import to_json
+from eckart.report.html import render, to_json
 from eckart.statistics import cache_directory
 
 DIAGNOSIS = "diagnosis.json"
@@ -87,6 +87,7 @@ def diagnose_directory(
         written = to_json(report, indent=1) + "\n"
         with new_directory(Path(out)) as partial:
             (partial / DIAGNOSIS).write_text(written, encoding="utf-8")
+            (partial / "report.html").write_text(render(report), encoding="utf-8")
     return report
 
 
@@ -101,6 +102,7 @@ def as_report(
         "text": None if text is None else {"name": text, "tokens": tokens},
         "seed": seed,
         "window": found.window,
+        "size": found.size,
         "summary": found.summary,
         "matrices": found.rows,
         "hidden_states": found.hidden_states,

@@ -18,7 +18,7 @@ from eckart.diagnose.hidden import hidden_state_rows
 from eckart.diagnose.intruders import mitigate
 from eckart.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
 from eckart.diagnose.rows import matrix_row
-from eckart.models.sites import find_sites
+from eckart.models.sites import find_sites, model_cost
 from eckart.plan import Curve, make_plan
 from eckart.progress import Progress, silent
 from eckart.statistics import statistics_for
@@ -52,6 +52,7 @@ class Diagnosis:
         rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
         window: side of the windows of `alpha_farms`; None where no matrix is large enough.
         hidden_states: one for each layer, where there was a text.
+        size: parameters, linear_parameters and bytes of the whole model.
         warnings: what did not go as it should.
     """
 
@@ -59,6 +60,7 @@ class Diagnosis:
     window: int | None
     hidden_states: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    size: dict[str, int] = field(default_factory=dict)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -121,7 +123,7 @@ def diagnose(
     if tokens is not None:
         finite_weights({"": model})
     window = common_window([kernel(site).shape[:2] for site in sites])
-    found = Diagnosis([], window)
+    found = Diagnosis([], window, size=model_size(model))
     for done, site in enumerate(sites, 1):
         named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
         found.rows.append(named | matrix_row(site.weight, kernel(site), window, seed=seed))
@@ -145,6 +147,14 @@ def diagnose(
     return found
 
 
+def model_size(model: nn.Module) -> dict[str, int]:
+    """Parameters and bytes of a whole model, and the parameters of its linear maps; shared tensors count once."""
+    cost = model_cost(model)
+    tensors = {t.data_ptr(): t for t in model.state_dict().values()}
+    stored = sum(t.numel() * t.element_size() for t in tensors.values())
+    return {"parameters": cost["parameters"], "linear_parameters": cost["linear_parameters"], "bytes": stored}
+
+
 def cost_curves(
     model: nn.Module,
     tokens: Tensor,
@@ -154,7 +164,7 @@ def cost_curves(
     cache: Path | None,
     memory: int | None,
     progress: Progress,
-) -> dict[str, dict[str, list[float]]]:
+) -> dict[str, dict[str, list[Any]]]:
     """For each linear map, by name, what each rank would cost: parameters, bytes, and the rise of the loss in nats."""
     inner = {site.name for site in find_sites(model)}
     sites = [site for site in look_at(model, include, exclude) if site.name in inner]
@@ -177,11 +187,13 @@ def cost_curves(
     return {name: _decimated(curve) for name, curve in plan.curves.items() if curve.errors and len(curve.sizes) > 1}
 
 
-def _decimated(curve: Curve) -> dict[str, list[float]]:
+def _decimated(curve: Curve) -> dict[str, list[Any]]:
     assert curve.errors is not None
     count = len(curve.sizes)
     at = torch.linspace(0, count - 1, min(CURVE_POINTS, count)).round().long().tolist()
+    sizes = [curve.sizes[i] for i in at]
     return {
+        "size": ["dense" if size is None else f"rank {size}" for size in sizes],
         "parameters": [curve.costs[i].parameters for i in at],
         "bytes": [curve.costs[i].bytes for i in at],
         "macs": [curve.costs[i].macs for i in at],
