@@ -82,10 +82,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def registers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leaves the registers as they were: examples add to them."""
-    methods, kinds = set(METHODS), set(KINDS)
+    methods, kinds, adapters = set(METHODS), set(KINDS), set(ADAPTERS)
     yield
     for name in set(METHODS) - methods:
         del METHODS[name]
+    for name in set(ADAPTERS) - adapters:
+        del ADAPTERS[name]
     for name in set(KINDS) - kinds:
         del KINDS[name]
 

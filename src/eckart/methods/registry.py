@@ -29,8 +29,8 @@ class Fitted:
     error: float
 
 
-class Family(Protocol):
-    """The candidates of one method for one matrix, from small to large.
+class Sized(Protocol):
+    """Candidates from small to large; of matrices that are fitted together, costs and errors are sums.
 
     Attributes:
         sizes: what distinguishes the candidates, in ascending order of their bytes; see `SIZES`.
@@ -51,24 +51,16 @@ class Family(Protocol):
     @property
     def zero_error(self) -> float: ...
 
+
+class Family(Sized, Protocol):
+    """The candidates of one method for one matrix."""
+
     def build(self, size: int) -> Fitted:
         """The candidate of that size, in the dtype of the weight it was fitted to."""
 
 
-class JointFamily(Protocol):
-    """The candidates of one method for matrices that are fitted together; as `Family`, costs and errors summed."""
-
-    @property
-    def sizes(self) -> Sequence[int]: ...
-
-    @property
-    def errors(self) -> Tensor: ...
-
-    @property
-    def costs(self) -> Sequence[Cost]: ...
-
-    @property
-    def zero_error(self) -> float: ...
+class JointFamily(Sized, Protocol):
+    """The candidates of one method for matrices that are fitted together."""
 
     def build(self, size: int) -> Sequence[Fitted]:
         """The candidate of that size, one `Fitted` for each matrix; their errors sum up to that of the candidate."""
