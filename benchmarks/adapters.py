@@ -79,6 +79,7 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = nn.Linear(width, 2)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
