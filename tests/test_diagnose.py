@@ -319,7 +319,7 @@ def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.C
     out = str(tmp_path / "out")
     for arguments, message in (
         ([str(tmp_path / "adapter")], "name its base with --against"),
-        ([str(tmp_path / "adapter"), "--against", str(llama_directory)], "no adapter_model.safetensors"),
+        ([str(tmp_path / "adapter"), "--against", str(llama_directory)], "only LORA can be read"),
         ([str(llama_directory), "--include", "nothing"], "matches no matrix"),
         ([str(llama_directory), "--text", "no such text"], "no text file"),
         ([str(llama_directory), "--text", "news", "--length", "1"], "length=1"),

@@ -17,9 +17,8 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
 from eckart.models.sites import is_conv1d, set_module
 from eckart.models.unfuse import fuse, unfuse_named
-from eckart.peft import peft_config
+from eckart.peft import write_lora
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
-from eckart.tensors import write_safetensors
 
 _BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bias", "add_bias_linear", "bias")
 """Fields of configurations that give linear maps a bias."""
@@ -85,21 +84,13 @@ def to_peft_directory(source: str, out: str | Path) -> None:
             f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the paths and do not fit into an "
             "adapter: compensate a model whose compression added no biases, or export --to dense"
         )
-    tensors: dict[str, Tensor] = {}
-    ranks = {}
-    for name, terms in found.items():
-        left = torch.cat([left for left, _ in terms], 1)
-        right = torch.cat([right for _, right in terms])
-        ranks[name] = len(right)
-        tensors[f"base_model.model.{name}.lora_A.weight"] = right.contiguous()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = left.contiguous()
+    factors = {
+        name: (torch.cat([left for left, _ in terms], 1), torch.cat([right for _, right in terms]))
+        for name, terms in found.items()
+    }
     _, skeleton = _skeleton(model, [])
-    config = peft_config(
-        ranks, causal=True, fan_in_fan_out=any(is_conv1d(skeleton.get_submodule(name)) for name in ranks)
-    )
-    with new_directory(Path(out)) as partial:
-        checkpoint.write_json(config, partial / "adapter_config.json")
-        write_safetensors(tensors, partial / "adapter_model.safetensors", {"format": "pt"})
+    transposed = any(is_conv1d(skeleton.get_submodule(name)) for name in factors)
+    write_lora(factors, Path(out), causal=True, transposed=transposed)
 
 
 def low_rank_terms(structure: StructuredMatrix) -> list[tuple[Tensor, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,20 +113,35 @@ def export_adapter(
 def _write(
     parts: dict[str, Parts], ranks: dict[str, int], directory: Path, rank: int | None, causal: bool, transposed: bool
 ) -> dict[str, float]:
-    tensors: dict[str, Tensor] = {}
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
-    written: dict[str, int] = {}
     for name, (path, taken, frozen) in parts.items():
         if frozen is not None:
             raise ValueError(f"the adapter replaced {name} itself, so its path means nothing beside the original")
         left, right, errors[name] = as_low_rank(path, taken, rank or ranks[name])
-        written[name] = right.shape[0]
+        factors[name] = left, right
+    write_lora(factors, directory, causal=causal, transposed=transposed, errors=errors)
+    return errors
+
+
+def write_lora(
+    factors: Mapping[str, tuple[Tensor, Tensor]],
+    directory: Path,
+    *,
+    causal: bool,
+    transposed: bool,
+    errors: Mapping[str, float] | None = None,
+) -> None:
+    """Writes factors (out, r) and (r, in) by matrix as a LoRA of PEFT with the scale 1, errors in the file's header."""
+    tensors: dict[str, Tensor] = {}
+    for name, (left, right) in factors.items():
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = right.contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = left.contiguous()
+    ranks = {name: len(right) for name, (_, right) in factors.items()}
+    metadata = {"format": "pt", **({"errors": json.dumps(dict(errors))} if errors else {})}
     with new_directory(directory) as partial:
-        write_json(peft_config(written, causal=causal, fan_in_fan_out=transposed), partial / CONFIG)
-        write_safetensors(tensors, partial / WEIGHTS, {"format": "pt", "errors": json.dumps(errors)})
-    return errors
+        write_json(peft_config(ranks, causal=causal, fan_in_fan_out=transposed), partial / CONFIG)
+        write_safetensors(tensors, partial / WEIGHTS, metadata)
 
 
 def peft_config(ranks: dict[str, int], *, causal: bool, fan_in_fan_out: bool) -> dict[str, Any]:

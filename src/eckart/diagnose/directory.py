@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from eckart._version import __version__
+from eckart.adapter_files import ADAPTER, load_adapter
 from eckart.calibration import check_sampling, text_of
 from eckart.diagnose.job import Diagnosis, diagnose
 from eckart.job import check_length
@@ -114,24 +114,16 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
     """The model, the one it is compared with, and the tokenizer; an adapter is merged into a copy of its base.
 
     Raises:
-        ValueError: what cannot be read safely, an adapter without its base, or PEFT is missing for one.
+        ValueError: what cannot be read safely, an adapter without its base, or one that does not fit it.
     """
     base = None if against is None else hf.load_model(against)[0]
-    directory = Path(source)
-    if not (directory / "adapter_config.json").is_file():
+    if not any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER)):
         model, tokenizer = hf.load_model(source)
         return model, base, tokenizer
     if against is None:
         raise ValueError(f"{source} is an adapter: name its base with --against")
-    if not (directory / "adapter_model.safetensors").is_file():
-        raise ValueError(f"{source} has no adapter_model.safetensors; pickled weights are not read")
-    try:
-        peft = importlib.import_module("peft")
-    except ImportError as error:
-        raise ValueError(f"{source} is an adapter, which PEFT reads: pip install peft") from error
-    fresh, tokenizer = hf.load_model(against)
-    try:
-        merged: nn.Module = peft.PeftModel.from_pretrained(fresh, source).merge_and_unload()
-    except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"the adapter {source} does not go with {against}: {error}") from error
+    merged, tokenizer = hf.load_model(against)
+    adapter = load_adapter(merged, source)
+    adapter.merge()
+    adapter.remove()
     return merged.eval(), base, tokenizer
