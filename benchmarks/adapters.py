@@ -13,8 +13,10 @@ runs with it. Methods named peft:NAME are those of Hugging Face PEFT. Rows that 
 
 Columns: score and its standard deviation over seeds; forgetting, the rise of the perplexity of news (gsm8k) or the
 drift 1 - cosine of the embeddings of Wikipedia sentences (sst2); start, seconds; step, CPU seconds; bytes of what is
-trained; the score once merged, once turned into a LoRA of the same rank, and once merged and rounded to 4 bits (groups
-of 32); intruders, new directions among the ten largest singular vectors of each matrix, in all.
+trained; held, the bytes of what one step keeps beside the frozen weights: saved for the backward pass, the numbers that
+train, their gradients and two moments; the score once merged, once turned into a LoRA of the same rank, and once merged
+and rounded to 4 bits (groups of 32); intruders, new directions among the ten largest singular vectors of each matrix,
+in all.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import importlib.util
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +69,8 @@ class Task:
     validation: Callable[[nn.Module], float]
     test: Callable[[nn.Module], float]
     forgotten: Callable[[nn.Module], float]
-    extra: Sequence[str] = ()
+    head: str = ""
+    unused: str = ""
     better: float = 1.0
 
 
@@ -135,7 +138,9 @@ def sst2(data: Path, batch: int, steps: int) -> Task:
     def drift(m: Any) -> float:
         return float((1 - F.cosine_similarity(m.embed(**wiki), original)).mean())
 
-    return Task(model, learn, lambda m: accuracy(m, held), lambda m: accuracy(m, judges), drift, ("head",))
+    return Task(
+        model, learn, lambda m: accuracy(m, held), lambda m: accuracy(m, judges), drift, "head", "encoder.pooler"
+    )
 
 
 def gsm8k(data: Path, batch: int, steps: int) -> Task:
@@ -180,13 +185,29 @@ class Run:
     start: float
     step: float
     bytes: int
+    held: int
     after: dict[str, float] = field(default_factory=dict)
 
 
-def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int, detail: bool) -> Run:
+def kept_for_backward(model: nn.Module, batch: dict[str, Tensor]) -> int:
+    """Bytes that a forward pass saves for the backward one, without the model's own tensors."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(**batch).loss
+    del loss
+    return sum(size for place, size in saved.items() if place not in own)
+
+
+def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int) -> Run:
     torch.manual_seed(seed)
     model = copy.deepcopy(task.model)
-    include = [f"re:^(?!{'|'.join(task.extra)})"] if task.extra else []
+    include = [f"re:^(?!{task.head}|{task.unused})"] if task.head else []
     targets = find_bases(model, include)
     budget = rank * sum(sum(matrix_shape(layer)) for layer in targets.values())
     clock = time.perf_counter()
@@ -204,9 +225,11 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
         own = adapter.trainable_parameters()
     start = time.perf_counter() - clock
     size = sum(p.numel() * p.element_size() for p in own)
+    places = dict(model.named_modules())
     extra = [
-        p.requires_grad_() for n, p in model.named_parameters() if any(f".{n}".find(f".{e}.") >= 0 for e in task.extra)
+        p.requires_grad_() for n, m in places.items() if task.head and n.endswith(task.head) for p in m.parameters()
     ]
+    held = kept_for_backward(model, max(task.learn[:16], key=lambda b: b["input_ids"].numel())) + 4 * size
     optimizer = torch.optim.AdamW([*own, *extra], lr=rate, weight_decay=0.0)
     order = Order(len(task.learn), 1, seed)
     clock = time.process_time()
@@ -226,51 +249,62 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
             adapter.step()
     seconds = (time.process_time() - clock) / steps
     bare: Any = model if adapter is not None else model.base_model.model
-    run = Run(task.validation(bare), task.test(bare) if detail else 0.0, 0.0, start, seconds, size)
-    if detail:
-        run.forgotten = task.forgotten(bare)
-        if adapter is not None:
-            run.after = afterwards(task, bare, adapter)
+    run = Run(task.validation(bare), task.test(bare), task.forgotten(bare), start, seconds, size, held)
+    changed, lora = merged_weights(task, model, adapter)
+    run.after = afterwards(task, bare, list(targets), changed, lora)
     return run
 
 
+Weights = dict[str, Tensor]
+
+
 @torch.no_grad()
-def afterwards(task: Task, model: nn.Module, adapter: Adapter) -> dict[str, float]:
-    """The score once the adapter was turned into something else, and the intruders of the merged matrices."""
-    found: dict[str, float] = {}
+def merged_weights(task: Task, model: Any, adapter: Adapter | None) -> tuple[Weights, Weights]:
+    """The matrices with the adapter in them, and with the LoRA of the same rank that it can be turned into."""
+    changed: Weights = {}
+    lora: Weights = {}
+    if adapter is None:
+        merged = copy.deepcopy(model).merge_and_unload()
+        modules = dict(merged.named_modules())
+        return {n: modules[n].weight.double() for n in find_bases(task.model) if n in model.targeted_module_names}, {}
     if not all(path.linear for path in adapter.paths.values()):
-        return found
-    originals = dict(task.model.named_modules())
-    changed: dict[str, Tensor] = {}
-    lora: dict[str, Tensor] = {}
+        return {}, {}
     for name in adapter.places:
         path, taken, frozen = parts_of(adapter, name)
-        weight = originals[name].weight.detach().double()  # type: ignore[union-attr, operator]
+        weight = task.model.get_submodule(name).weight.double()  # type: ignore[union-attr, operator]
         change = path.to_dense().double() - (taken.to_dense().double() if taken is not None else 0.0)
         changed[name] = (frozen.to_dense().double() if frozen is not None else weight) + change
         if frozen is None:
             left, right, _ = as_low_rank(path, taken, min(adapter.ranks[name], *weight.shape))
             lora[name] = weight + (left.double() @ right.double())
+    return changed, lora
+
+
+@torch.no_grad()
+def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weights, lora: Weights) -> dict[str, float]:
+    """The score with plain layers of these matrices, and the intruders among their singular vectors."""
+    if not changed:
+        return {}
     dense = copy.deepcopy(model)
-    for name, place in adapter.places.items():
-        parent, _, leaf = name.rpartition(".")
-        layer = copy.deepcopy(originals[name])
+    for name in targets:
+        place, (parent, _, leaf) = model.get_submodule(name), name.rpartition(".")
+        layer = copy.deepcopy(task.model.get_submodule(name))
         layer.bias = place.bias  # type: ignore[assignment]
         setattr(dense.get_submodule(parent), leaf, layer)
 
-    def score(weights: dict[str, Tensor]) -> float:
+    def score(weights: Weights) -> float:
         for name, weight in weights.items():
             layer: Any = dense.get_submodule(name)
             layer.weight = nn.Parameter(weight.to(layer.weight.dtype))
         return task.test(dense)
 
-    found["merged"] = score(changed)
+    found = {"merged": score(changed)}
     if lora:
         found["as lora"] = score(lora)
     found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
     found["intruders"] = sum(
-        intruders(originals[name].weight.detach().double(), weight)
-        for name, weight in changed.items()  # type: ignore[union-attr, operator]
+        intruders(task.model.get_submodule(n).weight.double(), w)  # type: ignore[union-attr, operator]
+        for n, w in changed.items()
     )
     return found
 
@@ -318,18 +352,20 @@ def main() -> None:
         row = next((row for row in known if key.items() <= row.items()), None)
         if row is None:
             arguments = task, name, options.rank
-            swept = {
-                rate: trained(*arguments, rate, 0, steps, False).validation
-                for rate in map(float, options.rates.split(","))
-            }
-            rate = max(swept, key=lambda r: task.better * swept[r] if swept[r] == swept[r] else -1e9)
-            runs = [trained(*arguments, rate, seed, steps, True) for seed in range(options.seeds)]
+            swept = {rate: trained(*arguments, rate, 0, steps) for rate in map(float, options.rates.split(","))}
+            rate = max(swept, key=lambda r: better(task, swept[r].validation))
+            runs = [swept[rate], *(trained(*arguments, rate, seed, steps) for seed in range(1, options.seeds))]
             row = {**key, "rate": rate, "runs": [vars(run) for run in runs]}
             if options.json:
                 with options.json.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(row) + "\n")
         runs = [Run(**run) for run in row["runs"]]
         print(line(row, runs), flush=True)
+
+
+def better(task: Task, score: float) -> float:
+    """Larger where the score is the better one; a training that ended in NaN is the worst."""
+    return task.better * score if score == score else -float("inf")
 
 
 def line(row: dict[str, Any], runs: list[Run]) -> str:
@@ -344,7 +380,7 @@ def line(row: dict[str, Any], runs: list[Run]) -> str:
     return (
         f"{row['method']:>12} rate {row['rate']:g} score {mean(lambda r: r.score):.4f} +- {spread:.4f} "
         f"forgetting {mean(lambda r: r.forgotten):.4f} start {mean(lambda r: r.start):.2f} s "
-        f"step {mean(lambda r: r.step) * 1e3:.0f} ms {runs[0].bytes / 1e6:.2f} MB "
+        f"step {mean(lambda r: r.step) * 1e3:.0f} ms {runs[0].bytes / 1e6:.2f} MB held {runs[0].held / 1e6:.0f} MB "
         + " ".join(f"{word} {value:.4f}" for word, value in after.items())
     )
 

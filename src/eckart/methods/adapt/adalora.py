@@ -74,10 +74,11 @@ class Budget:
             values.mul_(self.state[f"{name}/kept"])
 
     def _observe(self) -> None:
+        if all(leaf.grad is None for _, leaf in self._leaves()):
+            raise ValueError("adalora found no gradient: call step() before gradients are set to zero")
         for name, leaf in self._leaves():
-            if leaf.grad is None:
-                raise ValueError(f"{name} has no gradient: call step() before gradients are set to zero")
-            sensitivity = (leaf * leaf.grad).abs()
+            # A layer that the loss does not depend on has none, and no sensitivity.
+            sensitivity = torch.zeros_like(leaf) if leaf.grad is None else (leaf * leaf.grad).abs()
             average, spread = self.state[f"{name}/average"], self.state[f"{name}/spread"]
             average.mul_(DECAY).add_(sensitivity, alpha=1 - DECAY)
             spread.mul_(DECAY).add_((sensitivity - average).abs(), alpha=1 - DECAY)
