@@ -6,12 +6,13 @@ python docs/generate.py
 from __future__ import annotations
 
 import argparse
-import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from eckart.cards import adapter_card, method_card
 from eckart.methods import ADAPTERS, METHODS
+from eckart.methods.measured import measured
 from eckart.options import parser
 from eckart.report import schema
 
@@ -22,13 +23,15 @@ METHODS_HEAD = """# Methods
 
 Every method is one function that fits candidates to one matrix; *needs* is what it asks to know about the data around
 that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
-shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table; what
-the methods measure against each other is in [measurements](measurements.md).
+shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table and
+`eckart methods NAME` a card. What is said to be measured was printed by a benchmark, for all methods in one run:
+{measured}. More is in [measurements](measurements.md).
 """
 
 ADAPTERS_HEAD = """## Adapters
 
 What `eckart adapt` and `eckart.adapt` put beside a frozen matrix; `*` marks what trains. See [adapters](adapters.md).
+Measured of all in one run: {measured}.
 """
 
 REPORT_HEAD = """# report.json
@@ -48,17 +51,16 @@ error says what to do), and 130 after Ctrl-C.
 
 def methods_page() -> str:
     """The registry as a table, and each method's own words."""
-    lines = [NOTE.format(source="src/eckart/methods"), "", METHODS_HEAD]
+    lines = [NOTE.format(source="src/eckart/methods"), "", METHODS_HEAD.format(measured=measured("methods")["title"])]
     lines += ["| method | makes | needs | sizes | allocation |", "|---|---|---|---|---|"]
     for name in sorted(METHODS):
         card = METHODS[name]
         needs = ", ".join(f"`{need.value}`" for need in card.needs) or "nothing"
         lines.append(f"| [`{name}`](#{name}) | `{card.expression}` | {needs} | {card.size} | {card.allocation} |")
     for name in sorted(METHODS):
-        card = METHODS[name]
-        text = inspect.cleandoc(card.fit.__doc__ or "").split("\nArgs:\n")[0].split("\nRaises:\n")[0].strip()
-        lines += ["", f"## {name}", "", f"*{card.paper}*", "", text]
-    lines += ["", ADAPTERS_HEAD, "| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
+        lines += ["", f"## {name}", "", method_card(name)]
+    lines += ["", ADAPTERS_HEAD.format(measured=measured("adapters")["title"])]
+    lines += ["| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
     for name in sorted(ADAPTERS):
         adapter = ADAPTERS[name]
         asked = [f"`{need.value}`" for need in adapter.needs] + ["gradient of the loss"] * adapter.task_gradient
@@ -66,8 +68,7 @@ def methods_page() -> str:
         needs = ", ".join(asked) or "nothing"
         lines.append(f"| [`{name}`](#adapter-{name}) | `{adapter.expression}` | {needs} | {count} |")
     for name in sorted(ADAPTERS):
-        text = inspect.cleandoc(ADAPTERS[name].start.__doc__ or "").strip()
-        lines += ["", f"### Adapter: {name}", "", f"*{ADAPTERS[name].paper}*", "", text]
+        lines += ["", f"### Adapter: {name}", "", adapter_card(name)]
     return "\n".join(lines) + "\n"
 
 

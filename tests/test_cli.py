@@ -24,6 +24,8 @@ from eckart import METHODS, __version__
 from eckart.calibration import calibration_text, text_of
 from eckart.cli import main
 from eckart.job import Texts, compress_directory
+from eckart.methods import ADAPTERS
+from eckart.methods.measured import measured, results
 from eckart.report.build import schema
 from tiny import CONTEXT, save_tiny, tiny_llama
 
@@ -470,6 +472,19 @@ def test_methods_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     shown = capsys.readouterr().out
     for name in METHODS:
         assert name in shown
+
+
+def test_a_card_is_printed_with_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "lora"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ADAPTERS["lora"].paper in shown
+    assert " ".join(results("adapters", "lora")[0].split()) in shown
+    assert main(["methods", "lorax"]) == 2
+    assert "unknown method 'lorax'" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_of_registered_names() -> None:
+    assert set(measured("methods")["rows"]) <= set(METHODS)
 
 
 def test_names_with_markup_are_shown_as_they_are(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:

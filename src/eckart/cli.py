@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from eckart._version import __version__
 from eckart.bars import bars, console
@@ -203,27 +203,15 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _methods(_: argparse.Namespace) -> int:
-    from eckart.methods import ADAPTERS, METHODS
+def _methods(options: argparse.Namespace) -> int:
+    from eckart.cards import printed, tables
 
-    table = Table("method", "what it does", "makes", "needs", "paper")
-    for name in sorted(METHODS):
-        card = METHODS[name]
-        needs = ", ".join(need.value for need in card.needs) or "nothing"
-        table.add_row(name, card.summary, card.expression, needs, card.paper)
-    adapters = Table("adapter", "what it does", "makes", "needs", "paper")
-    for name in sorted(ADAPTERS):
-        adapter = ADAPTERS[name]
-        needs = (
-            ", ".join([need.value for need in adapter.needs] + ["task gradient"] * adapter.task_gradient) or "nothing"
-        )
-        adapters.add_row(name, adapter.summary, adapter.expression, needs, adapter.paper)
-    Console().print(table, adapters)
+    output = Console()
+    if options.name:
+        output.print(Text(printed(options.name)))
+    else:
+        output.print(*tables())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
 
 
 COMMANDS = {
@@ -235,3 +223,7 @@ COMMANDS = {
     "export": _export,
     "methods": _methods,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -139,5 +139,6 @@ def parser() -> argparse.ArgumentParser:
     export.set_defaults(command="export")
 
     listing = commands.add_parser("methods", help="the published methods there are")
+    listing.add_argument("name", nargs="?", help="print the card of this method, with what was measured of it")
     listing.set_defaults(command="methods")
     return whole

@@ -14,7 +14,7 @@ from eckart.methods.registry import Fitted, compressor, find
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 
-MEMBERS = ("kfac", "gptq", "sparsegpt")
+MEMBERS = ("kfac", "gptq", "sparsegpt", "wanda")
 """One method of each family of structures, the one that measured best."""
 MOST = 10
 """Candidates of a method whose sizes are fitted one by one."""
