@@ -8,6 +8,7 @@ from eckart.adapter import Adapter
 from eckart.adapter_files import load_adapter, save_adapter
 from eckart.compensate import Compensation, compensate
 from eckart.compress import Compression, compress
+from eckart.diagnose.embeddings import Embeddings, embeddings
 from eckart.diagnose.job import Diagnosis, diagnose, mitigate_intruders
 from eckart.fit import fit
 from eckart.methods import ADAPTERS, METHODS
@@ -32,6 +33,7 @@ __all__ = [
     "Compensation",
     "Compression",
     "Diagnosis",
+    "Embeddings",
     "Metric",
     "Need",
     "Recipe",
@@ -44,6 +46,7 @@ __all__ = [
     "compensate",
     "compress",
     "diagnose",
+    "embeddings",
     "fit",
     "load",
     "load_adapter",

@@ -1,4 +1,4 @@
-"""The command line: `eckart compress | compensate | adapt | diagnose | evaluate | export | methods`."""
+"""The command line: `eckart compress | compensate | adapt | diagnose | embeddings | evaluate | export | methods`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from eckart._version import __version__
 from eckart.bars import bars, console
-from eckart.diagnose import command
+from eckart.diagnose import command, embeddings_command
 from eckart.options import parser
 
 
@@ -219,6 +219,7 @@ COMMANDS = {
     "compensate": _compensate,
     "adapt": _adapt,
     "diagnose": command.run,
+    "embeddings": embeddings_command.run,
     "evaluate": _evaluate,
     "export": _export,
     "methods": _methods,

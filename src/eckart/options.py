@@ -116,6 +116,32 @@ def parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--seed", type=int, default=0)
     diagnose.set_defaults(command="diagnose")
 
+    embeddings = commands.add_parser(
+        "embeddings", help="what of one set's diversity a second set, paired with it, explains"
+    )
+    embeddings.add_argument(
+        "images", help="the first set, images say: .npy or .safetensors (FILE or FILE:NAME), (n, d)"
+    )
+    embeddings.add_argument(
+        "texts", help="the second set, captions say: rows that belong to those of the first, (n, e)"
+    )
+    embeddings.add_argument(
+        "--kernel", default="cosine", choices=["cosine", "gaussian"], help="of both sets (default %(default)s)"
+    )
+    embeddings.add_argument(
+        "--bandwidth",
+        type=float,
+        help="of the gaussian kernel (default: either set's median distance over 4096 drawn pairs of rows)",
+    )
+    embeddings.add_argument(
+        "--frequencies", type=int, default=512, help="drawn for the gaussian kernel (default %(default)s)"
+    )
+    embeddings.add_argument("--nullify", help="an embedding like those of the second set, whose direction --out lacks")
+    embeddings.add_argument("--out", help=".npy or .safetensors to write: the first set without it (cosine only)")
+    embeddings.add_argument("--json", help="file to write the numbers to")
+    embeddings.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
+    embeddings.set_defaults(command="embeddings")
+
     evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
     evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
     evaluate.add_argument("--text", default="news", help="file or name of a text (default %(default)s)")

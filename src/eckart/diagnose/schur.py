@@ -23,6 +23,8 @@ class Schur:
         pairs: how many pairs it is from.
         text_rank: rank of C_TT. Where it comes near `pairs`, texts explain images by having as many numbers as there
             are pairs.
+        shuffled: what `share` would be if the texts were shuffled, the mean over all orders. It is not 1: any texts
+            explain the mean of the images, and `text_rank` numbers explain that many of `pairs` dimensions.
     """
 
     unexplained: Tensor
@@ -30,6 +32,12 @@ class Schur:
     map: Tensor
     pairs: int
     text_rank: int
+    shuffled: float
+
+    @property
+    def entropy_whole(self) -> float:
+        """The entropy of C_II; for features of unit length its exponential is the Vendi score (Friedman 2023)."""
+        return unscaled_entropy(self.unexplained + self.explained)
 
     @property
     def entropy(self) -> float:
@@ -43,9 +51,9 @@ class Schur:
 
     @property
     def share(self) -> float:
-        """Of the trace of C_II that is not explained."""
-        rest = float(self.unexplained.trace())
-        return rest / (rest + float(self.explained.trace()))
+        """Of the trace of C_II that is not explained, in [0, 1]; 0 where images are zero."""
+        rest, explained = max(0.0, float(self.unexplained.trace())), float(self.explained.trace())
+        return rest / (rest + explained) if rest + explained > 0 else 0.0
 
 
 def unscaled_entropy(covariance: Tensor) -> float:
@@ -56,9 +64,6 @@ def unscaled_entropy(covariance: Tensor) -> float:
 
 def schur(images: Tensor, texts: Tensor, *, chunk: int = 4096) -> Schur:
     """Splits the covariance of image features into what paired text features explain linearly, and the rest.
-
-    The joint covariance is summed up in one pass over chunks of pairs, O(n (d + e)^2). C_TT is inverted on its range:
-    with C_TT = Q diag(l) Q^T and A = diag(l)^(-1/2) Q^T C_TI the explained part is A^T A.
 
     Args:
         images: features (n, d); see `cosine_features` and `gaussian_features`.
@@ -72,22 +77,47 @@ def schur(images: Tensor, texts: Tensor, *, chunk: int = 4096) -> Schur:
     check(texts)
     if len(images) != len(texts):
         raise ValueError(f"{len(images)} images do not pair with {len(texts)} texts")
-    d, n = images.shape[1], len(images)
-    joint = torch.zeros(d + texts.shape[1], d + texts.shape[1], dtype=torch.float64, device=images.device)
-    for part in _chunks(images, texts, chunk):
-        joint += part.T @ part / n
+    return schur_of((images[i : i + chunk], texts[i : i + chunk]) for i in range(0, len(images), chunk))
+
+
+def schur_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Schur:
+    """`schur` of features that come some pairs at a time, (k, d) and (k, e), at least one: O(n (d + e)^2), one pass.
+
+    C_TT is inverted on its range: with C_TT = Q diag(l) Q^T and A = diag(l)^(-1/2) Q^T C_TI the explained part is
+    A^T A.
+    """
+    n, d, joint, sums = 0, 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for images, texts in pairs:
+        part = torch.cat([images.double(), texts.double()], 1)
+        n, d = n + len(part), images.shape[1]
+        joint, sums = part.T @ part + joint, part.sum(0) + sums
+    joint, mean = joint / n, sums / n
     image, cross, text = joint[:d, :d], joint[d:, :d], joint[d:, d:]
     values, vectors = torch.linalg.eigh(text)
     kept = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
-    q, root = vectors[:, kept], values[kept].sqrt()
+    q, root, rank = vectors[:, kept], values[kept].sqrt(), int(kept.sum())
     a = (q.T @ cross) / root[:, None]
     explained = a.T @ a
-    return Schur(image - explained, explained, (a.T / root) @ q.T, n, int(kept.sum()))
+    shuffled = shuffled_share((q.T @ mean[d:]) / root, mean[:d], float(image.trace()), n)
+    return Schur(image - explained, explained, (a.T / root) @ q.T, n, rank, shuffled)
 
 
-def _chunks(images: Tensor, texts: Tensor, size: int) -> Iterable[Tensor]:
-    for i in range(0, len(images), size):
-        yield torch.cat([images[i : i + size].double(), texts[i : i + size].double()], 1)
+def shuffled_share(text: Tensor, image: Tensor, trace: float, n: int) -> float:
+    """The share that texts in a random order leave unexplained, in the mean over all orders.
+
+    With P the projection of n numbers, one a pair, onto the columns of the text features, r its rank, c = 1^T P 1 / n
+    the share of the constant in its range, and m = |mean image|^2 / tr C_II, the mean of P over the orders is
+    c J + (r - c) / (n - 1) (1 - J), J = 1 1^T / n, so that m c + (1 - m) (r - c) / (n - 1) is explained.
+
+    Args:
+        text: the mean text in the basis in which C_TT is the identity, (r,); its squared length is c.
+        image: the mean image (d,).
+        trace: of C_II.
+        n: pairs.
+    """
+    c = min(1.0, float(text.square().sum()))
+    m = min(1.0, float(image.square().sum()) / trace) if trace > 0 else 0.0
+    return max(0.0, 1 - m * c - (1 - m) * (len(text) - c) / max(1, n - 1))
 
 
 def cosine_features(embeddings: Tensor) -> Tensor:
@@ -97,10 +127,12 @@ def cosine_features(embeddings: Tensor) -> Tensor:
         ValueError: entries that are not finite, or an embedding that is zero.
     """
     check(embeddings)
-    length = torch.linalg.vector_norm(embeddings.double(), dim=1, keepdim=True)
-    if not (length > 0).all():
-        raise ValueError(f"embedding {int(length.squeeze(1).argmin())} is zero and has no direction")
-    unit: Tensor = embeddings.double() / length
+    x = embeddings.double()
+    largest = x.abs().amax(1, keepdim=True)
+    if not (largest > 0).all():
+        raise ValueError(f"embedding {int(largest.squeeze(1).argmin())} is zero and has no direction")
+    # Squares of what is divided by its largest entry neither overflow nor vanish.
+    unit: Tensor = torch.nn.functional.normalize(x / largest, dim=1)
     return unit
 
 
@@ -124,6 +156,9 @@ def gaussian_features(embeddings: Tensor, bandwidth: float, *, frequencies: int 
 
 def nullify(images: Tensor, prompt: Tensor, found: Schur) -> Tensor:
     """Image features without the direction in which a prompt shows: x - (x u) u, u along `found.map @ prompt`.
+
+    The paper subtracts `found.map @ prompt` from the image of that prompt; from many images that is one shift of all,
+    after which they differ by as much as before.
 
     Args:
         images: features (n, d).
