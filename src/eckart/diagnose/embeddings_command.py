@@ -57,9 +57,9 @@ def run(options: argparse.Namespace) -> int:
 
 def table(found: Embeddings, title: str, drawn: bool) -> Table:
     """What was found as a table of two columns; `drawn` where bandwidths are median distances."""
-    shown = Table(title=Text(title), title_justify="left")
-    shown.add_column("")
-    shown.add_column("", justify="right")
+    shown = Table(title=Text(title), title_justify="left", show_header=False)
+    shown.add_column()
+    shown.add_column(justify="right")
     split = found.split
     rows = {"pairs": str(split.pairs), "dimensions": "{} and {}".format(*found.dimensions), "kernel": found.kernel}
     if found.bandwidths is not None:
