@@ -16,7 +16,7 @@ from eckart.models.examples import IGNORED, Example, collate, read_examples
 from eckart.report import render
 from eckart.train import Order, Training, judged, train
 from eckart.trainer import AdapterCallback
-from test_adapt import ids
+from test_adapt import ids, made
 from tiny import TEXT, save_tiny, tiny_llama, tiny_tokenizer
 
 
@@ -95,14 +95,14 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
 
     training, ends = Training(steps=14, every=4, rate=1e-2), []
     for file in (tmp_path / "whole", tmp_path / "stopped"):
-        model = tiny_llama()
+        model = made(method)
         arguments = (examples(), examples(4, seed=1), training)
         if file.name == "stopped":
             with pytest.raises(Stop):
                 train(
                     eckart.adapt(model, method, rank=2, calibration=ids(8)), *arguments, checkpoint=file, progress=stop
                 )
-            model = tiny_llama()
+            model = made(method)
         done = train(eckart.adapt(model, method, rank=2, calibration=ids(8)), *arguments, checkpoint=file)
         ends.append((done, {n: p.detach() for n, p in model.named_parameters()}))
     assert ends[0][0] == ends[1][0]
