@@ -1,4 +1,4 @@
-"""Adapters beside convolutions: every registered one on a small net, Tucker cores, PEFT's layout, and what is refused."""
+"""Adapters beside convolutions: all of them on a small net, Tucker cores, PEFT's layout, and what is refused."""
 
 from __future__ import annotations
 
@@ -135,9 +135,7 @@ def test_several_beside_compressed_convolutions() -> None:
 
 def test_a_core_between_four_modes() -> None:
     weight, size = hard.normal(6, 5 * 3 * 2).float(), (6, 5, 3, 2)
-    start = ADAPTERS["flora"].start(
-        Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0))
-    )
+    start = ADAPTERS["flora"].start(Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
     assert start is not None
     core = next(p for p in start.path.parameters() if not p.any())
     with torch.no_grad():
@@ -155,6 +153,8 @@ def test_mean_gradients_are_those_of_autograd() -> None:
     (sum(model(**batch(seed)).loss for seed in (1, 2)) / 2).backward()
     for name, module in modules.items():
         torch.testing.assert_close(found[name], module.weight.grad.flatten(1), rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="is not its own labels"):
+        mean_gradients(model, modules, [batch(1)["images"]])
 
 
 @pytest.mark.parametrize("method", ["lora", "pissa", "flora"])
@@ -173,10 +173,32 @@ def test_peft_reads_what_is_written_for_it(method: str, tmp_path: Path) -> None:
     assert close(logits(again), logits(model), 1e-4)
 
 
+def test_what_peft_writes_is_read(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = peft.LoraConfig(
+            r=3, lora_alpha=5, target_modules=["first", "short", "third", "last"], init_lora_weights=False
+        )
+        theirs = peft.get_peft_model(net(), config).eval()
+    theirs.save_pretrained(tmp_path)
+    model = net()
+    eckart.load_adapter(model, tmp_path)
+    assert close(logits(model), logits(theirs), 1e-5)
+
+
 def test_a_dilated_convolution_is_not_written_for_peft(tmp_path: Path) -> None:
     adapter = adapted(net(), "lora", include=["second"])
     with pytest.raises(ValueError, match=r"second is a convolution of dilation \(1, 2\)"):
         eckart.save_peft(adapter, tmp_path / "p")
+
+
+def test_a_budget_counts_the_numbers_of_a_core() -> None:
+    model = net()
+    adapter = eckart.adapt(model, "flora", parameters=700)
+    total = sum(p.numel() for p in adapter.trainable_parameters())
+    # The head allows a rank of 5 only, the last convolution 8.
+    assert total <= 700
+    assert len(set(adapter.ranks.values())) > 1 or total > 400
 
 
 def test_what_is_no_matrix_is_left_or_refused_by_name(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def started(card: AdapterMethod, where: str, layer: Layer) -> Start | None:
 def check_starts(card: AdapterMethod, starts: Mapping[str, Start], parameters: int | None) -> None:
     """Raises ValueError where an adapter found no matrix that it can train, or trains more numbers than it may."""
     if not starts:
-        raise ValueError(f"{card.name} has nothing to train in this model: it makes {card.expression} of what stands")
+        raise ValueError(f"{card.name} found no matrix in this model that it can train: {card.summary}")
     total = sum(p.numel() for start in starts.values() for p in start.path.parameters() if p.requires_grad)
     if parameters is not None and total > parameters:
         raise ValueError(f"parameters={parameters} is less than the {total} that {card.name} trains")

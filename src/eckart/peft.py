@@ -103,7 +103,8 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
         ||change - written||_F / ||change||_F by matrix: what the conversion costs.
 
     Raises:
-        ValueError: an adapter that has no matrix or replaced W, a dilated convolution, or `directory` is taken.
+        ValueError: an adapter that has no matrix or replaced W, a dilated convolution, a rank below 1, or a
+            `directory` that is taken.
     """
     parts = {name: parts_of(adapter, name) for name in adapter.places}
     transposed = any(is_conv1d(place.base) for place in adapter.places.values())
@@ -126,6 +127,8 @@ def _write(
 ) -> dict[str, float]:
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} must be at least 1")
     for name, part in parts.items():
         if part.frozen is not None or part.whole:
             raise ValueError(f"the adapter replaced {name} itself, so its path means nothing beside the original")

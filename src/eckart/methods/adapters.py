@@ -179,5 +179,8 @@ def check_rank(layer: Layer, most: int | None = None) -> int:
     """The rank asked for; ValueError where it is not in 1..most, most being that of the matrix by default."""
     most = min(layer.weight.shape) if most is None else most
     if not 1 <= layer.rank <= most:
-        raise ValueError(f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows")
+        raise ValueError(
+            f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows: choose another "
+            "rank or exclude the matrix"
+        )
     return layer.rank

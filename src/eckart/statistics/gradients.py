@@ -61,6 +61,8 @@ def mean_gradients(
             stack.callback(module.register_forward_hook(hook(name)).remove)
         for done, batch in enumerate(batches, 1):
             with torch.enable_grad():
+                if isinstance(batch, Tensor) and batch.is_floating_point():
+                    raise ValueError("a tensor of numbers is not its own labels: give mappings of what the model takes")
                 output = model(input_ids=batch, labels=batch) if isinstance(batch, Tensor) else model(**batch)
                 loss = getattr(output, "loss", None)
                 if not isinstance(loss, Tensor):
