@@ -291,7 +291,8 @@ def merged_weights(task: Task, model: Any, adapter: Adapter | None) -> tuple[Wei
     if not all(path.linear for path in adapter.paths.values()):
         return {}, {}
     for name in adapter.places:
-        path, taken, frozen = parts_of(adapter, name)
+        parts = parts_of(adapter, name)
+        path, taken, frozen = parts.path, parts.taken, parts.frozen
         weight = task.model.get_submodule(name).weight.double()  # type: ignore[union-attr, operator]
         change = path.to_dense().double() - (taken.to_dense().double() if taken is not None else 0.0)
         changed[name] = (frozen.to_dense().double() if frozen is not None else weight) + change

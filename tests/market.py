@@ -25,6 +25,7 @@ from eckart.structures import (
     Masked,
     Permutation,
     Quantized,
+    Repeated,
     Scaled,
     Scattered,
     Selection,
@@ -117,6 +118,8 @@ BUILDERS: dict[str, Builder] = {
     "interpolative": lambda s: Interpolative.from_pivots(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
     "interpolative-full-rank": lambda s: Interpolative.from_pivots(s.order(4), s.normal(0, 4), s.normal(4, 6)),
     "interleaved": lambda s: Interleaved(Dense(s.normal(3, 4)), copies=3),
+    "repeated": lambda s: Repeated(Dense(s.normal(3, 4)), copies=3),
+    "repeated-kernels": lambda s: Repeated(Kronecker(s.normal(2, 3), s.normal(1, 2)), copies=2),
     "interleaved-identity": lambda s: Interleaved(Identity(2), copies=1),
     "separable": lambda s: Chain(Dense(s.normal(5, 6)), Interleaved(Dense(s.normal(3, 8)), copies=2)),
     "canonical": lambda s: Chain(

@@ -11,12 +11,15 @@ from transformers import Trainer, TrainingArguments
 
 import eckart
 from eckart.cli import main
+from eckart.diagnose.directory import diagnose_directory
+from eckart.job import Texts, compress_directory
 from eckart.models.checkpoint import read_json
 from eckart.models.examples import IGNORED, Example, collate, read_examples
+from eckart.models.hf import load_model
 from eckart.report import render
 from eckart.train import Order, Training, judged, train
 from eckart.trainer import AdapterCallback
-from test_adapt import ids
+from test_adapt import ids, made
 from tiny import TEXT, save_tiny, tiny_llama, tiny_tokenizer
 
 
@@ -56,12 +59,22 @@ def test_prompts_are_not_learned(data: Path) -> None:
         ('{"prompt": "a"}', 'neither a string "text" nor strings "prompt" and "response"'),
         (json.dumps({"prompt": "word " * 200, "response": "b"}), "raise --length"),
         ("", "holds no example"),
+        ('{"text": ""}', "line 1: nothing to learn in its 1 tokens"),
+        ('{"prompt": "", "response": ""}', "line 1: nothing to learn in its 1 tokens"),
+        ('{"text": "\\ud800 half"}', "half of a surrogate pair"),
     ],
 )
 def test_bad_data_is_named(line: str, words: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(ValueError, match=words):
+        read_examples(file, tiny_tokenizer(), 32)
+
+
+def test_data_that_is_no_utf8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "wide.jsonl"
+    file.write_text('{"text": "a"}\n', encoding="utf-16")
+    with pytest.raises(ValueError, match=r"wide.jsonl is not UTF-8"):
         read_examples(file, tiny_tokenizer(), 32)
 
 
@@ -95,14 +108,14 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
 
     training, ends = Training(steps=14, every=4, rate=1e-2), []
     for file in (tmp_path / "whole", tmp_path / "stopped"):
-        model = tiny_llama()
+        model = made(method)
         arguments = (examples(), examples(4, seed=1), training)
         if file.name == "stopped":
             with pytest.raises(Stop):
                 train(
                     eckart.adapt(model, method, rank=2, calibration=ids(8)), *arguments, checkpoint=file, progress=stop
                 )
-            model = tiny_llama()
+            model = made(method)
         done = train(eckart.adapt(model, method, rank=2, calibration=ids(8)), *arguments, checkpoint=file)
         ends.append((done, {n: p.detach() for n, p in model.named_parameters()}))
     assert ends[0][0] == ends[1][0]
@@ -124,7 +137,8 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     text.write_text(TEXT * 40)
     arguments = ["adapt", str(source), "--data", str(data), "--method", "pissa", "--rank", "2", "--steps", "6"]
     arguments += ["--length", "32", "--every", "3", "--eval", str(text), "--rate", "0.01"]
-    assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--resume", "--out", str(tmp_path / "out")]) == 0
+    assert "no " + str(tmp_path / "out.partial") + " to go on with" in capsys.readouterr().err
     report = read_json(tmp_path / "out" / "training.json")
     assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8") == render(report)
     assert len(report["loss"]) == 6
@@ -136,10 +150,43 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 0
     assert (tmp_path / "peft" / "adapter_config.json").is_file()
     assert "relative error of the conversion" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "out"), "--to", "peft", "--rank", "0", "--out", str(tmp_path / "none")]) == 2
     assert main(["export", str(tmp_path / "out"), "--to", "dense", "--out", str(tmp_path / "dense")]) == 2
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert main([*arguments, "--out", str(tmp_path / "other"), "--method", "pisa"]) == 2
     assert not (tmp_path / "other").exists()
+
+
+def test_the_factors_of_a_compressed_model_from_the_command_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, small = save_tiny(tmp_path / "model"), tmp_path / "small"
+    arguments = ["--data", str(data), "--method", "welore", "--steps", "6", "--length", "32", "--rate", "0.01"]
+    arguments += ["--eval", "none", "--every", "3"]
+    assert main(["adapt", str(source), *arguments, "--out", str(tmp_path / "none")]) == 2
+    assert "found no matrix in this model that it can train" in capsys.readouterr().err
+    compress_directory(str(source), small, eckart.Recipe("welore", keep=0.7), Texts(evaluation=""))
+    assert main(["adapt", str(small), *arguments, "--out", str(tmp_path / "out")]) == 0
+    report = read_json(tmp_path / "out" / "training.json")
+    assert report["validation"][-1]["loss"] < report["validation"][0]["loss"]
+    model, _ = load_model(str(small))
+    dense = [name for name, module in model.named_modules() if type(module) is torch.nn.Linear]
+    adapter = eckart.load_adapter(model, tmp_path / "out")
+    assert not set(dense) & set(adapter.places)
+    trained = model(ids()).logits.detach()
+    assert max(adapter.merge().values()) == 0
+    adapter.remove()
+    torch.testing.assert_close(model(ids()).logits.detach(), trained)
+    assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 2
+
+
+def test_diagnosing_says_what_merging_lost(data: Path, tmp_path: Path) -> None:
+    source, small = save_tiny(tmp_path / "model"), tmp_path / "small"
+    compress_directory(str(source), small, eckart.Recipe("rtn", keep=0.5, of="bytes"), Texts(evaluation=""))
+    arguments = ["adapt", str(small), "--data", str(data), "--rank", "2", "--steps", "4", "--length", "32"]
+    assert main([*arguments, "--eval", "none", "--out", str(tmp_path / "out")]) == 0
+    report = diagnose_directory(str(tmp_path / "out"), against=str(small))
+    assert any("merging lost up to" in warning for warning in report["warnings"])
 
 
 def test_the_trainer_of_transformers(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,11 +13,10 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from eckart.adapted import Adapted, check_name, dense_of, matrix_shape
+from eckart.adapted import Adapted, check_name, dense_of, matrix_shape, structure_of
 from eckart.adapter import Adapter, adapted_layers
 from eckart.calibration import Calibration, as_batches, check_sampling
 from eckart.methods.adapters import AdapterMethod, Layer, Start, find_adapter
-from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.sites import linear_layers, select, set_module
 from eckart.models.tree import in_eval_mode
 from eckart.models.written import written
@@ -27,7 +26,7 @@ from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
 from eckart.statistics.gradients import mean_gradients
-from eckart.structures import Scaled
+from eckart.structures import Scaled, kernel_of
 
 
 def adapt(
@@ -47,10 +46,10 @@ def adapt(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Adapter:
-    """Freezes a model and puts a small trainable structure beside each of its linear layers, in place.
+    """Freezes a model and puts a small trainable structure beside each of its linear maps, in place.
 
     Args:
-        model: any nn.Module; layers that eckart compressed can be adapted too.
+        model: any nn.Module; its linear layers and convolutions, those that eckart compressed included.
         method: a name from `eckart.ADAPTERS`.
         rank: how large; what it counts is on the adapter's card.
         name: of this adapter; a model can have several, of which the last one added is active.
@@ -91,40 +90,45 @@ def adapt(
     if taken:
         raise ValueError(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
     shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
-    rank = rank if parameters is None else rank_within(card, shapes, parameters)
+    patches = {where: kernel_of(module) for where, module in bases.items()}
+    ranks = dict.fromkeys(shapes, rank)
+    if parameters is not None:
+        rank = rank_within(card, shapes, patches, parameters)
+        ranks = {where: min(rank, *shape) for where, shape in shapes.items()}
     with switched_off(model):
-        statistics = {where: Statistics() for where in bases}
-        gradients: dict[str, Tensor] = {}
+        batches: Sequence[Batch] = []
         if card.needs or card.task_gradient:
             if calibration is None and hasattr(model, "generation_config"):
                 calibration = written(model, samples, length, seed)
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
-            statistics, gradients = measured(model, bases, card, batches, seed, progress)
-        ranks = dict.fromkeys(shapes, rank)
+        statistics, gradients = measured(model, bases, card, batches, seed, progress)
         if card.ranks is not None:
             rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
             bases = {where: module for where, module in bases.items() if ranks[where]}
-        starts = {}
+        starts: dict[str, Start] = {}
         scale = 1.0 if alpha is None else alpha / rank
         for done, (where, module) in enumerate(bases.items(), 1):
             generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
-            layer = Layer(
-                dense_of(_base(module)), statistics[where], ranks[where], scale, generator, gradients.get(where)
-            )
-            start = starts[where] = started(card, where, layer)
-            if start.rank is not None:
-                ranks[where] = start.rank
+            standing, known = structure_of(_base(module)), statistics[where]
+            dense = standing.to_dense().detach()
+            layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
+            start = started(card, where, layer)
+            if start is not None:
+                starts[where] = start
+                ranks[where] = ranks[where] if start.rank is None else start.rank
             progress("start", done, len(bases))
+        check_starts(card, starts, parameters)
     model.requires_grad_(False)
     places, errors = {}, {}
-    for where, module in bases.items():
+    for where in starts:
+        module = bases[where]
         place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
         if place is not module:
             set_module(model, where, place)
         before = dense_of(place.base)
         place.add(name, starts[where])
         place.activate(name)
-        errors[where] = relative_error(before, dense_of(place.base), at_start(starts[where]))
+        errors[where] = relative_error(before, place.beside(), at_start(starts[where]))
     result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
@@ -140,7 +144,8 @@ def measured(
     progress: Progress,
 ) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
     """What a method reads about each layer, statistics and gradients of the loss; ValueError where there is no data."""
-    if not batches:
+    wanted = card.needs or card.task_gradient
+    if wanted and not batches:
         needs = ", ".join([*(need.value for need in card.needs), *["gradients of the loss"] * card.task_gradient])
         raise ValueError(f"{card.name} needs calibration data (for {needs}): pass calibration=")
     with in_eval_mode(model):
@@ -154,15 +159,24 @@ def measured(
     return found, gradients
 
 
-def started(card: AdapterMethod, where: str, layer: Layer) -> Start:
-    """The start of one layer, multiplied by its scale; ValueError that names the layer."""
+def started(card: AdapterMethod, where: str, layer: Layer) -> Start | None:
+    """The start of one layer, multiplied by its scale, or None; ValueError that names the layer."""
     try:
         start = card.start(layer)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    if layer.scale == 1.0:
+    if start is None or layer.scale == 1.0:
         return start
     return replace(start, path=Scaled(start.path, scale=layer.scale))
+
+
+def check_starts(card: AdapterMethod, starts: Mapping[str, Start], parameters: int | None) -> None:
+    """Raises ValueError where an adapter found no matrix that it can train, or trains more numbers than it may."""
+    if not starts:
+        raise ValueError(f"{card.name} found no matrix in this model that it can train: {card.summary}")
+    total = sum(p.numel() for start in starts.values() for p in start.path.parameters() if p.requires_grad)
+    if parameters is not None and total > parameters:
+        raise ValueError(f"parameters={parameters} is less than the {total} that {card.name} trains")
 
 
 @contextmanager
@@ -197,27 +211,20 @@ def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
 
 
 def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
-    """The linear layers that adapters can stand beside, by name: dense, compressed, or adapted already.
+    """The linear maps that adapters can stand beside, by name: dense, compressed, or adapted already.
 
     Raises:
         ValueError: a pattern matches nothing, nothing is left, or weights are not finite.
     """
     wrapped = adapted_layers(model)
-    owners = {id(module.owner) for module in model.modules() if isinstance(module, Tied)}
-    structured = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) is StructuredLinear and id(module) not in owners
-    }
     found: dict[str, nn.Module] = {}
-    for name, module in {**linear_layers(model), **structured}.items():
+    for name, module in linear_layers(model).items():
         outer = name.removesuffix(".base")
         found[outer if outer in wrapped else name] = wrapped.get(outer, module)
-    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
-    names = sorted(found, key=order.__getitem__)
-    names = [names[i] for i in select([(name,) for name in names], include, exclude)]
+    names = list(found)
+    names = [names[i] for i in select([(name,) for name in names], include, exclude, model)]
     if not names:
-        raise ValueError(f"{type(model).__name__} has no linear layer for an adapter to stand beside")
+        raise ValueError(f"{type(model).__name__} has no linear map for an adapter to stand beside")
     finite_weights({name: found[name] for name in names})
     return {name: found[name] for name in names}
 
@@ -238,7 +245,7 @@ def shared_out(
     ranks = card.ranks(shapes, statistics, rank)
 
     def total() -> int:
-        return sum(card.parameters(*shapes[where], each) for where, each in ranks.items() if each)
+        return sum(card.numbers(shapes[n], statistics[n].kernel, each) for n, each in ranks.items() if each)
 
     while parameters is not None and total() > parameters:
         if rank == 1:
@@ -248,11 +255,16 @@ def shared_out(
     return rank, ranks
 
 
-def rank_within(card: AdapterMethod, shapes: dict[str, tuple[int, int]], parameters: int) -> int:
+def rank_within(
+    card: AdapterMethod,
+    shapes: Mapping[str, tuple[int, int]],
+    patches: Mapping[str, tuple[int, int] | None],
+    parameters: int,
+) -> int:
     """The largest rank with at most so many trainable numbers; ValueError where rank 1 has more."""
 
     def total(rank: int) -> int:
-        return sum(card.parameters(out, columns, min(rank, out, columns)) for out, columns in shapes.values())
+        return sum(card.numbers(shape, patches[where], min(rank, *shape)) for where, shape in shapes.items())
 
     low, high = 0, max(min(shape) for shape in shapes.values())
     while low < high:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from eckart.adapted import Adapted, dense_of
+from eckart.adapted import Adapted
 from eckart.methods.adapters import AdapterMethod, Schedule
 from eckart.models.sites import set_module
 from eckart.structures import StructuredMatrix
@@ -19,7 +19,7 @@ class Adapter:
     """One adapter of a model.
 
     Attributes:
-        model: the model, its linear layers wrapped in `eckart.adapted.Adapted`.
+        model: the model, its linear maps wrapped in `eckart.adapted.Adapted`.
         name: of the adapter.
         method: what it is.
         places: the wrapped layers, by name.
@@ -62,7 +62,7 @@ class Adapter:
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
         if self.method.schedule is not None:
-            self._schedule = self.method.schedule(self.paths, steps, lambda name: dense_of(self.places[name].base))
+            self._schedule = self.method.schedule(self.paths, steps, lambda name: self.places[name].beside())
 
     def step(self) -> None:
         """To be called after each step of the optimizer, before gradients are set to zero.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from eckart.methods.adapters import Start, find_adapter
 from eckart.models.checkpoint import read_json, write_json
 from eckart.models.output import new_directory
 from eckart.models.sites import is_conv1d, set_module
-from eckart.structures import StructuredMatrix, from_spec
+from eckart.structures import StructuredMatrix, from_spec, kernel_of
+from eckart.structures.geometry import Pair
 from eckart.tensors import write_safetensors
 
 FORMAT = 1
@@ -25,8 +27,26 @@ ADAPTER = "adapter.json"
 TENSORS = "adapter.safetensors"
 _PARTS = ("path", "taken", "frozen")
 
-Parts = tuple[StructuredMatrix, StructuredMatrix | None, StructuredMatrix | None]
-"""What trains beside a matrix, what was taken out of W for it, and what stands in W's place; see `Adapted`."""
+
+@dataclass(frozen=True)
+class Parts:
+    """What one matrix of an adapter is made of; see `Adapted`.
+
+    Attributes:
+        path: what trains.
+        taken: what was taken out of W for it.
+        frozen: what stands in the place of W.
+        whole: whether the path does.
+        kernel: height and width of the patches that W meets; None for a linear layer.
+        dilation: rows and columns from one entry of a patch to the next.
+    """
+
+    path: StructuredMatrix
+    taken: StructuredMatrix | None = None
+    frozen: StructuredMatrix | None = None
+    whole: bool = False
+    kernel: Pair | None = None
+    dilation: Pair = (1, 1)
 
 
 def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
@@ -45,7 +65,11 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, place in adapter.places.items():
         entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
-        for part, structure in zip(_PARTS, parts_of(adapter, name), strict=True):
+        parts = parts_of(adapter, name)
+        entry |= {"whole": True} if parts.whole else {}
+        entry |= {"kernel": parts.kernel, "dilation": parts.dilation} if parts.kernel else {}
+        for part in _PARTS:
+            structure = getattr(parts, part)
             if structure is None:
                 continue
             entry[part] = structure.spec()
@@ -55,6 +79,7 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
     transposed = any(is_conv1d(place.base) for place in adapter.places.values())
     card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, "transposed": transposed}
+    card["causal"] = hasattr(adapter.model, "generation_config")
     write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
 
 
@@ -63,11 +88,13 @@ def parts_of(adapter: Adapter, name: str) -> Parts:
     place = adapter.places[name]
     taken: Any = dict(place.taken.items()).get(adapter.name)
     base: Any = place.base
-    return adapter.paths[name], taken, base.structure if adapter.name in place.replaced else None
+    frozen = base.structure if adapter.name in place.replaced else None
+    patches = {} if place.geometry is None else {"kernel": place.geometry.kernel, "dilation": place.geometry.dilation}
+    return Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole, **patches)
 
 
 def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
-    """Puts a saved adapter beside the linear layers of a model, in place, and makes it the active one.
+    """Puts a saved adapter beside the linear maps of a model, in place, and makes it the active one.
 
     Args:
         model: the model that it was trained on, or another with matrices of the same names and shapes.
@@ -116,13 +143,19 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
     found = {}
     for where, entry in contents["matrices"].items():
         try:
-            parts = {part: _part(entry[part], where, part, tensors) for part in _PARTS if part in entry}
-            found[where] = parts["path"], parts.get("taken"), parts.get("frozen")
+            parts: dict[str, Any] = {p: _part(entry[p], where, p, tensors) for p in _PARTS if p in entry}
+            parts |= {p: _pair(entry[p]) for p in ("kernel", "dilation") if p in entry}
+            found[where] = Parts(**parts, whole=entry.get("whole") is True)
             if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
                 raise TypeError("its rank or the list of what trains")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{source}: the entry of {where!r} is damaged: {error}") from error
     return contents, found
+
+
+def _pair(entry: Any) -> Pair:
+    first, second = map(int, entry)
+    return first, second
 
 
 def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> StructuredMatrix:
@@ -139,7 +172,7 @@ def put_in(
     starts: dict[str, Parts],
     trains: dict[str, list[str]] | None = None,
 ) -> None:
-    """Enters the (path, taken, frozen) of each matrix into the model of an adapter that has no places yet.
+    """Enters the parts of each matrix into the model of an adapter that has no places yet.
 
     Raises:
         ValueError: the model lacks a matrix or has one of another shape, or has an adapter of that name.
@@ -147,29 +180,28 @@ def put_in(
     model = adapter.model
     check_name(adapter.name)
     bases = find_bases(model)
-    for where, (path, *_) in starts.items():
+    for where, parts in starts.items():
         if where not in bases:
-            raise ValueError(
-                f"the adapter is for {where}, which {type(model).__name__} does not have as a linear layer"
-            )
+            raise ValueError(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
         module = bases[where]
         shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
-        if path.shape != shape:
-            raise ValueError(
-                f"the adapter of {where} has shape {path.shape}; in this {type(model).__name__} it is {shape}"
-            )
+        for word, own, there in ("shape", parts.path.shape, shape), ("kernel", parts.kernel, kernel_of(module)):
+            if own != there:
+                raise ValueError(
+                    f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}"
+                )
         if isinstance(module, Adapted) and adapter.name in module.paths:
             raise ValueError(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
     with switched_off(model):
         pass
     model.requires_grad_(False)
-    for where, (path, taken, frozen) in starts.items():
+    for where, parts in starts.items():
         module = bases[where]
         place = adapter.places[where] = module if isinstance(module, Adapted) else Adapted(module)
         if place is not module:
             set_module(model, where, place)
         if trains is not None:
-            for leaf, parameter in path.named_parameters():
+            for leaf, parameter in parts.path.named_parameters():
                 parameter.requires_grad_(leaf in trains[where])
-        place.add(adapter.name, Start(path, False, frozen), taken)
+        place.add(adapter.name, Start(parts.path, False, parts.frozen, whole=parts.whole), parts.taken)
     adapter.activate()

@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a request that cannot be met, 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
     try:
+        if getattr(options, "resume", False) and not Path(f"{options.out}.partial").exists():
+            what = f"there is no {options.out}.partial to go on with: starting from the beginning"
+            console.print(f"[bold]eckart:[/] {_plain(what)}", highlight=False, soft_wrap=True)
         return COMMANDS[options.command](options)
     except ValueError as error:
         console.print(f"[bold red]eckart: error:[/] {_plain(error)}", highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from eckart.models.convolution import StructuredConv2d
 from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.output import check_target, new_directory
-from eckart.models.sites import is_conv1d, set_module
+from eckart.models.sites import Site, is_conv1d, set_module
 from eckart.models.unfuse import fuse, unfuse_named
 from eckart.peft import write_lora
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
@@ -143,7 +143,7 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
 def _fill(place: Any, module: Any) -> None:
     """Gives a dense module on the meta device the values of a structured one."""
     weight = module.structure.to_dense().detach()
-    values = weight.T if is_conv1d(place) else weight.reshape(place.weight.shape)
+    values = Site("", place).stored(weight)
     place.weight = nn.Parameter(values.contiguous().clone())
     if _bias(place) is not None:
         own = _bias(module)

@@ -20,6 +20,7 @@ from eckart.models.checkpoint import read_json, write_json
 from eckart.models.output import new_directory
 from eckart.models.sites import is_conv1d
 from eckart.structures import Chain, Dense, Scaled, StructuredMatrix, low_rank
+from eckart.structures.geometry import Pair
 from eckart.tensors import write_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -28,7 +29,7 @@ _FACTORS = ("lora_B", "lora_A")
 
 
 def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapter:
-    """Puts a LoRA that PEFT wrote beside the linear layers of a model, in place; see `eckart.load_adapter`.
+    """Puts a LoRA that PEFT wrote beside the linear maps of a model, in place; see `eckart.load_adapter`.
 
     Raises:
         ValueError: another type than LoRA, parts that a plain LoRA does not have, damaged files, or a model that does
@@ -51,22 +52,31 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         where, _, kind = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
-        if kind not in _FACTORS or tensor.ndim != 2:
-            raise ValueError(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear layer")
+        if kind not in _FACTORS or tensor.ndim not in (2, 4):
+            raise ValueError(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear map")
         factors.setdefault(where, {})[kind] = tensor
     starts: dict[str, Parts] = {}
     ranks: dict[str, int] = {}
     for where, pair in factors.items():
-        if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1]:
+        kernel = _kernel(pair)
+        if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1] or pair["lora_B"][0, 0].numel() != 1:
             raise ValueError(f"{file}: the factors of {where} do not multiply")
         ranks[where] = len(pair["lora_A"])
-        left, right = (pair[kind].to(torch.promote_types(pair[kind].dtype, torch.float32)) for kind in _FACTORS)
+        left, right = (
+            pair[kind].flatten(1).to(torch.promote_types(pair[kind].dtype, torch.float32)) for kind in _FACTORS
+        )
         scale = scale_of(config, where, ranks[where])
         path: StructuredMatrix = low_rank(left, right)
-        starts[where] = path if scale == 1.0 else Scaled(path, scale=scale), None, None
+        starts[where] = Parts(path if scale == 1.0 else Scaled(path, scale=scale), kernel=kernel)
     adapter = Adapter(model, name, find_adapter("lora"), {}, ranks)
     put_in(adapter, starts)
     return adapter
+
+
+def _kernel(pair: Mapping[str, Tensor]) -> Pair | None:
+    """Height and width of the patches that factors act on; None for those of a linear layer."""
+    shape = pair["lora_A"].shape if "lora_A" in pair else ()
+    return (shape[2], shape[3]) if len(shape) == 4 else None
 
 
 def scale_of(config: dict[str, Any], where: str, rank: int) -> float:
@@ -93,7 +103,8 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
         ||change - written||_F / ||change||_F by matrix: what the conversion costs.
 
     Raises:
-        ValueError: an adapter that has no matrix or replaced W, or `directory` is taken.
+        ValueError: an adapter that has no matrix or replaced W, a dilated convolution, a rank below 1, or a
+            `directory` that is taken.
     """
     parts = {name: parts_of(adapter, name) for name in adapter.places}
     transposed = any(is_conv1d(place.base) for place in adapter.places.values())
@@ -107,7 +118,8 @@ def export_adapter(
     """`save_peft` of an adapter on disk, without its model."""
     contents, parts = read_adapter(Path(source))
     ranks = {where: int(entry["rank"]) for where, entry in contents["matrices"].items()}
-    return _write(parts, ranks, Path(directory), rank, True, bool(contents.get("transposed")))
+    causal = bool(contents.get("causal", True))
+    return _write(parts, ranks, Path(directory), rank, causal, bool(contents.get("transposed")))
 
 
 def _write(
@@ -115,10 +127,16 @@ def _write(
 ) -> dict[str, float]:
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
-    for name, (path, taken, frozen) in parts.items():
-        if frozen is not None:
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} must be at least 1")
+    for name, part in parts.items():
+        if part.frozen is not None or part.whole:
             raise ValueError(f"the adapter replaced {name} itself, so its path means nothing beside the original")
-        left, right, errors[name] = as_low_rank(path, taken, rank or ranks[name])
+        if part.dilation != (1, 1):
+            raise ValueError(f"{name} is a convolution of dilation {part.dilation}, which a LoRA of PEFT leaves out")
+        left, right, errors[name] = as_low_rank(part.path, part.taken, rank or ranks[name])
+        if part.kernel is not None:
+            left, right = left[:, :, None, None], right.reshape(len(right), -1, *part.kernel)
         factors[name] = left, right
     write_lora(factors, directory, causal=causal, transposed=transposed, errors=errors)
     return errors
@@ -132,7 +150,10 @@ def write_lora(
     transposed: bool,
     errors: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes factors (out, r) and (r, in) by matrix as a LoRA of PEFT with the scale 1, errors in the file's header."""
+    """Writes factors by matrix as a LoRA of PEFT with the scale 1, errors in the file's header.
+
+    They are (out, r) and (r, in), or those of a convolution: (out, r, 1, 1) and (r, channels, height, width).
+    """
     tensors: dict[str, Tensor] = {}
     for name, (left, right) in factors.items():
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = right.contiguous()

@@ -23,6 +23,8 @@ from eckart.report.html import render, to_json
 from eckart.statistics import cache_directory
 
 DIAGNOSIS = "diagnosis.json"
+LOST = 0.1
+"""Of an adapter's path in the merging, relative: more of it gets a warning."""
 
 
 def diagnose_directory(
@@ -64,7 +66,7 @@ def diagnose_directory(
         check_target(Path(out))
     body = None if text is None else text_of(text)
     progress("load", 0, 1)
-    model, base, tokenizer = load_models(source, against)
+    model, base, tokenizer, warnings = load_models(source, against)
     progress("load", 1, 1)
     tokens = None
     if body is not None:
@@ -81,6 +83,7 @@ def diagnose_directory(
         memory=memory_available() // 2 if memory is None else memory,
         progress=progress,
     )
+    found.warnings[:0] = warnings
     report = as_report(found, source, against, text, 0 if tokens is None else tokens.numel(), seed)
     report["seconds"] = time.perf_counter() - clock
     if out is not None:
@@ -110,8 +113,8 @@ def as_report(
     }
 
 
-def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any]:
-    """The model, the one it is compared with, and the tokenizer; an adapter is merged into a copy of its base.
+def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any, list[str]]:
+    """The model, what it is compared with, the tokenizer, and warnings; an adapter is merged into a copy of its base.
 
     Raises:
         ValueError: what cannot be read safely, an adapter without its base, or one that does not fit it.
@@ -119,11 +122,18 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
     base = None if against is None else hf.load_model(against)[0]
     if not any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER)):
         model, tokenizer = hf.load_model(source)
-        return model, base, tokenizer
+        return model, base, tokenizer, []
     if against is None:
         raise ValueError(f"{source} is an adapter: name its base with --against")
     merged, tokenizer = hf.load_model(against)
     adapter = load_adapter(merged, source)
-    adapter.merge()
+    errors = adapter.merge()
     adapter.remove()
-    return merged.eval(), base, tokenizer
+    lost = {name: error for name, error in errors.items() if error > LOST}
+    warnings = []
+    if lost:
+        warnings.append(
+            f"merging lost up to {max(lost.values()):.0%} of what the adapter adds to {len(lost)} matrices, "
+            f"{next(iter(lost))} among them: this is not quite what it does beside them"
+        )
+    return merged.eval(), base, tokenizer, warnings

@@ -25,12 +25,14 @@ class Start:
         split: whether the path, as it is now, is first taken out of W, so that the sum is W.
         frozen: what stands in W's place instead of W, where that is something else; None for W.
         rank: what the adapter made of the rank asked for, where it looks at W to choose; None for just that.
+        whole: whether the path is W itself, to be evaluated instead of it.
     """
 
     path: StructuredMatrix
     split: bool = False
     frozen: StructuredMatrix | None = None
     rank: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,13 @@ class Layer:
     """What an adapter knows of one matrix.
 
     Attributes:
-        weight: W (out, in), in the dtype it is stored in.
-        statistics: what the adapter asked for.
+        weight: W (out, in), in the dtype it is stored in; of a convolution the flattened kernel.
+        statistics: what the adapter asked for, and the size of the patches that a convolution meets.
         rank: how large; what it counts is on the adapter's card.
         scale: what the path is multiplied by, for adapters that are `scaled`; 1 for others.
         generator: of whatever is drawn.
         gradient: mean of dloss/dW over the data of the task, float32, for adapters that ask for it.
+        structure: W as it stands in the model, which compression may have made something else than a dense matrix.
     """
 
     weight: Tensor
@@ -52,6 +55,7 @@ class Layer:
     scale: float
     generator: torch.Generator
     gradient: Tensor | None = None
+    structure: StructuredMatrix | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -72,7 +76,9 @@ class Schedule(Protocol):
 Frozen = Callable[[str], Tensor]
 """The name of a matrix -> what stands in its place without the path, (out, in)."""
 
-Begin = Callable[[Layer], Start]
+Begin = Callable[[Layer], Start | None]
+Kernel = tuple[int, int, int, int]
+"""The shape (out, channels, height, width) of a convolution's weight."""
 Ranks = Callable[[Mapping[str, tuple[int, int]], Mapping[str, Statistics], int], dict[str, int]]
 B = TypeVar("B", bound=Begin)
 
@@ -83,10 +89,11 @@ class AdapterMethod:
 
     Attributes:
         name: what the user types.
-        start: `Layer -> Start`.
+        start: `Layer -> Start`, or None for a matrix that stays as it is.
         paper: authors, year, arXiv number.
         expression: what stands in the place of W, in the algebra; `*` marks what trains.
-        parameters: `(out, in, rank)` -> numbers that train.
+        parameters: `(out, in, rank)` -> numbers that train beside a matrix.
+        of_kernel: `(kernel, rank)` -> numbers that train beside a convolution; None where that is its matrix.
         needs: the statistics it reads.
         task_gradient: whether it reads the mean gradient of the task's loss.
         scaled: whether the path is multiplied by alpha / rank.
@@ -109,6 +116,13 @@ class AdapterMethod:
     regulariser: Callable[[Paths], Tensor] | None
     schedule: Callable[[Paths, int, Frozen], Schedule] | None
     summary: str
+    of_kernel: Callable[[Kernel, int], int] | None = None
+
+    def numbers(self, shape: tuple[int, int], patch: tuple[int, int] | None, rank: int) -> int:
+        """Numbers that train beside a matrix (out, in) whose inputs are patches of that height and width, if any."""
+        if patch is None or self.of_kernel is None:
+            return self.parameters(*shape, rank)
+        return self.of_kernel((shape[0], shape[1] // (patch[0] * patch[1]), *patch), rank)
 
 
 ADAPTERS: dict[str, AdapterMethod] = {}
@@ -126,6 +140,7 @@ def adapter(
     ranks: Ranks | None = None,
     regulariser: Callable[[Paths], Tensor] | None = None,
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None,
+    of_kernel: Callable[[Kernel, int], int] | None = None,
 ) -> Callable[[B], B]:
     """Registers a function as an adapter. See `AdapterMethod` for the arguments."""
 
@@ -146,6 +161,7 @@ def adapter(
             regulariser,
             schedule,
             summary,
+            of_kernel,
         )
         return start
 
@@ -163,5 +179,8 @@ def check_rank(layer: Layer, most: int | None = None) -> int:
     """The rank asked for; ValueError where it is not in 1..most, most being that of the matrix by default."""
     most = min(layer.weight.shape) if most is None else most
     if not 1 <= layer.rank <= most:
-        raise ValueError(f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows")
+        raise ValueError(
+            f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows: choose another "
+            "rank or exclude the matrix"
+        )
     return layer.rank

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.models.convolution import StructuredConv2d
+from eckart.models.convolution import StructuredConv2d, stand_in
 from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
 from eckart.models.output import new_directory
@@ -123,9 +123,7 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
         return TiedEmbedding(owner)
     dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
     bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
-    if geometry := geometry_of(dense):
-        return StructuredConv2d(structure, bias, geometry)
-    return TiedLinear(owner, bias) if tied else StructuredLinear(structure, bias)
+    return TiedLinear(owner, bias) if tied else stand_in(structure, bias, geometry_of(dense))
 
 
 def check_values(model: nn.Module) -> None:

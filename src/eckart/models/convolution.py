@@ -10,6 +10,11 @@ from eckart.structures.convolve import convolve
 from eckart.structures.geometry import Geometry
 
 
+def stand_in(structure: StructuredMatrix, bias: Tensor | None, geometry: Geometry | None) -> StructuredLinear:
+    """What stands where a linear layer stood, or where a convolution did that met patches of that geometry."""
+    return StructuredLinear(structure, bias) if geometry is None else StructuredConv2d(structure, bias, geometry)
+
+
 class StructuredConv2d(StructuredLinear):
     """`y = W p + bias` for every patch p of an image, with W any structure; stands in for nn.Conv2d without groups.
 

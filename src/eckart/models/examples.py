@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from eckart.models.text import read_text, sequences
 
 IGNORED = -100
 """The label of a token that is given, not predicted."""
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def read_examples(source: str | Path, tokenizer: Any, length: int, seed: int = 0
         most: sequences that are taken of a text.
 
     Raises:
-        ValueError: no such file, a line that is neither, a prompt that leaves no room for its response, or no example.
+        ValueError: no such file or no UTF-8, a line that is neither, a prompt that leaves no room for its response, an
+            example with no token to predict, or no example.
     """
     path = Path(source)
     if path.suffix.lower() != ".jsonl":
@@ -59,8 +62,12 @@ def read_examples(source: str | Path, tokenizer: Any, length: int, seed: int = 0
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error}") from error
     # Not str.splitlines: JSON strings may hold U+2028 and its like unescaped.
-    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -74,10 +81,12 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _example(record: dict[str, Any], tokenizer: Any, length: int, where: str) -> Example:
     words = {key: record.get(key) for key in ("text", "prompt", "response")}
+    if any(isinstance(word, str) and _HALVES.search(word) for word in words.values()):
+        raise ValueError(f"{where}: half of a surrogate pair, which is no character")
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     if isinstance(text := words["text"], str):
         ids = (tokenizer(text)["input_ids"] + end)[:length]
-        return Example(torch.tensor(ids), torch.tensor(ids))
+        return _checked(ids, ids, where)
     if not (isinstance(words["prompt"], str) and isinstance(words["response"], str)):
         raise ValueError(f'{where}: neither a string "text" nor strings "prompt" and "response" in {list(record)}')
     given = tokenizer(words["prompt"])["input_ids"]
@@ -88,7 +97,14 @@ def _example(record: dict[str, Any], tokenizer: Any, length: int, where: str) ->
             "--length"
         )
     ids = (given + learned)[:length]
-    return Example(torch.tensor(ids), torch.tensor(([IGNORED] * len(given) + learned)[:length]))
+    return _checked(ids, ([IGNORED] * len(given) + learned)[:length], where)
+
+
+def _checked(ids: list[int], labels: list[int], where: str) -> Example:
+    """An example; ValueError where no token follows another one and is to be learned."""
+    if all(label == IGNORED for label in labels[1:]):
+        raise ValueError(f"{where}: nothing to learn in its {len(ids)} tokens: the first is never predicted")
+    return Example(torch.tensor(ids), torch.tensor(labels))
 
 
 def collate(examples: Sequence[Example], padding: int) -> dict[str, Tensor]:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.models.convolution import StructuredConv2d
+from eckart.models.convolution import stand_in
 from eckart.models.experts import experts
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
-from eckart.structures.geometry import geometry_of, is_conv2d
+from eckart.structures.geometry import geometry_of, is_conv2d, why_no_matrix
 
 
 @dataclass
@@ -42,6 +42,10 @@ class Site:
         """
         weight = _weight(self.module).detach()
         return weight.T if is_conv1d(self.module) else weight.flatten(1)
+
+    def stored(self, matrix: Tensor) -> Tensor:
+        """Another matrix of this shape in the form in which the module stores its own; a view."""
+        return matrix.T if is_conv1d(self.module) else matrix.reshape(_weight(self.module).shape)
 
     @property
     def bias(self) -> Tensor | None:
@@ -103,7 +107,7 @@ def find_sites(
         return True
 
     sites = [site for site in _all_sites(model) if wanted(site)]
-    kept = select([(site.name, *site.tied) for site in sites], include, exclude)
+    kept = select([(site.name, *site.tied) for site in sites], include, exclude, model)
     if not kept:
         names = [site.name for site in sites]
         raise ValueError(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
@@ -111,19 +115,34 @@ def find_sites(
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The ordinary linear layers of a model by name: no convolutions, not its head, nothing that is compressed."""
+    """The linear maps of a model by name, dense or structured: not its head, and none that reads another's tensors."""
     heads = _heads(model)
-    sites = [site for site in _all_sites(model) if heads.isdisjoint((site.name, *site.tied))]
-    return {site.name: site.module for site in sites if not (site.is_embedding or is_conv2d(site.module))}
+    dense = {site.name: site.module for site in _all_sites(model) if not (site.is_embedding or site.tied)}
+    owners = {id(module.owner) for module in model.modules() if isinstance(module, Tied)}
+    structured = {n: m for n, m in model.named_modules() if isinstance(m, StructuredLinear) and id(m) not in owners}
+    found = {**dense, **structured}
+    return {name: found[name] for name, _ in model.named_modules() if name in found and name not in heads}
 
 
-def select(named: Sequence[tuple[str, ...]], include: Sequence[str], exclude: Sequence[str]) -> list[int]:
-    """Positions of what patterns ask for; `named` has all names of each; ValueError where a pattern matches nothing."""
+def select(
+    named: Sequence[tuple[str, ...]], include: Sequence[str], exclude: Sequence[str], model: nn.Module
+) -> list[int]:
+    """Positions of what patterns ask for; ValueError where a pattern matches nothing.
+
+    Args:
+        named: all names of each.
+        include, exclude: see `find_sites`.
+        model: for a word about what the pattern does match, if it is no matrix.
+    """
 
     def matching(pattern: str) -> set[int]:
         found = {i for i, names in enumerate(named) if any(_matches(pattern, name) for name in names)}
         if not found:
-            raise ValueError(f"pattern {pattern!r} matches no matrix; there are {_abridged([n[0] for n in named])}")
+            other = ((n, why_no_matrix(m)) for n, m in model.named_modules() if _matches(pattern, n))
+            hint = next((f": {name} is {why}" for name, why in other if why), "")
+            raise ValueError(
+                f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}"
+            )
         return found
 
     kept = set().union(*map(matching, include)) if include else set(range(len(named)))
@@ -206,12 +225,9 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
         raise ValueError(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
     own = site.bias
     total = own if bias is None else bias if own is None else own + bias.to(own)
-    geometry = geometry_of(site.module)
-    owner: StructuredEmbedding | StructuredLinear
-    if geometry is not None:
-        owner = StructuredConv2d(structure, total, geometry)
-    else:
-        owner = StructuredEmbedding(structure) if site.is_embedding else StructuredLinear(structure, total)
+    owner: StructuredEmbedding | StructuredLinear = (
+        StructuredEmbedding(structure) if site.is_embedding else stand_in(structure, total, geometry_of(site.module))
+    )
     places = {name: model.get_submodule(name) for name in (site.name, *site.tied)}
     new: dict[int, nn.Module] = {id(places[site.name]): owner}
     for name, old in places.items():

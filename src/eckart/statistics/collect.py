@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from eckart.statistics.frozen import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
-from eckart.statistics.patches import images, patches_of, positions
+from eckart.statistics.patches import images, patches_of, positions, products
 from eckart.statistics.sample import Sample
 from eckart.structures.geometry import Geometry, geometry_of, kernel_of
 
@@ -234,19 +234,14 @@ class _Recorder:
                 self._add_fisher(name, torch.zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
 
     def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor, geometry: Geometry | None) -> None:
-        if geometry is not None:
-            gradient = images(gradient).flatten(2).mT
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
-            rows = self._rows(gradient) if geometry is None else gradient.flatten(0, 1)
+            rows = self._rows(gradient) if geometry is None else images(gradient).movedim(1, -1).flatten(0, -2)
             self._add_second_moment(name, Need.GRADIENT_SECOND_MOMENT, rows)
         if x is None:
             return
         # One sequence, or one image, is one sample of dloss/dW = sum over its tokens of g x^T.
-        a = gradient.reshape(gradient.shape[0], -1, gradient.shape[-1])
-        inputs = patches_of(x, geometry) if geometry else [x.detach().float().reshape(x.shape[0], -1, x.shape[-1])]
-        for b in inputs:
-            here, a = a[: len(b)], a[len(b) :]
-            squared = torch.bmm(here.transpose(1, 2), b).square_().sum(0)
+        for inputs, gradients in products(x, gradient, geometry):
+            squared = torch.bmm(gradients.mT, inputs).square_().sum(0)
             self._add_fisher(name, squared.sum(1, dtype=torch.float64), squared.sum(0, dtype=torch.float64))
 
     def _add_fisher(self, name: str, rows: Tensor, columns: Tensor) -> None:

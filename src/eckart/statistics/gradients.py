@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from eckart.statistics.collect import Batch, OnProgress
 from eckart.statistics.frozen import frozen
+from eckart.statistics.patches import products
+from eckart.structures.geometry import geometry_of
 
 
 def mean_gradients(
@@ -24,7 +26,7 @@ def mean_gradients(
 
     Args:
         model: in eval mode; what it returns for `model(**batch)` has a `loss`.
-        modules: linear maps over the last dimension, by name.
+        modules: linear maps over the last dimension, or convolutions, by name.
         batches: token ids (sequences, length), which are their own labels, or mappings with what the model needs.
         on_progress: called with (batches done, batches in all).
 
@@ -37,13 +39,15 @@ def mean_gradients(
     sums: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-        def forward_hook(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
+        def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
             x: Tensor = arguments[0].detach()
-            watched: Any = output if output.requires_grad else output.detach().requires_grad_()
+            # A copy of a leaf of the graph, because what follows may work in place.
+            watched: Any = output if output.requires_grad else output.detach().requires_grad_().clone()
 
             def add(gradient: Tensor) -> None:
-                product = gradient.flatten(0, -2).float().T @ x.flatten(0, -2).float()
-                sums[name] = sums[name] + product if name in sums else product
+                for inputs, gradients in products(x, gradient, geometry_of(module)):
+                    product = gradients.flatten(0, 1).T @ inputs.flatten(0, 1)
+                    sums[name] = sums[name] + product if name in sums else product
 
             watched.register_hook(add)
             found: Tensor = watched
@@ -57,6 +61,8 @@ def mean_gradients(
             stack.callback(module.register_forward_hook(hook(name)).remove)
         for done, batch in enumerate(batches, 1):
             with torch.enable_grad():
+                if isinstance(batch, Tensor) and batch.is_floating_point():
+                    raise ValueError("a tensor of numbers is not its own labels: give mappings of what the model takes")
                 output = model(input_ids=batch, labels=batch) if isinstance(batch, Tensor) else model(**batch)
                 loss = getattr(output, "loss", None)
                 if not isinstance(loss, Tensor):

@@ -1,4 +1,4 @@
-"""The patches of images, which are the inputs of a convolution's matrix, a few images at a time."""
+"""The tokens of a matrix: those of sequences, and the patches of images, which are written out a few at a time."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ def images(x: Tensor) -> Tensor:
 def positions(x: Tensor, geometry: Geometry) -> int:
     """How many patches the images have together."""
     return len(images(x)) * prod(geometry.positions(*x.shape[-2:]))
+
+
+def products(x: Tensor, gradient: Tensor, geometry: Geometry | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs x (n, tokens, in) and gradients g (n, tokens, out) of a few samples at a time, float32: dloss/dW = g^T x.
+
+    Args:
+        x: what the module was given: (n, ..., in), or images.
+        gradient: of the loss by what it returned.
+        geometry: of a convolution; None for a linear map over the last dimension.
+    """
+    g = gradient.float() if geometry is None else images(gradient).float().movedim(1, -1)
+    g = g.reshape(len(g), -1, g.shape[-1])
+    for some in [x.detach().float()] if geometry is None else patches_of(x, geometry):
+        yield some.reshape(len(some), -1, some.shape[-1]), g[: len(some)]
+        g = g[len(some) :]
 
 
 def patches_of(x: Tensor, geometry: Geometry) -> Iterator[Tensor]:

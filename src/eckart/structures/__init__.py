@@ -18,6 +18,7 @@ from eckart.structures.lowrank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
+from eckart.structures.repeated import Repeated
 from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
@@ -47,6 +48,7 @@ __all__ = [
     "Masked",
     "Permutation",
     "Quantized",
+    "Repeated",
     "Scaled",
     "Scattered",
     "Selection",

@@ -12,9 +12,12 @@ from eckart.structures.base import StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
+from eckart.structures.gated import Gated
 from eckart.structures.geometry import POINT, Geometry
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
+from eckart.structures.repeated import Repeated
+from eckart.structures.scaled import Scaled
 
 
 @singledispatch
@@ -56,9 +59,19 @@ def _(matrix: BlockDiagonal, x: Tensor, geometry: Geometry) -> Tensor:
     return _convolved(matrix.weight.flatten(0, 1), x, geometry, len(matrix.weight))
 
 
+@convolve.register
+def _(matrix: Repeated, x: Tensor, geometry: Geometry) -> Tensor:
+    if not _grouped(matrix, geometry):
+        return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+    return _convolved(matrix.matrix.to_dense().to(x.dtype).repeat(matrix.copies, 1), x, geometry, matrix.copies)
+
+
 def _grouped(matrix: StructuredMatrix, geometry: Geometry) -> bool:
     """Whether a matrix has one block for each group of whole channels."""
-    return isinstance(matrix, BlockDiagonal) and matrix.weight.shape[2] % (geometry.kernel[0] * geometry.kernel[1]) == 0
+    area = geometry.kernel[0] * geometry.kernel[1]
+    if isinstance(matrix, BlockDiagonal):
+        return matrix.weight.shape[2] % area == 0
+    return isinstance(matrix, Repeated) and matrix.matrix.shape[1] % area == 0
 
 
 @convolve.register
@@ -74,6 +87,16 @@ def _(matrix: Sum, x: Tensor, geometry: Geometry) -> Tensor:
     for other in others:
         first = first + other
     return first
+
+
+@convolve.register
+def _(matrix: Scaled, x: Tensor, geometry: Geometry) -> Tensor:
+    return matrix.scale * convolve(matrix.matrix, x, geometry)
+
+
+@convolve.register
+def _(matrix: Gated, x: Tensor, geometry: Geometry) -> Tensor:
+    return matrix.opened(convolve(matrix.right, x, geometry).movedim(1, -1)).movedim(-1, 1)
 
 
 @convolve.register

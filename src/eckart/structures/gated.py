@@ -54,7 +54,10 @@ class Gated(StructuredMatrix):
         return [self.left, self.right]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.right.forward(x)
+        return self.opened(self.right.forward(x))
+
+    def opened(self, y: Tensor) -> Tensor:
+        """`left (mask * y)` for y = right x, (..., n) -> (..., out)."""
         chosen = (y.detach() + self.bias).abs().topk(self.active, -1).indices
         mask = torch.zeros_like(y).scatter_(-1, chosen, 1.0)
         if torch.is_grad_enabled():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 Pair = tuple[int, int]
 
@@ -74,6 +75,20 @@ def is_conv2d(module: nn.Module) -> bool:
     Not its subclasses, which may do more with a weight than multiply by it.
     """
     return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
+
+
+def why_no_matrix(module: nn.Module) -> str | None:
+    """What keeps a layer that has a weight from being one matrix over its inputs; None for all but kin of those.
+
+    >>> why_no_matrix(nn.Conv2d(8, 8, 3, groups=8))
+    'a convolution in 8 groups'
+    """
+    if type(module) is nn.Conv2d and module.groups > 1:
+        return f"a convolution in {module.groups} groups"
+    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
+        return f"a convolution padded by padding_mode={module.padding_mode!r}"
+    kin = isinstance(module, _ConvNd | nn.Linear) and type(module) not in (nn.Conv2d, nn.Linear)
+    return f"of the type {type(module).__name__}" if kin else None
 
 
 def geometry_of(module: nn.Module) -> Geometry | None:
