@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eckart.methods.compress.gptq import gptq, gptq_quantize, inverse_factor
+from eckart.linalg.surgeon import inverse_factor
+from eckart.methods.compress.gptq import gptq, gptq_quantize
 from eckart.methods.compress.rtn import round_to_nearest
 from eckart.methods.onebyone import BITS
 from eckart.metrics import Metric
