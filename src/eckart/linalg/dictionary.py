@@ -44,7 +44,7 @@ def sparse_codes(y: Tensor, k: int, s: int) -> Tensor:
 
 def largest(codes: Tensor, s: int) -> Tensor:
     """Where the s entries of largest magnitude of each row are: codes (n, k) -> (n, k), bool."""
-    return torch.zeros_like(codes, dtype=torch.bool).scatter_(1, codes.abs().topk(s, 1).indices, True)
+    return torch.zeros_like(codes, dtype=torch.bool).scatter_(1, codes.abs().topk(s, 1, sorted=False).indices, True)
 
 
 def conjugate_gradients(gram: Tensor, products: Tensor, codes: Tensor, kept: Tensor) -> Tensor:
