@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
-from eckart.methods.lowrank import bias_mean
+from eckart.methods.lowrank import bias_cost, bias_mean
 from eckart.methods.measured import Measured, interpolated, middle
 from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import Fitted, compressor, find
@@ -38,7 +38,7 @@ class Rivals(Measured):
         offers: list[tuple[str, int, Cost]] = []
         nested: dict[tuple[str, int], float] = {}
         for name, family in self._families.items():
-            bias = _no_cost if self._mean is None or hasattr(family, "mean") else _bias_cost(weight)
+            bias = bias_cost(weight, None if hasattr(family, "mean") else self._mean)
             step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
             costs = zip(family.sizes, family.costs, strict=True)
             offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
@@ -92,13 +92,6 @@ class Rivals(Measured):
         if bias is None and self._mean is not None:
             bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)
         return Fitted(structure, bias, self.error(size, structure))
-
-
-_no_cost = Cost(0, 0, 0)
-
-
-def _bias_cost(weight: Tensor) -> Cost:
-    return Cost(len(weight), len(weight) * weight.element_size(), 0)
 
 
 @compressor(

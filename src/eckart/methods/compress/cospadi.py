@@ -57,7 +57,7 @@ def cospadi(weight: Tensor, statistics: Statistics) -> Family:
     def fit(terms: int) -> Chain:
         codes = sparse_codes(prepared(), ATOMS * terms, terms)
         x, atoms = balanced(codes, least_squares_atoms(codes, w.double() / scale) * scale)
-        return Chain(Masked.from_dense(x.to(w.dtype), largest(codes, terms)), Dense(atoms.to(w.dtype)))
+        return Chain(Masked.from_dense(x.to(w.dtype), largest(codes, terms)), Dense(atoms.to(w.dtype).contiguous()))
 
     def cost(terms: int) -> Cost:
         return cospadi_cost(w.shape[0], w.shape[1], terms, w.element_size())

@@ -48,7 +48,7 @@ def sparsegpt(weight: Tensor, statistics: Statistics) -> OneByOne:
         return blocks * share(percent, out * BLOCK) + share(percent, out * rest)
 
     def fit(percent: int) -> Masked:
-        return Masked.from_dense(*prune(weight, *prepared(), lambda score: largest_share(score, percent), BLOCK))
+        return Masked.from_dense(*prune(weight, *prepared(), partial(largest_share, percent=percent), BLOCK))
 
     return unstructured(weight, stored, fit, Metric(right=moment))
 
@@ -68,8 +68,7 @@ def sparsegpt_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     prepared = Once(lambda: transfer_and_worth(moment, torch.promote_types(weight.dtype, torch.float32)))
 
     def fit(kept: int) -> SemiSparse:
-        best = partial(largest, kept=kept)
-        pruned, places = prune(weight, *prepared(), best, NEIGHBOURS)
+        pruned, places = prune(weight, *prepared(), partial(largest, kept=kept), NEIGHBOURS)
         return SemiSparse.from_dense(pruned, kept, NEIGHBOURS, places.to(weight.dtype))
 
     return semistructured(weight, fit, Metric(right=moment))
