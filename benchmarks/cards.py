@@ -1,4 +1,4 @@
-"""Puts what the benchmarks measured on the methods' cards: writes src/eckart/methods/measured.json.
+"""Puts what the benchmarks measured on the methods' cards: writes src/eckart/methods/results.json.
 
     python benchmarks/cards.py --methods rows.jsonl --adapters rows.jsonl
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import harness
 
-CARDS = Path(__file__).parent.parent / "src/eckart/methods/measured.json"
+CARDS = Path(__file__).parent.parent / "src/eckart/methods/results.json"
 CURRENCY = {"linear-parameters": "the linear parameters", "parameters": "the parameters", "bytes": "the bytes"}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from eckart.cards import adapter_card, method_card
 from eckart.methods import ADAPTERS, METHODS
-from eckart.methods.measured import measured
+from eckart.methods.results import measured
 from eckart.options import parser
 from eckart.report import schema
 

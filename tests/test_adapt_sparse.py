@@ -14,6 +14,7 @@ from torch import Tensor
 import eckart
 from eckart.methods.adapt import loca, sara, snell, snella
 from eckart.structures import Kernelized, Scattered, Sparse
+from eckart.structures.scattered import slopes
 from eckart.train import Training, train
 from test_adapt import ids, logits
 from test_adapt_other import IN, OUT, RANK, normal, one_layer, only, start, steps, stirred
@@ -46,7 +47,7 @@ def test_loca_slopes_are_central_differences_of_the_loss() -> None:
     spectrum.watch = seen.append
     (path(x) * g).sum().backward()
     spectrum.watch = None
-    found = loca.slopes(seen[0], spectrum.values.detach(), spectrum.places.long())
+    found = slopes(seen[0], spectrum.values.detach(), spectrum.places.long())
     inside = (spectrum.places > 0).all(0) & (spectrum.places.T < LAST).all(1)
     for i in inside.nonzero()[:4, 0].tolist():
         for axis in (0, 1):

@@ -25,7 +25,7 @@ from eckart.calibration import calibration_text, text_of
 from eckart.cli import main
 from eckart.job import Texts, compress_directory
 from eckart.methods import ADAPTERS
-from eckart.methods.measured import measured, results
+from eckart.methods.results import measured, results
 from eckart.report.build import schema
 from tiny import CONTEXT, save_tiny, tiny_llama
 

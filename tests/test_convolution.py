@@ -16,12 +16,13 @@ import hard
 from eckart import METHODS, Metric, Need, Statistics, StructuredConv2d, StructuredLinear
 from eckart.compress import Recipe, run
 from eckart.export import _fill
+from eckart.linalg.canonical import alternating, sweep
+from eckart.linalg.tucker import core, hooi, leading, modes, tails
 from eckart.methods import find
-from eckart.methods.compress.cp import alternating, sweep
 from eckart.methods.compress.cp import expression as canonical
 from eckart.methods.compress.spatial_svd import rearranged
-from eckart.methods.compress.tucker_2 import core, hooi, leading, modes, rank_path, tails
 from eckart.methods.compress.tucker_2 import expression as tucker
+from eckart.methods.compress.tucker_2 import rank_path
 from eckart.methods.registry import Family
 from eckart.models.checkpoint import check_manifest, manifest, rebuild
 from eckart.models.sites import find_sites, model_cost, replace

@@ -18,7 +18,7 @@ import hard
 from eckart.export import to_dense_directory
 from eckart.linalg.clusters import k_means
 from eckart.methods import METHODS, Members
-from eckart.methods.compress.sub_moe import merging
+from eckart.methods.merged import merging
 from eckart.mixture import Mixture
 from eckart.models import hf
 from eckart.models.experts import Experts, experts, per_token

@@ -16,8 +16,9 @@ import hard
 from eckart import METHODS, Metric, Need, Statistics
 from eckart.linalg import nested_errors, project
 from eckart.methods import find
-from eckart.methods.compress.lq_lora import alternate, weighted_codes
+from eckart.methods.compress.lq_lora import weighted_codes
 from eckart.methods.int8 import Int8LowRank
+from eckart.methods.remainder import codes_and_product
 from eckart.structures import Chain, Dense, Quantized, Selection, Sum
 from eckart.structures.packing import normal_float
 from test_methods import inputs, layer, metric_of, statistics_of
@@ -210,9 +211,11 @@ def test_lq_lora_returns_the_best_codes() -> None:
         made.append(Quantized.quantize(rest, bits, 64, codebook=normal_float(bits)))
         return made[-1]
 
-    chosen = alternate(weight, *start, ones[:6], ones, quantize)
+    chosen, left, right = codes_and_product(weight, ones[:6], ones, start, quantize)
     assert len(made) == 3
     assert chosen is made[1]
+    rest = weight - chosen.to_dense().detach()
+    assert float((rest - left @ right).square().sum()) == pytest.approx(float(project(rest, Metric()).errors[1]))
 
 
 def test_lq_lora_is_shared_out_exactly_over_bits() -> None:

@@ -22,8 +22,10 @@ import hard
 from eckart import METHODS, Statistics
 from eckart.compress import put
 from eckart.heads import Heads
+from eckart.linalg.nystrom import by_leverage
 from eckart.methods import Fitted, JointFamily, Members
-from eckart.methods.units import Units, by_leverage, pair_scores, rotated_order
+from eckart.methods.attention import pair_scores, rotated_order
+from eckart.methods.units import Units
 from eckart.models.groups import Group, find_groups
 from eckart.models.sites import find_sites
 from eckart.plan import Plan, make_plan

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eckart.methods.compress.gptq import gptq, gptq_quantize, inverse_factor
+from eckart.linalg.surgeon import inverse_factor
+from eckart.methods.compress.gptq import gptq, gptq_quantize
 from eckart.methods.compress.rtn import round_to_nearest
 from eckart.methods.onebyone import BITS
 from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import from_spec
-from eckart.structures.packing import grid, normal_float, pack, row_bytes, searched_grid, unpack
+from eckart.structures.packing import encode, grid, normal_float, pack, row_bytes, searched_grid, unpack
 from eckart.structures.quantized import Quantized
 
 ALL_BITS = range(2, 9)
@@ -383,3 +384,12 @@ def test_half_precision_copies_work() -> None:
     x = random(3, 40, seed=2)
     torch.testing.assert_close(half(x), quantized(x), rtol=3e-2, atol=3e-2)
     assert F.mse_loss(half(x), quantized(x)) > 0
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 7, 16, 100, 256])
+def test_codes_of_a_codebook_are_those_of_bucketize(levels: int) -> None:
+    book = random(levels).sort().values
+    middles = (book[1:] + book[:-1]) / 2
+    values = torch.cat([2 * random(500, seed=1), middles, book, torch.tensor([-torch.inf, torch.inf])])
+    codes = encode(values, torch.ones(()), None, 8, book)
+    assert torch.equal(codes, torch.bucketize(values, middles).to(torch.uint8))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import hard
 from eckart.methods import METHODS, Family, find, lazy
-from eckart.methods.onebyone import BITS, OneByOne, interpolated, rounding
+from eckart.methods.measured import interpolated
+from eckart.methods.onebyone import BITS, OneByOne, rounding
 from eckart.methods.sparse import PERCENT, cut_off
 from eckart.models.sites import find_sites
 from eckart.plan import Plan, make_plan

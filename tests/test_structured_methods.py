@@ -13,14 +13,9 @@ from torch import Tensor
 import eckart
 import hard
 from eckart import METHODS, Metric, Statistics
+from eckart.linalg.dictionary import conjugate_gradients, largest, least_squares_atoms, sparse_codes
 from eckart.methods.compress.block_diagonal import BLOCKS, spectral_order
-from eckart.methods.compress.cospadi import (
-    conjugate_gradients,
-    largest,
-    least_squares_atoms,
-    signals,
-    sparse_codes,
-)
+from eckart.methods.compress.cospadi import signals
 from eckart.methods.terms import MOST, batched_svd, largest_divisor
 from eckart.structures import BlockDiagonal, Chain, Kronecker, Masked
 from eckart.structures.transposed import apply_transposed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from eckart.methods import ADAPTERS, METHODS
-from eckart.methods.measured import measured, results
+from eckart.methods.results import measured, results
 from eckart.statistics.needs import Need
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,11 @@ class Mixture:
 
     count: int
     inner: Callable[[Sequence[Tensor]], Tensor]
+
+    def outputs(self, weights: Sequence[Tensor], x: Tensor) -> Iterator[Tensor]:
+        """The outputs (n, out) of each expert on inputs x (n, in), in at least float32; weights expert by expert."""
+        roles = len(weights) // self.count
+        for first in range(0, len(weights), roles):
+            own = (w.to(torch.promote_types(w.dtype, torch.float32)) for w in weights[first : first + roles])
+            *entering, leaving = own
+            yield self.inner([x.to(w) @ w.T for w in entering]) @ leaving.T

@@ -8,6 +8,20 @@ from torch import Tensor
 RESTARTS = 10
 
 
+def cosine_clusters(gram: Tensor, generator: torch.Generator) -> dict[int, Tensor]:
+    """Clusters by cosine, (n,), for every number of them below n, of vectors known by their inner products.
+
+    Args:
+        gram: (n, n), float64, finite.
+        generator: of the starts of k-means.
+    """
+    norm = gram.diagonal().sqrt().clamp_min(torch.finfo(gram.dtype).tiny)
+    values, vectors = torch.linalg.eigh(gram / norm[:, None] / norm)
+    # Points whose inner products are the cosines.
+    points = vectors * values.clamp_min(0).sqrt()
+    return {k: k_means(points, k, generator) for k in range(1, len(gram))}
+
+
 def k_means(points: Tensor, k: int, generator: torch.Generator, restarts: int = RESTARTS) -> Tensor:
     """The best of some runs of Lloyd's algorithm from k-means++ starts: the cluster of each point, (n,), int64.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eckart.linalg.lowrank import nested_errors, project
-from eckart.methods.lowrank import HARDWARE_MULTIPLE
+from eckart.methods.lowrank import bias_cost, rank_step
 from eckart.methods.registry import Fitted
 from eckart.metrics import Metric
 from eckart.structures.base import Cost
@@ -46,8 +46,7 @@ class Int8LowRank:
     @cached_property
     def sizes(self) -> Sequence[int]:
         """The ranks that take fewer bytes than the dense matrix."""
-        top = min(self.weight.shape)
-        step = HARDWARE_MULTIPLE if top >= 16 * HARDWARE_MULTIPLE else 1
+        top, step = min(self.weight.shape), rank_step(*self.weight.shape)
         dense = self.weight.numel() * self.weight.element_size()
         return [rank for rank in range(step, top + 1, step) if self._cost(rank).bytes < dense]
 
@@ -68,8 +67,7 @@ class Int8LowRank:
     def _cost(self, rank: int) -> Cost:
         out, columns = self.weight.shape
         parts = (Quantized.empty(shape, BITS, GROUP, self.weight.dtype) for shape in ((out, rank), (rank, columns)))
-        cost = sum((part.cost() for part in parts), Cost(0, 0, 0))
-        return cost if self.mean is None else cost + Cost(out, out * self.weight.element_size(), 0)
+        return sum((part.cost() for part in parts), bias_cost(self.weight, self.mean))
 
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`, or the best one of a smaller rank where that has a smaller error."""

@@ -72,10 +72,7 @@ class LowRank:
     def _cost(self, rank: int) -> Cost:
         out, columns = self.weight.shape
         price = interpolative_cost if self.interpolative else low_rank_cost
-        cost = price(out, columns, rank, self.weight.element_size())
-        if self.mean is not None:
-            cost = cost + Cost(out, out * self.weight.element_size(), 0)
-        return cost
+        return price(out, columns, rank, self.weight.element_size()) + bias_cost(self.weight, self.mean)
 
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
@@ -117,6 +114,12 @@ def covariance(statistics: Statistics) -> Tensor:
 def bias_mean(statistics: Statistics) -> Tensor | None:
     """E[x] (in,), float64, from which a bias is made; None for a table of look-ups, which takes no bias."""
     return None if statistics.lookup else statistics.get(Need.INPUT_MEAN)
+
+
+def bias_cost(weight: Tensor, mean: Tensor | None) -> Cost:
+    """The cost of the bias that a weight (out, in) gets from E[x], nothing where that is None."""
+    out = 0 if mean is None else len(weight)
+    return Cost(out, out * weight.element_size(), 0)
 
 
 def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:

@@ -1,26 +1,105 @@
-"""What benchmarks measured of each method; `measured.json` is written by `benchmarks/cards.py` from their rows."""
+"""Candidates whose errors are learned one at a time, many of them judged by a few."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from functools import cache
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eckart.metrics import Metric
+from eckart.structures.base import Cost, StructuredMatrix
+from eckart.structures.quantized import finite_matrix
 
 
-@cache
-def measured(kind: str) -> Mapping[str, Any]:
-    """`title`, under which conditions, and `rows`, for each name its results in words.
+class Measured:
+    """What families of one matrix share whose candidates are measured when their errors are asked for.
 
     Args:
-        kind: "methods" or "adapters".
+        weight: (out, in), floating point and finite.
+        metric: what errors are measured in.
+
+    Attributes:
+        sizes, costs: of the candidates, in ascending order of their bytes.
+        known: squared error of the sizes measured so far.
+
+    Raises:
+        ValueError: weight has NaN or Inf entries.
     """
-    found: Mapping[str, Any] = json.loads(files("eckart.methods").joinpath("measured.json").read_text("utf-8"))[kind]
-    return found
+
+    sizes: Sequence[int]
+    costs: Sequence[Cost]
+
+    def __init__(self, weight: Tensor, metric: Metric) -> None:
+        self._weight = finite_matrix(weight)
+        self._metric = metric
+        self.known: dict[int, float] = {}
+
+    def candidate(self, size: int) -> StructuredMatrix:
+        """The structure of a size, in the dtype of the weight."""
+        raise NotImplementedError
+
+    def estimates(self) -> Tensor:
+        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+        raise NotImplementedError
+
+    def measure(self, size: int) -> None:
+        """Fits a size to learn its error."""
+        self.known[size] = self.error(size, self.candidate(size))
+
+    def measure_all(self) -> None:
+        """Fits all sizes whose errors are not known."""
+        for size in self.sizes:
+            if size not in self.known:
+                self.measure(size)
+
+    @property
+    def errors(self) -> Tensor:
+        """Squared error of each size in the metric, float64, (len(sizes),); fits all sizes."""
+        self.measure_all()
+        return self.estimates()
+
+    def error(self, size: int, structure: StructuredMatrix) -> float:
+        """Squared error of the structure of a size, measured if it is not known."""
+        return self.known[size] if size in self.known else float(self._metric.error(self._difference(structure)))
+
+    def _difference(self, structure: StructuredMatrix) -> Tensor:
+        """W - What, in at least float32."""
+        exact = torch.promote_types(self._weight.dtype, torch.float32)
+        return self._weight.to(exact) - structure.to_dense().detach().to(exact)
+
+    @property
+    def zero_error(self) -> float:
+        return float(self._metric.error(self._weight))
 
 
-def results(kind: str, name: str) -> list[str]:
-    """What was measured of a method, a line each; nothing where it was not."""
-    rows: list[str] = measured(kind)["rows"].get(name, [])
-    return rows
+def middle(sizes: Sequence[int]) -> int:
+    """The size that is measured first, the others being judged by it."""
+    return sizes[(len(sizes) - 1) // 2]
+
+
+def interpolated(sizes: Sequence[int], expected: Callable[[int], float], known: Mapping[int, float]) -> Tensor:
+    """Errors of all sizes, non-increasing, from those of some.
+
+    The logarithm of the error is linear in the logarithm of the expected one between two sizes that are known, and the
+    ratio of both stays what it is outside of them.
+
+    Args:
+        sizes: ascending, (k,).
+        expected: positive and falling.
+        known: of one size at least, where there are any sizes.
+
+    Returns:
+        Float64, (k,); of known sizes the least error known up to there.
+    """
+    if not sizes:
+        return torch.zeros(0, dtype=torch.float64)
+    level = np.log([expected(size) for size in sizes])
+    at = [i for i, size in enumerate(sizes) if size in known]
+    error = np.minimum.accumulate([known[sizes[i]] for i in at])
+    ratio = np.log(np.maximum(error, 1e-300)) - level[at]
+    least = np.append(error, 0.0)[np.searchsorted(at, np.arange(len(sizes)))]
+    found = np.maximum(np.exp(level + np.interp(-level, -level[at], ratio)), least)
+    found[at] = error
+    return torch.from_numpy(np.minimum.accumulate(found))

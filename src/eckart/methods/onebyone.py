@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from eckart.methods.measured import Measured, interpolated, middle
 from eckart.methods.registry import Fitted
 from eckart.metrics import Metric
 from eckart.structures.base import Cost, StructuredMatrix
@@ -34,7 +34,7 @@ class Once(Generic[T]):
         return {"_make": self._make, "_made": None}
 
 
-class OneByOne:
+class OneByOne(Measured):
     """Candidates whose costs are known at once and which are fitted when they are asked for.
 
     Fits are not kept: the candidates of every matrix would outweigh the model.
@@ -46,9 +46,6 @@ class OneByOne:
         fit: the candidate of a size, in the dtype of `weight`; called again for the same size, it must give the same.
         metric: what `errors` is measured in.
         expected: what the error of a size is about proportional to, falling; None where that is not known.
-
-    Attributes:
-        known: squared error of the sizes measured so far.
 
     Raises:
         ValueError: weight has NaN or Inf entries.
@@ -63,50 +60,32 @@ class OneByOne:
         metric: Metric,
         expected: Callable[[int], float] | None = None,
     ) -> None:
-        self._weight = finite_matrix(weight)
-        self._metric = metric
-        self.candidate = fit
+        super().__init__(weight, metric)
+        self._fit = fit
         self.expected = expected
         self.sizes = sizes
         self.costs: Sequence[Cost] = [cost(size) for size in sizes]
-        self.known: dict[int, float] = {}
 
     @property
     def held_bytes(self) -> int:
         """What the candidates share takes at most, in float32."""
         return 4 * self._weight.shape[1] ** 2
 
-    def measure(self, size: int) -> None:
-        """Fits a size to learn its error."""
-        self.known[size] = float(self._error(self.candidate(size)))
+    def candidate(self, size: int) -> StructuredMatrix:
+        return self._fit(size)
 
-    @property
-    def errors(self) -> Tensor:
-        """Squared error of each size in the metric, float64, (len(sizes),); fits all sizes.
+    def estimates(self) -> Tensor:
+        """As `errors`, but of the sizes that were not measured what `interpolated` says; one at least is measured.
 
         Where a larger candidate comes out worse than a smaller one (weights that already lie on a grid of fewer bits
         do that), the error of the smaller is stated, and `build` then returns that one.
         """
-        for size in self.sizes:
-            if size not in self.known:
-                self.measure(size)
-        return torch.tensor([self.known[size] for size in self.sizes], dtype=torch.float64).cummin(0).values
-
-    def estimates(self) -> Tensor:
-        """As `errors`, but of the sizes that were not measured what `interpolated` says; one at least is measured."""
         if self.expected is None:
-            return self.errors
+            self.measure_all()
+            return torch.tensor([self.known[size] for size in self.sizes], dtype=torch.float64).cummin(0).values
         if self.sizes and not self.known:
             self.measure(middle(self.sizes))
         return interpolated(self.sizes, self.expected, self.known)
-
-    def _error(self, structure: StructuredMatrix) -> Tensor:
-        exact = torch.promote_types(self._weight.dtype, torch.float32)
-        return self._metric.error(self._weight.to(exact) - structure.to_dense().to(exact))
-
-    @property
-    def zero_error(self) -> float:
-        return float(self._metric.error(self._weight))
 
     def build(self, size: int) -> Fitted:
         """The candidate of a size; where it was measured, the best measured candidate of at most that size."""
@@ -117,39 +96,7 @@ class OneByOne:
                 (s for s in self.sizes[: self.sizes.index(size) + 1] if s in self.known), key=self.known.__getitem__
             )
         structure = self.candidate(size)
-        error = self.known[size] if size in self.known else float(self._error(structure))
-        return Fitted(structure, None, error)
-
-
-def middle(sizes: Sequence[int]) -> int:
-    """The size that is measured first, the others being judged by it."""
-    return sizes[(len(sizes) - 1) // 2]
-
-
-def interpolated(sizes: Sequence[int], expected: Callable[[int], float], known: Mapping[int, float]) -> Tensor:
-    """Errors of all sizes, non-increasing, from those of some.
-
-    The logarithm of the error is linear in the logarithm of the expected one between two sizes that are known, and the
-    ratio of both stays what it is outside of them.
-
-    Args:
-        sizes: ascending, (k,).
-        expected: positive and falling.
-        known: of one size at least, where there are any sizes.
-
-    Returns:
-        Float64, (k,); of known sizes the least error known up to there.
-    """
-    if not sizes:
-        return torch.zeros(0, dtype=torch.float64)
-    level = np.log([expected(size) for size in sizes])
-    at = [i for i, size in enumerate(sizes) if size in known]
-    error = np.minimum.accumulate([known[sizes[i]] for i in at])
-    ratio = np.log(np.maximum(error, 1e-300)) - level[at]
-    least = np.append(error, 0.0)[np.searchsorted(at, np.arange(len(sizes)))]
-    found = np.maximum(np.exp(level + np.interp(-level, -level[at], ratio)), least)
-    found[at] = error
-    return torch.from_numpy(np.minimum.accumulate(found))
+        return Fitted(structure, None, self.error(size, structure))
 
 
 def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) -> list[int]:
@@ -159,10 +106,10 @@ def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) ->
 
 def bits_family(weight: Tensor, fit: Callable[[int], Quantized], metric: Metric, group: int) -> OneByOne:
     """The same fit at 2, 3, 4, 5, 6 and 8 bits: `fit(bits)` gives an affine Quantized with groups of `group` inputs."""
-    shape = (finite_matrix(weight).shape[0], weight.shape[1])
+    weight = finite_matrix(weight)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(shape, bits, group, weight.dtype).cost()
+        return Quantized.empty(weight.shape, bits, group, weight.dtype).cost()
 
     return OneByOne(weight, BITS, cost, fit, metric, rounding)
 

@@ -80,7 +80,7 @@ class Members:
         weights: of each, (out, in).
         statistics: of each.
         heads: of attention projections; None for other matrices.
-        biases: of each, (out,), None where a layer has none; nothing where no layer has one.
+        biases: of each, (out,), None where a layer has none; () stands for no bias anywhere.
         mixture: of experts, whose matrices come expert by expert; None for other matrices.
     """
 
@@ -89,6 +89,9 @@ class Members:
     heads: Heads | None = None
     biases: tuple[Tensor | None, ...] = ()
     mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "biases", self.biases or (None,) * len(self.weights))
 
 
 class Lazy(Family, Protocol):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from eckart.methods.onebyone import OneByOne, paying
 from eckart.metrics import Metric
-from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
 from eckart.structures.masked import Masked
 from eckart.structures.packing import row_bytes
@@ -32,10 +31,10 @@ def unstructured(
         fit: the candidate of a percentage.
         metric: what errors are measured in.
     """
-    shape = (finite_matrix(weight).shape[0], weight.shape[1])
+    weight = finite_matrix(weight)
 
     def cost(percent: int) -> Cost:
-        return Masked.empty(shape, stored(percent), weight.dtype).cost()
+        return Masked.empty(weight.shape, stored(percent), weight.dtype).cost()
 
     return OneByOne(weight, paying(weight, [p for p in PERCENT if stored(p)], cost), cost, fit, metric, cut_off)
 
@@ -78,21 +77,15 @@ def share(percent: int, entries: int) -> int:
     return round(percent * entries / 100)
 
 
+def largest_share(score: Tensor, percent: int) -> Tensor:
+    """True at that share of the scores, the largest ones wherever they are: (rows, n) -> (rows, n), bool."""
+    return largest(score.reshape(1, -1), share(percent, score.numel())).view(score.shape)
+
+
 def largest(score: Tensor, kept: int) -> Tensor:
     """True at the `kept` largest scores of each row, the first of equal ones: (rows, n) -> (rows, n), bool."""
-    if kept == 0:
-        return torch.zeros_like(score, dtype=torch.bool)
+    if not 0 < kept < score.shape[1]:
+        return torch.full_like(score, kept > 0, dtype=torch.bool)
     least = score.kthvalue(score.shape[1] - kept + 1, dim=1, keepdim=True).values
     above, equal = score > least, score == least
     return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= kept - above.sum(1, keepdim=True)))
-
-
-def input_moment(weight: Tensor, statistics: Statistics) -> Tensor:
-    """E[x x^T] (in, in), float64; ValueError where weight (out, in) is not finite or they do not fit each other."""
-    columns = finite_matrix(weight).shape[1]
-    moment = statistics.get(Need.INPUT_SECOND_MOMENT)
-    if tuple(moment.shape) != (columns, columns):
-        raise ValueError(
-            f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
-        )
-    return moment

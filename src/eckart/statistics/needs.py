@@ -70,3 +70,12 @@ class Statistics:
         if not torch.isfinite(value).all():
             raise ValueError(f"statistic {need.value!r} has NaN or Inf entries")
         return value.double()
+
+    def input_moment(self, weight: Tensor) -> Tensor:
+        """E[x x^T] (in, in), float64, for a weight (out, in); ValueError where it does not fit it, and as for `get`."""
+        moment, columns = self.get(Need.INPUT_SECOND_MOMENT), weight.shape[-1]
+        if tuple(moment.shape) != (columns, columns):
+            raise ValueError(
+                f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
+            )
+        return moment

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ class Masked(StructuredMatrix):
         return cls(weight[mask], pack(mask.to(torch.uint8), 1), size=weight.shape[1])
 
     @classmethod
-    def empty(cls, shape: tuple[int, int], nnz: int, dtype: torch.dtype) -> Masked:
+    def empty(cls, shape: Sequence[int], nnz: int, dtype: torch.dtype) -> Masked:
         """A Masked of that shape on the meta device: what it would cost, before it is known what is kept."""
         out, size = shape
         mask = torch.empty(out, row_bytes(size, 1), dtype=torch.uint8, device="meta")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.leaves import size_option
-from eckart.structures.packing import CODE_BITS, decode, encode, grid, pack, pad_columns, row_bytes, unpack
+from eckart.structures.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
 
 # The group sizes and the divisor of `out` that PyTorch's 4-bit CPU kernel takes; its 8-bit kernel reads past the end
 # of rows that are no multiple of 16 columns.
@@ -128,7 +129,7 @@ class Quantized(StructuredMatrix):
         group = min(size_option("Quantized", "group", group), columns)
         exact = torch.promote_types(weight.dtype, torch.float32)
         # A short last group is filled up with zeros, which every grid covers anyway.
-        groups = pad_columns(weight.to(exact), group).reshape(len(weight), -1, group)
+        groups = grouped(weight.to(exact), group)
         scales, zeros = grid(groups, bits, dtype, symmetric, codebook)
         codes = encode(groups, scales[..., None], _at_groups(zeros), bits, codebook).view(len(weight), -1)[:, :columns]
         return cls(pack(codes, bits), scales, zeros, codebook, bits=bits, group=group, columns=columns)
@@ -136,7 +137,7 @@ class Quantized(StructuredMatrix):
     @classmethod
     def empty(
         cls,
-        shape: tuple[int, int],
+        shape: Sequence[int],
         bits: int,
         group: int,
         dtype: torch.dtype,
@@ -200,8 +201,7 @@ class Quantized(StructuredMatrix):
 
     def _decoded(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:
         codes = unpack(packed, self.bits, self.columns)
-        codes = pad_columns(codes, self.group).reshape(*scales.shape, self.group)
-        values = decode(codes, scales[..., None], _at_groups(zeros), self.bits, self.codebook)
+        values = decode(grouped(codes, self.group), scales[..., None], _at_groups(zeros), self.bits, self.codebook)
         return values.flatten(-2)[:, : self.columns]
 
     def _kernel_applies(self, x: Tensor) -> bool:

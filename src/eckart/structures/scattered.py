@@ -71,3 +71,22 @@ class Scattered(StructuredMatrix):
     def check_values(self) -> None:
         for name, index, limit in zip(("rows", "columns"), self.places.long(), self.shape, strict=True):
             check_range("Scattered", f"places of {name}", index, limit)
+
+
+def slopes(gradient: Tensor, values: Tensor, places: Tensor) -> Tensor:
+    """dloss/dplace of every value by central differences: a (Z[k + 1, l] - Z[k - 1, l]) / 2, and likewise for l.
+
+    Z is continued by its border.
+
+    Args:
+        gradient: Z (out, in), of the loss by the whole spectrum.
+        values: a (nnz,).
+        places: k and l, (2, nnz).
+    """
+    found = []
+    for axis, size in enumerate(gradient.shape):
+        above, below = places.clone(), places.clone()
+        above[axis] = (places[axis] + 1).clamp(max=size - 1)
+        below[axis] = (places[axis] - 1).clamp(min=0)
+        found.append(values * (gradient[tuple(above)] - gradient[tuple(below)]) / 2)
+    return torch.stack(found)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.methods.adapters import Frozen, Layer, Paths, Schedule, Start, adapter, check_rank
+from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter, check_rank
+from eckart.methods.sensitivity import averages, importance, observe, surplus
 from eckart.methods.triplets import leaves, orthonormality, triplets
 from eckart.structures.scaled import Scaled
 
 WEIGHT = 0.5
 """Of the regulariser."""
-DECAY = 0.85
-"""Of the moving averages of the sensitivity and of its spread."""
 DEVIATION = 0.02
 """Of the entries of both factors at the start."""
 SMALL = 1e-5
@@ -32,40 +31,33 @@ def regulariser(paths: Paths) -> Tensor:
 class Budget:
     """Fewer triplets step by step: for a tenth of the steps all, for the last three tenths those of the budget.
 
-    In between, every hundredth of the steps, the triplets of least importance are set to zero. Importance is that of
-    section 3.2: for each number w, the moving average of its sensitivity |w dloss/dw| times that of how far the
-    sensitivity is from its average; for a triplet, that of its value plus the means over both vectors.
+    In between, every hundredth of the steps, the triplets of least importance are set to zero. The importance of a
+    triplet is that of its value plus the means over both vectors (section 3.2; see `eckart.methods.sensitivity`).
 
     Attributes:
         state: the moving averages, and which triplets are kept in the end.
     """
 
-    def __init__(self, paths: Paths, steps: int) -> None:
+    def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self.parts = {name: leaves(path) for name, path in paths.items()}
         sizes = [len(values) for _, values, _ in self.parts.values()]
         self.first, self.target = sum(sizes), sum(2 * size // 3 for size in sizes)
         self.begin, self.end, self.every = steps // 10, steps - 3 * steps // 10, max(1, steps // 100)
-        self.state: dict[str, Tensor] = {}
-        for name, leaf in self._leaves():
-            self.state[f"{name}/average"] = torch.zeros_like(leaf, requires_grad=False)
-            self.state[f"{name}/spread"] = torch.zeros_like(leaf, requires_grad=False)
+        self._leaves = {f"{name}/{i}": leaf for name, part in self.parts.items() for i, leaf in enumerate(part)}
+        self.state = averages(self._leaves)
         for name, (_, values, _) in self.parts.items():
             self.state[f"{name}/kept"] = torch.ones_like(values, dtype=torch.bool, requires_grad=False)
 
-    def _leaves(self) -> list[tuple[str, torch.nn.Parameter]]:
-        return [(f"{name}/{i}", leaf) for name, part in self.parts.items() for i, leaf in enumerate(part)]
-
     def budget(self, done: int) -> int:
-        """How many triplets there are after so many steps: what is beyond the target falls as a cube (section 3.3)."""
-        if done <= self.begin:
-            return self.first
-        rest = max(0.0, 1 - (done - self.begin) / (self.end - self.begin))
-        return int((self.first - self.target) * rest**3 + self.target)
+        """How many triplets there are after so many steps."""
+        return int((self.first - self.target) * surplus(done, self.begin, self.end) + self.target)
 
     @torch.no_grad()
     def step(self, done: int) -> None:
         if done < self.end:
-            self._observe()
+            if all(leaf.grad is None for leaf in self._leaves.values()):
+                raise ValueError("adalora found no gradient: call step() before gradients are set to zero")
+            observe(self.state, self._leaves)
         if done == self.end or (self.begin < done < self.end and done % self.every == 0):
             self._choose(self.budget(done))
         elif done < self.end:
@@ -73,33 +65,16 @@ class Budget:
         for name, (_, values, _) in self.parts.items():
             values.mul_(self.state[f"{name}/kept"])
 
-    def _observe(self) -> None:
-        if all(leaf.grad is None for _, leaf in self._leaves()):
-            raise ValueError("adalora found no gradient: call step() before gradients are set to zero")
-        for name, leaf in self._leaves():
-            # A layer that the loss does not depend on has none, and no sensitivity.
-            sensitivity = torch.zeros_like(leaf) if leaf.grad is None else (leaf * leaf.grad).abs()
-            average, spread = self.state[f"{name}/average"], self.state[f"{name}/spread"]
-            average.mul_(DECAY).add_(sensitivity, alpha=1 - DECAY)
-            spread.mul_(DECAY).add_((sensitivity - average).abs(), alpha=1 - DECAY)
-
     def _choose(self, budget: int) -> None:
         scores = []
         for name in self.parts:
-            left, values, right = (
-                self.state[f"{name}/{i}/average"] * self.state[f"{name}/{i}/spread"] for i in range(3)
-            )
+            left, values, right = (importance(self.state, f"{name}/{i}") for i in range(3))
             scores.append(values + left.mean(0) + right.mean(1))
         together = torch.cat(scores)
         kept = torch.zeros_like(together, dtype=torch.bool)
         kept[together.argsort(descending=True, stable=True)[:budget]] = True
         for name, each in zip(self.parts, torch.split(kept, [len(score) for score in scores]), strict=True):
             self.state[f"{name}/kept"] = each
-
-
-def schedule(paths: Paths, steps: int, frozen: Frozen) -> Schedule:
-    """See `Budget`."""
-    return Budget(paths, steps)
 
 
 @adapter(
@@ -109,7 +84,7 @@ def schedule(paths: Paths, steps: int, frozen: Frozen) -> Schedule:
     parameters=lambda out, columns, rank: initial(rank) * (out + columns + 1),
     scaled=True,
     regulariser=regulariser,
-    schedule=schedule,
+    schedule=Budget,
 )
 def adalora(layer: Layer) -> Start:
     """W + s B diag(e) A with e = 0; of one and a half times the triplets asked for, training keeps the important ones.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter, check_rank
 from eckart.structures.compose import Chain
-from eckart.structures.scattered import Scattered
+from eckart.structures.scattered import Scattered, slopes
 from eckart.structures.transforms import Cosine
 
 TURN = 10
@@ -22,25 +22,6 @@ MOVE = 0.5
 
 def numbers(out: int, columns: int, rank: int) -> int:
     return min(rank * (out + columns), out * columns)
-
-
-def slopes(gradient: Tensor, values: Tensor, places: Tensor) -> Tensor:
-    """dloss/dplace of every value by central differences: a (Z[k + 1, l] - Z[k - 1, l]) / 2, and likewise for l.
-
-    Z is continued by its border.
-
-    Args:
-        gradient: Z (out, in), of the loss by the whole spectrum.
-        values: a (nnz,).
-        places: k and l, (2, nnz).
-    """
-    found = []
-    for axis, size in enumerate(gradient.shape):
-        above, below = places.clone(), places.clone()
-        above[axis] = (places[axis] + 1).clamp(max=size - 1)
-        below[axis] = (places[axis] - 1).clamp(min=0)
-        found.append(values * (gradient[tuple(above)] - gradient[tuple(below)]) / 2)
-    return torch.stack(found)
 
 
 class Moves:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from eckart.linalg.lowrank import project
 from eckart.methods.adapters import Layer, Start, adapter, check_rank
-from eckart.methods.compress.lq_lora import alternate
-from eckart.methods.lowrank import balanced, damped
+from eckart.methods.lowrank import damped
+from eckart.methods.remainder import codes_and_product
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need
 from eckart.structures.lowrank import low_rank
@@ -31,19 +33,12 @@ def lq_lora(layer: Layer) -> Start:
     rank = check_rank(layer)
     weight = finite_matrix(layer.weight)
     rows, columns = (damped(layer.statistics.get(need), 1e-6) for need in (Need.FISHER_ROWS, Need.FISHER_COLUMNS))
-    rows, columns = rows / rows.sum(), columns / columns.sum()
-    metric, codebook = Metric(rows, columns), normal_float(BITS)
-    start = project(weight, metric).factors(weight, rank)
-    codes = alternate(
-        weight,
-        *start,
-        rows,
-        columns,
-        lambda rest: Quantized.quantize(rest, BITS, GROUP, codebook=codebook, dtype=weight.dtype),
-    )
-    rest = weight.double() - codes.to_dense().detach().double()
-    root = layer.scale**0.5
-    left, right = (
-        (factor / root).to(layer.dtype).contiguous() for factor in balanced(*project(rest, metric).factors(rest, rank))
-    )
+    rows, columns, codebook = rows / rows.sum(), columns / columns.sum(), normal_float(BITS)
+    start = project(weight, Metric(rows, columns)).factors(weight, rank)
+
+    def quantize(rest: Tensor) -> Quantized:
+        return Quantized.quantize(rest, BITS, GROUP, codebook=codebook, dtype=weight.dtype)
+
+    codes, *factors = codes_and_product(weight, rows, columns, start, quantize)
+    left, right = ((factor / layer.scale**0.5).to(layer.dtype).contiguous() for factor in factors)
     return Start(low_rank(left, right), frozen=codes)

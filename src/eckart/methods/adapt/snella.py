@@ -7,10 +7,9 @@ from torch import Tensor
 
 from eckart.methods.adapt.snell import DENSITY, kernelized, numbers
 from eckart.methods.adapters import Frozen, Layer, Paths, Start, adapter
+from eckart.methods.sensitivity import averages, importance, observe, surplus
 from eckart.structures.kernelized import Kernelized
 
-SMOOTH, STEADY = 0.85, 0.85
-"""Decay of the means of sensitivity and of uncertainty."""
 BEGIN, END = 0.1, 0.7
 """The number of entries falls between these parts of the steps."""
 
@@ -45,42 +44,34 @@ def allocated(scores: Tensor, sizes: Tensor, total: int) -> list[int]:
 class Competition:
     """Counts of entries that act, from all of them down to the target, shared out by the importance of the matrices.
 
-    The importance of a number p is the running mean of |p dloss/dp| times the running mean of how far it strays from
-    that; that of a matrix is the mean over its left factor plus the mean over its right one.
+    The importance of a matrix is the mean over its left factor plus the mean over its right one of the importance of
+    their numbers; see `eckart.methods.sensitivity`.
     """
 
     def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self._steps = steps
         self._paths = {name: path for name, path in paths.items() if isinstance(path, Kernelized)}
         self._sizes = torch.tensor([path.shape[0] * path.shape[1] for path in self._paths.values()])
-        self.state: dict[str, Tensor] = {
-            f"{name}/{leaf}/{kind}": torch.zeros_like(p)
-            for name, path in self._paths.items()
-            for leaf, p in path.named_parameters()
-            for kind in ("sensitivity", "uncertainty")
-        }
+        self._leaves = {f"{n}/{leaf}": p for n, path in self._paths.items() for leaf, p in path.named_parameters()}
+        self.state = averages(self._leaves)
 
     @torch.no_grad()
     def step(self, done: int) -> None:
         begin, end = int(BEGIN * self._steps), int(END * self._steps)
         if done > max(end, 1):
             return
-        scores = torch.stack([self._score(name, path) for name, path in self._paths.items()])
+        observe(self.state, self._leaves)
         if done <= begin < end:
             return
-        left = max(0.0, 1 - (done - begin) / max(1, end - begin))
-        total = int(self._sizes.sum() * (DENSITY + (1 - DENSITY) * left**3))
+        scores = torch.stack([self._score(name, path) for name, path in self._paths.items()])
+        total = int(self._sizes.sum() * (DENSITY + (1 - DENSITY) * surplus(done, begin, end)))
         for path, kept in zip(self._paths.values(), allocated(scores, self._sizes, total), strict=True):
             path.kept.fill_(kept)
 
     def _score(self, name: str, path: Kernelized) -> Tensor:
         score = torch.zeros((), dtype=torch.float64)
-        for leaf, p in path.named_parameters():
-            mean, stray = (self.state[f"{name}/{leaf}/{kind}"] for kind in ("sensitivity", "uncertainty"))
-            now = torch.zeros_like(p) if p.grad is None else (p * p.grad).abs()
-            mean.lerp_(now, 1 - SMOOTH)
-            stray.lerp_((now - mean).abs(), 1 - STEADY)
-            score += (mean * stray).mean(dtype=torch.float64).cpu()
+        for leaf, _ in path.named_parameters():
+            score += importance(self.state, f"{name}/{leaf}").mean(dtype=torch.float64).cpu()
         return score
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from eckart.methods.compress.kfac import factored_fisher
-from eckart.methods.lowrank import bias_mean
-from eckart.methods.onebyone import OneByOne, interpolated, middle
+from eckart.methods.lowrank import bias_cost, bias_mean
+from eckart.methods.measured import Measured, interpolated, middle
+from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import Fitted, compressor, find
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
@@ -20,24 +21,24 @@ MOST = 10
 """Candidates of a method whose sizes are fitted one by one."""
 
 
-class Rivals:
+class Rivals(Measured):
     """Candidates of all members; what a candidate adds to the mean output is taken back by its bias.
+
+    A candidate that costs more of one thing and less of another may err more than the one before it.
 
     Attributes:
         members: of each candidate, its method and the size there.
         sizes: positions in `members`, in ascending order of bytes.
-        known: squared error in the factored Fisher metric of the candidates that were measured.
     """
 
     def __init__(self, weight: Tensor, statistics: Statistics) -> None:
-        self._weight = weight
+        super().__init__(weight, factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32)))
         self._mean = bias_mean(statistics)
-        self._metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
         self._families = {name: find(name).fit(weight, statistics) for name in MEMBERS}
         offers: list[tuple[str, int, Cost]] = []
         nested: dict[tuple[str, int], float] = {}
         for name, family in self._families.items():
-            bias = _no_cost if self._mean is None or hasattr(family, "mean") else _bias_cost(weight)
+            bias = bias_cost(weight, None if hasattr(family, "mean") else self._mean)
             step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
             costs = zip(family.sizes, family.costs, strict=True)
             offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
@@ -47,7 +48,7 @@ class Rivals:
         self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
         self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
         self.sizes: Sequence[int] = range(len(offers))
-        self.known: dict[int, float] = {i: nested[m] for i, m in enumerate(self.members) if m in nested}
+        self.known = {i: nested[m] for i, m in enumerate(self.members) if m in nested}
 
     @property
     def held_bytes(self) -> int:
@@ -55,20 +56,8 @@ class Rivals:
         out, columns = self._weight.shape
         return 4 * ((out + columns) * min(out, columns) + out**2 + 3 * columns**2)
 
-    def measure(self, size: int) -> None:
-        """Fits a candidate to learn its error."""
-        self.known[size] = self._error(self._fit(size)[0])
-
-    @property
-    def errors(self) -> Tensor:
-        """Float64, (len(sizes),); fits every candidate.
-
-        A candidate that costs more of one thing and less of another may err more than the one before it.
-        """
-        for size in self.sizes:
-            if size not in self.known:
-                self.measure(size)
-        return self.estimates()
+    def candidate(self, size: int) -> StructuredMatrix:
+        return self._fit(size)[0]
 
     def estimates(self) -> Tensor:
         """As `errors`, but of the candidates that were not measured what `interpolated` says from others of the member.
@@ -95,17 +84,6 @@ class Rivals:
         fitted = family.build(own)
         return fitted.structure, fitted.bias
 
-    def _error(self, structure: StructuredMatrix) -> float:
-        return float(self._metric.error(self._difference(structure)))
-
-    def _difference(self, structure: StructuredMatrix) -> Tensor:
-        exact = torch.promote_types(self._weight.dtype, torch.float32)
-        return self._weight.to(exact) - structure.to_dense().detach().to(exact)
-
-    @property
-    def zero_error(self) -> float:
-        return float(self._metric.error(self._weight))
-
     def build(self, size: int) -> Fitted:
         """Candidate number `size`."""
         if not 0 <= size < len(self.members):
@@ -113,15 +91,7 @@ class Rivals:
         structure, bias = self._fit(size)
         if bias is None and self._mean is not None:
             bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)
-        error = self.known[size] if size in self.known else self._error(structure)
-        return Fitted(structure, bias, error)
-
-
-_no_cost = Cost(0, 0, 0)
-
-
-def _bias_cost(weight: Tensor) -> Cost:
-    return Cost(len(weight), len(weight) * weight.element_size(), 0)
+        return Fitted(structure, bias, self.error(size, structure))
 
 
 @compressor(

@@ -44,12 +44,7 @@ def block_diagonal(weight: Tensor, statistics: Statistics) -> Family:
     Raises:
         ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    w, moment = finite_matrix(weight), statistics.get(Need.INPUT_SECOND_MOMENT)
-    if moment.shape != (w.shape[1], w.shape[1]):
-        raise ValueError(
-            f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(w.shape)}"
-        )
-
+    w, moment = finite_matrix(weight), statistics.input_moment(weight)
     order = Once(lambda: spectral_order(w))
 
     def fit(blocks: int) -> Chain:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from eckart.linalg import project
+from eckart.linalg.dictionary import largest, least_squares_atoms, sparse_codes
+from eckart.methods.lowrank import balanced
 from eckart.methods.onebyone import Once, OneByOne, paying
 from eckart.methods.registry import Family, compressor
 from eckart.metrics import Metric
@@ -18,10 +20,7 @@ from eckart.structures.quantized import finite_matrix
 
 ATOMS = 2
 """Atoms for each entry of a column of codes, the paper's k / s."""
-ROUNDS = 16
-REFINEMENTS = 3
 SIZES = 12
-RIDGE = 1e-3
 
 
 @compressor(
@@ -52,12 +51,13 @@ def cospadi(weight: Tensor, statistics: Statistics) -> Family:
     w, moment = finite_matrix(weight), statistics.get(Need.INPUT_SECOND_MOMENT)
     scale = float(w.abs().max()) or 1.0
 
-    prepared = Once(lambda: signals(w.double() / scale, moment).to(torch.promote_types(w.dtype, torch.float32)))
+    exact = torch.promote_types(w.dtype, torch.float32)
+    prepared = Once(lambda: signals(w.double() / scale, moment).to(exact))
 
     def fit(terms: int) -> Chain:
         codes = sparse_codes(prepared(), ATOMS * terms, terms)
-        atoms = least_squares_atoms(codes, w.double() / scale) * scale
-        return assemble(codes, atoms, terms, w.dtype)
+        x, atoms = balanced(codes, least_squares_atoms(codes, w.double() / scale) * scale)
+        return Chain(Masked.from_dense(x.to(w.dtype), largest(codes, terms)), Dense(atoms.to(w.dtype).contiguous()))
 
     def cost(terms: int) -> Cost:
         return cospadi_cost(w.shape[0], w.shape[1], terms, w.element_size())
@@ -79,92 +79,7 @@ def signals(weight: Tensor, moment: Tensor) -> Tensor:
     return y / size if size > 0 else y
 
 
-def sparse_codes(y: Tensor, k: int, s: int) -> Tensor:
-    """Codes X (n, k), s entries a row, of a dictionary T (k, m) with small `||Y - X T||_F`.
-
-    Starts from the first k principal directions. Each round fits codes without a restriction, `X = Y T^T (T T^T)^-1`,
-    keeps the s largest of each row and improves them by conjugate gradients; then T is the least-squares dictionary of
-    these codes, with unit rows, and moves on as far again as it came, which halves the number of rounds.
-
-    Args:
-        y: Y (n, m), signals in rows.
-        k: atoms; where they are more than m, the others start as signals.
-        s: entries a row.
-    """
-    n, m = y.shape
-    start = torch.eye(min(k, m), m).to(y)
-    more = y[torch.linspace(0, n - 1, k - len(start)).long()] if k > m else y[:0]
-    atoms = torch.cat([start, _unit(more)])
-    best, least = y.new_zeros(n, k), float("inf")
-    for _ in range(ROUNDS):
-        gram, products = atoms @ atoms.T, y @ atoms.T
-        damped = gram + RIDGE * torch.eye(k).to(y)
-        codes = torch.cholesky_solve(products.T, torch.linalg.cholesky(damped)).T
-        kept = largest(codes, s)
-        codes = conjugate_gradients(gram, products, codes * kept, kept)
-        fitted = least_squares_atoms(codes, y)
-        error = float((y - codes @ fitted).square().sum())
-        if error < least:
-            best, least = codes, error
-        fitted = _unit(fitted)
-        atoms = _unit(2 * fitted - atoms)
-    return best
-
-
-def largest(codes: Tensor, s: int) -> Tensor:
-    """Where the s entries of largest magnitude of each row are: codes (n, k) -> (n, k), bool."""
-    return torch.zeros_like(codes, dtype=torch.bool).scatter_(1, codes.abs().topk(s, 1).indices, True)
-
-
-def conjugate_gradients(gram: Tensor, products: Tensor, codes: Tensor, kept: Tensor) -> Tensor:
-    """A few steps towards the least-squares codes with entries where `kept` is true, for all rows at once.
-
-    Args:
-        gram: T T^T (k, k).
-        products: Y T^T (n, k).
-        codes: where to start, (n, k).
-        kept: (n, k), bool.
-    """
-    residual = (products - codes @ gram) * kept
-    direction, squares = residual, residual.square().sum(1, keepdim=True)
-    for _ in range(REFINEMENTS):
-        image = direction @ gram
-        curvature = (direction * image).sum(1, keepdim=True)
-        step = torch.where(curvature > 0, squares / curvature, 0.0)
-        codes = codes + step * direction
-        residual = residual - step * image * kept
-        before, squares = squares, residual.square().sum(1, keepdim=True)
-        direction = residual + torch.where(before > 0, squares / before, 0.0) * direction
-    return codes
-
-
-def least_squares_atoms(codes: Tensor, y: Tensor) -> Tensor:
-    """T (k, m) of least `||Y - X T||_F`: X^T X T = X^T Y, codes X (n, k), Y (n, m); an atom that is not used is zero.
-
-    With W in the place of Y it is the best dictionary in the metric of any inputs.
-    """
-    x = codes.to(y.dtype)
-    gram = x.T @ x
-    gram.diagonal().add_(1e3 * torch.finfo(y.dtype).eps * gram.diagonal().mean() + torch.finfo(y.dtype).tiny)
-    atoms: Tensor = torch.cholesky_solve(x.T @ y, torch.linalg.cholesky(gram))
-    return atoms
-
-
-def assemble(codes: Tensor, atoms: Tensor, s: int, dtype: torch.dtype) -> Chain:
-    """`codes @ atoms` with each column and row of equal norm, so that neither overflows a short dtype."""
-    x = codes.double()
-    ratio = torch.linalg.vector_norm(atoms, dim=1) / torch.linalg.vector_norm(x, dim=0)
-    balance = torch.where((ratio > 0) & torch.isfinite(ratio), ratio, 1.0).sqrt()
-    rows = (atoms / balance[:, None]).to(dtype).contiguous()
-    return Chain(Masked.from_dense((x * balance).to(dtype), largest(codes, s)), Dense(rows))
-
-
 def cospadi_cost(out: int, columns: int, s: int, itemsize: int) -> Cost:
-    """The cost of `assemble` with s entries a row."""
+    """The cost of s of 2 s atoms for each row of a matrix (out, in)."""
     values = s * (out + ATOMS * columns)
     return Cost(values, values * itemsize + out * -(-ATOMS * s // 8), values)
-
-
-def _unit(rows: Tensor) -> Tensor:
-    norms = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / torch.where(norms > 0, norms, 1.0)

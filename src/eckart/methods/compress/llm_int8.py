@@ -53,7 +53,7 @@ def llm_int8(weight: Tensor, statistics: Statistics) -> Family:
     def cost(bits: int) -> Cost:
         values = out * len(outliers)
         kept = Cost(values, values * weight.element_size() + 4 * len(outliers), values)
-        return Quantized.empty((out, columns), bits, columns, weight.dtype, symmetric=True).cost() + kept
+        return Quantized.empty(weight.shape, bits, columns, weight.dtype, symmetric=True).cost() + kept
 
     def fit(bits: int) -> Sum:
         rest = weight.index_fill(1, outliers, 0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import compressor
-from eckart.methods.sparse import NEIGHBOURS, largest, semistructured, share, unstructured
+from eckart.methods.sparse import NEIGHBOURS, largest_share, semistructured, share, unstructured
 from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 from eckart.structures.masked import Masked
@@ -35,8 +35,7 @@ def magnitude(weight: Tensor, statistics: Statistics) -> OneByOne:
 
     def fit(percent: int) -> Masked:
         size = weight.abs().to(torch.promote_types(weight.dtype, torch.float32))
-        kept = largest(size.reshape(1, -1), share(percent, weight.numel()))
-        return Masked.from_dense(weight, kept.view(weight.shape))
+        return Masked.from_dense(weight, largest_share(size, percent))
 
     return unstructured(weight, lambda percent: share(percent, weight.numel()), fit, Metric())
 

@@ -5,26 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.linalg.lowrank import Projection, project
-from eckart.methods.lowrank import HARDWARE_MULTIPLE, LowRank, balanced, covariance, fit_low_rank
+from eckart.linalg.nystrom import by_leverage, nystrom, nystrom_gains
+from eckart.methods.attention import HeadProducts, pair_scores, queries_of, rotated_order
+from eckart.methods.lowrank import LowRank, covariance, fit_low_rank
 from eckart.methods.registry import Members, compressor, together
-from eckart.methods.units import (
-    Fits,
-    Part,
-    Units,
-    by_leverage,
-    definite,
-    kept_columns,
-    kept_rows,
-    nystrom,
-    nystrom_gains,
-    pair_scores,
-    queries_of,
-    remainders,
-    rotated_order,
-)
+from eckart.methods.units import Fits, Part, Units, centred, definite, kept_columns, kept_rows, new_bias, remainders
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
+from eckart.structures.quantized import finite_matrix
 
 RIDGE = 1.0
 """Ridge of the leverage scores, in mean eigenvalues of the covariance."""
@@ -51,35 +39,11 @@ def modegpt(weight: Tensor, statistics: Statistics) -> LowRank:
     return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 
 
-def _moments(members: Members) -> list[tuple[Tensor, Tensor]]:
-    """Covariance, (in, in), and mean of the inputs of each member."""
-    found = []
-    for statistics in members.statistics:
-        known = covariance(statistics)
-        found.append((known.diag() if known.ndim == 1 else known, statistics.get(Need.INPUT_MEAN)))
-    return found
-
-
-def _doubles(members: Members) -> list[Tensor]:
-    """The weights in float64; ValueError where they are not finite."""
-    if not all(torch.isfinite(weight).all() for weight in members.weights):
-        raise ValueError("the weight has NaN or Inf entries")
-    return [weight.double() for weight in members.weights]
-
-
-def _biases(members: Members) -> list[Tensor | None]:
-    return list(members.biases) or [None] * len(members.weights)
-
-
-def _step(units: int) -> int:
-    return HARDWARE_MULTIPLE if units >= 16 * HARDWARE_MULTIPLE else 1
-
-
 @together("modegpt", "mlp")
 def fewer_hidden_units(members: Members) -> Units:
     """Hidden units of the highest ridge leverage; the matrix that reads them predicts what the others did (Nystrom)."""
-    *readers, writer = _doubles(members)
-    moment, mean = _moments(members)[-1]
+    *readers, writer = (finite_matrix(weight).double() for weight in members.weights)
+    moment, mean = centred(members)[-1]
     moment = definite(moment)
     order = by_leverage(moment, RIDGE * float(moment.diagonal().mean()))
     hidden, dtype = writer.shape[1], members.weights[0].dtype
@@ -91,10 +55,8 @@ def fewer_hidden_units(members: Members) -> Units:
         rows = [(kept_rows(reader[kept], kept, hidden, dtype), None) for reader in readers]
         return [*rows, (kept_columns(merged, kept, hidden, dtype), bias.to(dtype))]
 
-    added = 0 if _biases(members)[-1] is not None else len(writer)
-    parts = [*(Part(reader.shape[1]) for reader in readers), Part(len(writer), bias=added)]
-    losses = remainders(nystrom_gains(writer, moment, order))
-    return Units(parts, losses, _step(hidden), dtype.itemsize, fit)
+    parts = [*(Part(reader.shape[1]) for reader in readers), Part(len(writer), bias=new_bias(members, -1))]
+    return Units(parts, remainders(nystrom_gains(writer, moment, order)), dtype.itemsize, fit)
 
 
 @together("modegpt", "query-key")
@@ -102,9 +64,9 @@ def fewer_scored(members: Members) -> Units:
     """Outputs of heads with the largest part in the scores, rotated pairs together (CR); the others are constant."""
     heads, dtype = members.heads, members.weights[0].dtype
     assert heads is not None
-    weights = _doubles(members)
+    weights = [finite_matrix(weight).double() for weight in members.weights]
     squares, means, constants = [], [], []
-    for weight, (moment, mean), bias in zip(weights, _moments(members), _biases(members), strict=True):
+    for weight, (moment, mean), bias in zip(weights, centred(members), members.biases, strict=True):
         constants.append(weight @ mean)
         mean_output = constants[-1] if bias is None else constants[-1] + bias
         means.append(mean_output.square())
@@ -124,11 +86,9 @@ def fewer_scored(members: Members) -> Units:
             fits.append((kept_rows(weight[index], index, len(weight), dtype), rest))
         return fits
 
-    added = [0 if bias is not None else len(weight) for weight, bias in zip(weights, _biases(members), strict=True)]
-    columns = [weight.shape[1] for weight in weights]
-    parts = [Part(columns[0], heads.queries // heads.keys, added[0]), Part(columns[1], 1, added[1])]
-    step = _step(heads.keys * heads.size)
-    return Units(parts, remainders(each.flatten()[order]), step, dtype.itemsize, fit, whole)
+    (query, key), served = weights, heads.queries // heads.keys
+    parts = [Part(query.shape[1], served, new_bias(members, 0)), Part(key.shape[1], 1, new_bias(members, 1))]
+    return Units(parts, remainders(each.flatten()[order]), dtype.itemsize, fit, whole)
 
 
 @together("modegpt", "value-output")
@@ -136,45 +96,24 @@ def fewer_values(members: Members) -> Units:
     """For each head of values the best low rank of its product with the outputs that read it, in the input metric."""
     heads, dtype = members.heads, members.weights[0].dtype
     assert heads is not None
-    value, output = _doubles(members)
-    (moment, mean), _ = _moments(members)
+    value, output = (finite_matrix(weight).double() for weight in members.weights)
+    (moment, mean), _ = centred(members)
     served = heads.queries // heads.keys
-    own = value.view(heads.keys, heads.size, -1)
-    # [O_1; O_2; ...] of the query heads that read each head of values.
-    read = output.view(len(output), heads.keys, served, heads.size).permute(1, 2, 0, 3).flatten(1, 2)
-    products: list[tuple[Tensor, Projection]] = []
-    for v, o in zip(own, read, strict=True):
-        r = torch.linalg.qr(o).R @ v
-        products.append((r, project(r, Metric(right=moment))))
-    gains = torch.stack([-projection.errors.diff() for _, projection in products])
-    order = gains.flatten().argsort(descending=True, stable=True)
-    bias = _biases(members)[0]
-    constant = (
-        output
-        @ ((value @ mean) if bias is None else (value @ mean) + bias)
-        .view(heads.keys, 1, heads.size)
-        .expand(-1, served, -1)
-        .flatten()
-    )
+    products = HeadProducts(value, output, heads, moment)
+    gains, bias = products.gains.flatten(), members.biases[0]
+    order = gains.argsort(descending=True, stable=True)
+    mean_value = value @ mean if bias is None else value @ mean + bias
+    constant = output @ mean_value.view(heads.keys, 1, heads.size).expand(-1, served, -1).flatten()
 
     def fit(size: int) -> Fits:
-        ranks = (order[:size] // gains.shape[1]).bincount(minlength=heads.keys).tolist()
-        rows, columns = [], []
-        for rank, o, (r, projection) in zip(ranks, read, products, strict=True):
-            left, right = projection.factors(r, rank)
-            left, right = balanced(torch.linalg.qr(o).Q @ left, right)
-            rows.append(right)
-            columns.append(left.view(served, len(output), rank).transpose(0, 1))
+        ranks = (order[:size] // products.gains.shape[1]).bincount(minlength=heads.keys).tolist()
+        rows, columns = products.factors(ranks)
         places = torch.cat([torch.arange(rank, device=value.device) + i * heads.size for i, rank in enumerate(ranks)])
-        values, outputs = torch.cat(rows), torch.cat([c.flatten(1) for c in columns], 1)
+        values, outputs = torch.cat(rows), torch.cat(columns, 1)
         told = torch.cat([(x @ mean).expand(served, -1).flatten() for x in rows])
         rest = (constant - outputs @ told).to(dtype)
-        return [
-            (kept_rows(values, places, len(value), dtype), None if bias is None else -bias),
-            (kept_columns(outputs, queries_of(places, heads), output.shape[1], dtype), rest),
-        ]
+        own = kept_rows(values, places, len(value), dtype), None if bias is None else -bias
+        return [own, (kept_columns(outputs, queries_of(places, heads), output.shape[1], dtype), rest)]
 
-    added = 0 if _biases(members)[1] is not None else len(output)
-    parts = [Part(value.shape[1]), Part(len(output), served, added)]
-    losses = remainders(gains.flatten()[order])
-    return Units(parts, losses, _step(gains.numel()), dtype.itemsize, fit)
+    parts = [Part(value.shape[1]), Part(len(output), served, new_bias(members, 1))]
+    return Units(parts, remainders(gains[order]), dtype.itemsize, fit)

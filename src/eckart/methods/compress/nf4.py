@@ -38,7 +38,7 @@ def nf4(weight: Tensor, statistics: Statistics) -> Family:
     codebook = normal_float(4)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty((weight.shape[0], weight.shape[1]), bits, GROUP, weight.dtype, codebook=codebook).cost()
+        return Quantized.empty(weight.shape, bits, GROUP, weight.dtype, codebook=codebook).cost()
 
     def fit(bits: int) -> Quantized:
         return Quantized.quantize(weight, bits, GROUP, codebook=codebook)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from eckart.methods.onebyone import OneByOne
 from eckart.methods.registry import compressor
-from eckart.methods.sparse import NEIGHBOURS, input_moment, largest, semistructured, share, unstructured
+from eckart.methods.sparse import NEIGHBOURS, largest, semistructured, share, unstructured
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
@@ -28,7 +28,7 @@ def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = input_moment(weight, statistics)
+    moment = statistics.input_moment(weight)
     out, columns = weight.shape
 
     def fit(percent: int) -> Masked:
@@ -48,7 +48,7 @@ def wanda_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = input_moment(weight, statistics)
+    moment = statistics.input_moment(weight)
 
     def fit(kept: int) -> SemiSparse:
         return SemiSparse.from_dense(weight, kept, NEIGHBOURS, scores(weight, moment))
