@@ -283,3 +283,16 @@ def test_what_pissa_freezes_is_nearly_as_small_as_can_be() -> None:
     rest = torch.linalg.svdvals(w.double())[8:].norm()
     assert float((w.double() - product).norm()) < 1.001 * float(rest)
     assert close(product, begin("pissa", layer(w, rank=8))[1], 1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
+def test_loftq_where_squares_overflow_or_vanish(scale: float) -> None:
+    weight = hard.normal(24, 20, seed=3)
+    errors = []
+    for factor in (1.0, scale):
+        start = ADAPTERS["loftq"].start(layer(weight * factor))
+        assert start is not None
+        assert start.frozen is not None
+        found = (start.frozen.to_dense() + start.path.to_dense()).detach() / factor
+        errors.append(float(torch.linalg.matrix_norm(found - weight)))
+    assert errors[1] < 1.1 * errors[0]

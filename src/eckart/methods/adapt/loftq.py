@@ -42,6 +42,8 @@ def alternate(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Qu
         generator: of the decompositions.
     """
     w, codebook = weight.double(), normal_float(BITS)
+    # Squares of what is divided by the largest entry neither overflow nor vanish.
+    largest = float(w.abs().max()) or 1.0
     product, least = torch.zeros_like(w), float("inf")
     for _ in range(ITERATIONS):
         codes = Quantized.quantize(w - product, BITS, GROUP, codebook=codebook, dtype=weight.dtype)
@@ -49,7 +51,7 @@ def alternate(weight: Tensor, rank: int, generator: torch.Generator) -> tuple[Qu
         u, s, vh = truncated_svd(rest, rank, generator=generator)
         left, right = u * s.sqrt(), s.sqrt()[:, None] * vh
         product = left @ right
-        error = float(torch.linalg.matrix_norm(rest - product))
+        error = float(torch.linalg.matrix_norm((rest - product) / largest))
         if error < least:
             least, best = error, (codes, left, right)
     return best
