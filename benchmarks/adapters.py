@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import importlib.util
 import json
 import statistics
@@ -372,6 +373,8 @@ def main() -> None:
             "seeds": options.seeds,
         }
         row = next((row for row in known if key.items() <= row.items()), None)
+        # PEFT's models refer to themselves: without this they stay until much later.
+        gc.collect()
         if row is None:
             arguments = task, name, options.rank
             swept = {rate: trained(*arguments, rate, 0, steps) for rate in map(float, options.rates.split(","))}
