@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", default="1:1e-2,2:1e-2,8:3e-3,all:1e-4", help="rank:rate, with commas")
+    parser.add_argument("--runs", default="1:1e-2,1:3e-2,8:1e-2,all:1e-3", help="rank:rate, with commas")
     options = parser.parse_args()
     task = sst2(options.data, options.batch, options.steps)
     print(f"SST-2, {options.steps} steps of {options.batch}, seed {options.seed}, {torch.get_num_threads()} threads")
