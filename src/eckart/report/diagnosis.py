@@ -37,9 +37,9 @@ def diagnosis_schema() -> dict[str, Any]:
 
 
 def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Spectra, and changes if there was a model to compare with, as means over the matrices of a kind.
+    """Spectra, changes if there was a model to compare with, hidden states, and what sizes were measured to cost.
 
-    Matrices whose names differ in numbers only are of a kind.
+    Spectra and changes are means over the matrices of a kind: those whose names differ in numbers only.
     """
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in report["matrices"]:
@@ -49,6 +49,8 @@ def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
         tables.append(_means(f"{report['model']} against {report['against']}", kinds, CHANGES))
     if report["hidden_states"]:
         tables.append(_hidden_states(report))
+    if report["measured"]:
+        tables.append(_measured(report))
     return tables
 
 
@@ -70,6 +72,20 @@ def _hidden_states(report: Mapping[str, Any]) -> Table:
     for row in report["hidden_states"]:
         values = (row["matrix_nuclear_norm"], row["nuclear_norm"], row["matrix_entropy"])
         table.add_row(str(row["layer"]), *(f"{value:.3f}" for value in values))
+    return table
+
+
+def _measured(report: Mapping[str, Any]) -> Table:
+    tokens = report["measured"][0]["tokens"]
+    title = f"rise of the loss, on {tokens} tokens held back"
+    table = Table(title=Text(title), title_justify="left")
+    for heading in ("kept", "predicted", "measured", "ratio", "perplexity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report["measured"]:
+        predicted, kl = row["predicted_kl"], row["kl"]
+        ratio = f"{kl / predicted:.2f}" if predicted > 0 else ""
+        before, after = row["perplexity"]["before"], row["perplexity"]["after"]
+        table.add_row(f"{row['keep']:.1%}", f"{predicted:.3g}", f"{kl:.3g}", ratio, f"{before:.2f} to {after:.2f}")
     return table
 
 
