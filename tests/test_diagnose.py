@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from pathlib import Path
 
 import jsonschema
@@ -315,6 +316,13 @@ def test_command(
     for row in report["measured"]:
         words = f"{row['keep']:.1%} {row['predicted_kl']:.3g} {row['kl']:.3g}".split()
         assert any(line.replace("│", " ").split()[:3] == words for line in shown.splitlines())
+    tightest = min(rows, key=lambda row: row["stable_rank"])
+    assert re.search(rf"stable rank +│ +{tightest['stable_rank']:.3g} │ {tightest['name'][:12]}", shown)
+    halves = []
+    for row in rows[1:]:
+        at = max(i for i, size in enumerate(row["curve"]["parameters"]) if 2 * size <= math.prod(row["shape"]))
+        halves.append((row["curve"]["predicted_kl"][at], row["name"]))
+    assert re.search(rf"cut in half +│ +{min(halves)[0]:.3g} │ {min(halves)[1][:12]}", shown)
     assert "intruders" in shown
     assert "matrix nuclear norm" in shown
     assert main(["diagnose", str(tuned), "--out", str(out)]) == 2

@@ -143,10 +143,10 @@ def test_predictions_are_scaled_through_what_was_measured(tmp_path: Path) -> Non
     rises = [0.0, 1e-5, 0.005, 0.01, 0.03, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7, 1.0, 4.0]
     script = f"""
     const found = {json.dumps(markets)}.map((pairs) => {{
-      const scale = calibration(pairs.map(([predicted, kl]) => ({{ predicted, kl }})));
-      return {json.dumps(rises)}.map(scale);
+      const scale = calibration(pairs);
+      return {json.dumps(rises)}.map((rise) => scale(rise));
     }});
-    const none = [calibration([]), calibration([{{ predicted: 0, kl: 1 }}])];
+    const none = [calibration([]), calibration([[0, 1]])];
     document.documentElement.dataset.found = JSON.stringify([found, none]);
     """
     found, none = json.loads(asked(render(bare()), script, tmp_path)["data-found"] or "")
@@ -197,7 +197,9 @@ def test_measured_sizes_stand_beside_the_slider(tmp_path: Path, report: dict[str
     assert said["lines"] == 2
     assert said["rise"] == pytest.approx(rise)
     assert said["expected"] == pytest.approx(2.5 * rise)
+    # The perplexity is what was measured too, not the exponential of the divergence.
     assert said["said"].startswith("+ ")
+    assert "perplexity + 56\u00a0%" in said["said"]
     assert "scaled to what was measured by" in said["spoken"]
     assert said["keys"].startswith("scaled to what was measuredpredicted to second order")
     # A share of parameters has no place on an axis of bytes; the scale that was learned there holds.
@@ -225,8 +227,7 @@ def test_a_run_shows_what_it_measured(tmp_path: Path, report: dict[str, Any], tr
     said = json.loads(asked(render(run), PRICE, tmp_path)["data-said"] or "")
     assert said["spots"] == 1
     assert "this run: keep 70.0" in said["label"]
-    assert "measured at 70.0" in said["label"]
-    assert "rise 0.213, predicted 0.187; perplexity 32.71 to 43.12" in said["label"]
+    assert "measured at 70.0\u00a0%: 0.213, predicted 0.187; perplexity 32.71 to 43.12" in said["label"]
     # What training took back says nothing of the cut.
     assert said["lines"] == (1 if trained else 2)
     if not trained:

@@ -1,27 +1,27 @@
 // What was measured beside what was predicted: of the sizes a diagnosis compressed to, or of the run that this is.
 
-/** [{keep, of, predicted, kl, title}], the rise of the loss at sizes of the whole model, in nats a token. */
+/** [{keep, of, predicted, kl, loss, title}]: divergence and rise of the loss at sizes of the whole model, nats a token. */
 function measurements() {
   const { measured = [], quality, requested, size } = report;
   const linear = size?.linear_parameters;
   const run = isNumber(quality?.kl) && isNumber(quality.predicted_kl)
     ? [{ keep: linear.after / linear.before, of: "linear-parameters", ...requested, ...quality, perplexity: { before: quality.before.mean, after: quality.after.mean } }] : [];
   return [...measured, ...run].map(({ keep, of, predicted_kl: predicted, kl, perplexity: { before, after }, tokens }) => ({
-    keep, of, predicted, kl,
-    title: `measured at ${percent(keep)}: rise ${number(kl)}, predicted ${number(predicted)}; perplexity ${number(before)} to ${number(after)} on ${count(tokens)} tokens` }));
+    keep, of, predicted, kl, loss: Math.log(after / before),
+    title: `measured at ${percent(keep)}: ${number(kl)}, predicted ${number(predicted)}; perplexity ${number(before)} to ${number(after)} on ${count(tokens)} tokens` }));
 }
 
 /**
- * A function from a predicted rise to the one to expect: through all that was measured, between two of them a straight
- * line on logarithmic scales, outside with the ratio of the nearest. A larger prediction never expects less.
- * points: [{predicted, kl}]; null where none of them are above 0.
+ * A function from a predicted rise to what is to be expected: through all that was measured, between two of them a
+ * straight line on logarithmic scales, outside with the ratio of the nearest. A larger prediction never expects less.
+ * points: [[predicted, measured]]; null where none of them are above 0.
  */
 function calibration(points) {
-  const known = points.filter(({ predicted, kl }) => predicted > 0 && kl > 0).sort((a, b) => a.predicted - b.predicted || a.kl - b.kl);
+  const known = points.filter((point) => Math.min(...point) > 0).map((point) => point.map(Math.log)).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   if (!known.length) return null;
-  const xs = known.map(({ predicted }) => Math.log(predicted));
+  const xs = known.map(([x]) => x);
   let most = -Infinity;
-  const ys = known.map(({ kl }) => (most = Math.max(most, Math.log(kl))));
+  const ys = known.map(([, y]) => (most = Math.max(most, y)));
   return (predicted) => {
     if (!(predicted > 0)) return 0;
     const x = Math.log(predicted);
@@ -36,7 +36,8 @@ function calibration(points) {
 const measurement = measurements();
 // What training after the cut took back is not what a cut costs.
 const trained = Boolean(report.heal || report.distill || report.calibration?.sequential);
-const calibrated = trained ? null : calibration(measurement);
+const scaling = (what) => trained ? null : calibration(measurement.map((each) => [each.predicted, each[what]]));
+const [calibrated, lossOf] = [scaling("kl"), scaling("loss")];
 
 /** What the lines and marks of the plot stand for. */
 function keys() {

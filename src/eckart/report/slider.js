@@ -55,8 +55,8 @@ function move(share, of = slider.of) {
   slider.expected = calibrated ? calibrated(slider.rise) : null;
 }
 
-/** A rise of the loss as the reader is told it. */
-const risen = (rise) => [el("b", {}, `+ ${number(rise)}`), ` nats a token (perplexity + ${percent(Math.expm1(rise), rise < 0.1 ? 2 : 0)})`];
+/** A rise as the reader is told it, and what it does to the perplexity. */
+const risen = (rise, loss) => [el("b", {}, `+ ${number(rise)}`), ` nats a token${isNumber(loss) ? ` (perplexity + ${percent(Math.expm1(loss), loss < 0.1 ? 2 : 0)})` : ""}`];
 
 function describe() {
   const input = byId("keep");
@@ -64,16 +64,16 @@ function describe() {
   const scaled = calibrated ? `; scaled to what was measured by ${number(slider.expected)}` : "";
   const text = `keep ${percent(slider.share)} of ${of}: the loss is predicted to rise by ${number(slider.rise)} nats a token${scaled}`;
   byId("kept").replaceChildren(el("b", {}, percent(slider.share)), ` of ${of}`);
-  byId("rise").replaceChildren(...risen(slider.rise));
+  byId("rise").replaceChildren(...risen(slider.rise, slider.rise));
   byId("scaled").hidden = !calibrated;
-  if (calibrated) byId("expected").replaceChildren(...risen(slider.expected));
+  if (calibrated) byId("expected").replaceChildren(...risen(slider.expected, lossOf?.(slider.rise)));
   input.setAttribute("aria-valuetext", text);
   byId("command").textContent = command();
-  const marks = [{ x: slider.share, y: slider.expected ?? slider.rise, kind: "now", name: "slider", title: text }];
+  const marks = measurement.filter((each) => each.of === slider.of).map(({ keep: x, kl: y, title }) => ({ x, y, kind: "measured", title, radius: 6 }));
   const { keep } = report.requested ?? {};
   const predicted = report.quality?.predicted_kl;
   if (report.requested?.of === slider.of && isNumber(predicted)) marks.push({ x: keep, y: predicted, kind: "start", name: "this run", title: `this run: keep ${percent(keep)}, predicted rise ${number(predicted)}` });
-  marks.push(...measurement.filter((each) => each.of === slider.of).map(({ keep: x, kl: y, title }) => ({ x, y, kind: "measured", title })));
+  marks.push({ x: slider.share, y: slider.expected ?? slider.rise, kind: "now", name: "slider", title: text });
   const lines = calibrated ? [{ points: slider.points, kind: "thin" }, { points: slider.points.map(([x, rise]) => [x, calibrated(rise)]) }] : [{ points: slider.points }];
   draw(byId("price"), { height: 230, label: `Rise of the loss against the share that is kept, ${calibrated ? "predicted, and scaled to what was measured" : "as predicted"}. ${marks.map((each) => each.title).join("; ")}.`,
     x: { title: `kept of ${of}`, format: (value) => percent(value, 0) }, y: { title: "rise of the loss, nats a token (log scale)", format: number, log: true, ticks: 6 },
@@ -115,7 +115,8 @@ function budget() {
   byId("of").append(...Object.keys(currencies).map((name) => el("option", { value: name, selected: name === slider.of }, name.replace("-", " "))));
   const left = sites.length - priced.length;
   byId("budget-note").textContent = `Shared out greedily over ${plural(priced.length, "curve", "curves")} of ${Math.max(...priced.map((i) => offers[i].rise.length))} points at most`
-    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes, and what it measures can differ from what is predicted.`;
+    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes. The prediction is of second order and often low`
+    + `${job === "diagnose" && !measurement.length ? ": diagnose with --measure to see by how much" : ""}.`;
   byId("keep").addEventListener("input", () => {
     if (ofRun(state.colour)) recolour("then_kept");
     move(Number(byId("keep").value) / 100);
