@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from pathlib import Path
 
 import jsonschema
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 import eckart
 import hard
 from eckart.cli import main
+from eckart.compete import held_back
 from eckart.diagnose.compare import moved, overlap
 from eckart.diagnose.intruders import find_intruders, mitigate
 from eckart.diagnose.nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm, standardized
 from eckart.diagnose.schur import cosine_features, gaussian_features, nullify, schur, unscaled_entropy
+from eckart.evaluate import evaluate
 from eckart.report.diagnosis import diagnosis_schema
 from tiny import save_tiny, tiny_llama
 
@@ -291,7 +294,7 @@ def test_command(
 ) -> None:
     tuned = save_tiny(tmp_path / "tuned", tiny_llama(seed=1))
     out = tmp_path / "out"
-    given = ["--text", texts[0], "--samples", "3", "--length", "24", "--out", str(out)]
+    given = ["--text", texts[0], "--samples", "9", "--length", "24", "--measure", "0.6,0.9", "--out", str(out)]
     assert main(["diagnose", str(tuned), "--against", str(llama_directory), *given]) == 0
     report = diagnosis_of(out)
     rows = report["matrices"]
@@ -306,8 +309,20 @@ def test_command(
         assert row["moved"] > 1
         assert 0 <= row["intruders"] <= 10
     assert [row["layer"] for row in report["hidden_states"]] == [0, 1, 2]
-    assert report["text"] == {"name": texts[0], "tokens": 72}
+    assert report["text"] == {"name": texts[0], "tokens": 216}
+    assert [row["keep"] for row in report["measured"]] == [0.9, 0.6]
     shown = capsys.readouterr().out
+    assert "rise of the loss, on 23 tokens held back" in shown
+    for row in report["measured"]:
+        words = f"{row['keep']:.1%} {row['predicted_kl']:.3g} {row['kl']:.3g}".split()
+        assert any(line.replace("│", " ").split()[:3] == words for line in shown.splitlines())
+    tightest = min(rows, key=lambda row: row["stable_rank"])
+    assert re.search(rf"stable rank +│ +{tightest['stable_rank']:.3g} │ {tightest['name'][:12]}", shown)
+    halves = []
+    for row in rows[1:]:
+        at = max(i for i, size in enumerate(row["curve"]["parameters"]) if 2 * size <= math.prod(row["shape"]))
+        halves.append((row["curve"]["predicted_kl"][at], row["name"]))
+    assert re.search(rf"cut in half +│ +{min(halves)[0]:.3g} │ {min(halves)[1][:12]}", shown)
     assert "intruders" in shown
     assert "matrix nuclear norm" in shown
     assert main(["diagnose", str(tuned), "--out", str(out)]) == 2
@@ -323,6 +338,8 @@ def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.C
         ([str(llama_directory), "--include", "nothing"], "matches no matrix"),
         ([str(llama_directory), "--text", "no such text"], "no text file"),
         ([str(llama_directory), "--text", "news", "--length", "1"], "length=1"),
+        ([str(llama_directory), "--measure", "0.5"], "there is no text to measure on: name one with --text"),
+        ([str(llama_directory), "--text", "news", "--measure", "0.5;0.7"], "--measure 0.5;0.7: shares with commas"),
     ):
         assert main(["diagnose", *arguments, "--out", out]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
@@ -339,6 +356,65 @@ def test_an_adapter_is_compared_with_its_base(llama_directory: Path, tmp_path: P
     for row in diagnosis_of(tmp_path / "out")["matrices"]:
         adapted = row["name"].endswith(("q_proj", "up_proj"))
         assert row["difference_rank"] == (2 if adapted else 0), row["name"]
+
+
+def test_intruders_of_an_adapter_of_our_own(llama_directory: Path, tmp_path: Path) -> None:
+    model = tiny_llama()
+    planted_in = "model.layers.0.mlp.up_proj"
+    base = model.get_submodule(planted_in).weight.detach().double()
+    left, values, right = torch.linalg.svd(base)
+    adapter = eckart.adapt(model, "lora", rank=2)
+    with torch.no_grad():
+        b, a = adapter.places[planted_in].path().parameters()
+        # Outputs that the base never has, of inputs that it hardly sees: nothing else turns.
+        b.copy_(3 * values[0] * left[:, -2:])
+        a.copy_(right[-2:])
+    eckart.save_adapter(adapter, tmp_path / "adapter")
+    arguments = [str(tmp_path / "adapter"), "--against", str(llama_directory), "--out", str(tmp_path / "out")]
+    assert main(["diagnose", *arguments]) == 0
+    for row in diagnosis_of(tmp_path / "out")["matrices"]:
+        count = 2 if row["name"] == planted_in else 0
+        assert (row["intruders"], row["difference_rank"]) == (count, count), row["name"]
+        assert (row["moved"] > 0) == bool(count)
+    assert main(["diagnose", str(tmp_path / "adapter")]) == 2
+
+
+def tokens_of(count: int) -> Tensor:
+    return torch.randint(300, (count, 48), generator=torch.Generator().manual_seed(1))
+
+
+def test_what_is_measured_is_what_compress_makes() -> None:
+    tokens = tokens_of(17)
+    (kept,), back = held_back([tokens])
+    model = tiny_llama()
+    before = copy.deepcopy(model.state_dict())
+    found = eckart.diagnose(model, tokens=tokens, measure=[0.5, 0.8, 0.5])
+    assert [row["keep"] for row in found.measured] == [0.8, 0.5]
+    for row in found.measured:
+        small = tiny_llama()
+        result = eckart.compress(small, "kfac", keep=row["keep"], calibration=kept)
+        alone = evaluate(small, back, tiny_llama())
+        assert row["of"] == "linear-parameters"
+        assert row["predicted_kl"] == pytest.approx(result.error / 2, rel=1e-5)
+        assert row["kl"] == pytest.approx(alone.kl, rel=1e-4)
+        assert row["perplexity"]["after"] == pytest.approx(alone.perplexity, rel=1e-4)
+        assert row["perplexity"]["before"] == pytest.approx(alone.reference.perplexity, rel=1e-5)
+        assert row["tokens"] == alone.tokens == 2 * 47
+    # What is measured on is unseen by the curves, and the model is as it was.
+    assert found.rows[1]["curve"] == eckart.diagnose(model, tokens=kept).rows[1]["curve"]
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_measuring_refuses() -> None:
+    for given, message in (
+        ({"tokens": tokens_of(7), "measure": [0.5]}, "one sequence in 8 is held back to measure on: 7 are too few"),
+        ({"measure": [0.5]}, "there is no text to measure on"),
+        ({"tokens": tokens_of(8), "measure": [0.5, 1.5]}, r"measure=1\.5 is not in \(0, 1\]"),
+        ({"tokens": tokens_of(8), "measure": [0.001]}, r"keep=0\.001 of linear-parameters cannot be met"),
+        ({"tokens": tokens_of(8), "measure": [0.5], "include": ["embed_tokens"]}, "there is nothing to measure"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            eckart.diagnose(tiny_llama(), **given)
 
 
 def test_compress_by_tails(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from browser import Page, asked, drawn, in_browser
 from eckart.budget import Candidates, allocate
 from eckart.report import render
 from pages import diagnosis, training
+from test_report import realistic
+
+SCHEMA = files("eckart.report").joinpath("diagnosis.schema.json")
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,108 @@ def test_a_link_leads_to_a_budget(tmp_path: Path, report: dict[str, Any], of: st
         assert said["sizes"][row["name"]] == row["curve"]["size"][at]
     assert said["rise"] == pytest.approx(rise)
     assert len(set(expected.values())) > 5
+
+
+# ---- what was measured ----------------------------------------------------------------------------------------------
+@in_browser
+def test_predictions_are_scaled_through_what_was_measured(tmp_path: Path) -> None:
+    markets = [
+        [(0.1, 0.2), (0.01, 0.011), (1.0, 3.5)],
+        [(0.3, 0.2)],
+        [(0.1, 0.3), (0.2, 0.25), (0.4, 0.9), (0.0, 0.1), (0.5, 0.0)],
+    ]
+    rises = [0.0, 1e-5, 0.005, 0.01, 0.03, 0.1, 0.15, 0.2, 0.3, 0.4, 0.7, 1.0, 4.0]
+    script = f"""
+    const found = {json.dumps(markets)}.map((pairs) => {{
+      const scale = calibration(pairs);
+      return {json.dumps(rises)}.map((rise) => scale(rise));
+    }});
+    const none = [calibration([]), calibration([[0, 1]])];
+    document.documentElement.dataset.found = JSON.stringify([found, none]);
+    """
+    found, none = json.loads(asked(render(bare()), script, tmp_path)["data-found"] or "")
+    assert none == [None, None]
+    for pairs, scaled in zip(markets, found, strict=True):
+        x, y = np.log(np.array(sorted(pair for pair in pairs if min(pair) > 0))).T
+        y = np.maximum.accumulate(y)
+        at = np.log(np.array(rises[1:]))
+        # np.interp is constant outside: so is the ratio there.
+        expected = np.exp(np.interp(at, x, y - x)) * rises[1:]
+        inside = (at > x[0]) & (at < x[-1])
+        expected[inside] = np.exp(np.interp(at[inside], x, y))
+        assert scaled[0] == 0
+        assert scaled[1:] == pytest.approx(expected.tolist())
+        assert scaled == sorted(scaled)
+
+
+PRICE = """
+const read = (id) => {
+  const node = document.getElementById(id);
+  return node.closest("[hidden]") ? null : node.textContent;
+};
+const price = document.getElementById("price");
+document.documentElement.dataset.said = JSON.stringify({
+  label: price.querySelector("svg").getAttribute("aria-label"),
+  spots: price.querySelectorAll("rect").length, lines: price.querySelectorAll("polyline").length,
+  rise: slider.rise, expected: slider.expected, keys: read("price-keys"), said: read("expected"),
+  spoken: document.getElementById("keep").getAttribute("aria-valuetext"),
+});
+"""
+
+
+@in_browser
+@pytest.mark.parametrize("of", ["linear-parameters", "bytes"])
+def test_measured_sizes_stand_beside_the_slider(tmp_path: Path, report: dict[str, Any], of: str) -> None:
+    rows = {row["name"]: row["curve"] for row in report["matrices"] if "curve" in row}
+    sized = {**report, "size": {"bytes": sum(curve["bytes"][-1] for curve in rows.values())}, "measured": []}
+    for keep, ratio in ((0.9, 1.5), (0.6, 2.5)):
+        choice = chosen(report, keep)
+        at = {name: rows[name]["parameters"].index(size) for name, size in choice.items()}
+        rise = sum(rows[name]["predicted_kl"][i] for name, i in at.items())
+        row = {"keep": keep, "of": "linear-parameters", "predicted_kl": rise, "kl": ratio * rise, "tokens": 1020}
+        sized["measured"].append({**row, "perplexity": {"before": 20.0, "after": 31.25}})
+    if of == "linear-parameters":
+        diagnosed = {**sized, "size": {**sized["size"], "parameters": 10**9, "linear_parameters": 10**9}}
+        jsonschema.validate(diagnosed, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    said = json.loads(asked(render(sized), PRICE, tmp_path, f"#keep=0.6&of={of}")["data-said"] or "")
+    assert said["lines"] == 2
+    assert said["rise"] == pytest.approx(rise)
+    assert said["expected"] == pytest.approx(2.5 * rise)
+    # The perplexity is what was measured too, not the exponential of the divergence.
+    assert said["said"].startswith("+ ")
+    assert "perplexity + 56\u00a0%" in said["said"]
+    assert "scaled to what was measured by" in said["spoken"]
+    assert said["keys"].startswith("scaled to what was measuredpredicted to second order")
+    # A share of parameters has no place on an axis of bytes; the scale that was learned there holds.
+    on_axis = of == "linear-parameters"
+    assert said["spots"] == (2 if on_axis else 0)
+    assert ("measured at 90.0" in said["label"]) == on_axis
+    assert ("perplexity 20.00 to 31.25 on 1.02" in said["label"]) == on_axis
+
+
+@in_browser
+def test_without_measurements_there_is_the_prediction_alone(tmp_path: Path, report: dict[str, Any]) -> None:
+    said = json.loads(asked(render(report), PRICE, tmp_path)["data-said"] or "")
+    assert (said["lines"], said["spots"], said["keys"], said["said"], said["expected"]) == (1, 0, None, None, None)
+
+
+@in_browser
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_run_shows_what_it_measured(tmp_path: Path, report: dict[str, Any], trained: bool) -> None:
+    run = realistic(layers=2)
+    for site, row in zip(run["sites"], report["matrices"], strict=False):
+        curve = {name: values for name, values in row["curve"].items() if name != "macs"}
+        site["curve"] = {**curve, "error": list(curve["predicted_kl"])}
+    if trained:
+        run["heal"] = {"steps": 1, "loss_before": [1.0], "loss_after": [0.5]}
+    said = json.loads(asked(render(run), PRICE, tmp_path)["data-said"] or "")
+    assert said["spots"] == 1
+    assert "this run: keep 70.0" in said["label"]
+    assert "measured at 70.0\u00a0%: 0.213, predicted 0.187; perplexity 32.71 to 43.12" in said["label"]
+    # What training took back says nothing of the cut.
+    assert said["lines"] == (1 if trained else 2)
+    if not trained:
+        assert said["expected"] == pytest.approx(said["rise"] * 0.2134 / 0.1872)
 
 
 # ---- what a reader does ---------------------------------------------------------------------------------------------
@@ -272,7 +377,4 @@ def test_colours_can_be_told_apart_by_light_and_by_night() -> None:
 
 def test_generated_reports_are_like_real_ones(report: dict[str, Any]) -> None:
     """Every number of the generator has a description in the schema of diagnoses, where there is one."""
-    schema = files("eckart.report").joinpath("diagnosis.schema.json")
-    if not schema.is_file():
-        pytest.skip("no schema of diagnoses in this version")
-    jsonschema.validate(report, json.loads(schema.read_text(encoding="utf-8")))
+    jsonschema.validate(report, json.loads(SCHEMA.read_text(encoding="utf-8")))

@@ -108,6 +108,13 @@ def parser() -> argparse.ArgumentParser:
     diagnose.add_argument("model", help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")
     diagnose.add_argument("--against", help="the model it came from: what moved, and intruder dimensions")
     diagnose.add_argument("--text", help="file or name of a text: hidden states, and curves of what a cut would cost")
+    diagnose.add_argument(
+        "--measure",
+        default="",
+        metavar="SHARES",
+        help="sizes to compress to, as in 0.9,0.7,0.5 of the linear parameters: the rise of the loss that is measured "
+        "beside the one that is predicted",
+    )
     diagnose.add_argument("--out", help="directory to make, with diagnosis.json (default: print the table only)")
     diagnose.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
     diagnose.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")

@@ -19,6 +19,7 @@ def run(options: argparse.Namespace) -> int:
             options.model,
             against=options.against,
             text=options.text,
+            measure=shares(options.measure),
             out=options.out,
             include=options.include,
             exclude=options.exclude,
@@ -38,3 +39,11 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         output.print(Text(f"wrote {options.out}/diagnosis.json in {report['seconds']:.0f} s"))
     return 0
+
+
+def shares(text: str) -> list[float]:
+    """Numbers with commas between them; ValueError where one is no number."""
+    try:
+        return [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ValueError(f"--measure {text}: shares with commas between them are needed, as in 0.9,0.7,0.5") from None

@@ -12,6 +12,7 @@ from torch import nn
 from eckart._version import __version__
 from eckart.adapter_files import ADAPTER, load_adapter
 from eckart.calibration import check_sampling, text_of
+from eckart.diagnose.cost import check_measure
 from eckart.diagnose.job import Diagnosis, diagnose
 from eckart.job import check_length
 from eckart.models import hf
@@ -32,6 +33,7 @@ def diagnose_directory(
     *,
     against: str | None = None,
     text: str | None = None,
+    measure: Sequence[float] = (),
     out: str | Path | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -48,6 +50,7 @@ def diagnose_directory(
         source: see `eckart.models.hf.load_model`; or the directory of a PEFT adapter, of which `against` is the base.
         against: the model to compare with.
         text: file or name of a text for hidden states and for the curves of what compressing would cost; None for none.
+        measure: see `eckart.diagnose`.
         out: the directory to make. It appears whole or not at all.
         include, exclude: see `eckart.diagnose`.
         samples: sequences of the text.
@@ -62,6 +65,7 @@ def diagnose_directory(
     """
     clock = time.perf_counter()
     check_sampling(samples, length, seed)
+    check_measure(measure, 0 if text is None else samples)
     if out is not None:
         check_target(Path(out))
     body = None if text is None else text_of(text)
@@ -76,6 +80,7 @@ def diagnose_directory(
         model,
         against=base,
         tokens=tokens,
+        measure=measure,
         include=include,
         exclude=exclude,
         seed=seed,
@@ -109,6 +114,7 @@ def as_report(
         "summary": found.summary,
         "matrices": found.rows,
         "hidden_states": found.hidden_states,
+        "measured": found.measured,
         "warnings": found.warnings,
     }
 

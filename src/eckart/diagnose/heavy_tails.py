@@ -18,7 +18,8 @@ LEAST = 50
 """Values below which no power law is fitted: Clauset, Shalizi and Newman call fewer unreliable."""
 
 _COARSE = 8
-_BLOCK = 1 << 16
+_COMPLETED = 16
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ def fit_power_law(values: Tensor) -> PowerLaw:
 
     For a tail of n values from x_i up, alpha_i = 1 + n / sum_j ln(x_j / x_i) is the maximum of the likelihood, and
     D_i = max_j |1 - (x_j / x_i)^(1 - alpha_i) - j / n| with j = 0, 1, ... its distance; the least D_i wins. The
-    distances of all i are bounded from below on every eighth j, all at once, and completed only where the bound leaves
-    a chance: what is returned is the minimum over all i.
+    distances of all i are bounded from below on every eighth j, then on all j around the largest of these, and
+    completed in the order of these bounds until none is left below the least: what is returned is the minimum over
+    all i.
 
     Args:
         values: positive, in any order.
@@ -64,32 +66,44 @@ def fit_power_law(values: Tensor) -> PowerLaw:
     if not len(candidates):
         raise ValueError("all values are equal, so they have no tail")
 
-    def distances(rows: Indices, step: int) -> Array:
-        """D_i, or its maximum over every `step`-th j; rows ascending."""
-        found = np.empty(len(rows))
+    rates, shares = -1 / excess, 1 / counts
+
+    def distances(rows: Indices, step: int) -> tuple[Array, Indices]:
+        """D_i, or its maximum over every `step`-th j, and the j where it is; rows ascending."""
+        found, places = np.empty(len(rows)), np.empty(len(rows), np.int64)
         size = max(1, _BLOCK * step // n)
         for k in range(0, len(rows), size):
             part = rows[k : k + size]
-            ranks = np.arange(part[0], n, step, dtype=np.float64)
-            share, rate = 1 / counts[part], -1 / excess[part]
             # A j below i counts as i; below exp(-40) is nothing, and slow to compute.
-            law = np.multiply.outer(rate, logs[part[0] :: step]) - (rate * logs[part])[:, None]
+            law = np.multiply.outer(rates[part], logs[part[0] :: step]) - (rates[part] * logs[part])[:, None]
             gap = np.exp(np.clip(law, -40, 0, out=law), out=law)
-            rank = np.multiply.outer(share, ranks) - (share * part)[:, None]
+            ranks = np.arange(part[0], n, step, dtype=np.float64)
+            rank = np.multiply.outer(shares[part], ranks) - (shares[part] * part)[:, None]
             gap += np.maximum(rank, 0, out=rank)
-            found[k : k + size] = np.maximum(gap.max(1) - 1, 1 - gap.min(1))
-        return found
+            gap -= 1
+            at = np.abs(gap, out=gap).argmax(1)
+            found[k : k + size] = gap[np.arange(len(part)), at]
+            places[k : k + size] = part[0] + step * at
+        return found, places
 
-    bound = distances(candidates, _COARSE)
+    bound, places = distances(candidates, _COARSE)
     # Between two of those j both terms of D_i rise, so that it exceeds the bound by at most 8 / n.
-    few = min(_COARSE, len(candidates))
-    likely = np.argpartition(bound + _COARSE / counts[candidates], few - 1)[:few]
-    best = distances(np.sort(candidates[likely]), 1).min()
-    rows = candidates[bound <= best]
-    complete = distances(rows, 1)
-    i = int(rows[complete.argmin()])
+    likely = bound <= (bound + _COARSE * shares[candidates]).min()
+    rows = candidates[likely]
+    j = np.clip(places[likely, None] + np.arange(1 - _COARSE, _COARSE), rows[:, None], n - 1)
+    law = np.maximum(rates[rows, None] * (logs[j] - logs[rows, None]), -40)
+    bound = np.abs(np.exp(law) - 1 + shares[rows, None] * (j - rows[:, None])).max(1)
+    order = bound.argsort()
+    least, i = math.inf, n
+    for k in range(0, len(order), _COMPLETED):
+        part = order[k : k + _COMPLETED]
+        if bound[part[0]] > least + 1e-12:
+            break
+        part = np.sort(rows[part])
+        complete, _ = distances(part, 1)
+        least, i = min((least, i), *zip(complete.tolist(), part.tolist(), strict=True))
     alpha = 1 + 1 / float(excess[i])
-    return PowerLaw(alpha, float(x[i]), float(complete.min()), (alpha - 1) / math.sqrt(n - i), n - i)
+    return PowerLaw(alpha, float(x[i]), least, (alpha - 1) / math.sqrt(n - i), n - i)
 
 
 def hill(values: Tensor) -> float:

@@ -11,17 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart import methods
 from eckart.diagnose.compare import moved
+from eckart.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.diagnose.heavy_tails import common_window
 from eckart.diagnose.hidden import hidden_state_rows
 from eckart.diagnose.intruders import mitigate
 from eckart.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
 from eckart.diagnose.rows import matrix_row
 from eckart.models.sites import find_sites, model_cost
-from eckart.plan import Curve, make_plan
 from eckart.progress import Progress, silent
-from eckart.statistics import statistics_for
 from eckart.statistics.cache import finite_weights
 
 SUMMARY = (
@@ -38,11 +36,6 @@ SUMMARY = (
 )
 """Columns whose means over all matrices sum a model up."""
 
-METRIC = "kfac"
-"""The method whose nested errors are the curves of what compressing would cost."""
-
-CURVE_POINTS = 33
-
 
 @dataclass
 class Diagnosis:
@@ -52,6 +45,7 @@ class Diagnosis:
         rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
         window: side of the windows of `alpha_farms`; None where no matrix is large enough.
         hidden_states: one for each layer, where there was a text.
+        measured: one for each size that was to be measured: its predicted and its measured rise of the loss.
         size: parameters, linear_parameters and bytes of the whole model.
         warnings: what did not go as it should.
     """
@@ -59,6 +53,7 @@ class Diagnosis:
     rows: list[dict[str, Any]]
     window: int | None
     hidden_states: list[dict[str, Any]] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     size: dict[str, int] = field(default_factory=dict)
 
@@ -87,6 +82,7 @@ def diagnose(
     *,
     against: nn.Module | None = None,
     tokens: Tensor | None = None,
+    measure: Sequence[float] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     seed: int = 0,
@@ -103,6 +99,8 @@ def diagnose(
         against: the model it came from; adds how far each matrix moved, and its intruder dimensions.
         tokens: (sequences, length), int64, for a language model: adds its hidden states, and to each linear map the
             curve of what a lower rank would cost, in the two-sided metric.
+        measure: shares of the linear parameters. The model is compressed to each by the curves, and its divergence
+            from the dense one measured on every eighth sequence, which the curves then have not seen.
         include, exclude: patterns of module names; see `find_sites`. Embeddings and head are taken too.
         seed: of everything random.
         cache: directory for statistics; None keeps them in memory.
@@ -110,13 +108,15 @@ def diagnose(
         progress: told of the phases.
 
     Raises:
-        ValueError: no matrix, models that do not match, or tokens for a model with weights that are not finite.
+        ValueError: no matrix, models that do not match, tokens for a model with weights that are not finite, or a size
+            to measure that cannot be had.
 
     >>> import torch, eckart
     >>> row = eckart.diagnose(torch.nn.Sequential(torch.nn.Linear(64, 256))).rows[0]
     >>> row["N"], row["M"], row["mp_spikes"]
     (256, 64, 0)
     """
+    check_measure(measure, 0 if tokens is None else len(tokens))
     model = densified(model)
     sites = look_at(model, include, exclude)
     matched = pairs(sites, densified(against)) if against is not None else []
@@ -137,10 +137,19 @@ def diagnose(
         progress("compare", done, len(matched))
     if tokens is not None:
         found.hidden_states = hidden_state_rows(model, tokens, progress)
-        curves = cost_curves(model, tokens, include, exclude, seed, cache, memory, progress)
-        for row in found.rows:
-            if row["name"] in curves:
-                row["curve"] = curves[row["name"]]
+        batches, back = split(tokens, measure)
+        hold = bool(measure)
+        plan = cost_plan(
+            model, batches, include, exclude, seed=seed, cache=cache, memory=memory, hold=hold, progress=progress
+        )
+        if plan is None and measure:
+            raise ValueError("there is nothing to measure: none of the matrices is a linear map that can be compressed")
+        if plan is not None:
+            curves = cost_curves(plan)
+            for row in found.rows:
+                if row["name"] in curves:
+                    row["curve"] = curves[row["name"]]
+            found.measured = measured_costs(plan, model, back, measure, progress)
     broken = [row["name"] for row in found.rows if "N" not in row]
     if broken:
         found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
@@ -153,52 +162,6 @@ def model_size(model: nn.Module) -> dict[str, int]:
     tensors = {t.data_ptr(): t for t in model.state_dict().values()}
     stored = sum(t.numel() * t.element_size() for t in tensors.values())
     return {"parameters": cost["parameters"], "linear_parameters": cost["linear_parameters"], "bytes": stored}
-
-
-def cost_curves(
-    model: nn.Module,
-    tokens: Tensor,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    seed: int,
-    cache: Path | None,
-    memory: int | None,
-    progress: Progress,
-) -> dict[str, dict[str, list[Any]]]:
-    """For each linear map, by name, what each rank would cost: parameters, bytes, and the rise of the loss in nats."""
-    inner = {site.name for site in find_sites(model)}
-    sites = [site for site in look_at(model, include, exclude) if site.name in inner]
-    if not sites:
-        return {}
-    method = methods.find(METRIC)
-    statistics, _ = statistics_for(
-        model,
-        {site.name: site.module for site in sites},
-        method.needs,
-        list(torch.split(tokens, max(1, 1024 // tokens.shape[1]))),
-        seed=seed,
-        cache=cache,
-        memory=memory,
-        on_progress=lambda done, total: progress("statistics", done, total),
-    )
-    plan = make_plan(model, sites, method, statistics)
-    plan.held_limit = 0
-    plan.fit(None, lambda done, total: progress("curves", done, total))
-    return {name: _decimated(curve) for name, curve in plan.curves.items() if curve.errors and len(curve.sizes) > 1}
-
-
-def _decimated(curve: Curve) -> dict[str, list[Any]]:
-    assert curve.errors is not None
-    count = len(curve.sizes)
-    at = torch.linspace(0, count - 1, min(CURVE_POINTS, count)).round().long().tolist()
-    sizes = [curve.sizes[i] for i in at]
-    return {
-        "size": ["dense" if size is None else f"rank {size}" for size in sizes],
-        "parameters": [curve.costs[i].parameters for i in at],
-        "bytes": [curve.costs[i].bytes for i in at],
-        "macs": [curve.costs[i].macs for i in at],
-        "predicted_kl": [max(0.0, curve.errors[i]) / 2 for i in at],
-    }
 
 
 @torch.no_grad()

@@ -73,8 +73,8 @@ def semistructured(weight: Tensor, fit: Callable[[int], SemiSparse], metric: Met
 
 
 def share(percent: int, entries: int) -> int:
-    """How many of `entries` that are compared with each other are kept: the nearest whole number."""
-    return round(percent * entries / 100)
+    """How many of `entries` that are compared with each other are kept: no more than that share of them."""
+    return percent * entries // 100
 
 
 def largest_share(score: Tensor, percent: int) -> Tensor:

@@ -28,6 +28,15 @@ CHANGES = {
 }
 """What the tables show of the matrices of a kind: means over them."""
 
+EXTREMES = {
+    "stable_rank": "stable rank",
+    "alpha_farms": "farms",
+    "half": "rise if cut in half",
+    "moved": "moved",
+    "intruders": "intruders",
+}
+"""What is shown of the matrices that have least and most of it."""
+
 
 def diagnosis_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that every `diagnosis.json` follows."""
@@ -37,18 +46,20 @@ def diagnosis_schema() -> dict[str, Any]:
 
 
 def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
-    """Spectra, and changes if there was a model to compare with, as means over the matrices of a kind.
+    """Spectra, extremes, changes if there was a model to compare with, hidden states, and what sizes cost as measured.
 
-    Matrices whose names differ in numbers only are of a kind.
+    Spectra and changes are means over the matrices of a kind: those whose names differ in numbers only.
     """
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in report["matrices"]:
         kinds.setdefault(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", row["name"]), []).append(row)
-    tables = [_means(report["model"], kinds, SPECTRA)]
+    tables = [_means(report["model"], kinds, SPECTRA), _extremes(report)]
     if report["against"]:
         tables.append(_means(f"{report['model']} against {report['against']}", kinds, CHANGES))
     if report["hidden_states"]:
         tables.append(_hidden_states(report))
+    if report["measured"]:
+        tables.append(_measured(report))
     return tables
 
 
@@ -63,6 +74,30 @@ def _means(title: str, kinds: Mapping[str, Sequence[Mapping[str, Any]]], columns
     return table
 
 
+def _extremes(report: Mapping[str, Any]) -> Table:
+    """The matrices that have the least and the most of a number."""
+    rows = [{**row, "half": _half(row.get("curve"))} for row in report["matrices"]]
+    table = Table(title=Text(f"matrices of {report['model']}"), title_justify="left")
+    table.add_column("")
+    table.add_column("least, most", justify="right", no_wrap=True)
+    table.add_column("of", overflow="fold")
+    for column, name in EXTREMES.items():
+        ranked = sorted((row for row in rows if row.get(column) is not None), key=lambda row: float(row[column]))
+        if ranked:
+            for row, title in ((ranked[0], name), (ranked[-1], "")):
+                table.add_row(title, f"{row[column]:.3g}", Text(row["name"]))
+    return table
+
+
+def _half(curve: Mapping[str, Sequence[float]] | None) -> float | None:
+    """What a curve predicts at the largest size that is at most half of the matrix."""
+    if curve is None:
+        return None
+    sizes = list(zip(curve["parameters"], curve["predicted_kl"], strict=True))
+    small = [size for size in sizes if 2 * size[0] <= sizes[-1][0]]
+    return max(small)[1] if small else None
+
+
 def _hidden_states(report: Mapping[str, Any]) -> Table:
     table = Table(title=Text(f"hidden states on {report['text']['name']}"), title_justify="left")
     for heading in ("layer", "matrix nuclear norm", "nuclear norm", "matrix entropy"):
@@ -70,6 +105,20 @@ def _hidden_states(report: Mapping[str, Any]) -> Table:
     for row in report["hidden_states"]:
         values = (row["matrix_nuclear_norm"], row["nuclear_norm"], row["matrix_entropy"])
         table.add_row(str(row["layer"]), *(f"{value:.3f}" for value in values))
+    return table
+
+
+def _measured(report: Mapping[str, Any]) -> Table:
+    tokens = report["measured"][0]["tokens"]
+    title = f"rise of the loss, on {tokens} tokens held back"
+    table = Table(title=Text(title), title_justify="left")
+    for heading in ("kept", "predicted", "measured", "ratio", "perplexity"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report["measured"]:
+        predicted, kl = row["predicted_kl"], row["kl"]
+        ratio = f"{kl / predicted:.2f}" if predicted > 0 else ""
+        before, after = row["perplexity"]["before"], row["perplexity"]["after"]
+        table.add_row(f"{row['keep']:.1%}", f"{predicted:.3g}", f"{kl:.3g}", ratio, f"{before:.2f} to {after:.2f}")
     return table
 
 

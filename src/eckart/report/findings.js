@@ -20,7 +20,7 @@ function diagnosisCards() {
     list.push(card("Moved", percent(average("moved")), { note: `mean; most: ${most("moved").name}, ${percent(most("moved").moved)}` }));
     list.push(card("Intruder dimensions", exact(sum(values("intruders"))), { note: `in ${values("intruders").filter(Boolean).length} matrices; of the ten leading ones in each` }));
   }
-  if (slider.choice) list.push(card(`At ${percent(slider.share, 0)} of ${slider.of.replace("-", " ")}`, `+ ${number(slider.rise)}`, { note: "predicted rise of the loss, nats a token" }));
+  if (slider.choice) list.push(card(`At ${percent(slider.share, 0)} of ${slider.of.replace("-", " ")}`, `+ ${number(slider.expected ?? slider.rise)}`, { note: `rise of the loss, nats a token, ${calibrated ? "scaled to what was measured" : "predicted"}` }));
   return list;
 }
 

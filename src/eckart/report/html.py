@@ -19,6 +19,7 @@ SCRIPTS = (
     "map.js",
     "table.js",
     "detail.js",
+    "measured.js",
     "slider.js",
     "runs.js",
     "findings.js",

@@ -171,7 +171,10 @@ function paint(container, drawing) {
   for (const mark of marks) {
     const [x, y] = [px(mark.x), py(mark.y)];
     if (isNumber(mark.low)) picture.append(svg("line", { class: "whisker", x1: x, x2: x, y1: py(mark.low), y2: py(mark.high) }));
-    picture.append(svg("circle", { class: `mark ${mark.kind ?? ""}`, cx: x, cy: y, r: mark.radius ?? 5 }, svg("title", {}, mark.title)));
+    const [r, tone] = [mark.radius ?? 5, { class: `mark ${mark.kind ?? ""}` }];
+    const shape = mark.kind === "measured" ? svg("rect", { ...tone, x: x - r, y: y - r, width: 2 * r, height: 2 * r }) : svg("circle", { ...tone, cx: x, cy: y, r });
+    shape.append(svg("title", {}, mark.title));
+    picture.append(shape);
   }
   const curves = lines.map((line) => line.points.map(([x, y]) => [px(x), py(y)]));
   for (const { mark, x, y } of labelled(marks.map((m) => ({ mark: m, x: px(m.x), y: py(m.y) })), curves, frame)) {

@@ -1,7 +1,7 @@
 // The budget slider: what a size would cost, how it would be shared out, and the command that does it.
 
 const FINEST = 0.005;
-const slider = { of: null, share: null, choice: null, rise: null };
+const slider = { of: null, share: null, choice: null, rise: null, expected: null };
 const priced = sites.map((_, i) => i).filter((i) => offers[i]);
 const orderOf = new Map(sites.map((site, i) => [site, i]));
 const placeOf = new Map(priced.map((i, k) => [i, k]));
@@ -52,23 +52,41 @@ function move(share, of = slider.of) {
   slider.share = Math.min(1, Math.max(budget.least, share));
   slider.choice = budget.solve(slider.share);
   slider.rise = riseOf(slider.choice);
+  slider.expected = calibrated ? calibrated(slider.rise) : null;
 }
+
+/** A rise as the reader is told it, and what it does to the perplexity. */
+const risen = (rise, loss) => [el("b", {}, `+ ${number(rise)}`), ` nats a token${isNumber(loss) ? ` (perplexity + ${percent(Math.expm1(loss), loss < 0.1 ? 2 : 0)})` : ""}`];
 
 function describe() {
   const input = byId("keep");
-  const text = `keep ${percent(slider.share)} of ${slider.of.replace("-", " ")}: the loss is predicted to rise by ${number(slider.rise)} nats a token`;
-  const [first, second] = [el("b", {}, percent(slider.share)), el("b", {}, `+ ${number(slider.rise)}`)];
-  byId("kept").replaceChildren(first, ` of ${slider.of.replace("-", " ")}`);
-  byId("rise").replaceChildren(second, ` nats a token (perplexity + ${percent(Math.expm1(slider.rise), slider.rise < 0.1 ? 2 : 0)})`);
+  const of = slider.of.replace("-", " ");
+  const scaled = calibrated ? `; scaled to what was measured by ${number(slider.expected)}` : "";
+  const text = `keep ${percent(slider.share)} of ${of}: the loss is predicted to rise by ${number(slider.rise)} nats a token${scaled}`;
+  byId("kept").replaceChildren(el("b", {}, percent(slider.share)), ` of ${of}`);
+  byId("rise").replaceChildren(...risen(slider.rise, slider.rise));
+  byId("scaled").hidden = !calibrated;
+  if (calibrated) byId("expected").replaceChildren(...risen(slider.expected, lossOf?.(slider.rise)));
   input.setAttribute("aria-valuetext", text);
   byId("command").textContent = command();
-  const marks = [{ x: slider.share, y: slider.rise, kind: "now", name: "slider", title: text }];
-  const { keep, of } = report.requested ?? {};
+  const marks = measurement.filter((each) => each.of === slider.of).map(({ keep: x, kl: y, title }) => ({ x, y, kind: "measured", title, radius: 6 }));
+  const { keep } = report.requested ?? {};
   const predicted = report.quality?.predicted_kl;
-  if (of === slider.of && isNumber(predicted)) marks.push({ x: keep, y: predicted, kind: "start", name: "this run", title: `this run: keep ${percent(keep)}, predicted rise ${number(predicted)}` });
-  draw(byId("price"), { height: 230, label: `Predicted rise of the loss against the share that is kept. ${marks.map((each) => each.title).join("; ")}.`,
-    x: { title: `kept of ${slider.of.replace("-", " ")}`, format: (value) => percent(value, 0) }, y: { title: "predicted rise of the loss, nats a token", format: number, zero: true },
-    lines: [{ points: slider.points }], marks });
+  if (report.requested?.of === slider.of && isNumber(predicted)) marks.push({ x: keep, y: predicted, kind: "start", name: "this run", title: `this run: keep ${percent(keep)}, predicted rise ${number(predicted)}` });
+  marks.push({ x: slider.share, y: slider.expected ?? slider.rise, kind: "now", name: "slider", title: text });
+  const lines = calibrated ? [{ points: slider.points, kind: "thin" }, { points: slider.points.map(([x, rise]) => [x, calibrated(rise)]) }] : [{ points: slider.points }];
+  draw(byId("price"), { height: 230, label: `Rise of the loss against the share that is kept, ${calibrated ? "predicted, and scaled to what was measured" : "as predicted"}. ${marks.map((each) => each.title).join("; ")}.`,
+    x: { title: `kept of ${of}`, format: (value) => percent(value, 0) }, y: { title: "rise of the loss, nats a token (log scale)", format: number, log: true, ticks: 6 },
+    ...aboveZero(lines, marks) });
+}
+
+/** Lines and marks for a logarithmic axis: what is below a ten-thousandth of the most, or 0, lies on its lower end. */
+function aboveZero(lines, marks) {
+  const most = Math.max(...lines.flatMap(({ points }) => points.map(([, y]) => y)), ...marks.map(({ y }) => y));
+  const shown = (y) => Math.max(y, 1e-4 * most, 1e-12);
+  return {
+    lines: lines.map((line) => ({ ...line, points: line.points.map(([x, y]) => [x, shown(y)]) })),
+    marks: marks.map((mark) => ({ ...mark, y: shown(mark.y) })) };
 }
 
 /** The line of the plot, and the range of the slider, of the currency. */
@@ -78,6 +96,7 @@ function range() {
   slider.points = stops.map((share) => [share, riseOf(solve(share))]);
   Object.assign(byId("keep"), { min: (100 * least).toFixed(1), max: "100", step: "0.5" });
   byId("keep").value = String(100 * slider.share);
+  keys();
 }
 
 /** Takes the slider's place over everything that shows it. */
@@ -96,7 +115,8 @@ function budget() {
   byId("of").append(...Object.keys(currencies).map((name) => el("option", { value: name, selected: name === slider.of }, name.replace("-", " "))));
   const left = sites.length - priced.length;
   byId("budget-note").textContent = `Shared out greedily over ${plural(priced.length, "curve", "curves")} of ${Math.max(...priced.map((i) => offers[i].rise.length))} points at most`
-    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes, and what it measures can differ from what is predicted.`;
+    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes. The prediction is of second order and often low`
+    + `${job === "diagnose" && !measurement.length ? ": diagnose with --measure to see by how much" : ""}.`;
   byId("keep").addEventListener("input", () => {
     if (ofRun(state.colour)) recolour("then_kept");
     move(Number(byId("keep").value) / 100);
