@@ -6,33 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.structures.base import Cost, StructuredMatrix, structure
-from eckart.structures.leaves import size_option
+from eckart.structures.base import structure
+from eckart.structures.copies import Copies
 from eckart.structures.transposed import apply_transposed
 
 
 @structure("interleaved")
-class Interleaved(StructuredMatrix):
+class Interleaved(Copies):
     """W = matrix kron I: with the input as rows of `copies` entries, every column meets the same matrix.
 
     Args:
         matrix: (out / copies, in / copies).
         copies: size of the identity.
     """
-
-    def __init__(self, matrix: StructuredMatrix, *, copies: int) -> None:
-        if not isinstance(matrix, StructuredMatrix):
-            raise TypeError(f"Interleaved takes a structure, got {type(matrix).__name__}; wrap a tensor in Dense")
-        size_option("Interleaved", "copies", copies)
-        super().__init__((matrix.shape[0] * copies, matrix.shape[1] * copies))
-        self.matrix = matrix
-        self.copies = copies
-
-    def options(self) -> dict[str, int]:
-        return {"copies": self.copies}
-
-    def operands(self) -> list[StructuredMatrix]:
-        return [self.matrix]
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.matrix(self.columns(x))
@@ -51,10 +37,6 @@ class Interleaved(StructuredMatrix):
         picked = self.matrix.rows(index // self.copies)
         place = F.one_hot(index % self.copies, self.copies).to(picked)
         return (picked[..., None] * place[..., None, :]).flatten(-2)
-
-    def cost(self) -> Cost:
-        own = self.matrix.cost()
-        return Cost(own.parameters, own.bytes, own.macs * self.copies)
 
 
 @apply_transposed.register
