@@ -77,7 +77,8 @@ def pad_columns(rows: Tensor, multiple: int) -> Tensor:
 
 def grouped(rows: Tensor, group: int) -> Tensor:
     """`rows` (..., columns) as (..., groups, group), a short last group filled up with zeros."""
-    return pad_columns(rows, group).reshape(*rows.shape[:-1], -1, group)
+    padded = pad_columns(rows, group)
+    return padded.reshape(*rows.shape[:-1], padded.shape[-1] // group, group)
 
 
 def _period(bits: int) -> tuple[int, int]:
