@@ -43,6 +43,7 @@ from eckart.adapt import find_bases
 from eckart.adapted import matrix_shape
 from eckart.adapter import Adapter
 from eckart.adapter_files import parts_of
+from eckart.diagnose.intruders import find_intruders
 from eckart.evaluate import evaluate
 from eckart.methods.adapters import ADAPTERS
 from eckart.models.corpora import corpus
@@ -219,6 +220,27 @@ class Trained:
         return self.model if self.adapter is not None else self.model.base_model.model
 
 
+def learn(
+    task: Task, model: Any, own: list[nn.Parameter], rate: float, seed: int, steps: int, adapter: Adapter | None
+) -> None:
+    """Trains `own`: AdamW, a tenth of the steps to reach the rate and the others down to zero, gradients of norm 1."""
+    optimizer = torch.optim.AdamW(own, lr=rate, weight_decay=0.0)
+    order = Order(len(task.learn), 1, seed)
+    for step in range(steps):
+        warm = max(1, steps // 10)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * ((step + 1) / warm if step < warm else (steps - step) / (steps - warm))
+        loss = model(**task.learn[order.of(step)[0]]).loss
+        if adapter is not None:
+            loss = loss + adapter.regulariser()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(own, 1.0)
+        optimizer.step()
+        if adapter is not None:
+            adapter.step()
+
+
 def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int) -> Trained:
     torch.manual_seed(seed)
     model = copy.deepcopy(task.model)
@@ -245,23 +267,8 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
         p.requires_grad_() for n, m in places.items() if task.head and n.endswith(task.head) for p in m.parameters()
     ]
     held = kept_for_backward(model, max(task.learn[:16], key=lambda b: b["input_ids"].numel())) + 4 * size
-    optimizer = torch.optim.AdamW([*own, *extra], lr=rate, weight_decay=0.0)
-    order = Order(len(task.learn), 1, seed)
     clock = time.process_time()
-    for step in range(steps):
-        warm = max(1, steps // 10)
-        share = (step + 1) / warm if step < warm else (steps - step) / (steps - warm)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * share
-        loss = model(**task.learn[order.of(step)[0]]).loss
-        if adapter is not None:
-            loss = loss + adapter.regulariser()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_([*own, *extra], 1.0)
-        optimizer.step()
-        if adapter is not None:
-            adapter.step()
+    learn(task, model, [*own, *extra], rate, seed, steps, adapter)
     seconds = (time.process_time() - clock) / steps
     found = Trained(Run(0.0, start, seconds, size, held), model, adapter, list(targets))
     found.run.validation = task.validation(found.bare)
@@ -326,16 +333,10 @@ def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weight
         found["as lora"] = score(lora)
     found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
     found["intruders"] = sum(
-        intruders(task.model.get_submodule(n).weight.double(), w)  # type: ignore[union-attr, operator]
+        len(find_intruders(task.model.get_submodule(n).weight, w)[1].index)  # type: ignore[arg-type]
         for n, w in changed.items()
     )
     return found
-
-
-def intruders(before: Tensor, after: Tensor, top: int = 10, threshold: float = 0.5) -> int:
-    """How many of the largest left singular vectors of a matrix are like none of another (Shuttleworth 2024)."""
-    u, v = (torch.linalg.svd(m, full_matrices=False)[0] for m in (before, after))
-    return int(((u.T @ v[:, :top]).abs().amax(0) < threshold).sum())
 
 
 def main() -> None:

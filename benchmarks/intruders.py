@@ -20,10 +20,9 @@ import torch
 from torch import nn
 
 import eckart
-from adapters import Task, sst2
+from adapters import Task, learn, sst2
 from eckart.adapt import find_bases
 from eckart.diagnose.intruders import mitigate
-from eckart.train import Order
 
 SCALES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
@@ -42,17 +41,9 @@ def tuned(task: Task, rank: int | None, rate: float, steps: int, seed: int) -> n
         own = adapter.trainable_parameters()
     places = dict(model.named_modules())
     own += [p.requires_grad_() for n, m in places.items() if n.endswith(task.head) for p in m.parameters()]
-    optimizer = torch.optim.AdamW(own, lr=rate, weight_decay=0.0)
-    order = Order(len(task.learn), 1, seed)
-    for step in range(steps):
-        warm = max(1, steps // 10)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * ((step + 1) / warm if step < warm else (steps - step) / (steps - warm))
-        loss = model(**task.learn[order.of(step)[0]]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(own, 1.0)
-        optimizer.step()
+    if adapter is not None:
+        adapter.plan(steps)
+    learn(task, model, own, rate, seed, steps, adapter)
     if adapter is not None:
         adapter.merge()
         adapter.remove()

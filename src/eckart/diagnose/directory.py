@@ -47,7 +47,8 @@ def diagnose_directory(
     """Diagnoses a model, writes `diagnosis.json` into a new directory if one is named, and returns what it says.
 
     Args:
-        source: see `eckart.models.hf.load_model`; or the directory of a PEFT adapter, of which `against` is the base.
+        source: see `eckart.models.hf.load_model`; or the directory of an adapter, eckart's or PEFT's, of which
+            `against` is the base.
         against: the model to compare with.
         text: file or name of a text for hidden states and for the curves of what compressing would cost; None for none.
         measure: see `eckart.diagnose`.

@@ -15,7 +15,7 @@ def sparse_codes(y: Tensor, k: int, s: int) -> Tensor:
 
     Starts from the first k principal directions. Each round fits codes without a restriction, `X = Y T^T (T T^T)^-1`,
     keeps the s largest of each row and improves them by conjugate gradients; then T is the least-squares dictionary of
-    these codes, with unit rows, and moves on as far again as it came, which halves the number of rounds.
+    these codes, with unit rows, and moves on as far again as it came.
 
     Args:
         y: Y (n, m), signals in rows.

@@ -39,7 +39,7 @@ def cospadi(weight: Tensor, statistics: Statistics) -> Family:
     hold whatever they hold.
 
     Where the paper alternates orthogonal matching pursuit and K-SVD, all codes are the largest of a least-squares fit
-    here, and all atoms are updated at once; half of them being used, that is as good and many times faster.
+    here, and all atoms are updated at once.
 
     Args:
         weight: (out, in).
