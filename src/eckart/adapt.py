@@ -205,7 +205,7 @@ def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
     difference = path
     if before.data_ptr() != after.data_ptr():
         # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
-        difference = path + (after.to(path.dtype) - before.to(path.dtype))
+        difference = torch.sub(after.to(path.dtype), before.to(path.dtype)).add_(path)
     size = float(torch.linalg.matrix_norm(before.to(path.dtype)))
     return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
 

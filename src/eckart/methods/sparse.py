@@ -8,6 +8,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from eckart.linalg.selection import kth_largest
 from eckart.methods.onebyone import OneByOne, paying
 from eckart.metrics import Metric
 from eckart.structures.base import Cost
@@ -86,6 +87,6 @@ def largest(score: Tensor, kept: int) -> Tensor:
     """True at the `kept` largest scores of each row, the first of equal ones: (rows, n) -> (rows, n), bool."""
     if not 0 < kept < score.shape[1]:
         return torch.full_like(score, kept > 0, dtype=torch.bool)
-    least = score.kthvalue(score.shape[1] - kept + 1, dim=1, keepdim=True).values
+    least = kth_largest(score, kept)
     above, equal = score > least, score == least
     return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= kept - above.sum(1, keepdim=True)))

@@ -8,18 +8,60 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from eckart.linalg.selection import kth_largest
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.leaves import float_leaf, index_leaf
 
 
 def distances(left: Tensor, right: Tensor) -> Tensor:
-    """|a_i - b_j|: left (..., m, k), right (..., n, k) -> (..., m, n); the gradient where a_i = b_j is zero.
+    """|a_i - b_j|: left (..., m, k), right (..., n, k) -> (..., m, n).
 
-    By |a|^2 + |b|^2 - 2 a b, so that forward and backward are products of matrices.
+    As the root of |a|^2 + |b|^2 - 2 a b, which is one product of matrices.
     """
-    squares = left.square().sum(-1)[..., :, None] + right.square().sum(-1)[..., None, :]
-    return (squares - 2 * left @ right.mT).clamp_min(torch.finfo(left.dtype).tiny).sqrt()
+    a = torch.cat([-2 * left, left.square().sum(-1, keepdim=True), torch.ones_like(left[..., :1])], -1)
+    b = torch.cat([right, torch.ones_like(right[..., :1]), right.square().sum(-1, keepdim=True)], -1)
+    # Its own product also where autocast would round it: what is left of the squares may be small.
+    with torch.autocast(left.device.type, enabled=False):
+        squares: Tensor = a @ b.mT
+    return squares.clamp_min_(torch.finfo(left.dtype).tiny).sqrt_()
+
+
+class _Kernel(torch.autograd.Function):
+    """(left, right, kept, scale) -> W (out, in), of which only the factors are kept for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, kept: int, scale: float) -> Tensor:
+        first, second = distances(left, right)
+        w: Tensor = first.sub_(second).mul_(scale)
+        least = w.new_zeros(())
+        if kept < w.numel():
+            least = kth_largest(w.abs().view(1, -1), kept).squeeze()
+            # What is above the next smaller number is what is at least as large.
+            w = F.hardshrink(w, float(least.nextafter(torch.zeros_like(least))))
+        ctx.save_for_backward(left, right, least)
+        ctx.scale = scale
+        return w
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        left, right, least = ctx.saved_tensors
+        apart = distances(left, right)
+        w = (apart[0] - apart[1]).mul_(ctx.scale)
+        g = (g * ctx.scale).masked_fill_(w.abs_() < least, 0.0)
+        # Where a = b the distance has no gradient, and rounding errors here.
+        apart.masked_fill_(apart <= 2 * torch.finfo(g.dtype).tiny ** 0.5, float("inf"))
+        slopes = torch.div(g, apart, out=apart)
+        return _pull(left, right, slopes), _pull(right, left, slopes.mT), None, None
+
+
+def _pull(left: Tensor, right: Tensor, slopes: Tensor) -> Tensor:
+    """sum_j slopes_ij (a_i - b_j), of the second pair with the other sign: the gradient of a."""
+    summed = F.pad(right, (0, 1), value=1.0).mT @ slopes.mT
+    pulled = (summed[:, -1:] * left.mT - summed[:, :-1]).mT
+    return pulled * pulled.new_tensor([1.0, -1.0])[:, None, None]
 
 
 @structure("kernelized")
@@ -69,12 +111,7 @@ class Kernelized(StructuredMatrix):
 
     def _formed(self) -> Tensor:
         wide = torch.promote_types(self.dtype, torch.float32)
-        first, second = distances(self.left.to(wide), self.right.to(wide))
-        w: Tensor = self.scale * (first - second)
-        drop = w.numel() - int(self.kept)
-        if drop > 0:
-            size = w.detach().abs()
-            w = w * (size >= size.flatten().kthvalue(drop + 1).values)
+        w: Tensor = _Kernel.apply(self.left.to(wide), self.right.to(wide), int(self.kept), self.scale)  # type: ignore[no-untyped-call]
         return w.to(self.dtype)
 
     def cost(self) -> Cost:
