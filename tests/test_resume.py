@@ -327,6 +327,8 @@ def test_ctrl_c_in_a_process_of_its_own(arguments: Arguments, tmp_path: Path) ->
         env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        # A job in the background of a script inherits that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not (partial / "model.safetensors").exists():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
