@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -220,6 +221,28 @@ def test_a_rank_beyond_the_matrix_is_refused(method: str) -> None:
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], t) for name, t in before.items())
+
+
+def test_statistics_are_measured_once_for_methods_that_read_the_same(tmp_path: Path) -> None:
+    def passes(method: str, cache: Path | None) -> tuple[int, dict[str, Tensor]]:
+        model, calls = tiny_llama(), 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        model.register_forward_pre_hook(count)
+        adapter = adapted(model, method, cache=cache)
+        return calls, {k: t for n, path in adapter.paths.items() for k, t in path.state_dict(prefix=f"{n}.").items()}
+
+    without, first = passes("corda", None)
+    assert without > 0
+    assert passes("corda-keep", tmp_path)[0] == without
+    calls, second = passes("corda", tmp_path)
+    assert calls == 0
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_several_adapters() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -44,6 +45,7 @@ def adapt(
     samples: int = 64,
     length: int = 256,
     seed: int = 0,
+    cache: Path | None = None,
     progress: Progress = silent,
 ) -> Adapter:
     """Freezes a model and puts a small trainable structure beside each of its linear maps, in place.
@@ -58,6 +60,7 @@ def adapt(
         include, exclude: patterns of module names, see `eckart.models.sites.find_sites`; all linear maps but the head.
         calibration, tokenizer, samples, length: as for `eckart.compress`, for methods that look at data.
         seed: of whatever is drawn.
+        cache: directory for statistics, which one method leaves for the next; None keeps them in memory.
         progress: told of the phases.
 
     Returns:
@@ -101,7 +104,7 @@ def adapt(
             if calibration is None and hasattr(model, "generation_config"):
                 calibration = written(model, samples, length, seed)
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
-        statistics, gradients = measured(model, bases, card, batches, seed, progress)
+        statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
         if card.ranks is not None:
             rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
             bases = {where: module for where, module in bases.items() if ranks[where]}
@@ -141,6 +144,7 @@ def measured(
     card: AdapterMethod,
     batches: Sequence[Batch],
     seed: int,
+    cache: Path | None,
     progress: Progress,
 ) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
     """What a method reads about each layer, statistics and gradients of the loss; ValueError where there is no data."""
@@ -150,7 +154,13 @@ def measured(
         raise ValueError(f"{card.name} needs calibration data (for {needs}): pass calibration=")
     with in_eval_mode(model):
         found, _ = statistics_for(
-            model, bases, card.needs, batches, seed=seed, on_progress=lambda d, n: progress("statistics", d, n)
+            model,
+            bases,
+            card.needs,
+            batches,
+            seed=seed,
+            cache=cache,
+            on_progress=lambda d, n: progress("statistics", d, n),
         )
         gradients: dict[str, Tensor] = {}
         if card.task_gradient:

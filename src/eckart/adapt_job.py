@@ -27,6 +27,7 @@ from eckart.models.text import sequences
 from eckart.progress import Progress, silent
 from eckart.report import render
 from eckart.resume import STATE, check_resume, clear
+from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights, key
 from eckart.train import Training, train
 
@@ -120,6 +121,7 @@ def adapt_directory(
         exclude=request.exclude,
         calibration=seen,
         seed=training.seed,
+        cache=cache_directory(),
         progress=progress,
     )
     seconds["start"] = time.perf_counter() - clock
