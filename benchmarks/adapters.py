@@ -47,6 +47,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import eckart
+import peft_arms
 from convolution import ResNet, fashion
 from eckart.adapt import find_bases
 from eckart.adapted import dense_of, matrix_shape, put
@@ -63,13 +64,6 @@ from eckart.peft import as_low_rank
 from eckart.structures import Dense, Quantized
 from eckart.train import Order
 
-THEIRS = {
-    "lora": {},
-    "pissa": {"init_lora_weights": "pissa"},
-    "olora": {"init_lora_weights": "olora"},
-    "dora": {"use_dora": True},
-}
-
 
 @dataclass
 class Task:
@@ -84,7 +78,7 @@ class Task:
     unused: str = ""
     better: float = 1.0
     mixed: bool = False
-    theirs: Sequence[str] = tuple(THEIRS)
+    theirs: Sequence[str] = peft_arms.NAMES
 
     def precision(self) -> torch.autocast:
         """What training and judging happen in."""
@@ -229,8 +223,7 @@ def turned(data: Path, batch: int, steps: int) -> Task:
         lambda m: accuracy(m, validation),
         lambda m: accuracy(m, test),
         lambda m: before - accuracy(m, known),
-        # PEFT starts the other two beside linear layers only.
-        theirs=("lora", "dora"),
+        theirs=peft_arms.CONVOLUTIONAL,
     )
 
 
@@ -279,7 +272,14 @@ class Trained:
 
 
 def learn(
-    task: Task, model: Any, own: list[nn.Parameter], rate: float, seed: int, steps: int, adapter: Adapter | None
+    task: Task,
+    model: Any,
+    own: list[nn.Parameter],
+    rate: float,
+    seed: int,
+    steps: int,
+    term: Callable[[], Tensor | float],
+    after: peft_arms.After,
 ) -> None:
     """Trains `own`: AdamW, a tenth of the steps to reach the rate and the others down to zero, gradients of norm 1."""
     optimizer = torch.optim.AdamW(own, lr=rate, weight_decay=0.0)
@@ -290,14 +290,12 @@ def learn(
             group["lr"] = rate * ((step + 1) / warm if step < warm else (steps - step) / (steps - warm))
         with task.precision():
             loss = model(**task.learn[order.of(step)[0]]).loss
-        if adapter is not None:
-            loss = loss + adapter.regulariser()
+        loss = loss + term()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(own, 1.0)
         optimizer.step()
-        if adapter is not None:
-            adapter.step()
+        after(step + 1)
 
 
 def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int) -> Trained:
@@ -309,16 +307,13 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
     clock = time.perf_counter()
     adapter: Adapter | None = None
     if name.startswith("peft:"):
-        import peft
-
-        options = THEIRS[name.removeprefix("peft:")]
-        config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), **options)  # type: ignore[arg-type]
-        model = peft.get_peft_model(model, config)
+        arm = name.removeprefix("peft:")
+        model, after = peft_arms.put(arm, model, targets, budget, task.learn[:16], steps)
         own = [p for p in model.parameters() if p.requires_grad]
     else:
         adapter = eckart.adapt(model, name, parameters=budget, include=include, calibration=task.learn[:16], seed=seed)
         adapter.plan(steps)
-        own = adapter.trainable_parameters()
+        own, after = adapter.trainable_parameters(), lambda _: adapter.step()
     start = time.perf_counter() - clock
     size = sum(p.numel() * p.element_size() for p in own)
     places = dict(model.named_modules())
@@ -327,7 +322,8 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
     ]
     held = kept_for_backward(model, max(task.learn[:16], key=lambda b: next(iter(b.values())).numel())) + 4 * size
     clock = time.process_time()
-    learn(task, model, [*own, *extra], rate, seed, steps, adapter)
+    term = adapter.regulariser if adapter is not None else lambda: 0.0
+    learn(task, model, [*own, *extra], rate, seed, steps, term, after)
     seconds = (time.process_time() - clock) / steps
     found = Trained(Run(0.0, start, seconds, size, held), model, adapter, list(targets))
     with task.precision():
