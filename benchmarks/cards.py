@@ -53,17 +53,20 @@ def of_adapters(rows: list[dict[str, Any]]) -> dict[str, Any]:
             statistics.fmean(run[key] for run in runs) for key in ("score", "forgotten", "step", "held")
         )
         spread = statistics.stdev(run["score"] for run in runs) if len(runs) > 1 else 0.0
-        what = {"sst2": "accuracy", "gsm8k": "loss"}[row["task"]]
+        what = "loss" if row["task"] == "gsm8k" else "accuracy"
         name = row["method"].removeprefix("peft:")
         whose = "" if name == row["method"] else " by PEFT's own"
         found.setdefault(name, []).append(
             f"{row['task']}{whose}: {what} {score:.3f} ± {spread:.3f} over {len(runs)} seeds, forgetting "
             f"{forgotten:.3f}, {1e3 * step:.0f} ms a step, {held / 1e6:.0f} MB held in a step, rate {row['rate']:g}"
         )
-    first = rows[0]
+    settings = {
+        row["task"]: f"{row['task']}, {row['steps']} steps of {row['batch']} examples, rank {row['rank']}"
+        for row in rows
+    }
     title = (
-        f"all at the trainable numbers of a LoRA of rank {first['rank']}, {first['steps']} steps of {first['batch']} "
-        "examples, the rate chosen on validation data; one thread of a busy machine"
+        f"all at the trainable numbers of a LoRA ({'; '.join(settings.values())}), the rate chosen on validation data; "
+        "one thread of a busy machine"
     )
     return {"title": title, "rows": found}
 
