@@ -10,6 +10,7 @@ from torch import Tensor
 
 import hard
 from eckart.linalg import Projection, project, skeleton
+from eckart.linalg.selection import kth_largest
 from eckart.metrics import Metric, Side
 from test_metric import root, sides
 
@@ -273,3 +274,13 @@ def test_a_large_moment_that_the_weight_does_not_see(shape: tuple[int, int]) -> 
     for m in (metric, Metric(right=right)):
         errors, expected = project(weight, m).errors, optimal_errors(weight, m)
         torch.testing.assert_close(errors, expected, rtol=1e-6, atol=1e-9 * float(expected[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_kth_largest_is_that_of_sorted_rows(dtype: torch.dtype) -> None:
+    values = torch.randint(-3, 4, (5, 12), generator=torch.Generator().manual_seed(0)).to(dtype) / 4
+    for view in (values, values.T, values[:, ::2]):
+        for k in range(1, view.shape[1] + 1):
+            found = kth_largest(view, k)
+            assert found.dtype == dtype
+            assert torch.equal(found, view.sort(1, descending=True).values[:, k - 1 : k])
