@@ -8,11 +8,11 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from eckart.linalg.selection import kth_largest
 from eckart.methods.onebyone import OneByOne, paying
 from eckart.metrics import Metric
 from eckart.structures.base import Cost
 from eckart.structures.masked import Masked
+from eckart.structures.order import kth_largest
 from eckart.structures.packing import row_bytes
 from eckart.structures.quantized import finite_matrix
 from eckart.structures.semisparse import SemiSparse
