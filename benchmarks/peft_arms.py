@@ -58,6 +58,8 @@ def put(
                 deltaT=max(1, steps // 100),
             ),
         )
+        # Without a task type the model is called directly, past what adds the regulariser to its loss.
+        found.forward = found.base_model.forward
         return found, found.base_model.update_and_allocate
     if name in ("corda", "corda-keep"):
         made = lora("corda", corda_config=CordaConfig(corda_method="ipm" if name == "corda" else "kpm"))
@@ -77,8 +79,8 @@ def put(
     if name == "osf":
         frozen = {where: min(shape) - rank for where, shape in shapes.items()}
         return peft.get_peft_model(model, peft.OSFConfig(target_modules=list(targets), rank_pattern=frozen)), nothing
-    starts: dict[str, bool | str] = {"pissa": "pissa", "olora": "olora"}
-    return peft.get_peft_model(model, lora(starts.get(name, True), use_dora=name == "dora")), nothing
+    start = name if name in ("pissa", "olora") else True
+    return peft.get_peft_model(model, lora(start, use_dora=name == "dora")), nothing
 
 
 @torch.no_grad()

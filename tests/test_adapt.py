@@ -242,7 +242,7 @@ def test_statistics_are_measured_once_for_methods_that_read_the_same(tmp_path: P
     assert calls == 0
     assert first.keys() == second.keys()
     for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_several_adapters() -> None:
