@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import eckart
-from eckart.methods.adapt import loca
-from eckart.methods.adapters import ADAPTERS
+from eckart.adapters import loca
+from eckart.adapters.contract import ADAPTERS
 from eckart.structures import Scattered
 
 

@@ -49,20 +49,20 @@ from torch import Tensor, nn
 import eckart
 import peft_arms
 from convolution import ResNet, fashion
-from eckart.adapt import find_bases
-from eckart.adapted import dense_of, matrix_shape, put
-from eckart.adapter import Adapter
-from eckart.adapter_files import parts_of
-from eckart.diagnose.intruders import find_intruders
-from eckart.evaluate import evaluate
-from eckart.methods.adapters import ADAPTERS
-from eckart.models.corpora import corpus
-from eckart.models.examples import IGNORED, batches, read_examples
-from eckart.models.hf import load_model
-from eckart.models.text import sequences
-from eckart.peft import as_low_rank
+from eckart.adapters.contract import ADAPTERS
+from eckart.diagnostics.intruder_dimensions import find_intruders
+from eckart.jobs.adapt.adapted import dense_of, matrix_shape, put
+from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.files import parts_of
+from eckart.jobs.adapt.peft import as_low_rank
+from eckart.jobs.adapt.run import find_bases
+from eckart.jobs.adapt.train import Order
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.transformers import load_model
 from eckart.structures import Dense, Quantized
-from eckart.train import Order
+from eckart.texts.corpora import corpus
+from eckart.texts.examples import IGNORED, batches, read_examples
+from eckart.texts.sequences import sequences
 
 
 @dataclass

@@ -37,14 +37,14 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from click_logs import Part, Row, bandit, encode, movielens
-from eckart import methods
-from eckart.compress import apply
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.plan import make_plan
+from eckart.jobs.compress.run import apply
 from eckart.models.sites import find_sites
 from eckart.models.tree import in_eval_mode, share
-from eckart.plan import make_plan
 from eckart.statistics import statistics_for
 
-METHODS = "svd,lord,afm,kfac,magnitude,sparsegpt,rtn,nf4,gptq,auto"
+DEFAULT = "svd,lord,afm,kfac,magnitude,sparsegpt,rtn,nf4,gptq,auto"
 BATCH = 1024
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recbole", type=Path, help="where recbole was unpacked")
     parser.add_argument("--obp", type=Path, help="where obp was unpacked")
-    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--methods", default=DEFAULT)
     parser.add_argument("--keep", default="0.9,0.8,0.7,0.6,0.5,0.33,0.25,0.2,0.1")
     parser.add_argument("--width", type=int, default=256, help="of the layers of the MLP")
     parser.add_argument("--calibration", type=int, default=16384, help="impressions")
@@ -176,7 +176,7 @@ def run(log: str, rows: list[Row], options: Any) -> None:
     reference = logits_of(model, parts[2])
     sites = find_sites(model, embeddings=True)
     wanted = [name for name in options.methods.split(",") if name]
-    needs = sorted({n for m in wanted for n in methods.find(m.partition(":")[0]).needs}, key=lambda need: need.value)
+    needs = sorted({n for m in wanted for n in METHODS.find(m.partition(":")[0]).needs}, key=lambda need: need.value)
     picked = torch.randperm(len(parts[0][1]), generator=torch.Generator().manual_seed(options.seed))
     data = [fields for fields, _ in batches(parts[0], picked[: options.calibration])]
     clock = time.process_time()
@@ -189,13 +189,13 @@ def run(log: str, rows: list[Row], options: Any) -> None:
     )
     print(f"{'method':>12} {'keep':>5} {'kB':>7} {'k par.':>7} {'AUC':>16} {'change':>18} {'log loss':>8} {'CPU s':>6}")
     base, error = delong(reference, clicks)
-    whole = make_plan(model, sites, methods.find("svd"), {}).totals
+    whole = make_plan(model, sites, METHODS.find("svd"), {}).totals
     dense = f"{base:.4f} +- {error:.4f} {'':>18} {log_loss(reference, clicks):>8.4f}"
     print(f"{'dense':>12} {1:>5.2f} {whole['bytes'] / 1e3:>7.1f} {whole['parameters'] / 1e3:>7.1f} {dense}", flush=True)
     reached: defaultdict[float, list[str]] = defaultdict(list)
     for method in wanted:
         clock = time.process_time()
-        card = methods.find(method.partition(":")[0])
+        card = METHODS.find(method.partition(":")[0])
         allocation = method.partition(":")[2] or card.allocation
         plan = make_plan(model, sites, card, statistics)
         plan.fit(errors=allocation != "uniform")

@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 import eckart
-from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
-from eckart.evaluate import evaluate
-from eckart.models.hf import load_model
-from eckart.models.text import sequences
+from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
+from eckart.jobs.compress.plan import make_plan
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.transformers import load_model
 from eckart.models.tree import share
-from eckart.plan import make_plan
 from eckart.statistics import cache_directory
+from eckart.texts.sequences import sequences
 
 ARMS = "none,svd,diagonal,eigen,kfac,kfac+greedy"
 

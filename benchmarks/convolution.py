@@ -36,13 +36,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eckart import methods
-from eckart.compress import apply
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.plan import make_plan
+from eckart.jobs.compress.run import apply
 from eckart.models.sites import find_sites
-from eckart.plan import make_plan
 from eckart.statistics import Statistics, statistics_for
 
-METHODS = "svd,kfac,gptq,sparsegpt,spatial-svd,tucker-2,cp,auto"
+DEFAULT = "svd,kfac,gptq,sparsegpt,spatial-svd,tucker-2,cp,auto"
 
 
 class Output(NamedTuple):
@@ -236,14 +236,14 @@ def stored_bytes(model: nn.Module) -> int:
 def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: int) -> None:
     """Prints the table of a task: for each method the shares of the size to keep."""
     sites = find_sites(task.model)
-    needs = sorted({n for m in shares for n in methods.find(m).needs}, key=lambda need: need.value)
+    needs = sorted({n for m in shares for n in METHODS.find(m).needs}, key=lambda need: need.value)
     clock = time.process_time()
     modules = {site.name: site.module for site in sites}
     statistics: dict[str, Statistics]
     statistics, _ = statistics_for(task.model, modules, needs, task.calibration, seed=seed)
     seconds = time.process_time() - clock
     expected = logits(task.model, task.images)
-    totals = make_plan(task.model, sites, methods.find("svd"), {}).totals
+    totals = make_plan(task.model, sites, METHODS.find("svd"), {}).totals
     images = sum(map(len, task.calibration))
     print(
         f"\n{task.name}: {len(sites)} matrices, {totals['parameters']} parameters; calibrated on {images} images "
@@ -256,7 +256,7 @@ def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: in
     print(f"{'dense':>12} {1:>5.2f} {judged(task, expected, expected)} {totals['parameters']:>8} "
           f"{stored_bytes(task.model):>8} {whole / 1e3:>7.0f} {1:>6.2f}", flush=True)  # fmt: skip
     for name, keeps in shares.items():
-        card = methods.find(name)
+        card = METHODS.find(name)
         clock = time.process_time()
         plan = make_plan(task.model, sites, card, statistics)
         plan.fit(errors=card.allocation != "uniform")
@@ -281,7 +281,7 @@ def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: in
 
 
 def currency(method: str) -> str:
-    return "bytes" if methods.find(method).size == "bits" else "parameters"
+    return "bytes" if METHODS.find(method).size == "bits" else "parameters"
 
 
 def main() -> None:
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
     parser.add_argument("--cache", type=Path, default=Path("resnet.safetensors"), help="where the trained net is kept")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--methods", default=DEFAULT)
     parser.add_argument("--keep", default="0.9,0.8,0.7,0.6,0.5,0.3")
     parser.add_argument("--keep-bits", default="0.3,0.2,0.15,0.11")
     parser.add_argument("--rounds", type=int, default=11)

@@ -27,9 +27,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from eckart.linalg import lowrank as linalg
-from eckart.methods import METHODS
-from eckart.methods import lowrank as family
+from eckart.compressors import _low_rank as family
+from eckart.compressors.contract import METHODS
+from eckart.linalg import low_rank as linalg
 from eckart.statistics import Statistics
 
 LAYERS = 30
@@ -93,7 +93,7 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
             stack.enter_context(mock.patch.object(owner, name, wrap(phase, getattr(owner, name))))
         # The methods import the name `damped` for themselves.
         for method in ("kfac", "lord"):
-            names = METHODS[method].fit.__globals__
+            names = METHODS[method].entry.__globals__
             if "damped" in names:
                 stack.enter_context(mock.patch.dict(names, damped=wrap("damping", names["damped"])))
         yield
@@ -105,7 +105,7 @@ def measure(method: str, shape: tuple[int, int], keep: float) -> dict[str, float
     seconds: dict[str, float] = defaultdict(float)
     with timed(seconds):
         start = time.perf_counter()
-        fitted = METHODS[method].fit(weight, stats)
+        fitted = METHODS[method].entry(weight, stats)
         seconds["fit"] = time.perf_counter() - start
         seconds["other"] = seconds["fit"] - sum(seconds[p] for p in PHASES)
         target = keep * weight.numel()

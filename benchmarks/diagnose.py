@@ -31,15 +31,15 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import eckart
-from eckart.calibration import text_of
-from eckart.diagnose.heavy_tails import fit_power_law
-from eckart.diagnose.hidden import MEASURES
-from eckart.diagnose.matrices import look_at
-from eckart.diagnose.rows import power_law_numbers
-from eckart.diagnose.spectra import spectral_numbers, spectrum
-from eckart.evaluate import evaluate
-from eckart.models.hf import load_model
-from eckart.models.text import sequences
+from eckart.diagnostics.farms import fit_power_law
+from eckart.jobs.calibration import text_of
+from eckart.jobs.diagnose.hidden_states import MEASURES
+from eckart.jobs.diagnose.matrices import look_at
+from eckart.jobs.diagnose.rows import power_law_numbers
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.linalg.spectrum import spectral_numbers, spectrum
+from eckart.models.transformers import load_model
+from eckart.texts.sequences import sequences
 
 SIZES = ((128, 256), (256, 512), (512, 1024), (1024, 2048))
 

@@ -37,8 +37,8 @@ from transformers import AutoTokenizer
 import eckart
 from convolution import fashion_task, logits
 from diagnose import encoder
-from eckart.diagnose.embeddings import Embeddings, median_distance
-from eckart.diagnose.schur import Schur, cosine_features, gaussian_features, schur
+from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, schur
+from eckart.jobs.diagnose.embeddings import Embeddings, median_distance
 from encoder import SentenceEncoder, batches_of, embed, pairs
 from peer_checkouts import checkout, module
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 import harness
-from eckart.models.corpora import corpus
 from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, statistics_for
+from eckart.texts.corpora import corpus
 
 
 class SentenceEncoder(nn.Module):

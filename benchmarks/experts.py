@@ -22,23 +22,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart import methods
-from eckart.compress import apply
-from eckart.evaluate import evaluate
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.run import apply
+from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.experts import Experts, experts, per_token
-from eckart.models.hf import load_model
+from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import find_sites
-from eckart.models.text import sequences
+from eckart.models.transformers import load_model
 from eckart.models.tree import share
-from eckart.models.unfuse import unfuse
-from eckart.plan import Plan, make_plan
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.structures import Dense, Shared
+from eckart.texts.sequences import sequences
 
 LENGTH = 128
 SHARES = (0.75, 0.5, 0.25)
-METHODS = ("sub-moe", "kfac", "kfac per visit", "lord", "gptq")
+ARMS = ("sub-moe", "kfac", "kfac per visit", "lord", "gptq")
 
 
 def model_bytes(model: nn.Module) -> int:
@@ -126,7 +126,7 @@ def fitted(model: nn.Module, name: str, raw: Mapping[str, Statistics]) -> tuple[
     start = time.process_time()
     sites = find_sites(model, ["*.experts.*"])
     statistics = raw if name.endswith("per visit") else per_token(model, raw)
-    plan = make_plan(model, sites, methods.find(name.split()[0]), statistics)
+    plan = make_plan(model, sites, METHODS.find(name.split()[0]), statistics)
     plan.fit()
     return plan, time.process_time() - start
 
@@ -150,7 +150,7 @@ def main() -> None:
     batches = list(calibration.split(8))
     start = time.process_time()
     modules = {site.name: site.module for site in find_sites(model, ["*.experts.*"])}
-    needs = {need for name in METHODS for need in methods.find(name.split()[0]).needs}
+    needs = {need for name in ARMS for need in METHODS.find(name.split()[0]).needs}
     raw, _ = statistics_for(model, modules, sorted(needs, key=list(Need).index), batches, seed=options.seed)
     print(f"statistics of {calibration.numel()} tokens: {time.process_time() - start:.0f} CPU seconds")
     start = time.process_time()
@@ -175,7 +175,7 @@ def main() -> None:
             flush=True,
         )
 
-    plans = {name: fitted(model, name, raw) for name in METHODS}
+    plans = {name: fitted(model, name, raw) for name in ARMS}
     width = next(m for m in model.modules() if isinstance(m, Experts))[0]["up_proj"].weight.shape[0]
     for kept in SHARES:
         show(kept, "drop", *dropped(model, salient, kept), scored)

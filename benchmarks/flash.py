@@ -34,8 +34,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, AutoTokenizer
 
 import eckart
-from eckart.models.corpora import corpus
-from eckart.models.hf import load_model
+from eckart.models.transformers import load_model
+from eckart.texts.corpora import corpus
 from encoder import SentenceEncoder, batches_of
 
 Call = Callable[[], Any]

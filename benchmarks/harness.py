@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eckart import METHODS, methods
-from eckart.compete import trials
-from eckart.compress import apply
+from eckart import METHODS
+from eckart.jobs.compress.plan import CURRENCIES, Plan, make_plan
+from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.trials import trials
+from eckart.jobs.evaluate.speed import speed
 from eckart.models.sites import Site
 from eckart.models.tree import share
-from eckart.plan import CURRENCIES, Plan, make_plan
 from eckart.progress import silent
-from eckart.speed import speed
 from eckart.statistics import Need, Statistics
 
 Row = dict[str, Any]
@@ -131,12 +131,12 @@ def compute(
 
     def judged(model: nn.Module, **about: Any) -> Row:
         scores = {name: vars(judge(model)) for name, judge in bench.judges.items()}
-        size = make_plan(model, [], methods.find("svd"), {}).totals
+        size = make_plan(model, [], METHODS.find("svd"), {}).totals
         return {"setting": setting, **about, "size": size, "scores": scores}
 
     add(done.get(("dense", "", 1.0)) or judged(bench.model, method="dense", of="", keep=1.0))
     missing = [name for name in names if any((name, *budget) not in done for budget in budgets)]
-    needs = sorted({n for name in missing for n in methods.find(name).needs}, key=lambda need: need.value)
+    needs = sorted({n for name in missing for n in METHODS.find(name).needs}, key=lambda need: need.value)
     statistics = bench.statistics(needs) if missing else {}
     for name in names:
         plan, fitted = None, 0.0
@@ -146,7 +146,7 @@ def compute(
                 continue
             clock = time.process_time()
             if plan is None:
-                card = methods.find(name)
+                card = METHODS.find(name)
                 plan = make_plan(bench.model, bench.sites, card, statistics)
                 plan.fit(errors=card.allocation != "uniform")
                 fitted = time.process_time() - clock

@@ -18,9 +18,9 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from eckart.models.hf import load_model
+from eckart.jobs.evaluate.speed import speed
 from eckart.models.modules import StructuredLinear
-from eckart.speed import speed
+from eckart.models.transformers import load_model
 
 
 def bytes_of(module: nn.Module) -> int:

@@ -21,8 +21,8 @@ from torch import nn
 
 import eckart
 from adapters import Task, learn, sst2
-from eckart.adapt import find_bases
-from eckart.diagnose.intruders import mitigate
+from eckart.diagnostics.intruder_dimensions import mitigate
+from eckart.jobs.adapt.run import find_bases
 
 SCALES = (1.0, 0.75, 0.5, 0.25, 0.0)
 

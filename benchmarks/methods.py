@@ -17,13 +17,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 import harness
-from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
-from eckart.compete import held_back
-from eckart.evaluate import evaluate
-from eckart.models.hf import load_model
+from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
+from eckart.jobs.compress.trials import held_back
+from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.sites import find_sites
-from eckart.models.text import sequences
+from eckart.models.transformers import load_model
 from eckart.statistics import Need, Statistics, cache_directory, statistics_for
+from eckart.texts.sequences import sequences
 
 
 def bench(options: Namespace) -> harness.Bench:

@@ -8,12 +8,12 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from eckart.calibration import text_of
+from eckart.jobs.calibration import text_of
 from eckart.metrics import Metric
-from eckart.models.hf import load_model
-from eckart.models.text import sequences
+from eckart.models.transformers import load_model
 from eckart.statistics import Need, Statistics
 from eckart.statistics.collect import collect
+from eckart.texts.sequences import sequences
 
 KINDS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 KINDS += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")

@@ -40,15 +40,15 @@ from torch import Tensor
 import eckart
 import peer_checkouts as peers
 import peer_lq_lora
-from eckart import methods
 from eckart.budget import Candidates, allocate
-from eckart.methods.compress import gptq as own_gptq
-from eckart.methods.compress import monarch as own_monarch
-from eckart.methods.terms import batched_svd
+from eckart.compressors import gptq as own_gptq
+from eckart.compressors import monarch as own_monarch
+from eckart.compressors._nested_sums import batched_svd
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compensate.path import exact
 from eckart.metrics import Metric
-from eckart.paths import exact
+from eckart.ops.packing import grid
 from eckart.structures import StructuredMatrix
-from eckart.structures.packing import grid
 from peer_checkouts import Outcome
 from peer_groups import basis_sharing, modegpt, relative
 from peer_matrices import Matrix, hard, layers
@@ -202,7 +202,7 @@ def lq_lora_rows(directory: Path, material: Material) -> Iterator[Row]:
 
 def allocation(directory: Path, material: Material) -> None:
     """The integer program of LQ-LoRA with its SciPy backend, and eckart's, on the same costs and errors."""
-    families = [methods.find("lq-lora").fit(m.weight, m.statistics) for m in material.plain]
+    families = [METHODS.find("lq-lora").entry(m.weight, m.statistics) for m in material.plain]
     errors = np.array([f.errors.numpy() for f in families])
     costs = np.array([[c.bytes for c in f.costs] for f in families], dtype=float)
     print(f"{'kB allowed':>12} {'theirs':>12} {'ours':>12} {'CPU s':>7} {'ours':>7}")

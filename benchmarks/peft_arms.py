@@ -12,10 +12,10 @@ from peft.tuners.lora.corda import preprocess_corda
 from peft.tuners.lora.loraga import preprocess_loraga
 from torch import Tensor, nn
 
-from eckart.adapt import rank_within
-from eckart.adapted import matrix_shape
-from eckart.methods.adapt.adalora import initial
-from eckart.methods.adapters import ADAPTERS
+from eckart.adapters.adalora import initial
+from eckart.adapters.contract import ADAPTERS
+from eckart.jobs.adapt.adapted import matrix_shape
+from eckart.jobs.adapt.run import rank_within
 from eckart.structures import kernel_of
 
 Batch = Mapping[str, Tensor]

@@ -18,16 +18,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from eckart.methods import find
-from eckart.models.hf import load_model
+from eckart.compressors.contract import METHODS
 from eckart.models.sites import find_sites, model_cost
+from eckart.models.transformers import load_model
 from eckart.statistics.collect import collect
 
 
 def timed(model: nn.Module, modules: dict[str, nn.Module], method: str, batches: list[torch.Tensor]) -> list[float]:
     """Seconds of each batch, and last those of bringing the sums into their final form."""
     laps = [time.perf_counter()]
-    collect(model, modules, find(method).needs, batches, on_progress=lambda *_: laps.append(time.perf_counter()))
+    collect(
+        model, modules, METHODS.find(method).needs, batches, on_progress=lambda *_: laps.append(time.perf_counter())
+    )
     laps.append(time.perf_counter())
     return [b - a for a, b in pairwise(laps)]
 

@@ -20,21 +20,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eckart import methods
-from eckart.calibration import as_batches, calibration_text, calibration_tokens, text_of
-from eckart.compress import apply
-from eckart.evaluate import evaluate
-from eckart.heal import cut, heal
-from eckart.methods.lowrank import LowRank
-from eckart.models.hf import load_model
+from eckart.compressors._low_rank import LowRank
+from eckart.compressors.contract import METHODS
+from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
+from eckart.jobs.compress.block_streams import observe
+from eckart.jobs.compress.heal import cut, heal
+from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.refit import refit
+from eckart.jobs.compress.run import apply
+from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.sites import find_sites, linear_parameters, replace
-from eckart.models.text import sequences
+from eckart.models.transformers import load_model
 from eckart.models.tree import share
-from eckart.plan import Plan, make_plan
-from eckart.sequential import refit
 from eckart.statistics import Statistics, cache_directory, statistics_for
-from eckart.streams import observe
 from eckart.structures import low_rank
+from eckart.texts.sequences import sequences
 
 
 def whitened_svd(weight: Tensor, second_moment: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
@@ -115,7 +115,7 @@ def main() -> None:
     sites = find_sites(model)
     wanted = options.methods.split(",")
     names = {name.split("+")[0].removesuffix("-plain") for name in wanted} - {"svd-llm"}
-    needs = sorted({n for m in names for n in methods.find(m).needs} | set(methods.find("lord").needs), key=str)
+    needs = sorted({n for m in names for n in METHODS.find(m).needs} | set(METHODS.find("lord").needs), key=str)
     clock = time.perf_counter()
     statistics, _ = statistics_for(
         model, {s.name: s.module for s in sites}, needs, batches, seed=options.seed, cache=cache_directory()
@@ -138,7 +138,7 @@ def main() -> None:
                 trial = svd_llm(model, statistics, keep)
             else:
                 if base not in plans:
-                    plans = {base: make_plan(model, sites, methods.find(base), statistics)}
+                    plans = {base: make_plan(model, sites, METHODS.find(base), statistics)}
                     plans[base].fit()
                 plan = plain(plans[base]) if arm.endswith("-plain") else plans[base]
                 ids = [b for b in batches if isinstance(b, Tensor)]

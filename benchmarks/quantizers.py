@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from eckart.calibration import text_of
-from eckart.methods.compress.gptq import GROUP, gptq_quantize
+from eckart.compressors.gptq import GROUP, gptq_quantize
+from eckart.jobs.calibration import text_of
 from eckart.metrics import Metric
-from eckart.models.hf import load_model
+from eckart.models.transformers import load_model
 from eckart.structures.quantized import Quantized
 
 BITS = (8, 4, 3, 2)

@@ -32,9 +32,9 @@ import torch
 from torch import Tensor, nn
 
 import eckart
-from eckart.linalg.randomized import truncated_svd
-from eckart.models.hf import load_model
+from eckart.linalg.truncated_svd import truncated_svd
 from eckart.models.sites import linear_layers
+from eckart.models.transformers import load_model
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 STATUS = Path("/proc/self/status")

@@ -21,9 +21,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
-from eckart.calibration import text_of
-from eckart.evaluate import evaluate
-from eckart.models.corpora import CORPORA
+from eckart.jobs.calibration import text_of
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.texts.corpora import CORPORA
 
 VOCABULARY = 2048
 LENGTH = 128

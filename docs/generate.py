@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eckart.cards import adapter_card, method_card
-from eckart.methods import ADAPTERS, METHODS
-from eckart.methods.results import measured
-from eckart.options import parser
+from eckart.adapters.contract import ADAPTERS
+from eckart.cli.cards import adapter_card, method_card
+from eckart.cli.options import parser
+from eckart.compressors.contract import METHODS
+from eckart.register import measured
 from eckart.report import schema
 
 HERE = Path(__file__).parent
@@ -115,7 +116,7 @@ def kind_of(entry: Mapping[str, Any]) -> str:
 
 def cli_page() -> str:
     """Every command with its arguments."""
-    lines = [NOTE.format(source="src/eckart/cli.py"), "", CLI_HEAD]
+    lines = [NOTE.format(source="src/eckart/cli/app.py"), "", CLI_HEAD]
     for name, (command, summary) in commands().items():
         lines += [f"## eckart {name}", "", f"{summary[:1].upper()}{summary[1:]}.", ""]
         arguments = [action for action in command._actions if action.dest != "help"]

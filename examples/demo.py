@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 import eckart  # noqa: F401  (registers the loader, so that from_pretrained reads compressed models)
-from eckart.models.hf import load_model
+from eckart.models.transformers import load_model
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from eckart.ops.packing import normal_float
 from eckart.structures import (
     BlockDiagonal,
     Chain,
@@ -36,7 +37,6 @@ from eckart.structures import (
     Sum,
     low_rank,
 )
-from eckart.structures.packing import normal_float
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.adapted import Adapted
-from eckart.adapter import Adapter
-from eckart.methods.adapters import ADAPTERS, Layer
+from eckart.adapters.contract import ADAPTERS, Layer
+from eckart.jobs.adapt.adapted import Adapted
+from eckart.jobs.adapt.adapter import Adapter
 from eckart.models.sites import find_sites, is_conv1d, linear_layers
 from eckart.statistics import Statistics
 from eckart.statistics.gradients import mean_gradients
@@ -205,7 +205,7 @@ def test_hard_matrices(method: str, name: str) -> None:
     )
     standing = low_rank(weight[:, :1], weight[:1])
     layer = Layer(weight, known, 1, 1.0, torch.Generator().manual_seed(0), (g.T @ x / 32).float(), standing)
-    start = ADAPTERS[method].start(layer)
+    start = ADAPTERS[method].entry(layer)
     assert start is not None
     assert all(torch.isfinite(p).all() for p in start.path.parameters())
     assert start.path.shape == weight.shape

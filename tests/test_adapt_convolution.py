@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.adapt import find_bases
-from eckart.adapter import Adapter
-from eckart.methods.adapt.flora import ranks
-from eckart.methods.adapters import ADAPTERS, Layer
+from eckart.adapters.contract import ADAPTERS, Layer
+from eckart.adapters.flora import ranks
+from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.run import find_bases
 from eckart.statistics import Statistics
 from eckart.statistics.gradients import mean_gradients
 from test_adapt import IN_PLACE, close, has_matrix, unquantized
@@ -135,7 +135,7 @@ def test_several_beside_compressed_convolutions() -> None:
 
 def test_a_core_between_four_modes() -> None:
     weight, size = hard.normal(6, 5 * 3 * 2).float(), (6, 5, 3, 2)
-    start = ADAPTERS["flora"].start(Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
+    start = ADAPTERS["flora"].entry(Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
     assert start is not None
     core = next(p for p in start.path.parameters() if not p.any())
     with torch.no_grad():

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import eckart
-from eckart.adapter import Adapter
-from eckart.methods.adapt import flylora, soka
-from eckart.methods.adapters import ADAPTERS, Layer, Start
+from eckart.adapters import flylora, soka
+from eckart.adapters.contract import ADAPTERS, Layer, Start
+from eckart.jobs.adapt.adapter import Adapter
 from eckart.statistics import Statistics
 from eckart.structures import Chain, Diagonal, Gated, Householder, Kronecker
 from tiny import tiny_llama
@@ -26,7 +26,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def start(method: str, weight: Tensor, rank: int = RANK, scale: float = 1.0) -> Start:
     layer = Layer(weight, Statistics(), rank, scale, torch.Generator().manual_seed(0))
-    return ADAPTERS[method].start(layer)
+    return ADAPTERS[method].entry(layer)
 
 
 def only(path: nn.Module, kind: type) -> nn.Module:

@@ -12,10 +12,10 @@ from scipy.fft import idctn
 from torch import Tensor
 
 import eckart
-from eckart.methods.adapt import loca, sara, snell, snella
+from eckart.adapters import loca, sara, snell, snella
+from eckart.jobs.adapt.train import Training, train
 from eckart.structures import Kernelized, Scattered, Sparse
 from eckart.structures.scattered import slopes
-from eckart.train import Training, train
 from test_adapt import ids, logits
 from test_adapt_other import IN, OUT, RANK, normal, one_layer, only, start, steps, stirred
 from test_train import examples

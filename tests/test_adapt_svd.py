@@ -10,11 +10,11 @@ from torch import Tensor
 
 import eckart
 import hard
-from eckart.adapted import dense_of
-from eckart.methods.adapt.adalora import Budget
-from eckart.methods.adapt.eva import shared_out
-from eckart.methods.adapters import ADAPTERS, Layer, Start
-from eckart.methods.triplets import leaves, orthonormality, triplets
+from eckart.adapters._svd_form import leaves, orthonormality, triplets
+from eckart.adapters.adalora import Budget
+from eckart.adapters.contract import ADAPTERS, Layer, Start
+from eckart.adapters.eva import shared_out
+from eckart.jobs.adapt.adapted import dense_of
 from eckart.statistics import Statistics
 from eckart.structures import Chain, Dense, Quantized
 from test_adapt import adapted, close, ids, logits, train
@@ -37,7 +37,7 @@ def layer(weight: Tensor, *, rank: int = RANK, scale: float = 1.0, moment: Tenso
 
 
 def begin(method: str, made: Layer) -> tuple[Start, Tensor]:
-    start = ADAPTERS[method].start(made)
+    start = ADAPTERS[method].entry(made)
     return start, made.scale * start.path.to_dense().detach().double()
 
 
@@ -132,7 +132,7 @@ def test_the_first_change_of_lora_ga_is_the_gradients_best_of_twice_the_rank() -
     u, s, vh = torch.linalg.svd(gradient.double())
     torch.testing.assert_close(change, (u[:, : 2 * RANK] * s[: 2 * RANK]) @ vh[: 2 * RANK], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="loss does not depend"):
-        ADAPTERS["lora-ga"].start(Layer(made.weight, made.statistics, RANK, 1.0, made.generator))
+        ADAPTERS["lora-ga"].entry(Layer(made.weight, made.statistics, RANK, 1.0, made.generator))
 
 
 def test_what_quantization_loses_is_what_the_product_starts_at() -> None:
@@ -290,7 +290,7 @@ def test_loftq_where_squares_overflow_or_vanish(scale: float) -> None:
     weight = hard.normal(24, 20, seed=3)
     errors = []
     for factor in (1.0, scale):
-        start = ADAPTERS["loftq"].start(layer(weight * factor))
+        start = ADAPTERS["loftq"].entry(layer(weight * factor))
         assert start is not None
         assert start.frozen is not None
         found = (start.frozen.to_dense() + start.path.to_dense()).detach() / factor

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import eckart
-from eckart.adapted import Adapted
-from eckart.methods.adapters import ADAPTERS
+from eckart.adapters.contract import ADAPTERS
+from eckart.jobs.adapt.adapted import Adapted
 from test_adapt import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
 from tiny import tiny_gpt2, tiny_llama
 

@@ -33,7 +33,7 @@ from eckart.structures import (
     low_rank,
     low_rank_cost,
 )
-from eckart.structures.leaves import index_dtype
+from eckart.structures._checks import index_dtype
 from market import Stall
 
 few = settings(deadline=None, max_examples=20)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import hard
 from eckart.budget import ALLOCATIONS, Candidates, allocate
 from eckart.budget.solve import BLIND, Array
-from eckart.sequential import corrected_weight
+from eckart.jobs.compress.refit import corrected_weight
 
 few = settings(deadline=None, max_examples=25)
 many = settings(deadline=None, max_examples=60)

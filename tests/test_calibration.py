@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import eckart
-from eckart.calibration import calibration_tokens
-from eckart.cli import main
-from eckart.models.written import written
+from eckart.cli.app import main
+from eckart.jobs.calibration import calibration_tokens
+from eckart.models.own_text import written
 from test_cli import SMALL, report_of
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -78,7 +78,7 @@ def test_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = tiny_llama()
     first = calibration_tokens("self", "", model, None, 2, 8, 0, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("eckart.calibration.written", lambda *_, **__: pytest.fail("written again"))
+        patch.setattr("eckart.jobs.calibration.written", lambda *_, **__: pytest.fail("written again"))
         assert torch.equal(calibration_tokens("self", "", model, None, 2, 8, 0, tmp_path), first)
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:20])

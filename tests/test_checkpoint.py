@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import eckart
-from eckart.cli import main
-from eckart.export import to_dense_directory
-from eckart.models import checkpoint, hf
+from eckart.cli.app import main
+from eckart.jobs.export import to_dense_directory
+from eckart.models import checkpoint
+from eckart.models import transformers as hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites, replace
 from eckart.structures import Dense

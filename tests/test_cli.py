@@ -21,11 +21,11 @@ from transformers import AutoModelForCausalLM
 
 from conftest import prose
 from eckart import METHODS, __version__
-from eckart.calibration import calibration_text, text_of
-from eckart.cli import main
-from eckart.job import Texts, compress_directory
-from eckart.methods import ADAPTERS
-from eckart.methods.results import measured, results
+from eckart.adapters.contract import ADAPTERS
+from eckart.cli.app import main
+from eckart.jobs.calibration import calibration_text, text_of
+from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.register import measured, results
 from eckart.report.build import schema
 from tiny import CONTEXT, save_tiny, tiny_llama
 
@@ -569,7 +569,9 @@ def test_files_that_cannot_be_written_whole(
     assert (expected / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("where", ["eckart.job.write_report", "eckart.models.checkpoint.write_safetensors"])
+@pytest.mark.parametrize(
+    "where", ["eckart.jobs.compress.directory.write_report", "eckart.models.checkpoint.write_safetensors"]
+)
 def test_a_full_disk_is_reported_with_advice(
     where: str, run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import eckart
 import hard
 from eckart import METHODS, Need, Statistics
-from eckart.methods.compress.kfac import factored_fisher
+from eckart.compressors.kfac import factored_fisher
 from eckart.models.checkpoint import state
 from eckart.models.sites import find_sites
 from eckart.statistics import collect, statistics_for
@@ -114,7 +114,7 @@ def test_afm_of_a_matrix_is_lord_with_ranks_by_their_effect_on_the_loss() -> Non
     model, data = clicks(as_object=True), batch(500)
     site = find_sites(model, ["mlp.0"])[0]
     entry = collect(model, {site.name: site.module}, METHODS["afm"].needs, [data])[site.name]
-    family, plain = (METHODS[name].fit(site.weight, entry) for name in ("afm", "lord"))
+    family, plain = (METHODS[name].entry(site.weight, entry) for name in ("afm", "lord"))
     metric = factored_fisher(entry, torch.float64)
     for rank in (1, 5, 9):
         mimicked, expected = family.build(rank), plain.build(rank)
@@ -137,7 +137,7 @@ def test_afm_of_a_table_is_the_pca_of_what_is_looked_up(rows: int, columns: int)
         gradient_second_moment=counts.double() / counts.sum(),
         lookup=True,
     )
-    family = METHODS["afm"].fit(table, entry)
+    family = METHODS["afm"].entry(table, entry)
     basis = torch.linalg.svd(looked_up)[2].T
     for rank in (1, 3):
         fitted = family.build(rank)
@@ -157,12 +157,12 @@ def test_a_table_takes_no_bias_and_pays_for_none() -> None:
     needs = METHODS["auto"].needs
     entry = collect(model, {"0": model[0]}, needs, [data])["0"]
     for name in ("kfac", "auto", "lord", "afm", "kfac-int8"):
-        family = METHODS[name].fit(table.float(), entry)
+        family = METHODS[name].entry(table.float(), entry)
         fitted = family.build(family.sizes[0])
         assert fitted.bias is None
         assert fitted.structure.cost() == family.costs[0]
-    linear = METHODS["kfac"].fit(table.float(), replace(entry, lookup=False))
-    assert linear.costs[0].parameters == METHODS["kfac"].fit(table.float(), entry).costs[0].parameters + 30
+    linear = METHODS["kfac"].entry(table.float(), replace(entry, lookup=False))
+    assert linear.costs[0].parameters == METHODS["kfac"].entry(table.float(), entry).costs[0].parameters + 30
 
 
 @pytest.mark.parametrize("as_object", [False, True])

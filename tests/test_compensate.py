@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 import eckart
-from eckart.cli import main
-from eckart.export import low_rank_terms, to_dense_directory, to_peft_directory
-from eckart.models import hf
+from eckart.cli.app import main
+from eckart.jobs.export import low_rank_terms, to_dense_directory, to_peft_directory
+from eckart.models import transformers as hf
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import find_sites, replace
 from eckart.structures import Chain, Dense, Quantized, Sum, low_rank

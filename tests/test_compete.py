@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import eckart
-from eckart.cli import main
-from eckart.compete import held_back
-from eckart.evaluate import evaluate
-from eckart.methods.compress.auto import MEMBERS
+from eckart.cli.app import main
+from eckart.compressors.auto import MEMBERS
+from eckart.jobs.compress.summary import site_reports
+from eckart.jobs.compress.trials import held_back
+from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.checkpoint import read_json
 from eckart.report.build import schema
-from eckart.summary import site_reports
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
 
@@ -57,7 +57,7 @@ def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
         factor = float(trial["kl"]) / float(trial["predicted_kl"])
         for site in plan.sites:
             curve = plan.curves[site.name]
-            exact = plan.method.fit(site.weight, plan.statistics[site.name]).errors
+            exact = plan.method.entry(site.weight, plan.statistics[site.name]).errors
             assert curve.errors is not None
             assert curve.known is not None
             for i in curve.known:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import eckart
 from eckart import METHODS
-from eckart.compress import Compression
-from eckart.methods import Family, Fitted
+from eckart.compressors.contract import Family, Fitted
+from eckart.jobs.compress.run import Compression
+from eckart.jobs.compress.summary import site_reports
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites, model_cost
 from eckart.statistics import Statistics
 from eckart.structures import Cost, Quantized
-from eckart.summary import site_reports
 from test_methods import NESTED, layer
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -26,7 +26,7 @@ from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 def smallest(method: str) -> Fitted:
     """The smallest candidate of a small matrix."""
     weight, _, statistics = layer(12, 20)
-    family = METHODS[method].fit(weight, statistics)
+    family = METHODS[method].entry(weight, statistics)
     return family.build(family.sizes[0])
 
 
@@ -287,7 +287,7 @@ def failing(name: str, when: Callable[[Tensor], bool], error: Exception) -> obje
     def fit(weight: Tensor, statistics: Statistics) -> Family:
         if when(weight):
             raise error
-        return card.fit(weight, statistics)
+        return card.entry(weight, statistics)
 
     return dataclasses.replace(card, fit=fit)
 
@@ -503,7 +503,7 @@ def test_short_dtypes_stay_short(method: str) -> None:
 def test_memory_for_factors_may_be_short(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, model = tiny_llama(), tiny_llama()
     compressed(expected, "kfac", keep=0.7)
-    monkeypatch.setattr("eckart.plan.memory_available", lambda: 3000)
+    monkeypatch.setattr("eckart.jobs.compress.plan.memory_available", lambda: 3000)
     compressed(model, "kfac", keep=0.7)
     assert_equal(model.state_dict(), expected.state_dict())
 

@@ -14,21 +14,20 @@ from torch import Tensor, nn
 import eckart
 import hard
 from eckart import METHODS, Metric, Need, Statistics, StructuredConv2d, StructuredLinear
-from eckart.compress import Recipe, run
-from eckart.export import _fill
-from eckart.linalg.canonical import alternating, sweep
+from eckart.compressors.contract import Family
+from eckart.compressors.cp import expression as canonical
+from eckart.compressors.spatial_svd import rearranged
+from eckart.compressors.tucker_2 import expression as tucker
+from eckart.compressors.tucker_2 import rank_path
+from eckart.jobs.compress.run import Recipe, run
+from eckart.jobs.compress.summary import expression
+from eckart.jobs.export import _fill
+from eckart.linalg.cp import alternating, sweep
 from eckart.linalg.tucker import core, hooi, leading, modes, tails
-from eckart.methods import find
-from eckart.methods.compress.cp import expression as canonical
-from eckart.methods.compress.spatial_svd import rearranged
-from eckart.methods.compress.tucker_2 import expression as tucker
-from eckart.methods.compress.tucker_2 import rank_path
-from eckart.methods.registry import Family
 from eckart.models.checkpoint import check_manifest, manifest, rebuild
 from eckart.models.sites import find_sites, model_cost, replace
 from eckart.statistics import collect, patches, statistics_for
 from eckart.structures import Chain, Dense, Geometry, Interleaved, StructuredMatrix, geometry_of, low_rank
-from eckart.summary import expression
 from market import BUILDERS, Stall
 
 KERNELS = ("spatial-svd", "tucker-2", "cp")
@@ -120,7 +119,7 @@ def test_a_matrix_that_does_not_act_on_such_patches_is_refused() -> None:
         StructuredConv2d(Dense(torch.ones(4, 7)), None, Geometry((3, 1)))
     for name in KERNELS:
         with pytest.raises(ValueError, match=r"\(4, 7\) does not act on patches of 3 x 1"):
-            find(name).fit(torch.ones(4, 7), Statistics(kernel=(3, 1)))
+            METHODS.find(name).entry(torch.ones(4, 7), Statistics(kernel=(3, 1)))
 
 
 class Net(nn.Module):
@@ -290,7 +289,7 @@ def normal_kernel(*shape: int, seed: int = 0) -> Tensor:
 
 
 def family(name: str, kernel: Tensor) -> Family:
-    return find(name).fit(kernel.flatten(1), Statistics(kernel=(kernel.shape[2], kernel.shape[3])))
+    return METHODS.find(name).entry(kernel.flatten(1), Statistics(kernel=(kernel.shape[2], kernel.shape[3])))
 
 
 def chosen(family: Family) -> list[int]:
@@ -361,7 +360,9 @@ def test_tucker_2_keeps_the_bound_of_the_truncated_decomposition(shape: tuple[in
     bounds = {p + q: cut[0][p] + cut[1][q] for p, q in rank_path(*cut)}
     expressions = set()
     for size in found.sizes:
-        structure = find("tucker-2").fit(kernel.flatten(1), Statistics(kernel=shape[2:])).build(size).structure
+        structure = (
+            METHODS.find("tucker-2").entry(kernel.flatten(1), Statistics(kernel=shape[2:])).build(size).structure
+        )
         assert Metric().error(kernel.flatten(1) - structure.to_dense()) <= bounds[size] * (1 + 1e-9)
         expressions.add(expression(structure))
     # Where there are few channels, a factor of full rank is left out.
@@ -431,7 +432,7 @@ def test_hard_kernels(name: str, kernel_name: str) -> None:
 def test_a_kernel_that_is_not_finite_is_refused(name: str) -> None:
     for weight in hard.refused().values():
         with pytest.raises(ValueError, match="NaN or Inf"):
-            find(name).fit(weight, Statistics(kernel=(2, 1)))
+            METHODS.find(name).entry(weight, Statistics(kernel=(2, 1)))
 
 
 @pytest.mark.parametrize(

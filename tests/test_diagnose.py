@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.cli import main
-from eckart.compete import held_back
-from eckart.diagnose.compare import moved, overlap
-from eckart.diagnose.intruders import find_intruders, mitigate
-from eckart.diagnose.nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm, standardized
-from eckart.diagnose.schur import cosine_features, gaussian_features, nullify, schur, unscaled_entropy
-from eckart.evaluate import evaluate
-from eckart.report.diagnosis import diagnosis_schema
+from eckart.cli.app import main
+from eckart.cli.diagnosis_tables import diagnosis_schema
+from eckart.diagnostics.intruder_dimensions import find_intruders, mitigate
+from eckart.diagnostics.matrix_nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm, standardized
+from eckart.diagnostics.movement import moved, overlap
+from eckart.diagnostics.schur_entropy import cosine_features, gaussian_features, nullify, schur, unscaled_entropy
+from eckart.jobs.compress.trials import held_back
+from eckart.jobs.evaluate.quality import evaluate
 from tiny import save_tiny, tiny_llama
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import eckart
-from eckart.cli import main
-from eckart.distill import distill, judged, sides
+from eckart.cli.app import main
+from eckart.jobs.compress.distill import distill, judged, sides
 from eckart.models.checkpoint import read_json
 from eckart.report.build import schema
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama
@@ -39,7 +39,7 @@ def test_the_divergence_falls_and_each_round_trains_its_side(method: str, make: 
 
 
 def test_a_round_that_does_not_help_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eckart.distill.RATE", 1e30)
+    monkeypatch.setattr("eckart.jobs.compress.distill.RATE", 1e30)
     dense = tiny_llama()
     model = copy.deepcopy(dense)
     eckart.compress(model, "svd", keep=0.6)

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from eckart.job import Texts, compress_directory
-from eckart.methods import ADAPTERS, METHODS
-from eckart.options import parser
-from eckart.recipe import Recipe
+from eckart.adapters.contract import ADAPTERS
+from eckart.cli.options import parser
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.recipe import Recipe
 from eckart.report import schema
 from eckart.statistics import Need
 from eckart.structures import KINDS

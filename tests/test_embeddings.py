@@ -17,9 +17,9 @@ from torch import Tensor
 
 import eckart
 import hard
-from eckart.cli import main
-from eckart.diagnose.embeddings import median_distance
-from eckart.diagnose.schur import cosine_features, schur, schur_of
+from eckart.cli.app import main
+from eckart.diagnostics.schur_entropy import cosine_features, schur, schur_of
+from eckart.jobs.diagnose.embeddings import median_distance
 
 
 def sets(pairs: int = 60, images: int = 9, texts: int = 5) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from eckart.evaluate import divergence, evaluate, perplexity
-from eckart.speed import file_bytes, peak_rss_bytes, speed
+from eckart.jobs.evaluate.quality import divergence, evaluate, perplexity
+from eckart.jobs.evaluate.speed import file_bytes, peak_rss_bytes, speed
 from tiny import CONTEXT, VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
 MODELS = {

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.export import to_dense_directory
-from eckart.linalg.clusters import k_means
-from eckart.methods import METHODS, Members
-from eckart.methods.merged import merging
-from eckart.mixture import Mixture
-from eckart.models import hf
+from eckart.compressors._merged_experts import merging
+from eckart.compressors.contract import METHODS, Members
+from eckart.jobs.export import to_dense_directory
+from eckart.layouts.experts import Mixture
+from eckart.linalg.clustering import k_means
+from eckart.models import transformers as hf
 from eckart.models.experts import Experts, experts, per_token
+from eckart.models.fused_experts import fuse, unfuse, unfuse_named
 from eckart.models.sites import find_sites, model_cost
-from eckart.models.unfuse import fuse, unfuse, unfuse_named
 from eckart.statistics import Need, Statistics, collect
 from eckart.statistics.sample import SAMPLED_TOKENS, Sample
 from eckart.structures import Shared
@@ -324,7 +324,7 @@ def test_experts_that_are_not_dense_do_not_fuse() -> None:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    from eckart.cli import main
+    from eckart.cli.app import main
 
     source = save_tiny(tmp_path / "model", tiny_qwen3_moe())
     (tmp_path / "text.txt").write_text("Some words about matrices and what is left of them. " * 200)

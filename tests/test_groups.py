@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 import eckart
 import hard
-from eckart.methods import METHODS, Members, built
+from eckart.compressors.contract import METHODS, Members, built
+from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.summary import site_reports
+from eckart.jobs.resume import DirectoryStore
+from eckart.models.fused_experts import unfuse
 from eckart.models.groups import KINDS, find_groups
 from eckart.models.sites import find_sites
-from eckart.models.unfuse import unfuse
-from eckart.plan import Plan, make_plan
-from eckart.resume import DirectoryStore
 from eckart.statistics import Statistics, collect
 from eckart.structures import Chain, Dense, Shared, apply_transposed, from_spec
 from eckart.structures.shared import bind, locate
-from eckart.summary import site_reports
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_mixtral
 
 TOGETHER = [name for name, card in METHODS.items() if card.together]

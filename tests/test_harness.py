@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from eckart.evaluate import evaluate
+from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, statistics_for
 from tiny import VOCABULARY, tiny_llama

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 import eckart
 from eckart import METHODS
-from eckart.compress import Compression, needs_data
-from eckart.heal import JUDGES, Healing, cut, heal, relative_error
+from eckart.jobs.compress.block_streams import Observed, entering, forward, observe
+from eckart.jobs.compress.heal import JUDGES, Healing, cut, heal, relative_error
+from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.run import Compression, needs_data
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites
 from eckart.models.tree import share
-from eckart.recipe import Recipe
-from eckart.streams import Observed, entering, forward, observe
 from eckart.structures import Dense, Quantized
 from test_compress import Blocks, assert_equal, measured, tokens
 from tiny import VOCABULARY, tiny_gpt2, tiny_llama

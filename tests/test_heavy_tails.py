@@ -12,8 +12,8 @@ from torch import Tensor
 import hard
 from eckart.budget import allocate
 from eckart.budget.solve import EPSILON, Candidates
-from eckart.diagnose.heavy_tails import LEAST, common_window, farms, fit_power_law, hill, window_eigenvalues
-from eckart.diagnose.spectra import spectrum
+from eckart.diagnostics.farms import LEAST, common_window, farms, fit_power_law, hill, window_eigenvalues
+from eckart.linalg.spectrum import spectrum
 
 
 def pareto(n: int, alpha: float, seed: int = 0) -> Tensor:

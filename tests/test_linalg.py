@@ -11,7 +11,7 @@ from torch import Tensor
 import hard
 from eckart.linalg import Projection, project, skeleton
 from eckart.metrics import Metric, Side
-from eckart.structures.order import kth_largest
+from eckart.ops.order_statistics import kth_largest
 from test_metric import root, sides
 
 few = settings(deadline=None, max_examples=25)

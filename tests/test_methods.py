@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import eckart
 import hard
 from eckart import METHODS, Metric, Need, Statistics, StructuredLinear
+from eckart.compressors._low_rank import LowRank
+from eckart.compressors.contract import Family
 from eckart.linalg import project
-from eckart.methods import Family, find
-from eckart.methods.lowrank import LowRank
 
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 TOKENS = 96
@@ -50,13 +50,13 @@ def layer(out: int, columns: int) -> tuple[Tensor, Tensor, Statistics]:
 
 
 # Those whose candidates are the nested optima of a metric, up to the matrix itself.
-NESTED = [name for name, card in METHODS.items() if isinstance(card.fit(*layer(12, 20)[::2]), LowRank)]
+NESTED = [name for name, card in METHODS.items() if isinstance(card.entry(*layer(12, 20)[::2]), LowRank)]
 
 
 def decomposes(name: str) -> bool:
     """Whether a method squares all of a matrix, which entries of 1e200 do not survive."""
     try:
-        METHODS[name].fit(1e200 * hard.weights()["general"], layer(hard.OUT, hard.IN)[2])
+        METHODS[name].entry(1e200 * hard.weights()["general"], layer(hard.OUT, hard.IN)[2])
     except ValueError as error:
         return "overflows" in str(error)
     return False
@@ -113,7 +113,7 @@ def test_a_family_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple
     weight, _, statistics = layer(*shape)
     weight = weight.to(dtype)
     before = weight.clone()
-    family = METHODS[name].fit(weight, statistics)
+    family = METHODS[name].entry(weight, statistics)
     sizes, costs, errors = list(family.sizes), list(family.costs), family.errors
     assert len(sizes) == len(set(sizes))
     assert len(sizes) == len(costs) == len(errors) > 0
@@ -157,9 +157,9 @@ def test_hard_weights(name: str, weight_name: str) -> None:
     before = weight.clone()
     if weight_name == "graded-entries" and name in DECOMPOSED:
         with pytest.raises(ValueError, match="overflows"):
-            METHODS[name].fit(weight, statistics)
+            METHODS[name].entry(weight, statistics)
         return
-    family = METHODS[name].fit(weight, statistics)
+    family = METHODS[name].entry(weight, statistics)
     for size in some_sizes(family):
         fitted = family.build(size)
         dense = fitted.structure.to_dense()
@@ -191,7 +191,7 @@ def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) ->
         fisher_rows=left.diagonal(),
         fisher_columns=right.diagonal(),
     )
-    family = METHODS[name].fit(weight, statistics)
+    family = METHODS[name].entry(weight, statistics)
     assert torch.isfinite(family.errors).all()
     assert (family.errors.diff() <= 0).all() or hasattr(family, "members")
     for size in some_sizes(family):
@@ -219,11 +219,11 @@ def test_each_missing_or_broken_statistic_is_named(name: str) -> None:
         if need is Need.INPUT_SAMPLE:
             continue  # only groups of matrices are fitted with it
         with pytest.raises(ValueError, match=need.value):
-            METHODS[name].fit(weight, replace(statistics, **{need.value: None}))
+            METHODS[name].entry(weight, replace(statistics, **{need.value: None}))
         broken = statistics.get(need).clone()
         broken.view(-1)[0] = float("nan")
         with pytest.raises(ValueError, match=need.value):
-            METHODS[name].fit(weight, replace(statistics, **{need.value: broken}))
+            METHODS[name].entry(weight, replace(statistics, **{need.value: broken}))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -231,14 +231,14 @@ def test_no_statistic_is_read_that_was_not_asked_for(name: str) -> None:
     weight, _, statistics = layer(8, 12)
     asked = {need.value for need in METHODS[name].needs}
     only = replace(statistics, **{need.value: None for need in Need if need.value not in asked})
-    one, other = METHODS[name].fit(weight, statistics), METHODS[name].fit(weight, only)
+    one, other = METHODS[name].entry(weight, statistics), METHODS[name].entry(weight, only)
     assert torch.equal(one.errors, other.errors)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_fitting_twice_gives_the_same(name: str) -> None:
     weight, _, statistics = layer(12, 20)
-    a, b = (METHODS[name].fit(weight.float(), statistics) for _ in range(2))
+    a, b = (METHODS[name].entry(weight.float(), statistics) for _ in range(2))
     assert torch.equal(a.errors, b.errors)
     for size in some_sizes(a):
         one, other = a.build(size).structure.state_dict(), b.build(size).structure.state_dict()
@@ -249,7 +249,7 @@ def test_fitting_twice_gives_the_same(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_flow_through_what_is_built(name: str) -> None:
     weight, x, statistics = layer(12, 20)
-    family = METHODS[name].fit(weight, statistics)
+    family = METHODS[name].entry(weight, statistics)
     structure = family.build(middle(family)).structure
     x = x[:5].clone().requires_grad_()
     cotangent = hard.normal(5, 12)
@@ -268,7 +268,7 @@ def test_gradients_flow_through_what_is_built(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_built_is_saved_and_loaded_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     weight, x, statistics = layer(12, 20)
-    family = METHODS[name].fit(weight.to(dtype), statistics)
+    family = METHODS[name].entry(weight.to(dtype), statistics)
     fitted = family.build(middle(family))
     model = nn.Sequential(StructuredLinear(fitted.structure, fitted.bias))
     eckart.save(model, tmp_path / "saved")
@@ -284,7 +284,7 @@ def test_what_is_built_is_saved_and_loaded_bit_for_bit(name: str, dtype: torch.d
 @pytest.mark.parametrize("name", WITH_METRIC)
 def test_errors_are_those_of_what_is_built(name: str, shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
-    family, metric = METHODS[name].fit(weight, statistics), metric_of(name, statistics)
+    family, metric = METHODS[name].entry(weight, statistics), metric_of(name, statistics)
     for size, error in zip(family.sizes, family.errors, strict=True):
         measured = metric.error(weight - family.build(size).structure.to_dense())
         torch.testing.assert_close(measured, error, rtol=1e-6, atol=1e-12 * float(metric.error(weight)))
@@ -315,7 +315,7 @@ def test_svd_is_the_truncated_svd(shape: tuple[int, int], rank: int) -> None:
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     expected = u[:, :rank] * s[:rank] @ vh[:rank]
     torch.testing.assert_close(built("svd", weight, Statistics(), rank), expected, rtol=1e-9, atol=1e-10)
-    family = find("svd").fit(weight, statistics)
+    family = METHODS.find("svd").entry(weight, statistics)
     tails = torch.stack([s[r:].square().sum() for r in family.sizes])
     torch.testing.assert_close(family.errors, tails, rtol=1e-9, atol=1e-10)
 
@@ -348,7 +348,7 @@ def test_lord_projects_on_the_principal_outputs(shape: tuple[int, int], rank: in
     weight, x, statistics = layer(*shape)
     outputs = (x - x.mean(0)) @ weight.T
     basis = torch.linalg.eigh(outputs.T @ outputs)[1].flip(1)[:, :rank]
-    fitted = find("lord").fit(weight, statistics).build(rank)
+    fitted = METHODS.find("lord").entry(weight, statistics).build(rank)
     dense = fitted.structure.to_dense().detach()
     torch.testing.assert_close(dense, basis @ basis.T @ weight, rtol=1e-8, atol=1e-9)
     assert fitted.bias is not None
@@ -359,7 +359,7 @@ def test_lord_projects_on_the_principal_outputs(shape: tuple[int, int], rank: in
 @pytest.mark.parametrize("rank", [1, 4, 9])
 def test_lord_is_never_worse_than_whitening(shape: tuple[int, int], rank: int) -> None:
     weight, x, statistics = layer(*shape)
-    fitted = find("lord").fit(weight, statistics).build(rank)
+    fitted = METHODS.find("lord").entry(weight, statistics).build(rank)
     centred = (x @ weight.T - x @ fitted.structure.to_dense().detach().T - fitted.bias).square().sum(1).mean()
     moment = statistics.get(Need.INPUT_SECOND_MOMENT)
     errors = project(weight, Metric(right=moment)).errors
@@ -383,7 +383,7 @@ def test_kfac_is_the_two_sided_optimum(shape: tuple[int, int], rank: int) -> Non
     assert metric.left is not None
     assert metric.right is not None
     expected = weighted(weight, square_root(metric.left), square_root(metric.right), rank)
-    family = find("kfac").fit(weight, statistics)
+    family = METHODS.find("kfac").entry(weight, statistics)
     fitted = family.build(rank)
     dense = fitted.structure.to_dense().detach()
     torch.testing.assert_close(dense, expected, rtol=1e-7, atol=1e-8)
@@ -429,6 +429,6 @@ def test_a_rank_that_does_not_pay_is_not_offered() -> None:
     for shape in ((12, 20), (200, 300)):
         weight, _, statistics = layer(*shape)
         for name in NESTED:
-            family = METHODS[name].fit(weight, statistics)
+            family = METHODS[name].entry(weight, statistics)
             assert all(cost.parameters < weight.numel() for cost in family.costs)
             assert shape == (12, 20) or all(size % 8 == 0 for size in family.sizes)

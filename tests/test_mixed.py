@@ -14,13 +14,12 @@ from torch import Tensor
 import eckart
 import hard
 from eckart import METHODS, Metric, Need, Statistics
+from eckart.compressors._int8_low_rank import Int8LowRank
+from eckart.compressors.lq_lora import weighted_codes
 from eckart.linalg import nested_errors, project
-from eckart.methods import find
-from eckart.methods.compress.lq_lora import weighted_codes
-from eckart.methods.int8 import Int8LowRank
-from eckart.methods.remainder import codes_and_product
+from eckart.linalg.quantized_plus_low_rank import codes_and_product
+from eckart.ops.packing import normal_float
 from eckart.structures import Chain, Dense, Quantized, Selection, Sum
-from eckart.structures.packing import normal_float
 from test_methods import inputs, layer, metric_of, statistics_of
 
 few = settings(deadline=None, max_examples=25)
@@ -95,7 +94,9 @@ def test_llm_int8_is_the_paper_s_split(bits: int) -> None:
 
 def test_llm_int8_stores_what_it_says() -> None:
     x = outlier_inputs(300, [7, 200, 299])
-    family = find("llm-int8").fit(hard.normal(10, 300).half(), Statistics(input_second_moment=x.T @ x / len(x)))
+    family = METHODS.find("llm-int8").entry(
+        hard.normal(10, 300).half(), Statistics(input_second_moment=x.T @ x / len(x))
+    )
     structure = family.build(4).structure
     assert isinstance(structure, Sum)
     codes, kept = structure.operands()
@@ -169,7 +170,7 @@ def test_lq_lora_states_sums_of_the_fisher_information() -> None:
     weight = hard.normal(12, 20)
     rows, columns = hard.normal(12, seed=1).square() + 0.1, hard.normal(20, seed=2).square() + 0.1
     fisher = rows.outer(columns)
-    family = find("lq-lora").fit(weight, Statistics(fisher_rows=fisher.sum(1), fisher_columns=fisher.sum(0)))
+    family = METHODS.find("lq-lora").entry(weight, Statistics(fisher_rows=fisher.sum(1), fisher_columns=fisher.sum(0)))
     for size, error in zip(family.sizes, family.errors, strict=True):
         difference = weight - family.build(size).structure.to_dense().detach()
         assert float((fisher * difference.square()).sum()) == pytest.approx(float(error), rel=1e-4)
@@ -260,7 +261,7 @@ def int8_metric(name: str, statistics: Statistics) -> Metric:
 @pytest.mark.parametrize("name", EIGHT)
 def test_int8_errors_are_those_of_what_is_built(name: str, shape: tuple[int, int]) -> None:
     weight, x, statistics = layer(*shape)
-    family, metric = METHODS[name].fit(weight, statistics), int8_metric(name, statistics)
+    family, metric = METHODS[name].entry(weight, statistics), int8_metric(name, statistics)
     optimum = project(weight, metric).errors
     zero = float(metric.error(weight))
     assert family.zero_error == pytest.approx(zero)
@@ -282,7 +283,7 @@ def test_int8_errors_are_those_of_what_is_built(name: str, shape: tuple[int, int
 @pytest.mark.parametrize("name", EIGHT)
 def test_int8_ranks_are_slices_of_one_product(name: str, shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
-    family = METHODS[name].fit(weight.float(), statistics)
+    family = METHODS[name].entry(weight.float(), statistics)
     sizes = list(family.sizes)
     left, right = family.build(sizes[-1]).structure.operands()
     for size in (sizes[0], sizes[len(sizes) // 2]):
@@ -296,7 +297,7 @@ def test_int8_ranks_are_slices_of_one_product(name: str, shape: tuple[int, int])
 @SHAPES
 def test_svd_int8_rounds_an_orthonormal_factor(shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
-    family = find("svd-int8").fit(weight, statistics)
+    family = METHODS.find("svd-int8").entry(weight, statistics)
     assert isinstance(family, Int8LowRank)
     left = family.left.to_dense().detach()
     gram = left.T @ left
@@ -312,7 +313,7 @@ def test_svd_int8_rounds_an_orthonormal_factor(shape: tuple[int, int]) -> None:
 def test_int8_lets_high_ranks_pay() -> None:
     weight, _, statistics = layer(192, 192)
     for dtype, top in ((torch.bfloat16, 176), (torch.float32, 192)):
-        sizes = list(find("svd-int8").fit(weight.to(dtype), statistics).sizes)
+        sizes = list(METHODS.find("svd-int8").entry(weight.to(dtype), statistics).sizes)
         assert sizes == list(range(8, top + 1, 8))
         assert sizes[-1] > 192 / 2
 
@@ -320,7 +321,7 @@ def test_int8_lets_high_ranks_pay() -> None:
 def test_int8_factors_of_a_short_dtype_do_not_overflow() -> None:
     weight = (hard.normal(32, 64) * 2e4).clamp(-6e4, 6e4).half()
     x = inputs(64)
-    family = find("svd-int8").fit(weight, statistics_of(x, inputs(32)))
+    family = METHODS.find("svd-int8").entry(weight, statistics_of(x, inputs(32)))
     dense = family.build(32).structure.to_dense()
     assert torch.isfinite(dense).all()
     assert relative(Metric(), weight, dense) < 1e-3
@@ -336,7 +337,7 @@ def test_int8_ranks_outside_the_matrix_are_refused() -> None:
 def test_int8_takes_the_best_of_the_ranks_where_rounding_rules() -> None:
     # Of rank two: what further ranks add is less than what rounding loses.
     weight = hard.normal(20, 2) @ hard.normal(2, 30, seed=1)
-    family = find("svd-int8").fit(weight, layer(20, 30)[2])
+    family = METHODS.find("svd-int8").entry(weight, layer(20, 30)[2])
     assert (family.errors.diff() <= 0).all()
     for size, error in zip(family.sizes, family.errors, strict=True):
         assert family.build(size).error == pytest.approx(float(error), rel=1e-9)
@@ -349,7 +350,7 @@ def test_short_dtypes_cost_little_accuracy(name: str, dtype: torch.dtype) -> Non
     weight = weight.to(dtype)
     size = {"nf4": 4, "llm-int8": 4, "lq-lora": 3}.get(name, 8)
     exact, short = (
-        METHODS[name].fit(w, statistics).build(size).structure.to_dense() for w in (weight.double(), weight)
+        METHODS[name].entry(w, statistics).build(size).structure.to_dense() for w in (weight.double(), weight)
     )
     metric = Metric(right=statistics.get(Need.INPUT_SECOND_MOMENT))
     error = relative(metric, weight, exact) ** 0.5
@@ -359,8 +360,8 @@ def test_short_dtypes_cost_little_accuracy(name: str, dtype: torch.dtype) -> Non
 def test_fits_that_cannot_pay_are_not_offered() -> None:
     weight, _, statistics = layer(6, 1)
     for name in ("nf4", "llm-int8", "lq-lora"):
-        family = METHODS[name].fit(weight.half(), statistics)
+        family = METHODS[name].entry(weight.half(), statistics)
         assert list(family.sizes) == []
         assert family.errors.shape == (0,)
     # A codebook of 8 bits is larger than this matrix.
-    assert list(find("lq-lora").fit(*layer(12, 20)[::2]).sizes) == [2, 3, 4]
+    assert list(METHODS.find("lq-lora").entry(*layer(12, 20)[::2]).sizes) == [2, 3, 4]

@@ -20,15 +20,15 @@ from transformers import (
 
 import hard
 from eckart import METHODS, Statistics
-from eckart.compress import put
-from eckart.heads import Heads
+from eckart.compressors._fewer_units import Units
+from eckart.compressors._head_products import pair_scores, rotated_order
+from eckart.compressors.contract import Fitted, JointFamily, Members
+from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.run import put
+from eckart.layouts.attention_heads import Heads
 from eckart.linalg.nystrom import by_leverage
-from eckart.methods import Fitted, JointFamily, Members
-from eckart.methods.attention import pair_scores, rotated_order
-from eckart.methods.units import Units
 from eckart.models.groups import Group, find_groups
 from eckart.models.sites import find_sites
-from eckart.plan import Plan, make_plan
 from eckart.statistics import collect
 from eckart.structures import Selection
 from tiny import CONTEXT, HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama

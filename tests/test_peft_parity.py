@@ -12,9 +12,9 @@ from peft.tuners.lora.corda import preprocess_corda
 from torch import Tensor, nn
 
 import eckart
-from eckart.adapter import Adapter
-from eckart.methods.adapt import adalora
-from eckart.methods.triplets import leaves
+from eckart.adapters import adalora
+from eckart.adapters._svd_form import leaves
+from eckart.jobs.adapt.adapter import Adapter
 from eckart.structures import StructuredMatrix
 from test_adapt import close, ids
 from tiny import tiny_llama

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eckart.linalg.surgeon import inverse_factor
-from eckart.methods.compress.gptq import gptq, gptq_quantize
-from eckart.methods.compress.rtn import round_to_nearest
-from eckart.methods.onebyone import BITS
+from eckart.compressors._one_by_one import BITS
+from eckart.compressors.gptq import gptq, gptq_quantize
+from eckart.compressors.rtn import round_to_nearest
+from eckart.linalg.optimal_brain_surgery import inverse_factor
 from eckart.metrics import Metric
+from eckart.ops.packing import encode, grid, normal_float, pack, row_bytes, searched_grid, unpack
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import from_spec
-from eckart.structures.packing import encode, grid, normal_float, pack, row_bytes, searched_grid, unpack
 from eckart.structures.quantized import Quantized
 
 ALL_BITS = range(2, 9)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eckart.cli import main
-from eckart.models.hf import load_model
+from eckart.cli.app import main
 from eckart.models.sites import model_cost
+from eckart.models.transformers import load_model
 from eckart.report.build import schema
 
 # The package's own code needs a runtime that nothing here uses: it is found, not imported.

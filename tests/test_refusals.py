@@ -22,15 +22,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import eckart
 import hard
 from eckart import METHODS
-from eckart.cli import main
-from eckart.evaluate import evaluate
-from eckart.models import hf
-from eckart.models.output import check_target, new_directory
-from eckart.resume import DirectoryStore
+from eckart.cli.app import main
+from eckart.compressors.contract import Fitted
+from eckart.files.directories import check_target, new_directory
+from eckart.files.tensors import write_safetensors
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.resume import DirectoryStore
+from eckart.machine import check_scheduler
+from eckart.models import transformers as hf
 from eckart.statistics.cache import finite_weights
 from eckart.structures import Interpolative, low_rank
-from eckart.tensors import write_safetensors
-from eckart.workers import check_scheduler
 from test_cli import SMALL
 from tiny import VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
@@ -202,7 +203,7 @@ def test_a_directory_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
 def test_a_damaged_site_is_made_again(site: str, tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     structure = low_rank(torch.ones(3, 1), torch.ones(1, 4))
-    fitted = eckart.methods.Fitted(structure, None, 0.5)
+    fitted = Fitted(structure, None, 0.5)
     store.put("a", 1, [fitted])
     assert store.get("a", 1) is not None
     tensors = {f"0.{k}": v for k, v in structure.state_dict().items()}
@@ -213,7 +214,7 @@ def test_a_damaged_site_is_made_again(site: str, tmp_path: Path) -> None:
 def test_a_site_with_an_impossible_index_is_made_again(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     structure = Interpolative.from_pivots(torch.tensor([1]), torch.ones(2, 1), torch.ones(1, 4))
-    store.put("a", 1, [eckart.methods.Fitted(structure, None, 0.5)])
+    store.put("a", 1, [Fitted(structure, None, 0.5)])
     with safe_open(tmp_path / "a.safetensors", "pt") as opened:
         tensors = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
         metadata = opened.metadata()

@@ -17,10 +17,10 @@ import pytest
 
 import eckart
 from conftest import prose
-from eckart.bars import Bars
-from eckart.cli import main
-from eckart.methods.lowrank import LowRank
-from eckart.resume import DirectoryStore
+from eckart.cli.app import main
+from eckart.cli.progress_bars import Bars
+from eckart.compressors._low_rank import LowRank
+from eckart.jobs.resume import DirectoryStore
 from test_cli import SMALL, in_child, report_of
 from tiny import save_tiny, tiny_llama
 

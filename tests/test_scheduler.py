@@ -14,10 +14,10 @@ import torch
 from distributed import Client, LocalCluster
 from torch import Tensor
 
-from eckart.cli import main
-from eckart.methods import METHODS, Family
+from eckart.cli.app import main
+from eckart.compressors.contract import METHODS, Family
+from eckart.jobs.compress.plan import make_plan
 from eckart.models.sites import find_sites
-from eckart.plan import make_plan
 from eckart.statistics import Statistics
 from test_cli import SMALL, report_of
 from tiny import tiny_llama

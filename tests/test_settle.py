@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hard
-from eckart.methods import METHODS, Family, find, lazy
-from eckart.methods.measured import interpolated
-from eckart.methods.onebyone import BITS, OneByOne, rounding
-from eckart.methods.sparse import PERCENT, cut_off
+from eckart.compressors._lazy import interpolated
+from eckart.compressors._masks import PERCENT, cut_off
+from eckart.compressors._one_by_one import BITS, OneByOne, rounding
+from eckart.compressors.contract import METHODS, Family, lazy
+from eckart.jobs.compress.lazy_errors import ROUNDS, settle
+from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.models.sites import find_sites
-from eckart.plan import Plan, make_plan
-from eckart.settle import ROUNDS, settle
 from test_methods import layer, statistics_of
 from tiny import tiny_llama
 
@@ -31,7 +31,7 @@ def plan_of(name: str, held_limit: int = 1 << 30) -> Plan:
         given_[site.name] = statistics_of(
             hard.normal(96, columns, seed=k) @ mixing.T, hard.normal(96, out, seed=k + 50)
         )
-    plan = make_plan(model, sites, find(name), given_)
+    plan = make_plan(model, sites, METHODS.find(name), given_)
     plan.held_limit = held_limit
     return plan
 
@@ -82,11 +82,11 @@ def test_interpolation_is_linear_in_logarithms() -> None:
 @pytest.mark.parametrize("name", ["gptq", "rtn", "llm-int8", "sparsegpt", "wanda", "magnitude"])
 def test_one_fit_says_much_of_the_others(name: str) -> None:
     weight, _, statistics = layer(96, 128)
-    family = METHODS[name].fit(weight, statistics)
+    family = METHODS[name].entry(weight, statistics)
     assert isinstance(family, OneByOne)
     estimates = family.estimates()
     assert len(family.known) == 1
-    exact = METHODS[name].fit(weight, statistics).errors
+    exact = METHODS[name].entry(weight, statistics).errors
     inner = slice(1, -1)
     assert (estimates / exact)[inner].log().abs().max() < math.log(4)
     assert torch.equal(family.errors, exact)
@@ -174,7 +174,7 @@ def test_errors_measured_later_are_scaled_too() -> None:
 
 
 def test_families_of_one_decomposition_are_not_lazy() -> None:
-    family: Family = METHODS["kfac"].fit(*layer(12, 20)[::2])
+    family: Family = METHODS["kfac"].entry(*layer(12, 20)[::2])
     assert not lazy(family)
     plan = plan_of("kfac")
     plan.fit()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import eckart
 import hard
 from eckart import METHODS, Metric, Statistics, StructuredLinear
-from eckart.methods.onebyone import OneByOne
-from eckart.methods.sparse import largest, share
+from eckart.compressors._masks import largest, share
+from eckart.compressors._one_by_one import OneByOne
 from eckart.structures import Dense, Masked, SemiSparse, Sparse
 
 few = settings(deadline=None, max_examples=25)
@@ -175,7 +175,7 @@ def test_an_exact_number_is_stored(name: str) -> None:
         pytest.skip("is not sparse")
     for out, columns in ((7, 30), (5, 300), (1, 9), (9, 1), (30, 3)):
         weight = hard.normal(out, columns, seed=3).to(torch.bfloat16)
-        family = METHODS[name].fit(weight, Statistics(1, input_second_moment=correlated(columns)))
+        family = METHODS[name].entry(weight, Statistics(1, input_second_moment=correlated(columns)))
         dense = weight.numel() * weight.element_size()
         for size, cost in zip(family.sizes, family.costs, strict=True):
             structure = family.build(size).structure
@@ -201,7 +201,7 @@ def test_an_exact_number_is_stored(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*UNSTRUCTURED, *SEMI])
 def test_a_matrix_without_smaller_forms_offers_none(name: str) -> None:
-    family = METHODS[name].fit(torch.ones(1, 1), Statistics(1, input_second_moment=torch.ones(1, 1)))
+    family = METHODS[name].entry(torch.ones(1, 1), Statistics(1, input_second_moment=torch.ones(1, 1)))
     assert len(family.sizes) == len(family.costs) == len(family.errors) == 0
 
 
@@ -209,7 +209,7 @@ def test_a_matrix_without_smaller_forms_offers_none(name: str) -> None:
 @pytest.mark.parametrize("name", [*UNSTRUCTURED, *SEMI])
 def test_the_file_has_the_bytes_of_the_cost(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     weight = hard.normal(24, 45, seed=5).to(dtype)
-    family = METHODS[name].fit(weight, Statistics(1, input_second_moment=correlated(45)))
+    family = METHODS[name].entry(weight, Statistics(1, input_second_moment=correlated(45)))
     for size, cost in zip(family.sizes, family.costs, strict=True):
         folder = tmp_path / str(size)
         eckart.save(nn.Sequential(StructuredLinear(family.build(size).structure)), folder)
@@ -367,7 +367,7 @@ def test_the_scale_of_the_inputs_does_not_matter(name: str, scale: float) -> Non
 
 @pytest.mark.parametrize("name", ["sparsegpt", "sparsegpt-semi"])
 def test_sizes_share_one_factor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eckart.methods.compress import sparsegpt
+    from eckart.compressors import sparsegpt
 
     calls, real = [], sparsegpt.inverse_factor
 
@@ -376,7 +376,7 @@ def test_sizes_share_one_factor(name: str, monkeypatch: pytest.MonkeyPatch) -> N
         return real(moment)
 
     monkeypatch.setattr(sparsegpt, "inverse_factor", counted)
-    family = METHODS[name].fit(hard.normal(8, 40), Statistics(1, input_second_moment=correlated(40)))
+    family = METHODS[name].entry(hard.normal(8, 40), Statistics(1, input_second_moment=correlated(40)))
     assert isinstance(family, OneByOne)
     assert calls == []
     assert len(family.errors) > 1
@@ -388,8 +388,8 @@ def test_sizes_share_one_factor(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_statistics_that_do_not_fit_are_refused(name: str) -> None:
     statistics = Statistics(1, input_second_moment=torch.eye(9))
     with pytest.raises(ValueError, match=r"second moment of shape \(9, 9\) does not fit a weight of shape \(4, 8\)"):
-        METHODS[name].fit(torch.ones(4, 8), statistics)
+        METHODS[name].entry(torch.ones(4, 8), statistics)
     if name.startswith("sparsegpt"):
         indefinite = replace(statistics, input_second_moment=2 * torch.ones(8, 8) - torch.eye(8))
         with pytest.raises(ValueError, match="not positive semi-definite"):
-            _ = METHODS[name].fit(torch.ones(4, 8), indefinite).errors
+            _ = METHODS[name].entry(torch.ones(4, 8), indefinite).errors

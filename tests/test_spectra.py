@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 import hard
-from eckart.diagnose.lanczos import spectral_density
-from eckart.diagnose.marchenko_pastur import bulk, median
-from eckart.diagnose.spectra import Spectrum, entropy, spectral_numbers, spectrum
+from eckart.diagnostics.marchenko_pastur import bulk, median
+from eckart.linalg.spectral_density import spectral_density
+from eckart.linalg.spectrum import Spectrum, entropy, spectral_numbers, spectrum
 
 SHAPES = [(120, 480), (480, 120), (200, 200)]
 

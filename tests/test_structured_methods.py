@@ -13,10 +13,10 @@ from torch import Tensor
 import eckart
 import hard
 from eckart import METHODS, Metric, Statistics
+from eckart.compressors._nested_sums import MOST, batched_svd, largest_divisor
+from eckart.compressors.block_diagonal import BLOCKS, spectral_order
+from eckart.compressors.cospadi import signals
 from eckart.linalg.dictionary import conjugate_gradients, largest, least_squares_atoms, sparse_codes
-from eckart.methods.compress.block_diagonal import BLOCKS, spectral_order
-from eckart.methods.compress.cospadi import signals
-from eckart.methods.terms import MOST, batched_svd, largest_divisor
 from eckart.structures import BlockDiagonal, Chain, Kronecker, Masked
 from eckart.structures.transposed import apply_transposed
 
@@ -47,7 +47,7 @@ def dense(structure: eckart.StructuredMatrix) -> Tensor:
 @shapes
 def test_the_curve_is_that_of_what_is_built(name: str, shape: tuple[int, int]) -> None:
     weight = hard.normal(*shape, seed=1)
-    family = METHODS[name].fit(weight, NOTHING)
+    family = METHODS[name].entry(weight, NOTHING)
     every = len(family.tails) - 1
     previous = family.zero_error
     assert previous == pytest.approx(float(weight.square().sum()))
@@ -67,7 +67,7 @@ def test_the_curve_is_that_of_what_is_built(name: str, shape: tuple[int, int]) -
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_only_terms_that_pay_are_offered(name: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
     weight = hard.normal(*shape).to(dtype)
-    family = METHODS[name].fit(weight, NOTHING)
+    family = METHODS[name].entry(weight, NOTHING)
     limit = weight.numel() * weight.element_size()
     assert len(family.sizes) <= MOST
     assert all(cost.bytes < limit for cost in family.costs)
@@ -85,7 +85,7 @@ def test_only_terms_that_pay_are_offered(name: str, shape: tuple[int, int], dtyp
 def test_what_is_built_does_not_share_memory_with_the_family() -> None:
     weight = hard.normal(12, 16)
     for name in ("monarch", "kronecker"):
-        family = METHODS[name].fit(weight, NOTHING)
+        family = METHODS[name].entry(weight, NOTHING)
         for terms in (1, 2, len(family.tails) - 1):
             before = dense(family.build(terms).structure).clone()
             with torch.no_grad():
@@ -156,7 +156,7 @@ def monarch_of(left: Tensor, right: Tensor) -> Tensor:
 @pytest.mark.parametrize("n", [16, 32, 48])
 def test_monarch_matrices_of_the_paper_are_recovered(n: int) -> None:
     M = monarch_of(hard.normal(4, n // 4, n // 4), hard.normal(4, n // 4, n // 4, seed=1))
-    family = METHODS["monarch"].fit(M, NOTHING)
+    family = METHODS["monarch"].entry(M, NOTHING)
     torch.testing.assert_close(dense(family.build(n // 16).structure), M)
     assert n == 16 or family.build(n // 16 - 1).error > 1e-3 * family.zero_error
 
@@ -166,7 +166,7 @@ def test_the_fourier_transform_of_16_is_monarch() -> None:
     angle = 2 * math.pi / 16 * torch.arange(16.0).double().outer(torch.arange(16.0).double())
     order = torch.arange(16).view(4, 4).T.flatten()  # decimation in time
     for part in (angle.cos(), angle.sin()):
-        family = METHODS["monarch"].fit(part[:, order], NOTHING)
+        family = METHODS["monarch"].entry(part[:, order], NOTHING)
         torch.testing.assert_close(dense(family.build(2).structure), part[:, order])
 
 
@@ -228,7 +228,7 @@ def test_a_sum_of_kronecker_products_is_recovered(terms: int, shape: tuple[int, 
     weight = torch.zeros(shape, dtype=torch.float64)
     for t in range(terms):
         weight += torch.kron(hard.normal(out // c, columns // d, seed=t), hard.normal(c, d, seed=10 + t))
-    family = METHODS["kronecker"].fit(weight, NOTHING)
+    family = METHODS["kronecker"].entry(weight, NOTHING)
     terms = min(terms, len(family.tails) - 1)
     torch.testing.assert_close(dense(family.build(terms).structure), weight)
     assert float(family.tails[terms]) <= 1e-25 * family.zero_error
@@ -236,7 +236,7 @@ def test_a_sum_of_kronecker_products_is_recovered(terms: int, shape: tuple[int, 
 
 def test_no_pair_of_factors_does_better_than_one_term() -> None:
     weight = hard.normal(16, 36, seed=4)
-    least = float(METHODS["kronecker"].fit(weight, NOTHING).tails[1])
+    least = float(METHODS["kronecker"].entry(weight, NOTHING).tails[1])
     a, b = hard.normal(4, 6, seed=5).requires_grad_(), hard.normal(4, 6, seed=6).requires_grad_()
     optimizer = torch.optim.LBFGS([a, b], max_iter=300, line_search_fn="strong_wolfe")
 
@@ -257,7 +257,7 @@ def test_kronecker_is_one_structure_of_any_number_of_terms() -> None:
     assert isinstance(three, Kronecker)
     assert one.left.shape == (6, 6)
     assert three.left.shape == (3, 6, 6)
-    prime = METHODS["kronecker"].fit(hard.normal(13, 17), NOTHING)
+    prime = METHODS["kronecker"].entry(hard.normal(13, 17), NOTHING)
     assert list(prime.sizes) == []
 
 
@@ -268,7 +268,7 @@ def test_kronecker_is_one_structure_of_any_number_of_terms() -> None:
 @pytest.mark.parametrize("blocks", BLOCKS)
 def test_every_block_is_a_regression_on_its_inputs(shape: tuple[int, int], blocks: int) -> None:
     weight, known = hard.normal(*shape, seed=7), statistics(shape[1])
-    family = METHODS["block-diagonal"].fit(weight, known)
+    family = METHODS["block-diagonal"].entry(weight, known)
     if blocks not in family.sizes:
         assert blocks > min(shape) or shape[0] * shape[1] < 8 * blocks * blocks
         return
@@ -322,8 +322,8 @@ def test_the_order_gathers_what_belongs_together() -> None:
 
 def test_a_second_moment_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(5, 5\) does not fit a weight of shape \(4, 6\)"):
-        METHODS["block-diagonal"].fit(hard.normal(4, 6), Statistics(input_second_moment=torch.eye(5)))
-    family = METHODS["cospadi"].fit(hard.normal(14, 16), Statistics(input_second_moment=torch.eye(5)))
+        METHODS["block-diagonal"].entry(hard.normal(4, 6), Statistics(input_second_moment=torch.eye(5)))
+    family = METHODS["cospadi"].entry(hard.normal(14, 16), Statistics(input_second_moment=torch.eye(5)))
     with pytest.raises(ValueError, match="5"):
         family.build(1)
 
@@ -434,7 +434,7 @@ def test_known_codes_give_back_the_matrix(dtype: torch.dtype) -> None:
 @shapes
 def test_cospadi_stores_s_of_2s_atoms_for_every_output(shape: tuple[int, int]) -> None:
     weight, known = hard.normal(*shape, seed=8), statistics(shape[1])
-    family = METHODS["cospadi"].fit(weight, known)
+    family = METHODS["cospadi"].entry(weight, known)
     errors = family.errors
     assert (errors.diff() <= 0).all()
     assert len(family.sizes) <= 12
@@ -453,7 +453,7 @@ def test_cospadi_stores_s_of_2s_atoms_for_every_output(shape: tuple[int, int]) -
     dense_bytes = weight.numel() * 8
     if family.sizes:
         assert family.costs[-1].bytes < dense_bytes
-        assert METHODS["cospadi"].fit(weight, known).build(family.sizes[-1]).error < family.zero_error
+        assert METHODS["cospadi"].entry(weight, known).build(family.sizes[-1]).error < family.zero_error
 
 
 def test_cospadi_fits_the_metric() -> None:

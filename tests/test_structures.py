@@ -12,12 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from eckart.structures import (
-    KINDS,
-    StructuredMatrix,
-    apply_transposed,
-    from_spec,
-)
+from eckart.structures import KINDS, StructuredMatrix, apply_transposed, from_spec
 from market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}

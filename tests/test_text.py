@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from eckart.models.corpora import CALIBRATION, CORPORA, EVALUATION, calibration_mixture, corpus, prose
-from eckart.models.text import _stretches, fingerprint, overlap, read_text, sequences
+from eckart.texts.corpora import CALIBRATION, CORPORA, EVALUATION, calibration_mixture, corpus, prose
+from eckart.texts.sequences import _stretches, fingerprint, overlap, read_text, sequences
 from tiny import TEXT, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

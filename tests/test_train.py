@@ -10,15 +10,15 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 import eckart
-from eckart.cli import main
-from eckart.diagnose.directory import diagnose_directory
-from eckart.job import Texts, compress_directory
+from eckart.cli.app import main
+from eckart.jobs.adapt.train import Order, Training, judged, train
+from eckart.jobs.adapt.trainer_callback import AdapterCallback
+from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.models.checkpoint import read_json
-from eckart.models.examples import IGNORED, Example, collate, read_examples
-from eckart.models.hf import load_model
+from eckart.models.transformers import load_model
 from eckart.report import render
-from eckart.train import Order, Training, judged, train
-from eckart.trainer import AdapterCallback
+from eckart.texts.examples import IGNORED, Example, collate, read_examples
 from test_adapt import ids, made
 from tiny import TEXT, save_tiny, tiny_llama, tiny_tokenizer
 

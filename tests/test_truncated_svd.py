@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import hard
-from eckart.linalg.randomized import _exact, _lanczos, truncated_svd
+from eckart.linalg.truncated_svd import _exact, _lanczos, truncated_svd
 
 RANK = 8
 

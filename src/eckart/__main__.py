@@ -2,6 +2,6 @@
 
 import sys
 
-from eckart.cli import main
+from eckart.cli.app import main
 
 sys.exit(main())

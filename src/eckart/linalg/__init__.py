@@ -1,5 +1,5 @@
 """Matrix factorizations that the methods share; no model is known here."""
 
-from eckart.linalg.lowrank import Projection, nested_errors, project, skeleton
+from eckart.linalg.low_rank import Projection, nested_errors, project, skeleton
 
 __all__ = ["Projection", "nested_errors", "project", "skeleton"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from eckart.heads import Heads
+from eckart.layouts.attention_heads import Heads
 from eckart.models.sites import Site
 
 MLP = (

@@ -14,15 +14,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
+from eckart.files.directories import new_directory
+from eckart.files.tensors import write_safetensors
 from eckart.models.convolution import StructuredConv2d, stand_in
 from eckart.models.experts import experts
+from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
-from eckart.models.output import new_directory
 from eckart.models.sites import set_module
-from eckart.models.unfuse import unfuse_named
 from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
-from eckart.tensors import write_safetensors
 
 FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""

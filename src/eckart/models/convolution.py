@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from eckart.layouts.patches import Geometry
 from eckart.models.modules import StructuredLinear
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.convolve import convolve
-from eckart.structures.geometry import Geometry
 
 
 def stand_in(structure: StructuredMatrix, bias: Tensor | None, geometry: Geometry | None) -> StructuredLinear:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from eckart.heads import Heads
-from eckart.mixture import Mixture
+from eckart.layouts.attention_heads import Heads
+from eckart.layouts.experts import Mixture
 from eckart.models.blocks import mlps, query_keys, value_outputs
 from eckart.models.experts import experts
 from eckart.models.sites import Site

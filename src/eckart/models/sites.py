@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.layouts.patches import geometry_of, is_conv2d, why_no_matrix
 from eckart.models.convolution import stand_in
 from eckart.models.experts import experts
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
 from eckart.structures.base import StructuredMatrix
-from eckart.structures.geometry import geometry_of, is_conv2d, why_no_matrix
 
 
 @dataclass

@@ -13,10 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eckart.files.tensors import write_safetensors
+from eckart.layouts.patches import kernel_of
 from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
 from eckart.statistics.needs import Need, Statistics
-from eckart.structures.geometry import kernel_of
-from eckart.tensors import write_safetensors
 
 OnProgress = Callable[[int, int], None]
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.statistics.frozen import frozen
+from eckart.layouts.patches import Geometry, geometry_of, kernel_of
+from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import images, patches_of, positions, products
 from eckart.statistics.sample import Sample
-from eckart.structures.geometry import Geometry, geometry_of, kernel_of
 
 Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.layouts.patches import geometry_of
 from eckart.statistics.collect import Batch, OnProgress
-from eckart.statistics.frozen import frozen
+from eckart.statistics.freezing import frozen
 from eckart.statistics.patches import products
-from eckart.structures.geometry import geometry_of
 
 
 def mean_gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from enum import Enum
 
@@ -79,3 +80,8 @@ class Statistics:
                 f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
             )
         return moment
+
+
+def needed(needs: Iterable[Need], other: str = "") -> str:
+    """What a method asks to know, in words; `other` is what else it asks for."""
+    return ", ".join([*(need.value for need in needs), *([other] if other else [])]) or "nothing"

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from eckart.structures.geometry import Geometry
+from eckart.layouts.patches import Geometry
 
 ENTRIES = 1 << 23
 """The patches of so many images are written out at a time as have this many entries together, of one image at least."""

@@ -1,5 +1,6 @@
 """Matrices stored as fewer numbers than they have entries: atoms, and what joins them."""
 
+from eckart.layouts.patches import Geometry, geometry_of, is_conv2d, kernel_of
 from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spec, structure
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
@@ -8,13 +9,12 @@ from eckart.structures.convolve import convolve
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
 from eckart.structures.gated import Gated
-from eckart.structures.geometry import Geometry, geometry_of, is_conv2d, kernel_of
 from eckart.structures.householder import Householder
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.kernelized import Kernelized
 from eckart.structures.kronecker import Kronecker
-from eckart.structures.lowrank import low_rank, low_rank_cost
+from eckart.structures.low_rank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.structures._checks import float_leaf
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf
 
 
 def apply_blocks(weight: Tensor, x: Tensor) -> Tensor:

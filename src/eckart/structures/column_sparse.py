@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.structures._checks import check_distinct, check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import check_distinct, check_range, float_leaf, index_leaf, size_option
 
 
 @structure("column-sparse")

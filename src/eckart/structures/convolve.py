@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eckart.layouts.patches import POINT, Geometry
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.gated import Gated
-from eckart.structures.geometry import POINT, Geometry
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.repeated import Repeated

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf, size_option
 
 
 @structure("gated")

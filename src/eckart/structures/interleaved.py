@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eckart.structures._copies import Copies
 from eckart.structures.base import structure
-from eckart.structures.copies import Copies
 from eckart.structures.transposed import apply_transposed
 
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from eckart.ops.order_statistics import kth_largest
+from eckart.structures._checks import float_leaf, index_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf, index_leaf
-from eckart.structures.order import kth_largest
 
 
 def distances(left: Tensor, right: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from eckart.structures._checks import float_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf
 
 
 def apply_kronecker(left: Tensor, right: Tensor, x: Tensor) -> Tensor:

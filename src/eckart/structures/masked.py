@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.ops.packing import pack, row_bytes, unpack
+from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf, size_option
-from eckart.structures.packing import pack, row_bytes, unpack
 
 PIECE = 1 << 20
 """Entries that are unpacked at once on a CPU, so that what is made on the way stays in its caches."""

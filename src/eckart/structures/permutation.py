@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eckart.structures._checks import check_distinct, check_range, flag_option, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import check_distinct, check_range, flag_option, index_leaf, size_option
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:

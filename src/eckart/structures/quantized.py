@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
+from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
-from eckart.structures.leaves import size_option
-from eckart.structures.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
 
 # The group sizes and the divisor of `out` that PyTorch's 4-bit CPU kernel takes; its 8-bit kernel reads past the end
 # of rows that are no multiple of 16 columns.

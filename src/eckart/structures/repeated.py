@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eckart.structures._copies import Copies
 from eckart.structures.base import structure
-from eckart.structures.copies import Copies
 from eckart.structures.transposed import apply_transposed
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from eckart.structures.bags import sparse_product
+from eckart.ops.sparse_product import sparse_product
+from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import check_range, float_leaf, index_leaf, size_option
 
 
 @structure("scattered")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.ops.packing import pack, row_bytes, unpack
+from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import float_leaf, size_option
-from eckart.structures.packing import pack, row_bytes, unpack
 
 
 def _groups(x: Tensor, size: int) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eckart.structures.bags import sparse_product
+from eckart.ops.sparse_product import sparse_product
+from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
-from eckart.structures.leaves import check_range, float_leaf, index_leaf, size_option
 
 
 @structure("sparse")

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from torch import Tensor
 
+from eckart.structures._checks import flag_option, size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.kronecker import apply_kronecker
-from eckart.structures.leaves import flag_option, size_option
 
 
 def cosine_transform(x: Tensor) -> Tensor:

@@ -1,0 +1,114 @@
+"""Every family at once: the candidates of several methods for one matrix, their errors in one metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from eckart.compressors._lazy import Measured, interpolated, middle
+from eckart.compressors._low_rank import bias_cost, bias_mean
+from eckart.compressors._one_by_one import OneByOne
+from eckart.compressors.contract import METHODS, Fitted, compressor
+from eckart.compressors.kfac import factored_fisher
+from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import Cost, StructuredMatrix
+
+MEMBERS = ("kfac", "gptq", "sparsegpt", "wanda")
+"""One method of each family of structures, the one that measured best."""
+MOST = 10
+"""Candidates of a method whose sizes are fitted one by one."""
+
+
+class Rivals(Measured):
+    """Candidates of all members; what a candidate adds to the mean output is taken back by its bias.
+
+    A candidate that costs more of one thing and less of another may err more than the one before it.
+
+    Attributes:
+        members: of each candidate, its method and the size there.
+        sizes: positions in `members`, in ascending order of bytes.
+    """
+
+    def __init__(self, weight: Tensor, statistics: Statistics) -> None:
+        super().__init__(weight, factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32)))
+        self._mean = bias_mean(statistics)
+        self._families = {name: METHODS.find(name).entry(weight, statistics) for name in MEMBERS}
+        offers: list[tuple[str, int, Cost]] = []
+        nested: dict[tuple[str, int], float] = {}
+        for name, family in self._families.items():
+            bias = bias_cost(weight, None if hasattr(family, "mean") else self._mean)
+            step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
+            costs = zip(family.sizes, family.costs, strict=True)
+            offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
+            if not isinstance(family, OneByOne):
+                nested |= {(name, s): e for s, e in zip(family.sizes, family.errors.tolist(), strict=True)}
+        offers.sort(key=lambda offer: offer[2].bytes)
+        self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
+        self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
+        self.sizes: Sequence[int] = range(len(offers))
+        self.known = {i: nested[m] for i, m in enumerate(self.members) if m in nested}
+
+    @property
+    def held_bytes(self) -> int:
+        """Metric, low rank and what the candidates of the other members share, in float32."""
+        out, columns = self._weight.shape
+        return 4 * ((out + columns) * min(out, columns) + out**2 + 3 * columns**2)
+
+    def candidate(self, size: int) -> StructuredMatrix:
+        return self._fit(size)[0]
+
+    def estimates(self) -> Tensor:
+        """As `errors`, but of the candidates that were not measured what `interpolated` says from others of the member.
+
+        One of each member at least is measured.
+        """
+        found = torch.zeros(len(self.sizes), dtype=torch.float64)
+        for name, family in self._families.items():
+            if isinstance(family, OneByOne) and family.expected is not None:
+                own = {size: i for i, (member, size) in enumerate(self.members) if member == name}
+                sizes = sorted(own)
+                if sizes and not any(i in self.known for i in own.values()):
+                    self.measure(own[middle(sizes)])
+                known = {s: self.known[i] for s, i in own.items() if i in self.known}
+                found[[own[s] for s in sizes]] = interpolated(sizes, family.expected, known)
+        found[list(self.known)] = torch.tensor(list(self.known.values()), dtype=torch.float64)
+        return found
+
+    def _fit(self, size: int) -> tuple[StructuredMatrix, Tensor | None]:
+        name, own = self.members[size]
+        family = self._families[name]
+        if isinstance(family, OneByOne):
+            return family.candidate(own), None
+        fitted = family.build(own)
+        return fitted.structure, fitted.bias
+
+    def build(self, size: int) -> Fitted:
+        """Candidate number `size`."""
+        if not 0 <= size < len(self.members):
+            raise ValueError(f"there are candidates 0 to {len(self.members) - 1}")
+        structure, bias = self._fit(size)
+        if bias is None and self._mean is not None:
+            bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)
+        return Fitted(structure, bias, self.error(size, structure))
+
+
+@compressor(
+    "auto",
+    paper="eckart",
+    expression="any",
+    needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.GRADIENT_SECOND_MOMENT),
+    size="candidate",
+    allocation="greedy",
+    predicts_loss=True,
+)
+def auto(weight: Tensor, statistics: Statistics) -> Rivals:
+    """The candidates of low-rank, sparse and quantized methods, out of which one solve picks for all matrices.
+
+    All errors are those of the factored Fisher metric of `kfac`. Half of them is the rise of the loss to second order
+    for small changes, and changes of different kinds leave that range at different sizes, so in a model with logits the
+    errors of each method are scaled by what one trial of it alone measures on calibration text that was held back; the
+    mixture is measured too, and the best of all trials is returned.
+    """
+    return Rivals(weight, statistics)

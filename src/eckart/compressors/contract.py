@@ -1,0 +1,233 @@
+"""What a compressor returns: candidates for a matrix, or for a group of them. The register of compressors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeGuard, TypeVar
+
+from torch import Tensor
+
+from eckart.layouts.attention_heads import Heads
+from eckart.layouts.experts import Mixture
+from eckart.register import Card, Register
+from eckart.statistics.needs import Need, Statistics, needed
+from eckart.structures.base import Cost, StructuredMatrix
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One candidate built.
+
+    Attributes:
+        structure: What.
+        bias: (out,), added to the layer's own: `structure(x) + bias` replaces `W x`; None for none.
+        error: squared error in the method's metric.
+    """
+
+    structure: StructuredMatrix
+    bias: Tensor | None
+    error: float
+
+
+class Sized(Protocol):
+    """Candidates from small to large; of matrices that are fitted together, costs and errors are sums.
+
+    Attributes:
+        sizes: what distinguishes the candidates, in ascending order of their bytes; see `SIZES`.
+        errors: squared error of each in the method's metric, float64, (len(sizes),), non-increasing.
+        costs: cost of each, known before it is built.
+        zero_error: squared error of the zero matrix, what errors are relative to.
+    """
+
+    @property
+    def sizes(self) -> Sequence[int]: ...
+
+    @property
+    def errors(self) -> Tensor: ...
+
+    @property
+    def costs(self) -> Sequence[Cost]: ...
+
+    @property
+    def zero_error(self) -> float: ...
+
+
+class Family(Sized, Protocol):
+    """The candidates of one method for one matrix."""
+
+    def build(self, size: int) -> Fitted:
+        """The candidate of that size, in the dtype of the weight it was fitted to."""
+
+
+class JointFamily(Sized, Protocol):
+    """The candidates of one method for matrices that are fitted together."""
+
+    def build(self, size: int) -> Sequence[Fitted]:
+        """The candidate of that size, one `Fitted` for each matrix; their errors sum up to that of the candidate."""
+
+
+def built(family: Family | JointFamily, size: int) -> Sequence[Fitted]:
+    """The candidate of that size, one `Fitted` for each matrix."""
+    found = family.build(size)
+    return [found] if isinstance(found, Fitted) else found
+
+
+@dataclass(frozen=True)
+class Members:
+    """Matrices that are fitted together.
+
+    Attributes:
+        weights: of each, (out, in).
+        statistics: of each.
+        heads: of attention projections; None for other matrices.
+        biases: of each, (out,), None where a layer has none; () stands for no bias anywhere.
+        mixture: of experts, whose matrices come expert by expert; None for other matrices.
+    """
+
+    weights: tuple[Tensor, ...]
+    statistics: tuple[Statistics, ...]
+    heads: Heads | None = None
+    biases: tuple[Tensor | None, ...] = ()
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "biases", self.biases or (None,) * len(self.weights))
+
+
+class Lazy(Family, Protocol):
+    """A family that fits its candidates one by one, and judges many of them by a few.
+
+    Attributes:
+        known: squared error of the sizes that were measured.
+    """
+
+    known: dict[int, float]
+
+    def measure(self, size: int) -> None:
+        """Enters the error of a size in `known`."""
+
+    def estimates(self) -> Tensor:
+        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+
+
+def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
+    return hasattr(family, "estimates")
+
+
+def members(family: Family | JointFamily, method: CompressorCard) -> list[tuple[str, int]]:
+    """Of each candidate of a family, the method it is from and its size there."""
+    found: Sequence[tuple[str, int]] | None = getattr(family, "members", None)
+    return list(found) if found is not None else [(method.name, size) for size in family.sizes]
+
+
+SIZES = {
+    "rank": "rank of the product, where the structure has one",
+    "ranks": "ranks of the two channel modes of a kernel, added up",
+    "bits": "bits for each stored value, where it is quantized",
+    "percent": "share of the entries that are stored, in percent",
+    "kept": "entries stored of every four neighbours in a row",
+    "terms": "terms of the sum, or of the sum for each column",
+    "blocks": "blocks on the diagonal",
+    "experts": "experts that are left of a mixture",
+    "candidate": "position among the candidates of several methods",
+}
+"""What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
+
+Fit = Callable[[Tensor, Statistics], Family]
+FitTogether = Callable[[Members], JointFamily]
+F = TypeVar("F", bound=Fit)
+G = TypeVar("G", bound=FitTogether)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressorCard(Card):
+    """A published compressor and its card.
+
+    Attributes:
+        entry: `(weight (out, in), statistics) -> Family`.
+        needs: the statistics it reads.
+        size: what its sizes count, a word of `SIZES`.
+        allocation: how sizes are chosen when the user does not say: a key of `budget.ALLOCATIONS`.
+        predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
+        together: for each kind of group that the compressor fits as one, how; see `eckart.models.groups.KINDS`.
+            Matrices in no such group are fitted alone.
+        counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.
+    """
+
+    family = "compressors"
+
+    entry: Fit
+    needs: tuple[Need, ...] = ()
+    size: str = "rank"
+    allocation: str = "uniform"
+    predicts_loss: bool = False
+    together: dict[str, FitTogether] = field(default_factory=dict)
+    counted: dict[str, str] = field(default_factory=dict)
+
+    def columns(self) -> dict[str, str]:
+        return super().columns() | {"needs": needed(self.needs)}
+
+    def candidates(self, kind: str, members: Members) -> Family | JointFamily:
+        """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""
+        if kind == "matrix":
+            return self.entry(members.weights[0], members.statistics[0])
+        return self.together[kind](members)
+
+
+METHODS = REGISTER = Register(CompressorCard, "compressor", "eckart.compress, or eckart compress --method {name}")
+
+
+def compressor(
+    name: str,
+    *,
+    paper: str,
+    expression: str,
+    needs: Sequence[Need] = (),
+    size: str = "rank",
+    allocation: str = "uniform",
+    predicts_loss: bool = False,
+    unmeasured: str = "",
+) -> Callable[[F], F]:
+    """Registers a function as a compressor. See `CompressorCard` for the arguments."""
+
+    def register(fit: F) -> F:
+        if size not in SIZES:
+            raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
+        METHODS.add(
+            CompressorCard(
+                name=name,
+                entry=fit,
+                paper=paper,
+                expression=expression,
+                needs=tuple(needs),
+                size=size,
+                allocation=allocation,
+                predicts_loss=predicts_loss,
+                unmeasured=unmeasured,
+            )
+        )
+        return fit
+
+    return register
+
+
+def together(name: str, kind: str, *, size: str | None = None) -> Callable[[G], G]:
+    """Registers a function `Members -> JointFamily` as what a method does to groups of a kind.
+
+    Args:
+        name: of the method.
+        kind: of the groups; see `eckart.models.groups.KINDS`.
+        size: what the sizes of the family count, a word of `SIZES`, where that is not what the method's others count.
+    """
+    if size is not None and size not in SIZES:
+        raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
+
+    def register(fit: G) -> G:
+        card = METHODS[name]
+        card.together[kind] = fit
+        if size:
+            card.counted[kind] = size
+        return fit
+
+    return register

@@ -1,0 +1,25 @@
+"""Plain SVD, the ranks of all matrices from one threshold on their normalised singular values."""
+
+from torch import Tensor
+
+from eckart.compressors._low_rank import LowRank, fit_low_rank
+from eckart.compressors.contract import compressor
+from eckart.metrics import Metric
+from eckart.statistics.needs import Statistics
+
+
+@compressor(
+    "welore",
+    paper="Jaiswal et al. 2024, arXiv 2407.11239",
+    expression="Chain(Dense, Dense)",
+    allocation="threshold",
+)
+def welore(weight: Tensor, statistics: Statistics) -> LowRank:
+    """Plain SVD, of each matrix the singular values with s_i / s_max above one threshold for all.
+
+    The threshold is the smallest that the budget allows; a matrix that would keep more ranks than pay stays dense. The
+    paper subtracts the smallest singular value from s_i and s_max first, which changes little where that is small and
+    which a curve of the ranks that pay does not tell. Its fine-tuning of the low-rank matrices is the adapter of that
+    name. At one rank the authors' code and this agree to six digits (`benchmarks/peers.py`).
+    """
+    return fit_low_rank(weight, Metric())

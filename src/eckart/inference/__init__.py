@@ -1,0 +1,1 @@
+"""The same model, computed otherwise: one paper a file."""

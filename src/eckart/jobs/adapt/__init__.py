@@ -1,0 +1,1 @@
+"""A frozen model plus a small trainable structure beside each of its matrices."""

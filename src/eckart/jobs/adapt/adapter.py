@@ -1,0 +1,135 @@
+"""One adapter of a model: what is trained, what happens once a step, switching, merging, removing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from eckart.adapters.contract import AdapterCard, Schedule
+from eckart.jobs.adapt.adapted import Adapted
+from eckart.models.sites import set_module
+from eckart.structures import StructuredMatrix
+
+
+@dataclass
+class Adapter:
+    """One adapter of a model.
+
+    Attributes:
+        model: the model, its linear maps wrapped in `eckart.jobs.adapt.adapted.Adapted`.
+        name: of the adapter.
+        method: what it is.
+        places: the wrapped layers, by name.
+        ranks: of each.
+        errors: ||W - (what is frozen + path)||_F / ||W||_F of each at the start.
+        seconds: what making it took, statistics included.
+        peak_bytes: memory of the process at its largest so far; None where the system does not say.
+    """
+
+    model: nn.Module
+    name: str
+    method: AdapterCard
+    places: dict[str, Adapted]
+    ranks: dict[str, int]
+    alpha: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    _schedule: Schedule | None = None
+    _done: int = 0
+
+    @property
+    def paths(self) -> dict[str, StructuredMatrix]:
+        """What is trained beside each matrix, by its name."""
+        found = {name: place.paths[self.name] for name, place in self.places.items()}
+        return {name: path for name, path in found.items() if isinstance(path, StructuredMatrix)}
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What goes to the optimizer."""
+        return [p for path in self.paths.values() for p in path.parameters() if p.requires_grad]
+
+    def regulariser(self) -> Tensor:
+        """The term that the method adds to the loss, a scalar; zero for most."""
+        if self.method.regulariser is None:
+            return torch.zeros(())
+        return self.method.regulariser(self.paths)
+
+    def plan(self, steps: int) -> None:
+        """Says how many optimizer steps there will be, which methods with a schedule have to know."""
+        if steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1")
+        if self.method.schedule is not None:
+            self._schedule = self.method.schedule(self.paths, steps, lambda name: self.places[name].beside())
+
+    def step(self) -> None:
+        """To be called after each step of the optimizer, before gradients are set to zero.
+
+        Raises:
+            ValueError: the method has a schedule and `plan` was not called.
+        """
+        self._done += 1
+        if self.method.schedule is None:
+            return
+        if self._schedule is None:
+            raise ValueError(f"{self.method.name} has a schedule: call plan(steps) before the first step")
+        self._schedule.step(self._done)
+
+    def schedule_state(self) -> dict[str, Tensor]:
+        """What the schedule has to keep for an interrupted run to go on."""
+        return {} if self._schedule is None else dict(self._schedule.state)
+
+    def resume(self, done: int, state: Mapping[str, Tensor]) -> None:
+        """Goes on after so many steps with what `schedule_state` returned; `plan` was called before."""
+        self._done = done
+        if self._schedule is not None:
+            self._schedule.state = dict(state)
+
+    def activate(self) -> None:
+        """Makes this the one adapter of the model that is evaluated and trained."""
+        for place in adapted_layers(self.model).values():
+            place.activate(self.name if self.name in place.paths else "")
+            place.train_only(self.name)
+
+    def deactivate(self) -> None:
+        """Leaves the base model alone: its output is that from before, up to rounding for split weights."""
+        for place in self.places.values():
+            if place.active == self.name:
+                place.activate("")
+
+    def merge(self) -> dict[str, float]:
+        """Adds the paths to the matrices; returns what that costs each of them, see `Adapted.merge`.
+
+        Raises:
+            ValueError: the adapter is not active, or depends on its input and has no matrix.
+        """
+        self._check_active()
+        return {name: place.merge() for name, place in self.places.items()}
+
+    def unmerge(self) -> None:
+        """Takes the paths out of the matrices again."""
+        if any(place.merged != self.name for place in self.places.values()):
+            raise ValueError(f"adapter {self.name!r} is not merged")
+        for place in self.places.values():
+            place.unmerge()
+
+    def remove(self) -> None:
+        """Takes the adapter off the model, which is as merged or as before; the last one takes the wrappers along."""
+        for name, place in self.places.items():
+            if place.merged == self.name:
+                place.active = place.merged = ""
+                place._before = None
+            place.remove(self.name)
+            if not place.paths:
+                set_module(self.model, name, place.base)
+
+    def _check_active(self) -> None:
+        if any(place.active != self.name or place.merged for place in self.places.values()):
+            raise ValueError(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
+
+
+def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
+    """The layers of a model that have adapters, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}

@@ -1,0 +1,181 @@
+"""The job of `eckart adapt`: a model and data in, a directory with an adapter out."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eckart._version import __version__
+from eckart.adapters.contract import ADAPTERS
+from eckart.files.directories import check_target, partial_path, publish
+from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.files import write_adapter
+from eckart.jobs.adapt.run import adapt
+from eckart.jobs.adapt.train import Training, train
+from eckart.jobs.calibration import text_of
+from eckart.jobs.compress.directory import check_length
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.resume import STATE, check_resume, clear
+from eckart.models import transformers as hf
+from eckart.models.checkpoint import write_json
+from eckart.progress import Progress, silent
+from eckart.report import render
+from eckart.statistics import cache_directory
+from eckart.statistics.cache import finite_weights, key
+from eckart.texts.examples import Example, batches, read_examples
+from eckart.texts.sequences import sequences
+
+REPORT = "training.json"
+"""What training did, beside the adapter."""
+CHECKPOINT = "sites/checkpoint.safetensors"
+"""In the part of a work directory that an interrupted run leaves."""
+VALIDATION = 0.1
+"""Share of the examples that is held back where no validation data are given."""
+STARTERS = 16
+"""Batches that an adapter which looks at data gets to see."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train.
+
+    Attributes:
+        method, rank, alpha, name, include, exclude: see `eckart.adapt`.
+        data: a file, see `eckart.texts.examples.read_examples`.
+        validation: another one; "" for a tenth of `data`.
+        length: tokens of an example at most.
+        text: on which the perplexity before and after is measured, for what was forgotten; "" for none.
+    """
+
+    data: str
+    method: str = "lora"
+    rank: int = 16
+    alpha: float | None = None
+    name: str = "default"
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    validation: str = ""
+    length: int = 256
+    text: str = "news"
+
+
+def adapt_directory(
+    source: str,
+    out: str | Path,
+    request: Request,
+    training: Training,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Trains an adapter into a new directory, with `training.json` and `report.html`, and returns what the first says.
+
+    Args:
+        source: see `eckart.models.transformers.load_model`.
+        out: the directory to make. It appears whole or not at all; work in progress is in `<out>.partial`.
+        request: what to train.
+        training: how. An interrupted run may go on with another rate.
+        resume: go on with the work an interrupted run left.
+        progress: told of the phases.
+
+    Raises:
+        ValueError: anything that cannot be done as asked, before anything is written; or a loss that is not finite,
+            after which `resume` goes on from the last good checkpoint.
+    """
+    clock = time.perf_counter()
+    target = Path(out)
+    check_target(target)
+    partial = partial_path(target)
+    ADAPTERS.find(request.method)
+    asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
+    check_resume(partial, asked, resume)
+    text = text_of(request.text) if request.text else None
+    progress("load", 0, 1)
+    model, tokenizer = hf.load_model(source)
+    progress("load", 1, 1)
+    check_length(model, request.length)
+    finite_weights({"": model})
+    examples = read_examples(request.data, tokenizer, request.length, training.seed)
+    examples, validation = divided(examples, request, tokenizer, training.seed)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    held_out = None if text is None else sequences(tokenizer, text, request.length, 16, training.seed)
+    seen = batches(examples[: STARTERS * training.batch], training.batch, padding)
+    asked["inputs"] = key(model, [], [], seen, training.seed)
+    check_resume(partial, asked, resume)
+    seconds = {"load": time.perf_counter() - clock}
+    clock = time.perf_counter()
+    before = None if held_out is None else evaluate(model, held_out, micro_batch=4)
+    adapter = adapt(
+        model,
+        request.method,
+        request.rank,
+        name=request.name,
+        alpha=request.alpha,
+        include=request.include,
+        exclude=request.exclude,
+        calibration=seen,
+        seed=training.seed,
+        cache=cache_directory(),
+        progress=progress,
+    )
+    seconds["start"] = time.perf_counter() - clock
+    clock = time.perf_counter()
+    checkpoint = partial / CHECKPOINT
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    clear(partial)
+    write_json(asked, partial / STATE)
+    trained = train(adapter, examples, validation, training, padding=padding, checkpoint=checkpoint, progress=progress)
+    seconds["train"] = time.perf_counter() - clock
+    after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
+    report = {
+        "eckart": __version__,
+        "model": source,
+        **asdict(request),
+        "training": asdict(training),
+        "examples": {"learned": len(examples), "validation": len(validation)},
+        "parameters": sum(p.numel() for p in adapter.trainable_parameters()),
+        "start": {"seconds": adapter.seconds, "peak_rss_bytes": adapter.peak_bytes, "largest_error": largest(adapter)},
+        "loss": trained.losses,
+        "validation": [{"step": step, "loss": loss} for step, loss in trained.validation],
+        "best_step": trained.best,
+        "forgetting": None
+        if before is None or after is None
+        else {
+            "text": request.text,
+            "before": {"perplexity": before.perplexity, "stderr": before.stderr},
+            "after": {"perplexity": after.perplexity, "stderr": after.stderr},
+        },
+        "seconds": seconds,
+        "matrices": [{"name": n, "rank": r, "error": adapter.errors[n]} for n, r in adapter.ranks.items()],
+    }
+    write_adapter(adapter, partial)
+    write_json(report, partial / REPORT)
+    (partial / "report.html").write_text(render(report), encoding="utf-8")
+    shutil.rmtree(checkpoint.parent)
+    (partial / STATE).unlink()
+    publish(partial, target)
+    return report
+
+
+def largest(adapter: Adapter) -> float:
+    """The largest relative error of a matrix at the start."""
+    return max(adapter.errors.values(), default=0.0)
+
+
+def divided(
+    examples: list[Example], request: Request, tokenizer: Any, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Examples to learn and to judge by."""
+    if request.validation:
+        return examples, read_examples(request.validation, tokenizer, request.length, seed)
+    if len(examples) < 2:
+        raise ValueError(f"{request.data} holds one example, and one is needed to judge by: name --validation too")
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
+    back = max(1, round(VALIDATION * len(examples)))
+    return [examples[i] for i in sorted(order[back:])], [examples[i] for i in sorted(order[:back])]

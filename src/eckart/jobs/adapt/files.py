@@ -1,0 +1,207 @@
+"""Adapters on disk, in eckart's own form: tensors in safetensors, the rest as JSON."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from eckart._version import __version__
+from eckart.adapters.contract import ADAPTERS, Start
+from eckart.files.directories import new_directory
+from eckart.files.tensors import write_safetensors
+from eckart.jobs.adapt.adapted import Adapted, check_name, matrix_shape
+from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.run import find_bases, switched_off
+from eckart.layouts.patches import Pair
+from eckart.models.checkpoint import read_json, write_json
+from eckart.models.sites import is_conv1d, set_module
+from eckart.structures import StructuredMatrix, from_spec, kernel_of
+
+FORMAT = 1
+ADAPTER = "adapter.json"
+TENSORS = "adapter.safetensors"
+_PARTS = ("path", "taken", "frozen")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one matrix of an adapter is made of; see `Adapted`.
+
+    Attributes:
+        path: what trains.
+        taken: what was taken out of W for it.
+        frozen: what stands in the place of W.
+        whole: whether the path does.
+        kernel: height and width of the patches that W meets; None for a linear layer.
+        dilation: rows and columns from one entry of a patch to the next.
+    """
+
+    path: StructuredMatrix
+    taken: StructuredMatrix | None = None
+    frozen: StructuredMatrix | None = None
+    whole: bool = False
+    kernel: Pair | None = None
+    dilation: Pair = (1, 1)
+
+
+def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
+    """Writes an adapter: its paths, what they were at the start if that was taken out of W, and replaced bases.
+
+    Raises:
+        ValueError: the directory exists and is not empty.
+    """
+    with new_directory(Path(directory)) as partial:
+        write_adapter(adapter, partial)
+
+
+def write_adapter(adapter: Adapter, directory: Path) -> None:
+    """`save_adapter` into a directory that exists."""
+    matrices: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, place in adapter.places.items():
+        entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
+        parts = parts_of(adapter, name)
+        entry |= {"whole": True} if parts.whole else {}
+        entry |= {"kernel": parts.kernel, "dilation": parts.dilation} if parts.kernel else {}
+        for part in _PARTS:
+            structure = getattr(parts, part)
+            if structure is None:
+                continue
+            entry[part] = structure.spec()
+            for leaf, tensor in structure.state_dict().items():
+                tensors[f"{name}/{part}/{leaf}"] = tensor.detach().contiguous().clone()
+        matrices[name] = entry
+    write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
+    transposed = any(is_conv1d(place.base) for place in adapter.places.values())
+    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, "transposed": transposed}
+    card["causal"] = hasattr(adapter.model, "generation_config")
+    write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
+
+
+def parts_of(adapter: Adapter, name: str) -> Parts:
+    """The structures of one matrix of an adapter."""
+    place = adapter.places[name]
+    taken: Any = dict(place.taken.items()).get(adapter.name)
+    base: Any = place.base
+    frozen = base.structure if adapter.name in place.replaced else None
+    patches = {} if place.geometry is None else {"kernel": place.geometry.kernel, "dilation": place.geometry.dilation}
+    return Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole, **patches)
+
+
+def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
+    """Puts a saved adapter beside the linear maps of a model, in place, and makes it the active one.
+
+    Args:
+        model: the model that it was trained on, or another with matrices of the same names and shapes.
+        directory: what `save_adapter` wrote, or an adapter of PEFT of the type LoRA.
+        name: instead of its own.
+
+    Raises:
+        ValueError: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
+            that is taken; nothing is changed then.
+    """
+    source = Path(directory)
+    if (source / "adapter_config.json").is_file():
+        from eckart.jobs.adapt.peft import load_peft
+
+        return load_peft(model, source, name=name or "default")
+    contents, parts = read_adapter(source)
+    method = ADAPTERS.find(str(contents.get("method")))
+    matrices = contents["matrices"]
+    ranks = {where: int(entry["rank"]) for where, entry in matrices.items()}
+    found = Adapter(model, name or str(contents.get("name")), method, {}, ranks)
+    alpha = contents.get("alpha")
+    found.alpha = float(alpha) if isinstance(alpha, int | float) else None
+    put_in(found, parts, {where: list(map(str, entry["trains"])) for where, entry in matrices.items()})
+    return found
+
+
+def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
+    """What the JSON of a saved adapter says, and the structures of each matrix.
+
+    Raises:
+        ValueError: no adapter there, one of another format, or damaged files.
+    """
+    if not (source / ADAPTER).is_file():
+        raise ValueError(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
+    contents = read_json(source / ADAPTER)
+    if contents.get("format") != FORMAT or not isinstance(contents.get("matrices"), dict):
+        raise ValueError(
+            f"{source / ADAPTER} is of format {contents.get('format')!r} and was written by eckart "
+            f"{contents.get('eckart', '?')}; this is eckart {__version__}, which reads format {FORMAT}"
+        )
+    try:
+        with safe_open(source / TENSORS, "pt") as opened:
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{source / TENSORS} cannot be read: {error}") from error
+    found = {}
+    for where, entry in contents["matrices"].items():
+        try:
+            parts: dict[str, Any] = {p: _part(entry[p], where, p, tensors) for p in _PARTS if p in entry}
+            parts |= {p: _pair(entry[p]) for p in ("kernel", "dilation") if p in entry}
+            found[where] = Parts(**parts, whole=entry.get("whole") is True)
+            if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
+                raise TypeError("its rank or the list of what trains")
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{source}: the entry of {where!r} is damaged: {error}") from error
+    return contents, found
+
+
+def _pair(entry: Any) -> Pair:
+    first, second = map(int, entry)
+    return first, second
+
+
+def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> StructuredMatrix:
+    structure = from_spec(spec, where)
+    prefix = f"{where}/{part}/"
+    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    structure.load_state_dict(values, assign=True)
+    structure.check_values()
+    return structure
+
+
+def put_in(
+    adapter: Adapter,
+    starts: dict[str, Parts],
+    trains: dict[str, list[str]] | None = None,
+) -> None:
+    """Enters the parts of each matrix into the model of an adapter that has no places yet.
+
+    Raises:
+        ValueError: the model lacks a matrix or has one of another shape, or has an adapter of that name.
+    """
+    model = adapter.model
+    check_name(adapter.name)
+    bases = find_bases(model)
+    for where, parts in starts.items():
+        if where not in bases:
+            raise ValueError(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
+        module = bases[where]
+        shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
+        for word, own, there in ("shape", parts.path.shape, shape), ("kernel", parts.kernel, kernel_of(module)):
+            if own != there:
+                raise ValueError(
+                    f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}"
+                )
+        if isinstance(module, Adapted) and adapter.name in module.paths:
+            raise ValueError(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
+    with switched_off(model):
+        pass
+    model.requires_grad_(False)
+    for where, parts in starts.items():
+        module = bases[where]
+        place = adapter.places[where] = module if isinstance(module, Adapted) else Adapted(module)
+        if place is not module:
+            set_module(model, where, place)
+        if trains is not None:
+            for leaf, parameter in parts.path.named_parameters():
+                parameter.requires_grad_(leaf in trains[where])
+        place.add(adapter.name, Start(parts.path, False, parts.frozen, whole=parts.whole), parts.taken)
+    adapter.activate()

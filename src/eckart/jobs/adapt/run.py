@@ -1,0 +1,285 @@
+"""The job: a frozen model plus a small trainable structure beside each of its matrices."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
+from eckart.jobs.adapt.adapted import Adapted, check_name, dense_of, matrix_shape, structure_of
+from eckart.jobs.adapt.adapter import Adapter, adapted_layers
+from eckart.jobs.calibration import Calibration, as_batches, check_sampling
+from eckart.jobs.evaluate.speed import peak_rss_bytes
+from eckart.models.own_text import written
+from eckart.models.sites import linear_layers, select, set_module
+from eckart.models.tree import in_eval_mode
+from eckart.progress import Progress, silent
+from eckart.statistics import Statistics, statistics_for
+from eckart.statistics.cache import finite_weights
+from eckart.statistics.collect import Batch
+from eckart.statistics.gradients import mean_gradients
+from eckart.structures import Scaled, kernel_of
+
+
+def adapt(
+    model: nn.Module,
+    method: str = "lora",
+    rank: int = 16,
+    *,
+    name: str = "default",
+    alpha: float | None = None,
+    parameters: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    tokenizer: Any = None,
+    samples: int = 64,
+    length: int = 256,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Adapter:
+    """Freezes a model and puts a small trainable structure beside each of its linear maps, in place.
+
+    Args:
+        model: any nn.Module; its linear layers and convolutions, those that eckart compressed included.
+        method: a name from `eckart.ADAPTERS`.
+        rank: how large; what it counts is on the adapter's card.
+        name: of this adapter; a model can have several, of which the last one added is active.
+        alpha: paths are multiplied by alpha / rank, for methods that are `scaled`; None for 1.
+        parameters: instead of `rank`: the largest rank with at most so many trainable numbers in all.
+        include, exclude: patterns of module names, see `eckart.models.sites.find_sites`; all linear maps but the head.
+        calibration, tokenizer, samples, length: as for `eckart.compress`, for methods that look at data.
+        seed: of whatever is drawn.
+        cache: directory for statistics, which one method leaves for the next; None keeps them in memory.
+        progress: told of the phases.
+
+    Returns:
+        The adapter, active.
+
+    Raises:
+        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+
+    >>> import torch, eckart
+    >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> adapter = eckart.adapt(net, "lora", rank=4)
+    >>> sum(p.numel() for p in adapter.trainable_parameters())
+    800
+    >>> optimizer = torch.optim.AdamW(adapter.trainable_parameters(), lr=1e-3)
+    >>> loss = net(torch.ones(2, 64)).square().mean() + adapter.regulariser()
+    >>> loss.backward()
+    >>> optimizer.step()
+    >>> adapter.step()
+    """
+    card = ADAPTERS.find(method)
+    check_name(name)
+    check_sampling(samples, length, seed)
+    if alpha is not None and not (card.scaled and math.isfinite(alpha) and alpha > 0):
+        raise ValueError(
+            f"alpha={alpha} must be above 0" if card.scaled else f"{method} has no scale: leave out alpha={alpha}"
+        )
+    clock = time.perf_counter()
+    bases = find_bases(model, include, exclude)
+    taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
+    if taken:
+        raise ValueError(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
+    shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
+    patches = {where: kernel_of(module) for where, module in bases.items()}
+    ranks = dict.fromkeys(shapes, rank)
+    if parameters is not None:
+        rank = rank_within(card, shapes, patches, parameters)
+        ranks = {where: min(rank, *shape) for where, shape in shapes.items()}
+    with switched_off(model):
+        batches: Sequence[Batch] = []
+        if card.needs or card.task_gradient:
+            if calibration is None and hasattr(model, "generation_config"):
+                calibration = written(model, samples, length, seed)
+            batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
+        statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
+        if card.ranks is not None:
+            rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
+            bases = {where: module for where, module in bases.items() if ranks[where]}
+        starts: dict[str, Start] = {}
+        scale = 1.0 if alpha is None else alpha / rank
+        for done, (where, module) in enumerate(bases.items(), 1):
+            generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
+            standing, known = structure_of(_base(module)), statistics[where]
+            dense = standing.to_dense().detach()
+            layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
+            start = started(card, where, layer)
+            if start is not None:
+                starts[where] = start
+                ranks[where] = ranks[where] if start.rank is None else start.rank
+            progress("start", done, len(bases))
+        check_starts(card, starts, parameters)
+    model.requires_grad_(False)
+    places, errors = {}, {}
+    for where in starts:
+        module = bases[where]
+        place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
+        if place is not module:
+            set_module(model, where, place)
+        before = dense_of(place.base)
+        place.add(name, starts[where])
+        place.activate(name)
+        errors[where] = relative_error(before, place.beside(), at_start(starts[where]))
+    result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
+    result.activate()
+    result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
+    return result
+
+
+def measured(
+    model: nn.Module,
+    bases: dict[str, nn.Module],
+    card: AdapterCard,
+    batches: Sequence[Batch],
+    seed: int,
+    cache: Path | None,
+    progress: Progress,
+) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
+    """What a method reads about each layer, statistics and gradients of the loss; ValueError where there is no data."""
+    wanted = card.needs or card.task_gradient
+    if wanted and not batches:
+        needs = ", ".join([*(need.value for need in card.needs), *["gradients of the loss"] * card.task_gradient])
+        raise ValueError(f"{card.name} needs calibration data (for {needs}): pass calibration=")
+    with in_eval_mode(model):
+        found, _ = statistics_for(
+            model,
+            bases,
+            card.needs,
+            batches,
+            seed=seed,
+            cache=cache,
+            on_progress=lambda d, n: progress("statistics", d, n),
+        )
+        gradients: dict[str, Tensor] = {}
+        if card.task_gradient:
+            modules = {name: _base(module) for name, module in bases.items()}
+            gradients = mean_gradients(model, modules, batches, on_progress=lambda d, n: progress("gradients", d, n))
+    return found, gradients
+
+
+def started(card: AdapterCard, where: str, layer: Layer) -> Start | None:
+    """The start of one layer, multiplied by its scale, or None; ValueError that names the layer."""
+    try:
+        start = card.entry(layer)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if start is None or layer.scale == 1.0:
+        return start
+    return replace(start, path=Scaled(start.path, scale=layer.scale))
+
+
+def check_starts(card: AdapterCard, starts: Mapping[str, Start], parameters: int | None) -> None:
+    """Raises ValueError where an adapter found no matrix that it can train, or trains more numbers than it may."""
+    if not starts:
+        raise ValueError(f"{card.name} found no matrix in this model that it can train: {card.summary}")
+    total = sum(p.numel() for start in starts.values() for p in start.path.parameters() if p.requires_grad)
+    if parameters is not None and total > parameters:
+        raise ValueError(f"parameters={parameters} is less than the {total} that {card.name} trains")
+
+
+@contextmanager
+def switched_off(model: nn.Module) -> Iterator[None]:
+    """No adapter is active inside, nor afterwards; after an error the same ones as before are."""
+    active = {place: place.active for place in adapted_layers(model).values()}
+    for place in active:
+        place.activate("")
+    try:
+        yield
+    except BaseException:
+        for place, name in active.items():
+            place.activate(name)
+        raise
+
+
+@torch.no_grad()
+def at_start(start: Start) -> Tensor:
+    """The path of a start as a matrix; zero for one that is none, and so cannot be taken out of W."""
+    return start.path.to_dense() if start.path.linear else torch.zeros(start.path.shape, dtype=start.path.dtype)
+
+
+@torch.no_grad()
+def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
+    """||before - (after + path)||_F / ||before||_F, up to rounding in the dtype of the path."""
+    difference = path
+    if before.data_ptr() != after.data_ptr():
+        # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
+        difference = torch.sub(after.to(path.dtype), before.to(path.dtype)).add_(path)
+    size = float(torch.linalg.matrix_norm(before.to(path.dtype)))
+    return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
+
+
+def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """The linear maps that adapters can stand beside, by name: dense, compressed, or adapted already.
+
+    Raises:
+        ValueError: a pattern matches nothing, nothing is left, or weights are not finite.
+    """
+    wrapped = adapted_layers(model)
+    found: dict[str, nn.Module] = {}
+    for name, module in linear_layers(model).items():
+        outer = name.removesuffix(".base")
+        found[outer if outer in wrapped else name] = wrapped.get(outer, module)
+    names = list(found)
+    names = [names[i] for i in select([(name,) for name in names], include, exclude, model)]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no linear map for an adapter to stand beside")
+    finite_weights({name: found[name] for name in names})
+    return {name: found[name] for name in names}
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.base if isinstance(module, Adapted) else module
+
+
+def shared_out(
+    card: AdapterCard,
+    shapes: dict[str, tuple[int, int]],
+    statistics: dict[str, Statistics],
+    rank: int,
+    parameters: int | None,
+) -> tuple[int, dict[str, int]]:
+    """The mean rank and the rank of each matrix, the mean lowered until larger matrices' ranks fit the parameters."""
+    assert card.ranks is not None
+    ranks = card.ranks(shapes, statistics, rank)
+
+    def total() -> int:
+        return sum(card.numbers(shapes[n], statistics[n].kernel, each) for n, each in ranks.items() if each)
+
+    while parameters is not None and total() > parameters:
+        if rank == 1:
+            raise ValueError(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
+        rank -= 1
+        ranks = card.ranks(shapes, statistics, rank)
+    return rank, ranks
+
+
+def rank_within(
+    card: AdapterCard,
+    shapes: Mapping[str, tuple[int, int]],
+    patches: Mapping[str, tuple[int, int] | None],
+    parameters: int,
+) -> int:
+    """The largest rank with at most so many trainable numbers; ValueError where rank 1 has more."""
+
+    def total(rank: int) -> int:
+        return sum(card.numbers(shape, patches[where], min(rank, *shape)) for where, shape in shapes.items())
+
+    low, high = 0, max(min(shape) for shape in shapes.values())
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if total(middle) <= parameters else (low, middle - 1)
+    if low == 0:
+        raise ValueError(f"parameters={parameters} is less than the {total(1)} that {card.name} trains at rank 1")
+    return low

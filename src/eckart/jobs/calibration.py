@@ -1,0 +1,132 @@
+"""What a model is calibrated on: a text by name or file, what the model itself writes, token ids, or any batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from eckart.files.tensors import write_safetensors
+from eckart.models.own_text import written
+from eckart.progress import Progress, silent
+from eckart.statistics.cache import key
+from eckart.statistics.collect import Batch
+from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
+from eckart.texts.sequences import fingerprint, read_text, sequences
+
+Calibration = str | Sequence[str] | Mapping[str, str] | Tensor | Sequence[Batch]
+
+SELF, MIXTURE = "self", "mixture"
+OWN_SHARE = {SELF: 1.0, MIXTURE: 0.5}
+"""How much of a calibration the model writes itself."""
+
+
+def check_sampling(samples: int, length: int, seed: int) -> None:
+    """Raises ValueError for calibration sequences that there cannot be."""
+    if samples < 1 or length < 2:
+        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
+
+
+def text_of(source: str, others: Sequence[str] = ()) -> str:
+    """A text by file or by name; ValueError that lists the names where it is neither, `others` among them."""
+    if source in CORPORA:
+        return corpus(source)
+    if not Path(source).exists():
+        names = ", ".join([*CORPORA, *others])
+        raise ValueError(f"there is no text file {source!r}, and no text of that name; there are {names}")
+    return read_text(source)
+
+
+def calibration_text(source: str) -> str | dict[str, str]:
+    """What is read for `calibration_tokens`, before a model is needed; "" for "self"."""
+    if source == SELF:
+        return ""
+    return calibration_mixture() if source == MIXTURE else text_of(source, (SELF, MIXTURE))
+
+
+def calibration_tokens(
+    source: str,
+    text: str | Mapping[str, str],
+    model: nn.Module,
+    tokenizer: Any,
+    samples: int,
+    length: int,
+    seed: int,
+    cache: Path | None = None,
+    progress: Progress = silent,
+) -> Tensor:
+    """Token sequences (at most samples, length), int64, of a text or of the model's own.
+
+    Args:
+        source: a file, a name in `CORPORA`, "self" for what the model writes, or "mixture": half of it the model's
+            own, half of it texts of several kinds.
+        text: `calibration_text(source)`.
+        model, tokenizer: a causal language model and its tokenizer.
+        samples, length, seed: see `sequences` and `written`.
+        cache: directory that keeps what the model wrote; None for nowhere.
+        progress: told of the phase "write text".
+
+    Raises:
+        ValueError: a text that is too short.
+    """
+    own = round(samples * OWN_SHARE.get(source, 0.0))
+    parts = []
+    if own:
+        parts.append(_own_text(model, own, length, seed, cache, progress))
+    if own < samples:
+        parts.append(sequences(tokenizer, text, length, samples - own, seed))
+    # Alternating, so that every batch is a mixture.
+    ranks = torch.cat([(torch.arange(len(part)) + 0.5) / len(part) for part in parts])
+    return torch.cat(parts)[ranks.argsort(stable=True)]
+
+
+def _own_text(model: nn.Module, count: int, length: int, seed: int, cache: Path | None, progress: Progress) -> Tensor:
+    """What the model writes, from the cache if it is there."""
+    file = cache / f"written-{key(model, [], [], [], seed)}-{count}x{length}.safetensors" if cache else None
+    if file and file.is_file():
+        try:
+            with safe_open(file, "pt") as opened:
+                tokens: Tensor = opened.get_tensor("tokens")
+                return tokens
+        except (SafetensorError, OSError):
+            pass
+    tokens = written(model, count, length, seed, on_progress=lambda done, total: progress("write text", done, total))
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors({"tokens": tokens}, file, {})
+    return tokens
+
+
+def as_batches(
+    calibration: Calibration | None,
+    tokenizer: Any,
+    samples: int,
+    length: int,
+    seed: int,
+    tokens_a_batch: int = 1024,
+) -> tuple[list[Batch], dict[str, Any]]:
+    """Calibration data as batches the model can be called with, and what to call it in a report."""
+    if calibration is None:
+        return [], {"tokens": 0, "fingerprint": ""}
+    if isinstance(calibration, str | Mapping) or (
+        isinstance(calibration, Sequence) and len(calibration) and all(isinstance(t, str) for t in calibration)
+    ):
+        if tokenizer is None:
+            raise ValueError("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
+        texts: Any = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
+        calibration = sequences(tokenizer, texts, length, samples, seed)
+    if isinstance(calibration, Tensor):
+        if calibration.ndim != 2 or calibration.is_floating_point():
+            raise ValueError(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
+        info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
+        return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
+    batches = [b for b in calibration if not isinstance(b, str)]
+    if not batches:
+        raise ValueError("calibration is empty")
+    return batches, {"tokens": 0, "fingerprint": ""}

@@ -1,0 +1,127 @@
+"""The path of low rank beside one compressed matrix, and what it gives back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eckart.compressors._low_rank import LowRank, damped, fit_low_rank
+from eckart.metrics import Metric
+from eckart.models.modules import StructuredLinear
+from eckart.models.sites import Site
+from eckart.statistics import Need, Statistics
+from eckart.structures import StructuredMatrix, Sum
+
+METRICS = ("eigen", "diagonal", "svd", "kfac")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A compressed linear layer and what it was.
+
+    Attributes:
+        name: the module's dotted name.
+        module: holds What (out, in) and a bias or none.
+        dense: the linear layer of the dense model, with W and a bias or none.
+    """
+
+    name: str
+    module: StructuredLinear
+    dense: Site
+
+    @property
+    def most(self) -> int:
+        """The largest rank of a path with which the matrix takes fewer bytes than a dense one."""
+        structure = self.module.structure
+        (out, columns), size = structure.shape, structure.dtype.itemsize
+        spare = out * columns * size - structure.cost().bytes - 1
+        return max(0, min(out, columns, spare // ((out + columns) * size)))
+
+    @property
+    def rebiased(self) -> bool:
+        """Whether the compression changed the bias."""
+        old, new = self.dense.bias, self.module.bias
+        if old is None or new is None:
+            return old is not new
+        return not torch.equal(old.to(new), new)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What one matrix was given.
+
+    Attributes:
+        rank: of the path; 0 for none.
+        before: mean squared error of the layer's output over the calibration tokens, relative to that of the zero
+            matrix, without the path.
+        after: the same with the path.
+        bias: whether the layer's bias was fitted again.
+    """
+
+    rank: int
+    before: float
+    after: float
+    bias: bool
+
+
+def weighting(metric: str, statistics: Statistics, centred: bool) -> Metric:
+    """The metric of that name around E[x x^T], or around Cov(x) where a bias takes care of the mean."""
+    if metric == "svd":
+        return Metric()
+    right = statistics.get(Need.INPUT_SECOND_MOMENT)
+    if centred:
+        mean = statistics.get(Need.INPUT_MEAN)
+        right = right - (mean.outer(mean) if right.ndim == 2 else mean.square())
+    if metric == "diagonal":
+        return Metric(right=right.diagonal() if right.ndim == 2 else right)
+    if metric == "eigen":
+        return Metric(right=right)
+    return Metric(damped(statistics.get(Need.GRADIENT_SECOND_MOMENT)), damped(right))
+
+
+def paths(place: Place, statistics: Statistics, metric: str) -> LowRank:
+    """The best paths of all ranks: `B A` that minimizes `||L^1/2 (W - What - B A) R^1/2||`.
+
+    Where the compression changed the bias it is fitted too: `b + (W - What - B A) E[x]` is the best one.
+    """
+    difference = place.dense.weight.double() - exact(place.module.structure)
+    mean = statistics.get(Need.INPUT_MEAN) if place.rebiased else None
+    return fit_low_rank(difference, weighting(metric, statistics, place.rebiased), mean=mean)
+
+
+@torch.no_grad()
+def compensated(
+    place: Place, statistics: Statistics, metric: str, rank: int
+) -> tuple[StructuredMatrix, Tensor | None, Added]:
+    """The best path of a rank beside a matrix: what replaces its structure and its bias, and what that gains."""
+    structure: StructuredMatrix = place.module.structure
+    bias: Tensor | None = place.module.bias
+    before = after = output_error(place.dense, structure, bias, statistics)
+    if rank:
+        fitted = paths(place, statistics, metric).build(rank)
+        if fitted.bias is not None:
+            own = place.dense.bias
+            bias = (fitted.bias if own is None else own.double() + fitted.bias).to(structure.dtype)
+        structure = Sum(structure, fitted.structure.to(structure.dtype))
+        after = output_error(place.dense, structure, bias, statistics)
+    return structure, bias, Added(rank, before, after, bias is not place.module.bias)
+
+
+def output_error(dense: Site, structure: StructuredMatrix, bias: Tensor | None, statistics: Statistics) -> float:
+    """E||(W - What) x + b - bhat||^2 / E||W x||^2, E over the calibration tokens."""
+    difference = dense.weight.double() - exact(structure)
+    shift = torch.zeros(len(difference), dtype=torch.float64)
+    for sign, each in ((1, dense.bias), (-1, bias)):
+        shift += 0 if each is None else sign * each.double()
+    metric = Metric(right=statistics.get(Need.INPUT_SECOND_MOMENT))
+    error = metric.error(difference) + shift @ (2 * (difference @ statistics.get(Need.INPUT_MEAN)) + shift)
+    whole = float(metric.error(dense.weight.double()))
+    return max(0.0, float(error)) / whole if whole > 0 else 0.0
+
+
+def exact(structure: StructuredMatrix) -> Tensor:
+    """The matrix in float64, rounded nowhere on the way."""
+    return copy.deepcopy(structure).double().to_dense()

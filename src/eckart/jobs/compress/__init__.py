@@ -1,0 +1,1 @@
+"""A model with fewer numbers that loses as little as possible."""

@@ -1,0 +1,271 @@
+"""The job: a model with fewer numbers that loses as little as possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from eckart.budget.solve import BLIND
+from eckart.compressors.contract import METHODS, Fitted
+from eckart.jobs.calibration import Calibration, as_batches
+from eckart.jobs.compress.block_streams import observe
+from eckart.jobs.compress.distill import Distillation, distill
+from eckart.jobs.compress.heal import Healing, cut, heal
+from eckart.jobs.compress.plan import Plan, make_plan, memory_available
+from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.refit import refit
+from eckart.jobs.compress.trials import HELD_BACK, held_back, trials
+from eckart.models.experts import per_token
+from eckart.models.fused_experts import unfuse
+from eckart.models.own_text import written
+from eckart.models.sites import Site, find_sites, replace
+from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode, share
+from eckart.progress import Progress, silent
+from eckart.statistics import statistics_for
+from eckart.statistics.cache import finite_weights
+from eckart.statistics.collect import Batch
+
+
+@dataclass
+class Compression:
+    """A compressed model and what is known about it.
+
+    Attributes:
+        model: the model, its matrices replaced in place.
+        recipe: what was asked for.
+        plan: the candidates of every matrix.
+        choice: the size chosen for each group of sites, by its name, None for dense.
+        calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
+        errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
+        seconds: by phase.
+        warnings: what did not go as asked.
+        trials: of `auto`: method, predicted_kl and kl of each.
+        healing: what the training of the blocks did; None where there was none.
+        distillation: what the training end to end did; None where there was none.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    plan: Plan
+    choice: dict[str, int | None]
+    errors: dict[str, float]
+    calibration: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    trials: list[dict[str, float | str]] = field(default_factory=list)
+    healing: Healing | None = None
+    distillation: Distillation | None = None
+
+    @property
+    def error(self) -> float:
+        """Summed squared error in the method's metric; half of it may predict the rise of the loss in nats."""
+        return sum(self.errors.values())
+
+
+def compress(
+    model: nn.Module,
+    method: str = "kfac",
+    *,
+    keep: float = 0.8,
+    of: str = "linear-parameters",
+    calibration: Calibration | None = None,
+    tokenizer: Any = None,
+    **options: Any,
+) -> Compression:
+    """Compresses a model in place.
+
+    Args:
+        model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
+            linear layers first.
+        method: a name from `eckart.METHODS`.
+        keep: share in (0, 1] of the cost that is kept.
+        of: `linear-parameters`, `parameters`, `bytes` or `macs`.
+        calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
+            language model write its own text.
+        tokenizer: turns text into ids; needed for text.
+        **options: further fields of `Recipe`.
+
+    Raises:
+        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+
+    >>> import torch, eckart
+    >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    >>> data = torch.randn(256, 64)
+    >>> result = eckart.compress(net, method="kfac", keep=0.5, calibration=[data])
+    >>> net[0].structure.cost().parameters < 64 * 64
+    True
+    """
+    recipe = Recipe(method=method, keep=keep, of=of, **options)
+    unfuse(model)
+    sites_of(model, recipe)
+    if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
+        calibration = written(model, recipe.samples, recipe.length, recipe.seed)
+    batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
+    return run(model, recipe, batches, info)
+
+
+def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
+    """The matrices a recipe is about; ValueError where a pattern matches none, or weights are not finite."""
+    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
+    finite_weights({site.name: site.module for site in sites})
+    return sites
+
+
+def needs_data(recipe: Recipe) -> bool:
+    """Whether a recipe has to be calibrated."""
+    return bool(METHODS.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0 or recipe.distill > 0
+
+
+def run(
+    model: nn.Module,
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    info: Mapping[str, Any],
+    *,
+    cache: Path | None = None,
+    memory: int | None = None,
+    scheduler: str | None = None,
+    store: Store | None = None,
+    search: Callable[[Plan, nn.Module], dict[str, int | None]] | None = None,
+    progress: Progress = silent,
+) -> Compression:
+    """`compress` with its parts handed in.
+
+    Args:
+        model: changed in place.
+        recipe: what to do.
+        batches, info: from `as_batches`.
+        cache: directory for statistics; None keeps them in memory.
+        memory: bytes the statistics may take in one pass.
+        scheduler: address of a Dask scheduler for the fits.
+        store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
+        search: picks the sizes instead of `recipe.keep`.
+        progress: told of the phases.
+    """
+    method = METHODS.find(recipe.method)
+    sites = sites_of(model, recipe)
+    modules = {site.name: site.module for site in sites}
+    if needs_data(recipe) and not batches:
+        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
+        raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    if recipe.sequential and method.together:
+        raise ValueError(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
+    if recipe.distill and not (hasattr(model, "generation_config") and all(isinstance(b, Tensor) for b in batches)):
+        raise ValueError("distill= trains a language model on calibration tokens, which this is not: leave it out")
+    allocation = recipe.allocation or method.allocation
+    trial = None
+    if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):
+        tokens = [batch for batch in batches if isinstance(batch, Tensor)]
+        if len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
+            batches, trial = held_back(tokens)
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def lap(phase: str) -> None:
+        nonlocal clock
+        now = time.perf_counter()
+        seconds[phase] = seconds.get(phase, 0.0) + now - clock
+        clock = now
+
+    def report(phase: str) -> Callable[[int, int], None]:
+        return lambda done, total: progress(phase, done, total)
+
+    with in_eval_mode(model):
+        dense = share(model) if recipe.distill else None
+        observed = None
+        if recipe.sequential or recipe.heal:
+            observed = observe(model, sites, cut(batches) if recipe.heal else batches)
+        lap("statistics")
+        activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
+        with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
+            statistics, passes = statistics_for(
+                model,
+                modules,
+                method.needs,
+                batches,
+                seed=recipe.seed,
+                cache=cache,
+                memory=memory,
+                on_progress=report("statistics"),
+            )
+        lap("statistics")
+        plan = make_plan(model, sites, method, per_token(model, statistics))
+        plan.fit(scheduler, report("fit"), errors=search is not None or allocation not in BLIND)
+        lap("fit")
+
+        def choose(only: str | None = None) -> dict[str, int | None]:
+            return plan.choose(recipe.keep, recipe.of, allocation, recipe.floor, only)
+
+        history: list[dict[str, float | str]] = []
+        if search is not None:
+            choice = search(plan, model)
+        elif trial is not None:
+            choice, history = trials(plan, model, trial, choose, apply, progress)
+        else:
+            choice = choose()
+        lap("solve")
+        errors = apply(model, plan, choice, store, progress)
+        lap("build")
+        if observed is not None and recipe.sequential:
+            errors |= refit(model, plan, choice, observed, on_progress=report("sequential"))
+            lap("sequential")
+        healing = None
+        if observed is not None and recipe.heal:
+            healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=report("heal"))
+            lap("heal")
+        distillation = None
+        if dense is not None:
+            tokens = [batch for batch in batches if isinstance(batch, Tensor)]
+            steps = recipe.distill
+            distillation = distill(model, dense, tokens, steps, seed=recipe.seed, on_progress=report("distill"))
+            lap("distill")
+    calibration = {
+        **info,
+        "passes": passes,
+        "sequential": recipe.sequential,
+        "gradient_checkpointing": recomputed,
+    }
+    warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
+    done = history, healing, distillation
+    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, *done)
+
+
+class Store(Protocol):
+    """Keeps finished groups of sites."""
+
+    def get(self, name: str, size: int) -> Sequence[Fitted] | None: ...
+
+    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None: ...
+
+
+def apply(
+    model: nn.Module,
+    plan: Plan,
+    choice: Mapping[str, int | None],
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
+    errors = {}
+    for done, group in enumerate(plan.groups, 1):
+        size = choice[group.name]
+        if size is not None:
+            fitted = store.get(group.name, size) if store else None
+            if fitted is None:
+                fitted = plan.build(group, size)
+                if store:
+                    store.put(group.name, size, fitted)
+            for site, one in zip(group.sites, fitted, strict=True):
+                put(model, site, one)
+                errors[site.name] = one.error
+        progress("build", done, len(plan.groups))
+    return errors
+
+
+def put(model: nn.Module, site: Site, fitted: Fitted) -> None:
+    replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)

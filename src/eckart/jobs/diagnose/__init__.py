@@ -1,0 +1,1 @@
+"""A model in, what its matrices say out."""

@@ -1,0 +1,215 @@
+"""Two sets of embeddings whose rows pair: what of the first set's diversity the second explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, schur_of
+from eckart.progress import Progress, silent
+
+KERNELS = ("cosine", "gaussian")
+FREQUENCIES = 512
+ROWS = 4096
+"""Pairs at a time."""
+DRAWN = 4096
+"""Pairs of rows from which the median distance is taken."""
+CROWDED = 0.5
+"""Rank of the second covariance by pairs, above which there is a warning."""
+
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What `embeddings` found.
+
+    Attributes:
+        split: the covariance of the first set's features in two parts, see `Schur`.
+        dimensions: of the embeddings of either set.
+        kernel: cosine or gaussian.
+        bandwidths: of the gaussian kernel on either set; None for cosine.
+        frequencies: of its features; None for cosine.
+        seed: of the frequencies and of the sample for the bandwidth.
+    """
+
+    split: Schur
+    dimensions: tuple[int, int]
+    kernel: str
+    bandwidths: tuple[float, float] | None
+    frequencies: int | None
+    seed: int
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the numbers say less than they seem to."""
+        rank, pairs = self.split.text_rank, self.split.pairs
+        if rank <= CROWDED * pairs:
+            return []
+        return [
+            f"the second set's covariance has rank {rank} on {pairs} pairs: that many numbers explain much of anything "
+            f"(shuffled, they leave {self.split.shuffled:.3f}); take more pairs, fewer dimensions or fewer frequencies"
+        ]
+
+    def nullified(self, first: Any, prompt: Any) -> Tensor:
+        """Embeddings of the first kind without the direction in which an embedding of the second kind shows.
+
+        Args:
+            first: (n, d), not scaled; the set that was looked at, or others of the kind.
+            prompt: (e,) or (1, e).
+
+        Returns:
+            (n, d), float64 where `first` is, else float32.
+
+        Raises:
+            ValueError: the kernel is not cosine, shapes that do not fit, NaN, or a prompt that is zero or lies outside
+                of what the second set spans.
+        """
+        check_nullify(self.kernel)
+        rows, prompt = _checked(first, "first set", False), torch.as_tensor(prompt)
+        one = _checked(prompt[None] if prompt.ndim == 1 else prompt, "prompt", True)
+        if len(one) != 1 or (rows.shape[1], one.shape[1]) != self.dimensions:
+            raise ValueError(
+                f"embeddings {tuple(rows.shape)} and a prompt {tuple(prompt.shape)} do not fit sets of "
+                f"{self.dimensions[0]} and {self.dimensions[1]} dimensions"
+            )
+        left = torch.empty_like(rows, dtype=torch.float64 if rows.dtype == torch.float64 else torch.float32)
+        for i in range(0, len(rows), ROWS):
+            left[i : i + ROWS] = nullify(rows[i : i + ROWS], cosine_features(one)[0], self.split)
+        return left
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, for JSON; entropies in nats."""
+        split = self.split
+        return {
+            "pairs": split.pairs,
+            "dimensions": list(self.dimensions),
+            "kernel": self.kernel,
+            "bandwidths": None if self.bandwidths is None else list(self.bandwidths),
+            "frequencies": self.frequencies,
+            "seed": self.seed,
+            "entropy": {
+                "first": split.entropy_whole,
+                "explained": split.entropy_explained,
+                "unexplained": split.entropy,
+            },
+            "share_unexplained": split.share,
+            "share_unexplained_shuffled": split.shuffled,
+            "second_rank": split.text_rank,
+            "warnings": self.warnings,
+        }
+
+
+def embeddings(
+    first: Any,
+    second: Any,
+    *,
+    kernel: str = "cosine",
+    bandwidth: float | None = None,
+    frequencies: int = FREQUENCIES,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Embeddings:
+    """What of the first set's diversity the second explains, and what is left (Ospanov et al. 2024).
+
+    Features of either set are made some thousand pairs at a time and only their joint covariance is kept.
+
+    Args:
+        first: (n, d), real numbers; a tensor or anything `torch.as_tensor` takes. Images, say.
+        second: (n, e), whose rows belong to those of the first. Their captions, say.
+        kernel: cosine, exact; or gaussian, by random Fourier features.
+        bandwidth: of the gaussian kernel on both sets; None for each set's median distance between two rows, over 4096
+            drawn pairs of them.
+        frequencies: of the gaussian kernel; features are twice as many.
+        seed: of the draws.
+        progress: called with ("pairs", done, n).
+
+    Raises:
+        ValueError: no matrices of finite numbers, counts that differ, a zero row (cosine), or a bandwidth that is not
+            positive, cannot be found, or is given for cosine.
+
+    >>> texts = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    >>> found = embeddings(torch.cat([texts, texts.flip(0)], 1), texts)
+    >>> round(found.split.share, 1), round(found.split.shuffled, 1)
+    (0.5, 1.0)
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")
+    if kernel == "cosine" and bandwidth is not None:
+        raise ValueError(f"bandwidth={bandwidth} is of kernel gaussian; with cosine there is none")
+    x, y = (_checked(s, name, kernel == "cosine") for s, name in ((first, "first set"), (second, "second set")))
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} rows of the first set do not pair with {len(y)} of the second")
+    if kernel == "cosine":
+        bandwidths = None
+        features: tuple[Features, Features] = cosine_features, cosine_features
+    else:
+        one, two = (_bandwidth(s, n, bandwidth, seed) for s, n in ((x, "first set"), (y, "second set")))
+        bandwidths = one, two
+        features = _gaussian(one, frequencies, seed), _gaussian(two, frequencies, seed)
+    split = schur_of(_features(x, y, features, progress))
+    sizes = x.shape[1], y.shape[1]
+    return Embeddings(split, sizes, kernel, bandwidths, None if bandwidths is None else frequencies, seed)
+
+
+def check_nullify(kernel: str) -> None:
+    """Raises ValueError for a kernel with which a direction of the features is none of the embeddings."""
+    if kernel != "cosine":
+        raise ValueError(
+            f"a prompt can be taken out of embeddings with kernel cosine only: with {kernel} its direction lies among "
+            "the random features, and what is left there belongs to no embedding"
+        )
+
+
+def median_distance(rows: Tensor, *, seed: int = 0) -> float:
+    """The median distance between two rows of (n, d), n > 1, over `DRAWN` pairs of different rows."""
+    generator, n = torch.Generator().manual_seed(seed), len(rows)
+    i = torch.randint(n, (DRAWN,), generator=generator)
+    j = (i + torch.randint(1, n, (DRAWN,), generator=generator)) % n
+    return float(torch.linalg.vector_norm(rows[i].double() - rows[j].double(), dim=1).median())
+
+
+def _bandwidth(rows: Tensor, name: str, bandwidth: float | None, seed: int) -> float:
+    if bandwidth is not None:
+        return bandwidth
+    found = median_distance(rows, seed=seed) if len(rows) > 1 else 0.0
+    if not found > 0:
+        raise ValueError(f"the median distance of the {name} is {found}, no bandwidth; give one that is positive")
+    return found
+
+
+def _gaussian(bandwidth: float, frequencies: int, seed: int) -> Features:
+    return partial(gaussian_features, bandwidth=bandwidth, frequencies=frequencies, seed=seed)
+
+
+def _features(
+    x: Tensor, y: Tensor, features: tuple[Features, Features], progress: Progress
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for i in range(0, len(x), ROWS):
+        yield features[0](x[i : i + ROWS]), features[1](y[i : i + ROWS])
+        progress("pairs", min(i + ROWS, len(x)), len(x))
+
+
+def _checked(given: Any, name: str, directed: bool) -> Tensor:
+    """A matrix of finite real numbers, without zero rows where they need a direction; ValueError says which is not."""
+    rows = torch.as_tensor(given).detach()
+    if rows.ndim != 2 or not rows.numel():
+        raise ValueError(f"the {name} has shape {tuple(rows.shape)}; embeddings are (rows, dimensions)")
+    if rows.is_complex() or rows.dtype == torch.bool:
+        raise ValueError(f"the {name} holds {rows.dtype}, not real numbers")
+    for i in range(0, len(rows), ROWS):
+        part = rows[i : i + ROWS].double()
+        bad = ~torch.isfinite(part)
+        if bad.any():
+            at, column = (int(k) for k in bad.nonzero()[0])
+            raise ValueError(f"row {i + at} of the {name} holds {float(part[at, column])}; leave such rows out")
+        zero = (part == 0).all(1)
+        if directed and zero.any():
+            at = i + int(zero.nonzero()[0])
+            raise ValueError(f"row {at} of the {name} is zero and has no direction, which kernel cosine needs")
+    return rows

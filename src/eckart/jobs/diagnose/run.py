@@ -1,0 +1,197 @@
+"""The job: a model in, what its matrices say out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.diagnostics.farms import common_window
+from eckart.diagnostics.intruder_dimensions import mitigate
+from eckart.diagnostics.movement import moved
+from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
+from eckart.jobs.diagnose.hidden_states import hidden_state_rows
+from eckart.jobs.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
+from eckart.jobs.diagnose.rows import matrix_row
+from eckart.models.sites import find_sites, model_cost
+from eckart.progress import Progress, silent
+from eckart.statistics.cache import finite_weights
+
+SUMMARY = (
+    "log_norm",
+    "log_spectral_norm",
+    "alpha",
+    "alpha_weighted",
+    "log_alpha_norm",
+    "alpha_hill",
+    "alpha_farms",
+    "stable_rank",
+    "entropy",
+    "moved",
+)
+"""Columns whose means over all matrices sum a model up."""
+
+
+@dataclass
+class Diagnosis:
+    """What was found in a model.
+
+    Attributes:
+        rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
+        window: side of the windows of `alpha_farms`; None where no matrix is large enough.
+        hidden_states: one for each layer, where there was a text.
+        measured: one for each size that was to be measured: its predicted and its measured rise of the loss.
+        size: parameters, linear_parameters and bytes of the whole model.
+        warnings: what did not go as it should.
+    """
+
+    rows: list[dict[str, Any]]
+    window: int | None
+    hidden_states: list[dict[str, Any]] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    size: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Means over the matrices that have the number."""
+        values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in SUMMARY}
+        return {name: sum(found) / len(found) for name, found in values.items() if found}
+
+    def to_frame(self) -> Any:
+        """The rows as a pandas DataFrame, columns of lists left out.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ValueError("to_frame needs pandas: pip install pandas; `rows` is the same without it") from error
+        return pandas.DataFrame([{k: v for k, v in r.items() if not isinstance(v, list | dict)} for r in self.rows])
+
+
+@torch.no_grad()
+def diagnose(
+    model: nn.Module,
+    *,
+    against: nn.Module | None = None,
+    tokens: Tensor | None = None,
+    measure: Sequence[float] = (),
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    cache: Path | None = None,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> Diagnosis:
+    """Looks at every matrix of a model: its spectrum, noise and tail, what changed in it, and what a cut would cost.
+
+    A matrix that is not finite, zero or too small for a fit is a row with notes in the place of numbers.
+
+    Args:
+        model: any module, dense or compressed by eckart. Nothing is changed.
+        against: the model it came from; adds how far each matrix moved, and its intruder dimensions.
+        tokens: (sequences, length), int64, for a language model: adds its hidden states, and to each linear map the
+            curve of what a lower rank would cost, in the two-sided metric.
+        measure: shares of the linear parameters. The model is compressed to each by the curves, and its divergence
+            from the dense one measured on every eighth sequence, which the curves then have not seen.
+        include, exclude: patterns of module names; see `find_sites`. Embeddings and head are taken too.
+        seed: of everything random.
+        cache: directory for statistics; None keeps them in memory.
+        memory: bytes the statistics may take in one pass.
+        progress: told of the phases.
+
+    Raises:
+        ValueError: no matrix, models that do not match, tokens for a model with weights that are not finite, or a size
+            to measure that cannot be had.
+
+    >>> import torch, eckart
+    >>> row = eckart.diagnose(torch.nn.Sequential(torch.nn.Linear(64, 256))).rows[0]
+    >>> row["N"], row["M"], row["mp_spikes"]
+    (256, 64, 0)
+    """
+    check_measure(measure, 0 if tokens is None else len(tokens))
+    model = densified(model)
+    sites = look_at(model, include, exclude)
+    matched = pairs(sites, densified(against)) if against is not None else []
+    if tokens is not None:
+        finite_weights({"": model})
+    window = common_window([kernel(site).shape[:2] for site in sites])
+    found = Diagnosis([], window, size=model_size(model))
+    for done, site in enumerate(sites, 1):
+        named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
+        found.rows.append(named | matrix_row(site.weight, kernel(site), window, seed=seed))
+        progress("spectra", done, len(sites))
+    for done, (site, base) in enumerate(matched, 1):
+        row = found.rows[done - 1]
+        try:
+            row |= moved(base.weight, site.weight)
+        except ValueError as error:
+            row["notes"].append(f"not compared: {error}")
+        progress("compare", done, len(matched))
+    if tokens is not None:
+        found.hidden_states = hidden_state_rows(model, tokens, progress)
+        batches, back = split(tokens, measure)
+        hold = bool(measure)
+        plan = cost_plan(
+            model, batches, include, exclude, seed=seed, cache=cache, memory=memory, hold=hold, progress=progress
+        )
+        if plan is None and measure:
+            raise ValueError("there is nothing to measure: none of the matrices is a linear map that can be compressed")
+        if plan is not None:
+            curves = cost_curves(plan)
+            for row in found.rows:
+                if row["name"] in curves:
+                    row["curve"] = curves[row["name"]]
+            found.measured = measured_costs(plan, model, back, measure, progress)
+    broken = [row["name"] for row in found.rows if "N" not in row]
+    if broken:
+        found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
+    return found
+
+
+def model_size(model: nn.Module) -> dict[str, int]:
+    """Parameters and bytes of a whole model, and the parameters of its linear maps; shared tensors count once."""
+    cost = model_cost(model)
+    tensors = {t.data_ptr(): t for t in model.state_dict().values()}
+    stored = sum(t.numel() * t.element_size() for t in tensors.values())
+    return {"parameters": cost["parameters"], "linear_parameters": cost["linear_parameters"], "bytes": stored}
+
+
+@torch.no_grad()
+def mitigate_intruders(
+    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
+) -> dict[str, int]:
+    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place; see `mitigate`.
+
+    Args:
+        model: a dense model.
+        base: what it was fine-tuned from.
+        scale: what their singular values are multiplied by, in [0, 1].
+        k, threshold: see `find_intruders`.
+        progress: told of the phase "mitigate".
+
+    Returns:
+        The intruders that there were, by matrix.
+
+    Raises:
+        ValueError: models that do not match, weights that are not finite, or a bad scale, k or threshold.
+    """
+    matched = pairs(find_sites(model), densified(base))
+    finite_weights({site.name: site.module for site, _ in matched})
+    counts = {}
+    for done, (site, other) in enumerate(matched, 1):
+        weight = site.weight
+        if torch.equal(weight, other.weight):
+            counts[site.name] = 0
+        else:
+            changed, counts[site.name] = mitigate(other.weight, weight, scale, k=k, threshold=threshold)
+            weight.copy_(changed)
+        progress("mitigate", done, len(matched))
+    return counts

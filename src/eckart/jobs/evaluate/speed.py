@@ -1,0 +1,126 @@
+"""What a model costs to run: tokens a second, bytes, memory."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
+
+_WARM_UP_STEPS = 2
+
+
+def speed(
+    models: nn.Module | Mapping[str, nn.Module],
+    *,
+    prefill_tokens: int = 256,
+    decode_tokens: int = 32,
+    repeats: int = 5,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Tokens a second of language models at batch size one: reading a prompt, and greedy decoding after it.
+
+    As in generation, the key-value cache is used and logits are computed for the last position only, where the model
+    can. The prompt is random tokens. After a warm-up of each model the models take turns, in reverse order in every
+    other round, so that a drift of the machine meets all of them alike.
+
+    Args:
+        models: one model, or models by name.
+        prefill_tokens: length of the prompt.
+        decode_tokens: tokens generated, one step each.
+        repeats: rounds; medians over them are reported.
+        seed: of the prompt.
+
+    Returns:
+        Medians by name in "prefill_tokens_per_second" and "decode_tokens_per_second" (one model is named "model"),
+        "threads" and "dtype". Several models also give "prefill_ratio" and "decode_ratio": speed of the last over that
+        of the first (above one: the last is faster), the median over rounds of the ratio within a round.
+
+    Raises:
+        ValueError: no model, a count below one, or a prompt and its continuation longer than a model's context.
+    """
+    arms = {"model": models} if isinstance(models, nn.Module) else dict(models)
+    if not arms:
+        raise ValueError("speed: no models given")
+    for name, count in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
+        if count < 1:
+            raise ValueError(f"speed: {name} must be at least 1, got {count}")
+    vocabulary = min(config_of(arm).vocab_size for arm in arms.values())
+    prompt = torch.randint(vocabulary, (1, prefill_tokens), generator=torch.Generator().manual_seed(seed))
+    for arm in arms.values():
+        check_length(arm, prefill_tokens + decode_tokens)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    with evaluating(*arms.values()), torch.inference_mode():
+        for arm in arms.values():
+            _generate(arm, prompt, min(decode_tokens, _WARM_UP_STEPS))
+        for turn in range(repeats):
+            for name in list(arms) if turn % 2 == 0 else reversed(list(arms)):
+                seconds[name].append(_generate(arms[name], prompt, decode_tokens))
+    dtypes = {name: _dtype(arm) for name, arm in arms.items()}
+    same = len(set(dtypes.values())) == 1
+    dtype = next(iter(dtypes.values())) if same else ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    result: dict[str, Any] = {"threads": torch.get_num_threads(), "dtype": dtype}
+    for part, (key, tokens) in enumerate((("prefill", prefill_tokens), ("decode", decode_tokens))):
+        result[f"{key}_tokens_per_second"] = {
+            name: tokens / statistics.median(times[part] for times in rounds) for name, rounds in seconds.items()
+        }
+        if len(arms) > 1:
+            first, last = seconds[next(iter(arms))], seconds[list(arms)[-1]]
+            result[f"{key}_ratio"] = statistics.median(a[part] / b[part] for a, b in zip(first, last, strict=True))
+    return result
+
+
+def file_bytes(directory: str | Path) -> int:
+    """Bytes of the weight files (`*.safetensors`) in a directory; ValueError where there are none."""
+    files = sorted(Path(directory).glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
+    return sum(file.stat().st_size for file in files)
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has held resident so far, bytes; None on Windows, which does not count it."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, Linux in KiB.
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, float]:
+    """Seconds for the prompt, and for `steps` greedy steps after it."""
+    ids = prompt.to(device_of(model))
+    few = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    start = _now(ids.device)
+    output = model(input_ids=ids, use_cache=True, **few)
+    token = output.logits[:, -1:].argmax(-1)
+    middle = _now(ids.device)
+    for _ in range(steps):
+        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        token = output.logits[:, -1:].argmax(-1)
+    return middle - start, _now(ids.device) - middle
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _dtype(model: nn.Module) -> str:
+    """The floating-point type most of the model's numbers have."""
+    counts: dict[torch.dtype, int] = {}
+    for p in model.parameters():
+        if p.is_floating_point():
+            counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
+    return str(max(counts, key=lambda dtype: counts[dtype])).removeprefix("torch.") if counts else "none"

@@ -1,0 +1,57 @@
+"""One matrix, one method."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eckart.compressors._low_rank import fit_low_rank
+from eckart.compressors.contract import METHODS, Family
+from eckart.metrics import Metric
+from eckart.statistics import Statistics
+from eckart.structures import StructuredMatrix
+
+
+def fit(
+    weight: Tensor,
+    method: str = "svd",
+    *,
+    metric: Metric | None = None,
+    statistics: Statistics | None = None,
+    **size: int,
+) -> StructuredMatrix:
+    """Approximates one matrix.
+
+    Args:
+        weight: W (out, in), any float dtype, which the result keeps.
+        method: a name from `eckart.METHODS`.
+        metric: what close means, for `svd`: the optimum of `metric.error(W - What)`. Other methods make their metric
+            from `statistics`.
+        statistics: what the method needs to know about inputs and gradients.
+        **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `eckart.SIZES`.
+
+    Raises:
+        ValueError: unknown method, a size it does not offer, missing statistics, NaN or Inf in W.
+
+    >>> import torch, eckart
+    >>> W = torch.outer(torch.arange(1.0, 5.0), torch.ones(6))
+    >>> structure = eckart.fit(W, "svd", rank=1)
+    >>> torch.allclose(structure.to_dense(), W)
+    True
+    >>> heavy = eckart.Metric(right=torch.tensor([100.0, 1, 1, 1, 1, 1]))
+    >>> eckart.fit(torch.eye(6), "svd", rank=1, metric=heavy).to_dense()[0, 0].item()
+    1.0
+    """
+    card = METHODS.find(method)
+    if list(size) != [card.size]:
+        got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
+        raise ValueError(f"method {method!r} is asked for by {card.size}=, got {got}")
+    if metric is not None:
+        if method != "svd":
+            raise ValueError(f"metric= goes with 'svd'; {method!r} makes its own from statistics=")
+        family: Family = fit_low_rank(weight, metric)
+    else:
+        family = card.entry(weight, statistics or Statistics())
+    try:
+        return family.build(size[card.size]).structure
+    except ValueError as error:
+        raise ValueError(f"{method!r} with {card.size}={size[card.size]!r}: {error}") from error

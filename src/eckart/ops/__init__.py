@@ -1,0 +1,1 @@
+"""Products and transforms of plain tensors."""
