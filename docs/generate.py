@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from eckart.adapters.contract import ADAPTERS
-from eckart.cli.cards import adapter_card, method_card
+from eckart.cli.cards import text_of
 from eckart.cli.options import parser
 from eckart.compressors.contract import METHODS
-from eckart.register import measured
 from eckart.report import schema
 
 HERE = Path(__file__).parent
@@ -25,14 +24,13 @@ METHODS_HEAD = """# Methods
 Every method is one function that fits candidates to one matrix; *needs* is what it asks to know about the data around
 that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
 shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table and
-`eckart methods NAME` a card. What is said to be measured was printed by a benchmark, for all methods in one run:
-{measured}. More is in [measurements](measurements.md).
+`eckart methods NAME` a card. What is said to be measured was printed by a benchmark, for all methods in one run.
+More is in [measurements](measurements.md).
 """
 
 ADAPTERS_HEAD = """## Adapters
 
 What `eckart adapt` and `eckart.adapt` put beside a frozen matrix; `*` marks what trains. See [adapters](adapters.md).
-Measured of all in one run: {measured}.
 """
 
 REPORT_HEAD = """# report.json
@@ -52,15 +50,15 @@ error says what to do), and 130 after Ctrl-C.
 
 def methods_page() -> str:
     """The registry as a table, and each method's own words."""
-    lines = [NOTE.format(source="src/eckart/methods"), "", METHODS_HEAD.format(measured=measured("methods")["title"])]
+    lines = [NOTE.format(source="src/eckart/compressors and src/eckart/adapters"), "", METHODS_HEAD]
     lines += ["| method | makes | needs | sizes | allocation |", "|---|---|---|---|---|"]
     for name in sorted(METHODS):
         card = METHODS[name]
         needs = ", ".join(f"`{need.value}`" for need in card.needs) or "nothing"
         lines.append(f"| [`{name}`](#{name}) | `{card.expression}` | {needs} | {card.size} | {card.allocation} |")
     for name in sorted(METHODS):
-        lines += ["", f"## {name}", "", method_card(name)]
-    lines += ["", ADAPTERS_HEAD.format(measured=measured("adapters")["title"])]
+        lines += ["", f"## {name}", "", text_of(METHODS[name])]
+    lines += ["", ADAPTERS_HEAD]
     lines += ["| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
     for name in sorted(ADAPTERS):
         adapter = ADAPTERS[name]
@@ -69,7 +67,7 @@ def methods_page() -> str:
         needs = ", ".join(asked) or "nothing"
         lines.append(f"| [`{name}`](#adapter-{name}) | `{adapter.expression}` | {needs} | {count} |")
     for name in sorted(ADAPTERS):
-        lines += ["", f"### Adapter: {name}", "", adapter_card(name)]
+        lines += ["", f"### Adapter: {name}", "", text_of(ADAPTERS[name])]
     return "\n".join(lines) + "\n"
 
 

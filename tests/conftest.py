@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,16 +11,9 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 import torch
 
+from support.commands import prose
+
 torch.set_num_threads(1)
-
-WORDS = """the of and a matrix table rank singular values number theorem best smaller keeps largest noise size
-directions carry people meet simple their says few nearly all what they do rest is most"""
-
-
-def prose(seed: int, lines: int) -> str:
-    """Sentences of random common words; those of two seeds share next to nothing."""
-    pick, words = random.Random(seed), WORDS.split()
-    return "\n".join(" ".join(pick.choices(words, k=12)) + "." for _ in range(lines)) + "\n"
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +41,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny LLaMA with tied embeddings and its tokenizer, as transformers saves them. Not to be changed."""
-    from tiny import save_tiny
+    from support.tiny import save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("llama"))
 
@@ -57,6 +49,6 @@ def llama_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def gpt2_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GPT-2 and its tokenizer. Not to be changed."""
-    from tiny import save_tiny, tiny_gpt2
+    from support.tiny import save_tiny, tiny_gpt2
 
     return save_tiny(tmp_path_factory.mktemp("gpt2"), tiny_gpt2())

@@ -22,7 +22,7 @@ def asvd(weight: Tensor, statistics: Statistics) -> LowRank:
 
     The scaling of the paper's section 3.2 with the absolute mean; its search for ranks by measured perplexity is
     replaced by the allocation the user asks for. The authors' code takes a randomized SVD without oversampling, 3 to
-    5 % above this optimum on the matrices of `benchmarks/peers.py`, and a random matrix where that fails.
+    5 % above this optimum on the matrices of `benchmarks/peers/authors.py`, and a random matrix where that fails.
     """
     scale = statistics.get(Need.INPUT_ABS_MEAN) ** ALPHA
     return fit_low_rank(weight, Metric(right=damped(scale**2, 1e-6)))

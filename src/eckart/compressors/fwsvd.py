@@ -19,6 +19,6 @@ def fwsvd(weight: Tensor, statistics: Statistics) -> LowRank:
 
     The paper stores W as (in, out) and weighs its rows, the inputs, by the row sums of E[(dloss/dW)^2] (its eq. 6
     and 7); in the (out, in) layout used here these are the columns. There is no code of the authors; that of ASVD has
-    the same weights in a randomized SVD, 3 to 5 % above this optimum in `benchmarks/peers.py`.
+    the same weights in a randomized SVD, 3 to 5 % above this optimum in `benchmarks/peers/authors.py`.
     """
     return fit_low_rank(weight, Metric(right=damped(statistics.get(Need.FISHER_COLUMNS), 1e-6)))

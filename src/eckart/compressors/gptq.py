@@ -30,7 +30,7 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
     On the same grid and order the authors' code, in float32, agrees to 5e-4. Its own defaults, columns as they come and
     grids from the smallest to the largest weight, are 11 to 99 % worse at 3 bits; with its ordering and its search of
     grids, which does not know what an error in a column costs, it is between 0.1 % better and 13 % worse
-    (`benchmarks/peers.py`).
+    (`benchmarks/peers/authors.py`).
 
     Args:
         weight: (out, in).

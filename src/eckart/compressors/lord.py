@@ -18,8 +18,8 @@ def lord(weight: Tensor, statistics: Statistics) -> LowRank:
     """Principal components of the outputs: W ~ P_r P_r^T W, P_r the top eigenvectors of W Cov(x) W^T, with a bias.
 
     The bias (I - P_r P_r^T) W E[x] restores the mean output, so the error is never above that of the uncentred
-    optimum, which is what SVD-LLM's whitening computes. In `benchmarks/peers.py` the code of SVD-LLM reaches that
-    optimum to six digits, for singular second moments too, but stores float32 whatever the weight is: for weights of 16
-    bits twice the bytes.
+    optimum, which is what SVD-LLM's whitening computes. In `benchmarks/peers/authors.py` the code of SVD-LLM reaches
+    that optimum to six digits, for singular second moments too, but stores float32 whatever the weight is: for weights
+    of 16 bits twice the bytes.
     """
     return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=bias_mean(statistics))

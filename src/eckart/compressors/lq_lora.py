@@ -41,7 +41,7 @@ def lq_lora(weight: Tensor, statistics: Statistics) -> Family:
 
     Two departures: scales are least squares of their groups, and an SVD takes the place of the randomized one. The
     authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to 12 % larger at 3 and 4
-    bits (`benchmarks/peers.py`).
+    bits (`benchmarks/peers/authors.py`).
 
     Args:
         weight: (out, in).

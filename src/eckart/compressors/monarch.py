@@ -33,7 +33,8 @@ def monarch(weight: Tensor, statistics: Statistics) -> Terms:
     not divide is cut into 3 or 2 equal parts or left whole.
 
     The authors' projection takes square matrices only, and n = k^2 as k x k blocks of one term, in which it agrees with
-    this one to six digits; as many numbers in 4 x 4 blocks have an error 0.4 to 17 % smaller (`benchmarks/peers.py`).
+    this one to six digits; as many numbers in 4 x 4 blocks have an error 0.4 to 17 % smaller
+    (`benchmarks/peers/authors.py`).
     """
     w = finite_matrix(weight)
     # Two vectors are less than a block only where it has three rows or columns.

@@ -30,7 +30,7 @@ def sparsegpt(weight: Tensor, statistics: Statistics) -> OneByOne:
 
     The authors' code, in float32, cuts one entry more off in each block and agrees to 1e-3, in either direction: so
     much hangs on which entries at the threshold are kept. Where there is no threshold, two of four, it agrees to 5e-5
-    (`benchmarks/peers.py`).
+    (`benchmarks/peers/authors.py`).
 
     Args:
         weight: (out, in).

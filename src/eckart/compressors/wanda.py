@@ -19,7 +19,7 @@ PAPER = "Sun et al. 2023, arXiv 2306.11695"
 def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
     """Keeps the weights of largest |W_ij| sqrt(E x_j^2), the same number of every row.
 
-    The authors' code keeps the same (`benchmarks/peers.py`), and stores them as a dense matrix with zeros.
+    The authors' code keeps the same (`benchmarks/peers/authors.py`), and stores them as a dense matrix with zeros.
 
     Args:
         weight: (out, in).

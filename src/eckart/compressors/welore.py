@@ -20,6 +20,6 @@ def welore(weight: Tensor, statistics: Statistics) -> LowRank:
     The threshold is the smallest that the budget allows; a matrix that would keep more ranks than pay stays dense. The
     paper subtracts the smallest singular value from s_i and s_max first, which changes little where that is small and
     which a curve of the ranks that pay does not tell. Its fine-tuning of the low-rank matrices is the adapter of that
-    name. At one rank the authors' code and this agree to six digits (`benchmarks/peers.py`).
+    name. At one rank the authors' code and this agree to six digits (`benchmarks/peers/authors.py`).
     """
     return fit_low_rank(weight, Metric())

@@ -98,8 +98,8 @@ def missing_squares(ritz: Tensor, residuals: Tensor) -> Tensor:
 
     To second order a residual adds `residual^2 / (theta_i - mu)`, mu being the Rayleigh quotient of its direction. It
     is taken for 0.7 of the next Ritz value, and the sum times 4: the least that kept all matrices of the language model
-    in `benchmarks/starts.py` within the tolerance. The bound of Kato and Temple has the next eigenvalue for mu and is
-    far too large where that is close.
+    in `benchmarks/adapters/starts.py` within the tolerance. The bound of Kato and Temple has the next eigenvalue for
+    mu and is far too large where that is close.
 
     Args:
         ritz: theta, descending, more than r of them.

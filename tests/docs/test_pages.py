@@ -1,0 +1,175 @@
+"""What the documentation says is so: its Python runs, its commands parse, its pages match the code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from eckart.adapters.contract import ADAPTERS
+from eckart.cli.options import parser
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.recipe import Recipe
+from eckart.report import schema
+from eckart.statistics import Need
+from eckart.structures import KINDS
+from support.tiny import TEXT, save_tiny
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+GENERATED = ("methods.md", "report.md", "cli.md")
+FOREIGN = {"--strict", "--check", "--no-deps"}  # options of other programs
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for name, body in FENCE.findall(page.read_text("utf-8")) if name == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("eckart ")]
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                found |= options(command)
+    return found
+
+
+def load_script(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what the documentation takes for granted, in tiny: my-model, my-text.txt and smaller."""
+    folder = tmp_path_factory.mktemp("documentation")
+    save_tiny(folder / "my-model")
+    (folder / "my-text.txt").write_text(TEXT * 20, encoding="utf-8")
+    recipe = Recipe(method="svd", keep=0.7, samples=2, length=32)
+    texts = Texts(calibration=str(folder / "my-text.txt"), evaluation="")
+    compress_directory(str(folder / "my-model"), folder / "smaller", recipe, texts, measure_speed=False)
+    return folder
+
+
+@pytest.fixture
+def registers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leaves the registers as they were: examples add to them."""
+    methods, kinds, adapters = set(METHODS), set(KINDS), set(ADAPTERS)
+    yield
+    for name in set(METHODS) - methods:
+        del METHODS._cards[name]
+    for name in set(ADAPTERS) - adapters:
+        del ADAPTERS._cards[name]
+    for name in set(KINDS) - kinds:
+        del KINDS[name]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
+@pytest.mark.usefixtures("registers")
+def test_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    for i, source in enumerate(blocks(page, "python")):
+        # __future__ imports must come first, and classes need a module to be in.
+        name = f"documentation_{page.stem}_{i}"
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        space: dict[str, Any] = {"__name__": name}
+        exec(compile(source, f"{page.name}, block {i + 1}", "exec", dont_inherit=True), space)
+
+
+@every_page
+def test_commands_parse(page: Path) -> None:
+    for command in commands(page):
+        parsed = parser().parse_args(command)
+        assert getattr(parsed, "method", "svd") in {**METHODS, **ADAPTERS}
+
+
+@every_page
+def test_options_exist(page: Path) -> None:
+    prose = FENCE.sub("", page.read_text("utf-8"))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"<!--.*?-->", "", prose, flags=re.S)))
+    assert named <= options(parser()) | FOREIGN
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text("utf-8"))
+    targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target}
+    assert not [target for target in targets if target and not (page.parent / target).exists()]
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate = load_script(ROOT / "docs" / "generate.py", monkeypatch)
+    assert set(generate.PAGES) == set(GENERATED)
+    written = (ROOT / "docs" / name).read_text("utf-8")
+    assert written == generate.PAGES[name](), f"docs/{name} is out of date: run make docs"
+
+
+def test_report_of_a_run_has_the_documented_fields(workplace: Path) -> None:
+    report = json.loads((workplace / "smaller" / "report.json").read_text("utf-8"))
+    assert not [error.message for error in Draft202012Validator(schema()).iter_errors(report)]
+
+
+def test_navigation_is_complete() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+    named = set(re.findall(r"[\w-]+\.md", navigation))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_concepts_name_every_structure() -> None:
+    text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
+    assert not [kind.__name__ for kind in KINDS.values() if f"`{kind.__name__}" not in text]
+
+
+def test_statistics_are_all_explained() -> None:
+    text = (ROOT / "docs" / "statistics.md").read_text("utf-8")
+    assert not [need.value for need in Need if f"`{need.value}`" not in text]
+
+
+def test_example_on_plain_pytorch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    load_script(ROOT / "examples" / "plain_pytorch.py", monkeypatch).main()
+    assert "bit for bit" in capsys.readouterr().out
+
+
+def test_example_that_speaks(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["demo.py", str(workplace / "smaller"), "--prompt", "A matrix", "--tokens", "3"])
+    load_script(ROOT / "examples" / "demo.py", monkeypatch).main()
+    spoken = re.findall(r"^(original|compressed) +\(.*\): A matrix", capsys.readouterr().out, re.M)
+    assert spoken == ["original", "compressed"]
+
+
+def test_make_has_what_is_promised() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    promised = {name for page in PAGES for name in re.findall(r"\bmake (\w+)`", page.read_text("utf-8"))}
+    assert promised <= set(re.findall(r"^(\w+):", makefile, re.M))

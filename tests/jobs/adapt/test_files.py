@@ -1,0 +1,108 @@
+"""Adapters on disk, in eckart's form and in that of PEFT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from torch import nn
+
+import eckart
+from eckart.adapters.contract import ADAPTERS
+from eckart.jobs.adapt.adapted import Adapted
+from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
+from support.tiny import tiny_gpt2, tiny_llama
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_saved_and_loaded(method: str, kind: str, tmp_path: Path) -> None:
+    model = made(method, kind)
+    adapter = adapted(model, method, name="mine")
+    train(model, adapter)
+    eckart.save_adapter(adapter, tmp_path / "a")
+    other = made(method, kind)
+    again = eckart.load_adapter(other, tmp_path / "a")
+    assert close(logits(other, ids()), logits(model, ids()), 1e-6)
+    assert again.name == "mine"
+    assert again.method is adapter.method
+    assert again.ranks == adapter.ranks
+    assert [p.shape for p in again.trainable_parameters()] == [p.shape for p in adapter.trainable_parameters()]
+    with pytest.raises(ValueError, match="has an adapter 'mine' already"):
+        eckart.load_adapter(other, tmp_path / "a")
+    eckart.load_adapter(other, tmp_path / "a", name="theirs")
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_peft_reads_what_is_written_for_it(method: str, kind: str, tmp_path: Path) -> None:
+    model = made(method, kind)
+    adapter = adapted(model, method)
+    train(model, adapter)
+    if not (has_matrix(adapter) and unquantized(adapter)) or method in IN_PLACE:
+        with pytest.raises(ValueError, match=r"depends on its input|replaced"):
+            eckart.save_peft(adapter, tmp_path / "p")
+        return
+    # With all of the change kept the model is the same; with less of it the stated error is what is lost.
+    errors = eckart.save_peft(adapter, tmp_path / "whole", rank=64)
+    assert max(errors.values()) < 1e-3
+    theirs = peft.PeftModel.from_pretrained(MODELS[kind](), tmp_path / "whole").eval()
+    assert close(logits(theirs, ids()), logits(model, ids()), 1e-4)
+    errors = eckart.save_peft(adapter, tmp_path / "cut", rank=1)
+    config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
+    assert config["r"] == 1
+    name, place = next(iter(adapter.places.items()))
+    change = place.path().to_dense().detach().double()
+    if adapter.name in place.taken:
+        change -= place.taken[adapter.name].to_dense().double()
+    tail = torch.linalg.svdvals(change)
+    assert errors[name] == pytest.approx(float(tail[1:].norm() / tail.norm()), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_alpha": 3, "rank_pattern": {"q_proj": 2}}])
+def test_what_peft_writes_is_read(make: type, options: dict[str, object], tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        targets = ["q_proj", "down_proj"] if make is tiny_llama else ["c_attn", "c_proj"]
+        config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM", **options)
+        theirs = peft.get_peft_model(make(), config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    model = make()
+    adapter = eckart.load_adapter(model, tmp_path / "theirs", name="read")
+    assert close(logits(model, ids()), logits(theirs, ids()), 1e-5)
+    assert len(adapter.places) == sum(isinstance(m, Adapted) for m in model.modules()) > 0
+
+
+def broken(directory: Path, **changes: object) -> Path:
+    file = directory / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    return directory
+
+
+def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    model = tiny_llama()
+    adapter = adapted(model, "lora")
+    eckart.save_adapter(adapter, tmp_path / "a")
+    eckart.save_peft(adapter, tmp_path / "p")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        eckart.save_adapter(adapter, tmp_path / "a")
+    for source in ("a", "p"):
+        with pytest.raises(ValueError, match=r"which GPT2LMHeadModel does not have"):
+            eckart.load_adapter(tiny_gpt2(), tmp_path / source)
+        narrow = tiny_llama()
+        narrow.model.layers[0].self_attn.q_proj = nn.Linear(16, 32, bias=False)
+        with pytest.raises(ValueError, match=r"has shape \(32, 32\); in this LlamaForCausalLM it is \(32, 16\)"):
+            eckart.load_adapter(narrow, tmp_path / source)
+    with pytest.raises(ValueError, match="use_dora=True"):
+        eckart.load_adapter(tiny_llama(), broken(tmp_path / "p", use_dora=True))
+    with pytest.raises(ValueError, match="of type 'LOHA'"):
+        eckart.load_adapter(tiny_llama(), broken(tmp_path / "p", peft_type="LOHA"))
+    with pytest.raises(ValueError, match="it is no adapter"):
+        eckart.load_adapter(tiny_llama(), tmp_path)
+    (tmp_path / "a" / "adapter.safetensors").write_bytes(b"short")
+    with pytest.raises(ValueError, match="cannot be read"):
+        eckart.load_adapter(tiny_llama(), tmp_path / "a")

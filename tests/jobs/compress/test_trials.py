@@ -1,0 +1,96 @@
+"""Several methods in one solve: their trials, their common scale, and what is picked."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import jsonschema
+import pytest
+import torch
+
+import eckart
+from eckart.cli.app import main
+from eckart.compressors.auto import MEMBERS
+from eckart.jobs.compress.summary import site_reports
+from eckart.jobs.compress.trials import held_back
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.checkpoint import read_json
+from eckart.report.build import schema
+from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama
+
+
+def ids(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(VOCABULARY, (count, 48), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_eighth_sequence_is_held_back() -> None:
+    whole = ids(19)
+    kept, back = held_back([whole[:7], whole[7:8], whole[8:]])
+    assert torch.equal(back, whole[[7, 15]])
+    assert torch.equal(torch.cat(kept), whole[[i for i in range(19) if i not in (7, 15)]])
+    assert len(kept) == 2
+
+
+@pytest.mark.parametrize(("of", "keep"), [("bytes", 0.5), ("bytes", 0.45), ("linear-parameters", 0.6), ("macs", 0.7)])
+def test_the_mixture_is_no_worse_than_its_best_member_on_what_was_held_back(of: str, keep: float) -> None:
+    model = tiny_llama()
+    result = eckart.compress(model, "auto", keep=keep, of=of, calibration=ids(16))
+    trials = {trial["method"]: trial for trial in result.trials}
+    assert "mixture" in trials
+    assert set(trials) - {"mixture"} <= set(MEMBERS)
+    best = min(float(trial["kl"]) for trial in trials.values())
+    _, back = held_back([ids(16)])
+    measured = evaluate(model, back, tiny_llama()).kl
+    assert measured == pytest.approx(best, rel=1e-4, abs=1e-9)
+    for site in site_reports(result):
+        assert site["dense"] or site["method"] in MEMBERS
+
+
+def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    plan = result.plan
+    for trial in result.trials:
+        name = str(trial["method"])
+        if name == "mixture":
+            continue
+        factor = float(trial["kl"]) / float(trial["predicted_kl"])
+        for site in plan.sites:
+            curve = plan.curves[site.name]
+            exact = plan.method.entry(site.weight, plan.statistics[site.name]).errors
+            assert curve.errors is not None
+            assert curve.known is not None
+            for i in curve.known:
+                if curve.members[i][0] == name:
+                    assert curve.errors[i] == pytest.approx(float(exact[i]) * factor)
+
+
+def test_one_method_alone_can_be_asked_of_a_plan() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.5, of="bytes", calibration=ids(8))
+    for name in MEMBERS:
+        choice = result.plan.choose(0.5, "bytes", only=name)
+        for site, size in choice.items():
+            curve = result.plan.curves[site]
+            assert size is None or curve.members[curve.sizes.index(size)][0] == name
+
+
+def test_conv1d_and_modules_without_logits() -> None:
+    result = eckart.compress(tiny_gpt2(), "auto", keep=0.8, of="bytes", calibration=ids(8))
+    assert result.trials
+    net = torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
+    before = copy.deepcopy(net)
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(1))
+    result = eckart.compress(net, "auto", keep=0.5, of="bytes", calibration=[x])
+    assert not result.trials
+    assert (net(x) - before(x)).norm() < 0.5 * before(x).norm()
+
+
+def test_the_report_of_the_command_line(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["--calibration", texts[0], "--eval", texts[1], "--samples", "16", "--length", "32", "--eval-samples", "3"]
+    arguments = ["compress", str(llama_directory), "--out", str(out), "--method", "auto", "--no-speed", *given]
+    assert main([*arguments, "--keep", "0.6", "--of", "bytes"]) == 0
+    report = read_json(out / "report.json")
+    jsonschema.validate(report, schema(), jsonschema.Draft202012Validator)
+    assert report["trials"][-1]["method"] == "mixture"
+    assert report["size"]["bytes"]["after"] < 0.7 * report["size"]["bytes"]["before"]

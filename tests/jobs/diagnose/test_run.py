@@ -1,0 +1,429 @@
+"""Diagnosis: differences, intruders, hidden states and paired embeddings of known answers; the job and its command."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import eckart
+from eckart.cli.app import main
+from eckart.cli.diagnosis_tables import diagnosis_schema
+from eckart.diagnostics.intruder_dimensions import find_intruders, mitigate
+from eckart.diagnostics.matrix_nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm, standardized
+from eckart.diagnostics.movement import moved, overlap
+from eckart.diagnostics.schur_entropy import cosine_features, gaussian_features, nullify, schur, unscaled_entropy
+from eckart.jobs.compress.trials import held_back
+from eckart.jobs.evaluate.quality import evaluate
+from support import hard
+from support.tiny import save_tiny, tiny_llama
+
+
+def planted(count: int, strength: float = 2.0) -> tuple[Tensor, Tensor]:
+    """A base of half its outputs and part of its inputs, and the same with strong directions where it had none."""
+    base = torch.zeros(60, 40).double()
+    base[:30] = hard.with_spectrum(30, 40, torch.linspace(10, 1, 30).double())
+    u, v = torch.zeros(60, count).double(), hard.orthogonal(40, 1)[:, 30 : 30 + count]
+    u[30:] = hard.orthogonal(30, 8)[:, :count]
+    return base, base + 10 * strength * u @ v.T
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_planted_intruders_are_found(count: int) -> None:
+    base, tuned = planted(count)
+    assert len(find_intruders(base, tuned)[1].index) == count
+    assert moved(base, tuned)["intruders"] == count
+
+
+def test_cosines_are_those_of_all_pairs() -> None:
+    base, tuned = hard.normal(20, 12), hard.normal(20, 12, seed=1)
+    u0, u1 = (np.linalg.svd(w.numpy(), full_matrices=False)[0] for w in (base, tuned))
+    expected = np.abs(u1[:, :5].T @ u0).max(1)
+    found = find_intruders(base, tuned, k=5, threshold=0.6)[1]
+    assert np.allclose(found.cosines, expected)
+    assert found.index.tolist() == [i for i in range(5) if expected[i] < 0.6]
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
+def test_mitigation_scales_the_intruders_and_nothing_else(scale: float) -> None:
+    base, tuned = planted(2)
+    changed, count = mitigate(base, tuned, scale)
+    assert count == 2
+    found = find_intruders(base, tuned)[1]
+    new, old = found.left[:, found.index], found.values[found.index]
+    torch.testing.assert_close(new.T @ changed, scale * (new.T @ tuned))
+    torch.testing.assert_close(changed - new @ (new.T @ changed), tuned - new @ (new.T @ tuned))
+    kept = torch.linalg.svdvals(changed)
+    assert all(float((kept - scale * s).abs().min()) < 1e-9 for s in old)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_rank_of_a_difference_sees_through_rounding(dtype: torch.dtype) -> None:
+    base = hard.normal(96, 128).to(dtype)
+    tuned = (base.double() + 3 * hard.normal(96, 4, seed=1) @ hard.normal(4, 128, seed=2)).to(dtype)
+    row = moved(base, tuned)
+    assert row["difference_rank"] == 4
+    difference = (tuned.double() - base.double()).numpy()
+    assert row["moved"] == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(base.double().numpy()))
+    assert row["difference_norm"] == pytest.approx(np.linalg.norm(difference))
+
+
+def test_nothing_moved() -> None:
+    w = hard.normal(30, 20)
+    row = moved(w, w.clone())
+    assert row["moved"] == row["difference_rank"] == row["difference_in_base"] == row["intruders"] == 0
+    assert row["overlap_left"] == pytest.approx(1)
+
+
+def test_principal_angles() -> None:
+    angle = torch.tensor([0.2, 1.0]).double()
+    a = torch.eye(5).double()[:, :2]
+    b = torch.zeros(5, 2).double()
+    b[0, 0], b[1, 1], b[2, 0], b[3, 1] = angle[0].cos(), angle[1].cos(), angle[0].sin(), angle[1].sin()
+    torch.testing.assert_close(overlap(a, b @ hard.orthogonal(2)), angle.cos())
+    scaled = hard.with_spectrum(30, 40, torch.linspace(5, 1, 30).double())
+    assert moved(scaled, 3 * scaled)["difference_in_base"] == pytest.approx(
+        float(torch.linspace(5, 1, 30)[:10].square().sum() / torch.linspace(5, 1, 30).square().sum())
+    )
+
+
+def test_comparison_refuses() -> None:
+    w = hard.normal(6, 5)
+    for base, tuned, message in (
+        (w, w.T, r"\(6, 5\) does not go with \(5, 6\)"),
+        (w, w * math.nan, "NaN"),
+        (torch.zeros(6, 5), w, "zero matrix"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            moved(base, tuned)
+    with pytest.raises(ValueError, match="k=0"):
+        find_intruders(w, w, k=0)
+    with pytest.raises(ValueError, match=r"scale=1\.5"):
+        mitigate(w, w, 1.5)
+
+
+@pytest.mark.parametrize("shape", [(50, 20), (20, 50), (30, 30)])
+def test_hidden_states_against_numpy(shape: tuple[int, int]) -> None:
+    x = hard.normal(*shape) + 3
+    r = x.numpy() - x.numpy().mean(0)
+    r /= np.linalg.norm(r, axis=1, keepdims=True)
+    assert nuclear_norm(x) == pytest.approx(np.linalg.norm(r, "nuc") / len(r))
+    columns = np.sort(np.linalg.norm(r, axis=0))[::-1][: min(shape)]
+    assert matrix_nuclear_norm(x) == pytest.approx(columns.sum() / len(r))
+    p = np.linalg.eigvalsh(r.T @ r / len(r))
+    p = p[p > 1e-14]
+    assert matrix_entropy(x) == pytest.approx(-(p * np.log(p)).sum() / math.log(shape[1]))
+    if shape[0] >= shape[1]:
+        assert matrix_nuclear_norm(x) >= nuclear_norm(x)
+
+
+def test_surrogate_is_the_nuclear_norm_of_orthogonal_columns() -> None:
+    x = torch.cat([torch.eye(6), -torch.eye(6)]).double()
+    assert matrix_nuclear_norm(x) == pytest.approx(nuclear_norm(x))
+    assert matrix_entropy(x) == pytest.approx(1)
+
+
+def test_hidden_states_that_are_the_mean_count_as_nothing() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [2.0, 3.0]])
+    assert standardized(x)[2].tolist() == [0, 0]
+    for measure in (matrix_nuclear_norm, nuclear_norm, matrix_entropy):
+        assert math.isfinite(measure(x))
+        with pytest.raises(ValueError, match="all the same"):
+            measure(torch.full((4, 3), 0.1))
+        with pytest.raises(ValueError, match="NaN"):
+            measure(torch.full((4, 3), math.nan))
+
+
+def test_schur_complement_against_its_definition() -> None:
+    texts, images = hard.normal(300, 6), hard.normal(300, 9, seed=1)
+    images[:, :4] += texts[:, :4]
+    joint = np.cov(np.hstack([images, texts]).T, bias=True) * 0 + np.hstack([images, texts]).T @ np.hstack(
+        [images, texts]
+    ) / len(images)
+    c_ii, c_it, c_tt = joint[:9, :9], joint[:9, 9:], joint[9:, 9:]
+    expected = c_ii - c_it @ np.linalg.inv(c_tt) @ c_it.T
+    found = schur(images, texts, chunk=64)
+    assert np.allclose(found.unexplained, expected)
+    assert np.allclose(found.unexplained + found.explained, c_ii)
+    # det of the joint covariance is det C_TT det S.
+    assert np.linalg.slogdet(joint)[1] == pytest.approx(
+        np.linalg.slogdet(c_tt)[1] + float(torch.linalg.slogdet(found.unexplained).logabsdet)
+    )
+    values = np.linalg.eigvalsh(expected)
+    assert found.entropy == pytest.approx((values * np.log(values.sum() / values)).sum())
+
+
+def test_schur_tells_what_the_text_explains() -> None:
+    texts = cosine_features(hard.normal(4000, 5))
+    rotation = hard.orthogonal(12)
+    images = texts @ rotation[:5]
+    whole = schur(images, texts)
+    assert whole.share == pytest.approx(0, abs=1e-12)
+    assert whole.entropy == pytest.approx(0, abs=1e-10)
+    hidden = hard.normal(4000, 3, seed=3) @ rotation[5:8]
+    half = schur(images + hidden, texts)
+    assert half.share == pytest.approx(3 / (3 + 1), rel=0.05)
+    torch.testing.assert_close(half.unexplained, hidden.T @ hidden / 4000, atol=0.02, rtol=0)
+    # Texts that span less than their dimension leave no direction for a prompt outside of it.
+    flat = torch.cat([texts, torch.zeros(4000, 2)], 1)
+    same = schur(images + hidden, flat)
+    assert same.text_rank == 5
+    assert same.entropy == pytest.approx(half.entropy)
+    with pytest.raises(ValueError, match="outside of what the texts span"):
+        nullify(images, torch.eye(7)[6], same)
+
+
+def test_a_nullified_prompt_does_not_show() -> None:
+    texts = cosine_features(hard.normal(500, 5))
+    images = texts @ hard.orthogonal(12)[:5] + 0.1 * hard.normal(500, 12, seed=1)
+    found = schur(images, texts)
+    prompt = texts[3]
+    left = nullify(images, prompt, found)
+    direction = found.map @ prompt
+    assert float((left @ direction).abs().max()) < 1e-12
+    assert float((images @ direction).abs().max()) > 0.1
+    torch.testing.assert_close(nullify(left, prompt, found), left)
+
+
+def test_features() -> None:
+    x = hard.normal(20, 6)
+    unit = cosine_features(x)
+    torch.testing.assert_close((unit @ unit.T).diagonal(), torch.ones(20).double())
+    fourier = gaussian_features(x, 2.0, frequencies=20000)
+    kernel = (-torch.cdist(x, x).square() / 8).exp()
+    assert (fourier @ fourier.T - kernel).abs().max() < 0.03
+    with pytest.raises(ValueError, match="embedding 2 is zero"):
+        cosine_features(x * (torch.arange(20) != 2)[:, None])
+    with pytest.raises(ValueError, match="bandwidth=0"):
+        gaussian_features(x, 0)
+    with pytest.raises(ValueError, match="19 images do not pair with 20 texts"):
+        schur(x[:19], x)
+    assert unscaled_entropy(torch.eye(4).double() / 4) == pytest.approx(math.log(4))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(80, 64), nn.Linear(64, 70), nn.ReLU(), nn.Linear(70, 8), nn.Linear(8, 64))
+
+
+def test_bad_matrices_are_rows_with_notes() -> None:
+    net = network()
+    with torch.no_grad():
+        net[0].weight.zero_()
+        net[1].weight.fill_(0.5)
+        net[4].weight[1, 2] = math.nan
+    found = eckart.diagnose(net, against=network())
+    zero, constant, small, broken = found.rows
+    assert "all entries are zero" in zero["notes"]
+    assert "not compared: a zero matrix has no singular vectors" in zero["notes"]
+    assert constant["matrix_rank"] == 1
+    assert any("fit needs 50 values that are not zero, there are 1" in note for note in constant["notes"])
+    assert any("there are 8" in note for note in small["notes"])
+    assert broken["notes"][0] == "NaN or Inf entries"
+    for row in found.rows:
+        assert "alpha" not in row
+    assert found.warnings == ["1 matrices hold NaN or Inf, 4 among them"]
+    json.dumps(found.rows, allow_nan=False)
+
+
+def test_models_that_do_not_match() -> None:
+    net, wider, shorter = network(), network(), network()[:2]
+    wider[3], wider[4] = nn.Linear(70, 9), nn.Linear(9, 64)
+    with pytest.raises(ValueError, match=r"do not match: 3 is \(8, 70\) in one and \(9, 70\) in the other"):
+        eckart.diagnose(net, against=wider)
+    with pytest.raises(ValueError, match="the other one has no matrix 3, nor 1 more"):
+        eckart.diagnose(net, against=shorter)
+    assert len(eckart.diagnose(net, against=wider, exclude=["3", "4"]).rows) == 2
+
+
+def test_a_compressed_model_is_looked_at_as_what_it_computes() -> None:
+    model = tiny_llama()
+    small = copy.deepcopy(model)
+    eckart.compress(small, "svd", keep=0.6)
+    found = eckart.diagnose(small, against=model)
+    dense = {row["name"]: row for row in eckart.diagnose(model).rows}
+    assert list(dense) == [row["name"] for row in found.rows]
+    ranks = [m.structure.operands()[0].shape[1] for m in small.modules() if isinstance(m, eckart.StructuredLinear)]
+    numerical = [
+        int((torch.tensor(row["singular_values"]) > 1e-5 * row["sv_max"]).sum())
+        for row in found.rows
+        if row["moved"] > 0
+    ]
+    assert numerical == ranks
+    for row in found.rows:
+        lost = 1 - (row["norm"] / dense[row["name"]]["norm"])
+        assert row["moved"] ** 2 == pytest.approx(lost, abs=1e-5)
+
+
+def test_mitigation_of_a_model() -> None:
+    base = nn.Sequential(nn.Linear(40, 60, bias=False), nn.Linear(60, 5))
+    tuned = copy.deepcopy(base)
+    before, after = planted(2)
+    with torch.no_grad():
+        base[0].weight.copy_(before)
+        tuned[0].weight.copy_(after)
+    rest = tuned[1].weight.clone()
+    assert eckart.mitigate_intruders(tuned, base, 0.0) == {"0": 2, "1": 0}
+    torch.testing.assert_close(tuned[0].weight.detach().double(), before, atol=1e-4, rtol=0)
+    assert torch.equal(tuned[1].weight, rest)
+
+
+def test_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = eckart.diagnose(network()).to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["N"]) == [80, 70, 70, 64]
+
+
+def diagnosis_of(directory: Path) -> dict[str, object]:
+    report: dict[str, object] = json.loads((directory / "diagnosis.json").read_text())
+    jsonschema.validate(report, diagnosis_schema(), jsonschema.Draft202012Validator)
+    return report
+
+
+def test_command(
+    llama_directory: Path, texts: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = save_tiny(tmp_path / "tuned", tiny_llama(seed=1))
+    out = tmp_path / "out"
+    given = ["--text", texts[0], "--samples", "9", "--length", "24", "--measure", "0.6,0.9", "--out", str(out)]
+    assert main(["diagnose", str(tuned), "--against", str(llama_directory), *given]) == 0
+    report = diagnosis_of(out)
+    rows = report["matrices"]
+    assert len(rows) == 15
+    assert rows[0]["layer_type"] == "embedding"
+    assert "curve" not in rows[0]
+    for row in rows[1:]:
+        curve = row["curve"]
+        assert len({len(values) for values in curve.values()}) == 1
+        assert curve["predicted_kl"] == sorted(curve["predicted_kl"], reverse=True)
+        assert (curve["parameters"][-1], curve["predicted_kl"][-1]) == (math.prod(row["shape"]), 0)
+        assert row["moved"] > 1
+        assert 0 <= row["intruders"] <= 10
+    assert [row["layer"] for row in report["hidden_states"]] == [0, 1, 2]
+    assert report["text"] == {"name": texts[0], "tokens": 216}
+    assert [row["keep"] for row in report["measured"]] == [0.9, 0.6]
+    shown = capsys.readouterr().out
+    assert "rise of the loss, on 23 tokens held back" in shown
+    for row in report["measured"]:
+        words = f"{row['keep']:.1%} {row['predicted_kl']:.3g} {row['kl']:.3g}".split()
+        assert any(line.replace("│", " ").split()[:3] == words for line in shown.splitlines())
+    tightest = min(rows, key=lambda row: row["stable_rank"])
+    assert re.search(rf"stable rank +│ +{tightest['stable_rank']:.3g} │ {tightest['name'][:12]}", shown)
+    halves = []
+    for row in rows[1:]:
+        at = max(i for i, size in enumerate(row["curve"]["parameters"]) if 2 * size <= math.prod(row["shape"]))
+        halves.append((row["curve"]["predicted_kl"][at], row["name"]))
+    assert re.search(rf"cut in half +│ +{min(halves)[0]:.3g} │ {min(halves)[1][:12]}", shown)
+    assert "intruders" in shown
+    assert "matrix nuclear norm" in shown
+    assert main(["diagnose", str(tuned), "--out", str(out)]) == 2
+
+
+def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    out = str(tmp_path / "out")
+    for arguments, message in (
+        ([str(tmp_path / "adapter")], "name its base with --against"),
+        ([str(tmp_path / "adapter"), "--against", str(llama_directory)], "only LORA can be read"),
+        ([str(llama_directory), "--include", "nothing"], "matches no matrix"),
+        ([str(llama_directory), "--text", "no such text"], "no text file"),
+        ([str(llama_directory), "--text", "news", "--length", "1"], "length=1"),
+        ([str(llama_directory), "--measure", "0.5"], "there is no text to measure on: name one with --text"),
+        ([str(llama_directory), "--text", "news", "--measure", "0.5;0.7"], "--measure 0.5;0.7: shares with commas"),
+    ):
+        assert main(["diagnose", *arguments, "--out", out]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path(out).exists()
+
+
+def test_an_adapter_is_compared_with_its_base(llama_directory: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    peft.get_peft_model(tiny_llama(), config).save_pretrained(tmp_path / "adapter")
+    arguments = [str(tmp_path / "adapter"), "--against", str(llama_directory), "--out", str(tmp_path / "out")]
+    assert main(["diagnose", *arguments]) == 0
+    for row in diagnosis_of(tmp_path / "out")["matrices"]:
+        adapted = row["name"].endswith(("q_proj", "up_proj"))
+        assert row["difference_rank"] == (2 if adapted else 0), row["name"]
+
+
+def test_intruders_of_an_adapter_of_our_own(llama_directory: Path, tmp_path: Path) -> None:
+    model = tiny_llama()
+    planted_in = "model.layers.0.mlp.up_proj"
+    base = model.get_submodule(planted_in).weight.detach().double()
+    left, values, right = torch.linalg.svd(base)
+    adapter = eckart.adapt(model, "lora", rank=2)
+    with torch.no_grad():
+        b, a = adapter.places[planted_in].path().parameters()
+        # Outputs that the base never has, of inputs that it hardly sees: nothing else turns.
+        b.copy_(3 * values[0] * left[:, -2:])
+        a.copy_(right[-2:])
+    eckart.save_adapter(adapter, tmp_path / "adapter")
+    arguments = [str(tmp_path / "adapter"), "--against", str(llama_directory), "--out", str(tmp_path / "out")]
+    assert main(["diagnose", *arguments]) == 0
+    for row in diagnosis_of(tmp_path / "out")["matrices"]:
+        count = 2 if row["name"] == planted_in else 0
+        assert (row["intruders"], row["difference_rank"]) == (count, count), row["name"]
+        assert (row["moved"] > 0) == bool(count)
+    assert main(["diagnose", str(tmp_path / "adapter")]) == 2
+
+
+def tokens_of(count: int) -> Tensor:
+    return torch.randint(300, (count, 48), generator=torch.Generator().manual_seed(1))
+
+
+def test_what_is_measured_is_what_compress_makes() -> None:
+    tokens = tokens_of(17)
+    (kept,), back = held_back([tokens])
+    model = tiny_llama()
+    before = copy.deepcopy(model.state_dict())
+    found = eckart.diagnose(model, tokens=tokens, measure=[0.5, 0.8, 0.5])
+    assert [row["keep"] for row in found.measured] == [0.8, 0.5]
+    for row in found.measured:
+        small = tiny_llama()
+        result = eckart.compress(small, "kfac", keep=row["keep"], calibration=kept)
+        alone = evaluate(small, back, tiny_llama())
+        assert row["of"] == "linear-parameters"
+        assert row["predicted_kl"] == pytest.approx(result.error / 2, rel=1e-5)
+        assert row["kl"] == pytest.approx(alone.kl, rel=1e-4)
+        assert row["perplexity"]["after"] == pytest.approx(alone.perplexity, rel=1e-4)
+        assert row["perplexity"]["before"] == pytest.approx(alone.reference.perplexity, rel=1e-5)
+        assert row["tokens"] == alone.tokens == 2 * 47
+    # What is measured on is unseen by the curves, and the model is as it was.
+    assert found.rows[1]["curve"] == eckart.diagnose(model, tokens=kept).rows[1]["curve"]
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_measuring_refuses() -> None:
+    for given, message in (
+        ({"tokens": tokens_of(7), "measure": [0.5]}, "one sequence in 8 is held back to measure on: 7 are too few"),
+        ({"measure": [0.5]}, "there is no text to measure on"),
+        ({"tokens": tokens_of(8), "measure": [0.5, 1.5]}, r"measure=1\.5 is not in \(0, 1\]"),
+        ({"tokens": tokens_of(8), "measure": [0.001]}, r"keep=0\.001 of linear-parameters cannot be met"),
+        ({"tokens": tokens_of(8), "measure": [0.5], "include": ["embed_tokens"]}, "there is nothing to measure"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            eckart.diagnose(tiny_llama(), **given)
+
+
+def test_compress_by_tails(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)) for _ in range(3)))
+    with torch.no_grad():
+        for i, block in enumerate(model):
+            for layer in block:
+                decay = torch.arange(1, 65).double() ** -(0.1, 0.2, 0.5)[i]
+                layer.weight.copy_(hard.with_spectrum(64, 64, decay, seed=i))
+    result = eckart.compress(model, "svd", keep=0.5, allocation="farms")
+    sizes = [result.choice[f"{i}.{j}"] for i in range(3) for j in range(2)]
+    assert sizes[0] == sizes[1] < sizes[2] == sizes[3] < sizes[4] == sizes[5]
