@@ -46,9 +46,9 @@ from benchmarks.peers.matrices import Matrix, hard, layers
 from eckart.budget import Candidates, allocate
 from eckart.compressors import gptq as own_gptq
 from eckart.compressors import monarch as own_monarch
-from eckart.compressors._nested_sums import batched_svd
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compensate.path import exact
+from eckart.linalg.batched_svd import batched_svd
 from eckart.metrics import Metric
 from eckart.ops.packing import grid
 from eckart.structures import StructuredMatrix

@@ -12,10 +12,12 @@ from torch import Tensor
 
 import eckart
 from eckart import METHODS, Metric, Statistics
-from eckart.compressors._nested_sums import MOST, batched_svd, largest_divisor
+from eckart.compressors._nested_sums import MOST
 from eckart.compressors.block_diagonal import BLOCKS, spectral_order
 from eckart.compressors.cospadi import signals
+from eckart.linalg.batched_svd import batched_svd
 from eckart.linalg.dictionary import conjugate_gradients, largest, least_squares_atoms, sparse_codes
+from eckart.linalg.kronecker import largest_divisor
 from eckart.structures import BlockDiagonal, Chain, Kronecker, Masked
 from eckart.structures.transposed import apply_transposed
 from support import hard

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.tiny import CONTEXT, HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,6 +21,7 @@ from transformers import (
 )
 
 import eckart
+from support.tiny import CONTEXT, HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,

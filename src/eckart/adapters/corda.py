@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
-from eckart.compressors._low_rank import damped
+from eckart.linalg.low_rank import damped
 from eckart.statistics.needs import Need
 from eckart.structures.low_rank import low_rank
 

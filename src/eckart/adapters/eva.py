@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
-from eckart.compressors._low_rank import covariance
 from eckart.linalg.truncated_svd import truncated_svd
+from eckart.statistics.moments import covariance
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.low_rank import low_rank
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
-from eckart.compressors._low_rank import damped
-from eckart.linalg.low_rank import project
+from eckart.linalg.low_rank import damped, project
 from eckart.linalg.quantized_plus_low_rank import codes_and_product
 from eckart.metrics import Metric
 from eckart.ops.packing import normal_float

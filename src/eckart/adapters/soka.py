@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
-from eckart.compressors._nested_sums import largest_divisor
-from eckart.compressors.kronecker import rearrange
+from eckart.linalg.kronecker import largest_divisor, rearrange
 from eckart.linalg.truncated_svd import truncated_svd
 from eckart.structures.kronecker import Kronecker
 

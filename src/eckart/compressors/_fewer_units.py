@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import covariance, damped, rank_step
+from eckart.compressors._low_rank import rank_step
 from eckart.compressors.contract import Fitted, Members
+from eckart.linalg.low_rank import damped
+from eckart.statistics.moments import covariance
 from eckart.statistics.needs import Need
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import balanced
 from eckart.layouts.attention_heads import Heads
-from eckart.linalg.low_rank import project
+from eckart.linalg.low_rank import balanced, project
 from eckart.metrics import Metric
 
 

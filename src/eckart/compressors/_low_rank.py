@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from eckart.compressors.contract import Fitted
-from eckart.linalg.low_rank import Projection, project, skeleton
+from eckart.linalg.low_rank import Projection, balanced, project, skeleton
 from eckart.metrics import Metric
-from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.low_rank import low_rank, low_rank_cost
@@ -92,44 +90,12 @@ class LowRank:
         return Fitted(structure, bias, float(self.projection.errors[size]))
 
 
-def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The same product with each pair of a column and a row of equal norm, so that neither overflows a short dtype."""
-    a, b = left.double(), right.double()
-    ratio = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(a, dim=0)
-    s = torch.where((ratio > 0) & torch.isfinite(ratio), ratio, torch.ones_like(ratio)).sqrt()
-    return a * s, b / s[:, None]
-
-
 def fit_low_rank(weight: Tensor, metric: Metric, *, interpolative: bool = False, mean: Tensor | None = None) -> LowRank:
     """The low-rank family that is optimal in a metric, at every rank."""
     return LowRank(weight, project(weight, metric), interpolative, mean)
-
-
-def covariance(statistics: Statistics) -> Tensor:
-    """E[x x^T] - E[x] E[x]^T, (in, in), or its diagonal (in,) where only that of E[x x^T] was kept; float64."""
-    mean, moment = statistics.get(Need.INPUT_MEAN), statistics.get(Need.INPUT_SECOND_MOMENT)
-    return moment - mean.square() if moment.ndim == 1 else moment.addr(mean, mean, alpha=-1)
-
-
-def bias_mean(statistics: Statistics) -> Tensor | None:
-    """E[x] (in,), float64, from which a bias is made; None for a table of look-ups, which takes no bias."""
-    return None if statistics.lookup else statistics.get(Need.INPUT_MEAN)
 
 
 def bias_cost(weight: Tensor, mean: Tensor | None) -> Cost:
     """The cost of the bias that a weight (out, in) gets from E[x], nothing where that is None."""
     out = 0 if mean is None else len(weight)
     return Cost(out, out * weight.element_size(), 0)
-
-
-def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:
-    """A second moment plus `relative` times its mean eigenvalue on the diagonal; the identity for a zero moment."""
-    if moment.ndim == 1:
-        level = moment.mean()
-        return moment + relative * level if level > 0 else torch.ones_like(moment)
-    level = moment.diagonal().mean()
-    if not level > 0:
-        return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    raised = moment.clone()
-    raised.diagonal().add_(relative * level)
-    return raised

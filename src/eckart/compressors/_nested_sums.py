@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from eckart.compressors.contract import Fitted
@@ -14,36 +13,6 @@ from eckart.structures.base import Cost, StructuredMatrix
 
 MOST = 32
 """Candidates of a matrix are at most so many, evenly spread."""
-
-
-def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The SVD of every block, singular values shared evenly between the two factors.
-
-    The first r columns of `left` times the first r rows of `right` are the best approximation of each block by one of
-    rank r (Eckart and Young), and neither factor overflows a short dtype that the blocks fit in.
-
-    Args:
-        blocks: (..., p, q), finite.
-
-    Returns:
-        left (..., p, k), right (..., k, q), k = min(p, q), with left @ right = blocks; tails (k + 1,), the squared
-        error of all blocks together at rank 0, 1, ..., k. In float64.
-
-    Raises:
-        ValueError: the squared error overflows float64.
-    """
-    w = blocks.detach().double()
-    # A power of two, so that scaling by it is exact.
-    scale = 2.0 ** min(1000, max(-1000, int(torch.frexp(w.abs().max()).exponent)))
-    u, s, vh = torch.linalg.svd(w / scale, full_matrices=False)
-    squares = s.square().reshape(-1, s.shape[-1]).sum(0)
-    tails = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)]) * scale * scale
-    if not torch.isfinite(tails).all():
-        raise ValueError(
-            f"the squared error overflows float64: entries of the weight are up to {scale:.0e}; scale them down"
-        )
-    root = (s * scale).sqrt()
-    return u * root[..., None, :], root[..., :, None] * vh, tails
 
 
 @dataclass
@@ -88,12 +57,3 @@ class Terms:
         if not 1 <= size < len(self.tails):
             raise ValueError(f"a matrix of shape {tuple(self.weight.shape)} has 1 to {len(self.tails) - 1} terms here")
         return Fitted(self.assemble(size), None, float(self.tails[size]))
-
-
-def largest_divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is at most `most`.
-
-    >>> largest_divisor(576, 8), largest_divisor(12, 8), largest_divisor(13, 8)
-    (8, 6, 1)
-    """
-    return next(d for d in range(most, 0, -1) if n % d == 0)

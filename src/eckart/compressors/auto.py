@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from eckart.compressors._lazy import Measured, interpolated, middle
-from eckart.compressors._low_rank import bias_cost, bias_mean
+from eckart.compressors._low_rank import bias_cost
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import METHODS, Fitted, compressor
 from eckart.compressors.kfac import factored_fisher
+from eckart.statistics.moments import bias_mean
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 

@@ -8,9 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, balanced, damped, fit_low_rank, rank_step
+from eckart.compressors._low_rank import LowRank, fit_low_rank, rank_step
 from eckart.compressors.contract import Fitted, Members, compressor, together
-from eckart.linalg.low_rank import project
+from eckart.linalg.low_rank import balanced, damped, project
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost

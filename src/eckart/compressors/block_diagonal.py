@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import damped
 from eckart.compressors._one_by_one import Once, OneByOne
 from eckart.compressors.contract import Family, compressor
+from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost

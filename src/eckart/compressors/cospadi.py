@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import balanced
 from eckart.compressors._one_by_one import Once, OneByOne, paying
 from eckart.compressors.contract import Family, compressor
 from eckart.linalg import project
 from eckart.linalg.dictionary import largest, least_squares_atoms, sparse_codes
+from eckart.linalg.low_rank import balanced
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost

@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, damped, fit_low_rank
+from eckart.compressors._low_rank import LowRank, fit_low_rank
 from eckart.compressors.contract import compressor
+from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, bias_mean, covariance, damped, fit_low_rank
+from eckart.compressors._low_rank import LowRank, fit_low_rank
 from eckart.compressors.contract import compressor
+from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
+from eckart.statistics.moments import bias_mean, covariance
 from eckart.statistics.needs import Need, Statistics
 
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from eckart.compressors._int8_low_rank import Int8LowRank, fit_int8_low_rank
-from eckart.compressors._low_rank import bias_mean
 from eckart.compressors.contract import compressor
 from eckart.compressors.kfac import factored_fisher
+from eckart.statistics.moments import bias_mean
 from eckart.statistics.needs import Need, Statistics
 
 

@@ -7,8 +7,10 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from eckart.compressors._nested_sums import Terms, batched_svd, largest_divisor
+from eckart.compressors._nested_sums import Terms
 from eckart.compressors.contract import compressor
+from eckart.linalg.batched_svd import batched_svd
+from eckart.linalg.kronecker import largest_divisor, rearrange
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost
 from eckart.structures.kronecker import Kronecker
@@ -46,12 +48,3 @@ def kronecker(weight: Tensor, statistics: Statistics) -> Terms:
         return Kronecker(*(t.to(w.dtype, copy=True).contiguous() for t in ((a, b) if terms > 1 else (a[0], b[0]))))
 
     return Terms(w, tails, cost, assemble)
-
-
-def rearrange(weight: Tensor, c: int, d: int) -> Tensor:
-    """W (out, in) as (out / c * in / d, c d): its c x d blocks, row after row of blocks, one a row.
-
-    A kron B becomes the outer product of the entries of A and those of B.
-    """
-    out, columns = weight.shape
-    return weight.reshape(out // c, c, columns // d, d).transpose(1, 2).reshape(-1, c * d)

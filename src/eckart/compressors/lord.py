@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, bias_mean, covariance, fit_low_rank
+from eckart.compressors._low_rank import LowRank, fit_low_rank
 from eckart.compressors.contract import compressor
 from eckart.metrics import Metric
+from eckart.statistics.moments import bias_mean, covariance
 from eckart.statistics.needs import Need, Statistics
 
 

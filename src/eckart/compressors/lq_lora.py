@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import damped
 from eckart.compressors._one_by_one import OneByOne, paying
 from eckart.compressors.contract import Family, compressor
-from eckart.linalg.low_rank import project
+from eckart.linalg.low_rank import damped, project
 from eckart.linalg.quantized_plus_low_rank import codes_and_product
 from eckart.metrics import Metric
 from eckart.ops.packing import fitted_scales, grouped, normal_float, pack

@@ -17,10 +17,11 @@ from eckart.compressors._fewer_units import (
     remainders,
 )
 from eckart.compressors._head_products import HeadProducts, pair_scores, queries_of, rotated_order
-from eckart.compressors._low_rank import LowRank, covariance, fit_low_rank
+from eckart.compressors._low_rank import LowRank, fit_low_rank
 from eckart.compressors.contract import Members, compressor, together
 from eckart.linalg.nystrom import by_leverage, nystrom, nystrom_gains
 from eckart.metrics import Metric
+from eckart.statistics.moments import covariance
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.quantized import finite_matrix
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._nested_sums import Terms, batched_svd, largest_divisor
+from eckart.compressors._nested_sums import Terms
 from eckart.compressors.contract import compressor
+from eckart.linalg.batched_svd import batched_svd
+from eckart.linalg.kronecker import largest_divisor
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal

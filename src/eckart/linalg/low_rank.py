@@ -201,3 +201,24 @@ def skeleton(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     else:
         combined = a.new_zeros(len(others), rank)
     return pivots, combined[others.argsort()], a[pivots] @ right.double()
+
+
+def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """The same product with each pair of a column and a row of equal norm, so that neither overflows a short dtype."""
+    a, b = left.double(), right.double()
+    ratio = torch.linalg.vector_norm(b, dim=1) / torch.linalg.vector_norm(a, dim=0)
+    s = torch.where((ratio > 0) & torch.isfinite(ratio), ratio, torch.ones_like(ratio)).sqrt()
+    return a * s, b / s[:, None]
+
+
+def damped(moment: Tensor, relative: float = 1e-2) -> Tensor:
+    """A second moment plus `relative` times its mean eigenvalue on the diagonal; the identity for a zero moment."""
+    if moment.ndim == 1:
+        level = moment.mean()
+        return moment + relative * level if level > 0 else torch.ones_like(moment)
+    level = moment.diagonal().mean()
+    if not level > 0:
+        return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    raised = moment.clone()
+    raised.diagonal().add_(relative * level)
+    return raised

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import balanced
-from eckart.linalg.low_rank import project
+from eckart.linalg.low_rank import balanced, project
 from eckart.metrics import Metric
 from eckart.structures.quantized import Quantized
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, damped, fit_low_rank
+from eckart.compressors._low_rank import LowRank, fit_low_rank
+from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
