@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+from eckart.errors import Refused
+
 
 @contextmanager
 def executor_at(scheduler: str | None) -> Iterator[Executor]:
@@ -25,13 +27,13 @@ def executor_at(scheduler: str | None) -> Iterator[Executor]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ValueError("--scheduler needs Dask: pip install 'eckart[dist]'") from error
+        raise Refused("--scheduler needs Dask: pip install 'eckart[dist]'") from error
     try:
         if not scheduler:
-            raise ValueError("an address is needed")  # Dask would start a cluster of its own
+            raise Refused("an address is needed")  # Dask would start a cluster of its own
         client = Client(scheduler, timeout=10)
     except (OSError, ValueError, AssertionError) as error:  # Dask asserts that an address is of a kind it knows
-        raise ValueError(
+        raise Refused(
             f"no Dask scheduler answers at {scheduler!r} ({error}); start one with `dask scheduler` and give its "
             "address, such as tcp://localhost:8786"
         ) from error
@@ -40,6 +42,6 @@ def executor_at(scheduler: str | None) -> Iterator[Executor]:
 
 
 def check_scheduler(address: str) -> None:
-    """Raises ValueError where Dask is not installed, or no scheduler answers."""
+    """Raises Refused where Dask is not installed, or no scheduler answers."""
     with executor_at(address):
         pass

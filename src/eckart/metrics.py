@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 Side = Tensor | None
 
 
@@ -37,12 +39,10 @@ class Metric:
             if side is None:
                 continue
             if side.ndim not in (1, 2) or (side.ndim == 2 and side.shape[0] != side.shape[1]):
-                raise ValueError(f"Metric: {name} must be a vector or a square matrix, got shape {tuple(side.shape)}")
+                raise Refused(f"Metric: {name} must be a vector or a square matrix, got shape {tuple(side.shape)}")
             # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
             if not (torch.isfinite(side.sum()) or torch.isfinite(side).all()):
-                raise ValueError(
-                    f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?"
-                )
+                raise Refused(f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?")
 
     def error(self, difference: Tensor) -> Tensor:
         """Squared error of `difference` = W - What, shape (out, in): a scalar in float64.
@@ -51,7 +51,7 @@ class Metric:
         """
         d = difference.detach().to(torch.promote_types(difference.dtype, torch.float32))
         if d.ndim != 2:
-            raise ValueError(f"Metric.error needs a matrix, got shape {tuple(d.shape)}")
+            raise Refused(f"Metric.error needs a matrix, got shape {tuple(d.shape)}")
         error = (_times(self.left, d) * _times(self.right, d.T).T).sum(dtype=torch.float64)
         if not torch.isfinite(error) and d.dtype != torch.float64:
             return self.error(d.double())
@@ -62,6 +62,6 @@ def _times(side: Side, matrix: Tensor) -> Tensor:
     if side is None:
         return matrix
     if side.shape[0] != matrix.shape[0]:
-        raise ValueError(f"Metric: a side of size {side.shape[0]} does not fit a dimension of size {matrix.shape[0]}")
+        raise Refused(f"Metric: a side of size {side.shape[0]} does not fit a dimension of size {matrix.shape[0]}")
     side = side.to(matrix)
     return side[:, None] * matrix if side.ndim == 1 else side @ matrix

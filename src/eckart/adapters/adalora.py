@@ -8,6 +8,7 @@ from torch import Tensor
 from eckart.adapters._importance import averages, importance, observe, surplus
 from eckart.adapters._svd_form import leaves, orthonormality, triplets
 from eckart.adapters.contract import Frozen, Layer, Paths, Start, adapter, check_rank
+from eckart.errors import Refused
 from eckart.structures.scaled import Scaled
 
 WEIGHT = 0.5
@@ -56,7 +57,7 @@ class Budget:
     def step(self, done: int) -> None:
         if done < self.end:
             if all(leaf.grad is None for leaf in self._leaves.values()):
-                raise ValueError("adalora found no gradient: call step() before gradients are set to zero")
+                raise Refused("adalora found no gradient: call step() before gradients are set to zero")
             observe(self.state, self._leaves)
         if done == self.end or (self.begin < done < self.end and done % self.every == 0):
             self._choose(self.budget(done))

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.register import Card, Register
 from eckart.statistics.needs import Need, Statistics, needed
 from eckart.structures.base import StructuredMatrix
@@ -167,10 +168,10 @@ def adapter(
 
 
 def check_rank(layer: Layer, most: int | None = None) -> int:
-    """The rank asked for; ValueError where it is not in 1..most, most being that of the matrix by default."""
+    """The rank asked for; Refused where it is not in 1..most, most being that of the matrix by default."""
     most = min(layer.weight.shape) if most is None else most
     if not 1 <= layer.rank <= most:
-        raise ValueError(
+        raise Refused(
             f"rank={layer.rank} is not in 1..{most}, what a matrix {tuple(layer.weight.shape)} allows: choose another "
             "rank or exclude the matrix"
         )

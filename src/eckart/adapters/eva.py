@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
+from eckart.errors import Refused
 from eckart.linalg.truncated_svd import truncated_svd
 from eckart.statistics.moments import covariance
 from eckart.statistics.needs import Need, Statistics
@@ -34,11 +35,11 @@ def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statis
     A matrix can be left without any.
 
     Raises:
-        ValueError: a rank that the smallest matrix does not allow.
+        Refused: a rank that the smallest matrix does not allow.
     """
     most = min(min(shape) for shape in shapes.values())
     if not 1 <= rank <= most:
-        raise ValueError(f"rank={rank} is not in 1..{most}, what the smallest matrix allows")
+        raise Refused(f"rank={rank} is not in 1..{most}, what the smallest matrix allows")
     explained: dict[tuple[int, int], Tensor] = {}
     shares = []
     for name, shape in shapes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
+from eckart.errors import Refused
 from eckart.linalg.truncated_svd import truncated_svd
 from eckart.structures.low_rank import low_rank
 
@@ -26,11 +27,11 @@ def lora_ga(layer: Layer) -> Start:
     the last r for B.
 
     Raises:
-        ValueError: no gradient reached the matrix, or the rank is beyond it.
+        Refused: no gradient reached the matrix, or the rank is beyond it.
     """
     rank = check_rank(layer)
     if layer.gradient is None:
-        raise ValueError("the loss does not depend on this matrix: leave it out with exclude")
+        raise Refused("the loss does not depend on this matrix: leave it out with exclude")
     count = min(2 * rank, *layer.weight.shape)
     u, _, vh = truncated_svd(layer.gradient, count, tolerance=TOLERANCE, generator=layer.generator)
     size = layer.weight.shape[0] ** 0.25 / GAMMA**0.5

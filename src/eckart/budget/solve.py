@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from eckart.errors import Refused
+
 Array = NDArray[np.float64]
 
 _ROW_SCALE = 1e6
@@ -39,9 +41,9 @@ class Candidates:
 
     def __post_init__(self) -> None:
         if len(self.costs) != len(self.errors) or len(self.costs) == 0:
-            raise ValueError(f"{len(self.costs)} costs do not go with {len(self.errors)} errors")
+            raise Refused(f"{len(self.costs)} costs do not go with {len(self.errors)} errors")
         if not (np.isfinite(self.costs).all() and np.isfinite(self.errors).all()):
-            raise ValueError("costs and errors must be finite")
+            raise Refused("costs and errors must be finite")
 
 
 def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exact", *, floor: float = 0.1) -> list[int]:
@@ -60,16 +62,16 @@ def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exac
         An index into each site's candidates.
 
     Raises:
-        ValueError: unknown allocation, or a budget below the cheapest choice, which is named.
+        Refused: unknown allocation, or a budget below the cheapest choice, which is named.
     """
     if allocation not in ALLOCATIONS:
-        raise ValueError(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
+        raise Refused(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
     if not sites:
         return []
     least = sum(float(c.costs.min()) for c in sites)
     total = sum(float(c.costs[-1]) for c in sites)
     if budget < least:
-        raise ValueError(
+        raise Refused(
             f"the budget of {budget:,.0f} cannot be met: the smallest candidates together cost {least:,.0f} "
             f"({least / total:.1%} of the {total:,.0f} the matrices cost now)"
         )

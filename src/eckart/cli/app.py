@@ -19,6 +19,7 @@ from eckart.cli import diagnose as command
 from eckart.cli import embeddings as embeddings_command
 from eckart.cli.options import parser
 from eckart.cli.progress_bars import bars, console
+from eckart.errors import Refused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             what = f"there is no {options.out}.partial to go on with: starting from the beginning"
             console.print(f"[bold]eckart:[/] {_plain(what)}", highlight=False, soft_wrap=True)
         return COMMANDS[options.command](options)
-    except ValueError as error:
+    except Refused as error:
         console.print(f"[bold red]eckart: error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
@@ -159,7 +160,7 @@ def _adapt(options: argparse.Namespace) -> int:
 
 def _bytes(gigabytes: float) -> int:
     if not 1e-9 <= gigabytes < math.inf:
-        raise ValueError(f"memory={gigabytes} is no number of GB above 0")
+        raise Refused(f"memory={gigabytes} is no number of GB above 0")
     return round(gigabytes * 1e9)
 
 
@@ -197,7 +198,7 @@ def _export(options: argparse.Namespace) -> int:
 
     if (Path(options.model) / ADAPTER).is_file():
         if options.to != "peft":
-            raise ValueError(f"{options.model} is an adapter, which has no dense form of its own: export --to peft")
+            raise Refused(f"{options.model} is an adapter, which has no dense form of its own: export --to peft")
         errors = export_adapter(options.model, options.out, options.rank)
         worst = max(errors, key=errors.__getitem__)
         console.print(f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from eckart.cli.progress_bars import bars
+from eckart.errors import Refused
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def shares(text: str) -> list[float]:
-    """Numbers with commas between them; ValueError where one is no number."""
+    """Numbers with commas between them; Refused where one is no number."""
     try:
         return [float(word) for word in text.split(",") if word.strip()]
     except ValueError:
-        raise ValueError(f"--measure {text}: shares with commas between them are needed, as in 0.9,0.7,0.5") from None
+        raise Refused(f"--measure {text}: shares with commas between them are needed, as in 0.9,0.7,0.5") from None

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from eckart._version import __version__
 from eckart.cli.progress_bars import bars
+from eckart.errors import Refused
 
 if TYPE_CHECKING:
     from eckart.jobs.diagnose.embeddings import Embeddings
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from eckart.models.checkpoint import write_json
 
     if (options.nullify is None) != (options.out is None):
-        raise ValueError("--nullify FILE and --out FILE go together: a prompt, and where to write what is left")
+        raise Refused("--nullify FILE and --out FILE go together: a prompt, and where to write what is left")
     if options.out is not None:
         check_nullify(options.kernel)
         check_new_file(options.out, *SUFFIXES)

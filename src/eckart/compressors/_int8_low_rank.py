@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eckart.compressors._low_rank import bias_cost, rank_step
 from eckart.compressors.contract import Fitted
+from eckart.errors import Refused
 from eckart.linalg.low_rank import nested_errors, project
 from eckart.metrics import Metric
 from eckart.structures.base import Cost
@@ -72,7 +73,7 @@ class Int8LowRank:
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`, or the best one of a smaller rank where that has a smaller error."""
         if not 1 <= size <= min(self.weight.shape):
-            raise ValueError(f"a matrix of shape {tuple(self.weight.shape)} has ranks 1 to {min(self.weight.shape)}")
+            raise Refused(f"a matrix of shape {tuple(self.weight.shape)} has ranks 1 to {min(self.weight.shape)}")
         rank = int(self.all_errors[1 : size + 1].argmin()) + 1
         left, right = _columns(self.left, rank), _rows(self.right, rank)
         bias = None
@@ -90,7 +91,7 @@ def fit_int8_low_rank(weight: Tensor, metric: Metric, mean: Tensor | None = None
     right factor fall with the singular values, and each has groups of its own.
 
     Raises:
-        ValueError: weight or metric do not fit or are not finite, or the error overflows.
+        Refused: weight or metric do not fit or are not finite, or the error overflows.
     """
     projection = project(weight, metric)
     w = weight.detach().double()

@@ -25,7 +25,7 @@ class Measured:
         known: squared error of the sizes measured so far.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
 
     sizes: Sequence[int]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from eckart.compressors.contract import Fitted
+from eckart.errors import Refused
 from eckart.linalg.low_rank import Projection, balanced, project, skeleton
 from eckart.metrics import Metric
 from eckart.structures.base import Cost, StructuredMatrix
@@ -75,7 +76,7 @@ class LowRank:
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
         if not 1 <= size <= min(self.weight.shape):
-            raise ValueError(f"a matrix of shape {tuple(self.weight.shape)} has ranks 1 to {min(self.weight.shape)}")
+            raise Refused(f"a matrix of shape {tuple(self.weight.shape)} has ranks 1 to {min(self.weight.shape)}")
         left, right = self.projection.factors(self.weight, size)
         dtype = self.weight.dtype
         if self.interpolative:

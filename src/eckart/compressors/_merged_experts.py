@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.compressors.contract import Fitted, Members
+from eckart.errors import Refused
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.dense import Dense
 from eckart.structures.quantized import finite_matrix
@@ -35,7 +36,7 @@ class MergedExperts:
         labels: for each number of clusters below that of the experts, the cluster of each expert, (experts,).
 
     Raises:
-        ValueError: weights have NaN or Inf entries.
+        Refused: weights have NaN or Inf entries.
     """
 
     def __init__(self, members: Members, samples: Sequence[Tensor | None], labels: Mapping[int, Tensor]) -> None:
@@ -88,7 +89,7 @@ class MergedExperts:
 
     def build(self, size: int) -> list[Fitted]:
         if size not in self.sizes:
-            raise ValueError(f"there is no candidate of {size!r} experts; there are 1 to {self._count - 1}")
+            raise Refused(f"there is no candidate of {size!r} experts; there are 1 to {self._count - 1}")
         shares = merging(self._labels[self._best[size]], self._visits)
         errors = self._measured(self._best[size])
         fitted: list[Fitted] = []

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from eckart.compressors.contract import Fitted
+from eckart.errors import Refused
 from eckart.structures.base import Cost, StructuredMatrix
 
 MOST = 32
@@ -55,5 +56,5 @@ class Terms:
     def build(self, size: int) -> Fitted:
         """The candidate of `size` terms, also where it does not pay: with all of them it is W."""
         if not 1 <= size < len(self.tails):
-            raise ValueError(f"a matrix of shape {tuple(self.weight.shape)} has 1 to {len(self.tails) - 1} terms here")
+            raise Refused(f"a matrix of shape {tuple(self.weight.shape)} has 1 to {len(self.tails) - 1} terms here")
         return Fitted(self.assemble(size), None, float(self.tails[size]))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eckart.compressors._lazy import Measured, interpolated, middle
 from eckart.compressors.contract import Fitted
+from eckart.errors import Refused
 from eckart.metrics import Metric
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.quantized import Quantized, finite_matrix
@@ -48,7 +49,7 @@ class OneByOne(Measured):
         expected: what the error of a size is about proportional to, falling; None where that is not known.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class OneByOne(Measured):
     def build(self, size: int) -> Fitted:
         """The candidate of a size; where it was measured, the best measured candidate of at most that size."""
         if size not in self.sizes:
-            raise ValueError(f"there is no candidate of size {size!r}; there are {', '.join(map(str, self.sizes))}")
+            raise Refused(f"there is no candidate of size {size!r}; there are {', '.join(map(str, self.sizes))}")
         if size in self.known:
             size = min(
                 (s for s in self.sizes[: self.sizes.index(size) + 1] if s in self.known), key=self.known.__getitem__

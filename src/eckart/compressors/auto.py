@@ -12,6 +12,7 @@ from eckart.compressors._low_rank import bias_cost
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import METHODS, Fitted, compressor
 from eckart.compressors.kfac import factored_fisher
+from eckart.errors import Refused
 from eckart.statistics.moments import bias_mean
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost, StructuredMatrix
@@ -88,7 +89,7 @@ class Rivals(Measured):
     def build(self, size: int) -> Fitted:
         """Candidate number `size`."""
         if not 0 <= size < len(self.members):
-            raise ValueError(f"there are candidates 0 to {len(self.members) - 1}")
+            raise Refused(f"there are candidates 0 to {len(self.members) - 1}")
         structure, bias = self._fit(size)
         if bias is None and self._mean is not None:
             bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)

@@ -42,7 +42,7 @@ def block_diagonal(weight: Tensor, statistics: Statistics) -> Family:
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     w, moment = finite_matrix(weight), statistics.input_moment(weight)
     order = Once(lambda: spectral_order(w))

@@ -8,6 +8,7 @@ from typing import Protocol, TypeGuard, TypeVar
 
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.layouts.attention_heads import Heads
 from eckart.layouts.experts import Mixture
 from eckart.register import Card, Register
@@ -193,7 +194,7 @@ def compressor(
 
     def register(fit: F) -> F:
         if size not in SIZES:
-            raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
+            raise Refused(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
         METHODS.add(
             CompressorCard(
                 name=name,
@@ -221,7 +222,7 @@ def together(name: str, kind: str, *, size: str | None = None) -> Callable[[G], 
         size: what the sizes of the family count, a word of `SIZES`, where that is not what the method's others count.
     """
     if size is not None and size not in SIZES:
-        raise ValueError(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
+        raise Refused(f"method {name!r} counts {size!r}; sizes count one of {', '.join(SIZES)}")
 
     def register(fit: G) -> G:
         card = METHODS[name]

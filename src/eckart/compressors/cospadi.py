@@ -46,7 +46,7 @@ def cospadi(weight: Tensor, statistics: Statistics) -> Family:
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     w, moment = finite_matrix(weight), statistics.get(Need.INPUT_SECOND_MOMENT)
     scale = float(w.abs().max()) or 1.0

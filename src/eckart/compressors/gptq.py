@@ -37,7 +37,7 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.input_moment(finite_matrix(weight))
 
@@ -80,7 +80,7 @@ def gptq_quantize(
         damping: what is added to the diagonal, relative to its mean.
 
     Raises:
-        ValueError: weight or C is not finite, C does not fit W or is not positive semi-definite.
+        Refused: weight or C is not finite, C does not fit W or is not positive semi-definite.
     """
     moment = Statistics(input_second_moment=second_moment).input_moment(finite_matrix(weight))
     return _quantize(weight, *ordered_factor(moment, damping), bits, group, symmetric)

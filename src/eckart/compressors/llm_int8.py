@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eckart.compressors._one_by_one import OneByOne, paying, rounding
 from eckart.compressors.contract import Family, compressor
+from eckart.errors import Refused
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
@@ -40,14 +41,14 @@ def llm_int8(weight: Tensor, statistics: Statistics) -> Family:
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     weight = finite_matrix(weight)
     out, columns = weight.shape
     moment = statistics.get(Need.INPUT_SECOND_MOMENT)
     energy = moment if moment.ndim == 1 else moment.diagonal()
     if len(energy) != columns:
-        raise ValueError(f"second moment of {len(energy)} inputs does not fit a weight of shape {tuple(weight.shape)}")
+        raise Refused(f"second moment of {len(energy)} inputs does not fit a weight of shape {tuple(weight.shape)}")
     outliers = outlier_columns(energy, -(-columns // SHARE))
 
     def cost(bits: int) -> Cost:

@@ -47,7 +47,7 @@ def lq_lora(weight: Tensor, statistics: Statistics) -> Family:
         statistics: `fisher_rows` and `fisher_columns` are read.
 
     Raises:
-        ValueError: weight or statistics have NaN or Inf entries, or the error overflows.
+        Refused: weight or statistics have NaN or Inf entries, or the error overflows.
     """
     weight = finite_matrix(weight)
     out, size = weight.shape

@@ -29,7 +29,7 @@ def magnitude(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: not read.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
     weight = finite_matrix(weight)
 
@@ -49,6 +49,6 @@ def magnitude_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: not read.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
     return semistructured(weight, lambda kept: SemiSparse.from_dense(weight, kept, NEIGHBOURS), Metric())

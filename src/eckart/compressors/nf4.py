@@ -32,7 +32,7 @@ def nf4(weight: Tensor, statistics: Statistics) -> Family:
         statistics: not read.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
     weight = finite_matrix(weight)
     codebook = normal_float(4)

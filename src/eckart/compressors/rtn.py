@@ -29,6 +29,6 @@ def round_to_nearest(weight: Tensor, statistics: Statistics) -> Family:
         statistics: not read.
 
     Raises:
-        ValueError: weight has NaN or Inf entries.
+        Refused: weight has NaN or Inf entries.
     """
     return bits_family(weight, lambda bits: Quantized.quantize(weight, bits, GROUP), Metric(), GROUP)

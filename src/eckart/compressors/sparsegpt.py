@@ -37,7 +37,7 @@ def sparsegpt(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.input_moment(finite_matrix(weight))
     out, columns = weight.shape
@@ -62,7 +62,7 @@ def sparsegpt_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: as for `sparsegpt`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.input_moment(finite_matrix(weight))
     prepared = Once(lambda: transfer_and_worth(moment, torch.promote_types(weight.dtype, torch.float32)))

@@ -10,6 +10,7 @@ from torch import Tensor
 from eckart.compressors._low_rank import LowRank, fit_low_rank
 from eckart.compressors._merged_experts import MergedExperts
 from eckart.compressors.contract import Members, compressor, together
+from eckart.errors import Refused
 from eckart.layouts.experts import Mixture
 from eckart.linalg.clustering import cosine_clusters
 from eckart.metrics import Metric
@@ -50,10 +51,10 @@ def merged_experts(members: Members) -> MergedExperts:
     samples = [_thinned(s, max(8, POOL // mixture.count)) for s in members.statistics]
     entering = [x for x in samples[:: len(weights) // mixture.count] if x is not None]
     if not entering:
-        raise ValueError("no token of the calibration data reached any of the experts")
+        raise Refused("no token of the calibration data reached any of the experts")
     gram = output_gram(weights, mixture, torch.cat(entering))
     if not torch.isfinite(gram).all():
-        raise ValueError("the experts' outputs on calibration data have NaN or Inf entries")
+        raise Refused("the experts' outputs on calibration data have NaN or Inf entries")
     return MergedExperts(members, samples, cosine_clusters(gram, torch.Generator().manual_seed(0)))
 
 

@@ -26,7 +26,7 @@ def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: of `input_second_moment` C the diagonal is read; errors are `||(W - What) C^1/2||_F^2`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.input_moment(weight)
     out, columns = weight.shape
@@ -46,7 +46,7 @@ def wanda_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
         statistics: as for `wanda`.
 
     Raises:
-        ValueError: weight or C has NaN or Inf entries, or C does not fit the weight.
+        Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     moment = statistics.input_moment(weight)
 

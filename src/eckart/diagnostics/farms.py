@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eckart.errors import Refused
+
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -54,7 +56,7 @@ def fit_power_law(values: Tensor) -> PowerLaw:
         values: positive, in any order.
 
     Raises:
-        ValueError: fewer than `LEAST` values, values that are not positive, or values that are all equal.
+        Refused: fewer than `LEAST` values, values that are not positive, or values that are all equal.
     """
     x = checked(values)
     n = len(x)
@@ -64,7 +66,7 @@ def fit_power_law(values: Tensor) -> PowerLaw:
     excess = np.cumsum(logs[::-1])[::-1][:-1] / counts - logs[:-1]
     candidates = np.flatnonzero(excess > 1e-12)
     if not len(candidates):
-        raise ValueError("all values are equal, so they have no tail")
+        raise Refused("all values are equal, so they have no tail")
 
     rates, shares = -1 / excess, 1 / counts
 
@@ -110,23 +112,23 @@ def hill(values: Tensor) -> float:
     """The exponent of the upper half of the values: alpha_i of `fit_power_law` with x_i the median (Hill 1975).
 
     Raises:
-        ValueError: as `fit_power_law`.
+        Refused: as `fit_power_law`.
     """
     x = checked(values)
     tail = x[len(x) // 2 :]
     excess = float(np.log(tail / tail[0]).mean())
     if not excess > 1e-12:
-        raise ValueError("all values are equal, so they have no tail")
+        raise Refused("all values are equal, so they have no tail")
     return 1 + 1 / excess
 
 
 def checked(values: Tensor) -> Array:
     """Values in ascending order and float64, enough of them and all positive."""
     if len(values) < LEAST:
-        raise ValueError(f"a fit needs {LEAST} values that are not zero, there are {len(values)}")
+        raise Refused(f"a fit needs {LEAST} values that are not zero, there are {len(values)}")
     x = np.sort(values.detach().double().cpu().numpy())
     if not 0 < x[0] <= x[-1] < math.inf:
-        raise ValueError(f"a power law is of positive finite values, got {x[0]} to {x[-1]}")
+        raise Refused(f"a power law is of positive finite values, got {x[0]} to {x[-1]}")
     return x
 
 
@@ -146,15 +148,15 @@ def window_eigenvalues(weight: Tensor, window: tuple[int, int], positions: int =
         In float64, ascending, without those that are zero up to rounding.
 
     Raises:
-        ValueError: the matrix is smaller than the window, or has NaN or Inf entries.
+        Refused: the matrix is smaller than the window, or has NaN or Inf entries.
     """
     slices = weight.detach().flatten(2).permute(2, 0, 1) if weight.ndim > 2 else weight.detach()[None]
     slices = slices.double() if slices.shape[1] <= slices.shape[2] else slices.mT.double()
     if not torch.isfinite(slices.sum()):
-        raise ValueError("NaN or Inf entries")
+        raise Refused("NaN or Inf entries")
     rows, columns = slices.shape[1:]
     if rows < window[0] or columns < window[1] or min(window) < 1:
-        raise ValueError(f"a matrix of {rows} x {columns} has no windows of {window[0]} x {window[1]}")
+        raise Refused(f"a matrix of {rows} x {columns} has no windows of {window[0]} x {window[1]}")
     starts = [_starts(size, part, positions) for size, part in zip((rows, columns), window, strict=True)]
     found = []
     for i in starts[0]:
@@ -174,7 +176,7 @@ def farms(weight: Tensor, window: tuple[int, int], positions: int = 8) -> float:
     """`hill` of `window_eigenvalues`: an exponent that the shape of the matrix does not bias.
 
     Raises:
-        ValueError: as these.
+        Refused: as these.
     """
     return hill(window_eigenvalues(weight, window, positions))
 

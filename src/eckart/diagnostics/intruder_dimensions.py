@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.linalg.spectrum import check
 
 Triples = tuple[Tensor, Tensor, Tensor]
@@ -53,16 +54,16 @@ def find_intruders(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float
         The singular triples of the base, and what the top k of the fine-tuned matrix are beside them.
 
     Raises:
-        ValueError: shapes that differ, entries that are not finite, a zero matrix, or a bad k or threshold.
+        Refused: shapes that differ, entries that are not finite, a zero matrix, or a bad k or threshold.
     """
     check(base)
     check(tuned)
     if base.shape != tuned.shape:
-        raise ValueError(f"a base of shape {tuple(base.shape)} does not go with {tuple(tuned.shape)}")
+        raise Refused(f"a base of shape {tuple(base.shape)} does not go with {tuple(tuned.shape)}")
     if k < 1 or not 0 < threshold <= 1:
-        raise ValueError(f"k={k} and threshold={threshold} must be at least 1, and in (0, 1]")
+        raise Refused(f"k={k} and threshold={threshold} must be at least 1, and in (0, 1]")
     if not (base.any() and tuned.any()):
-        raise ValueError("a zero matrix has no singular vectors")
+        raise Refused("a zero matrix has no singular vectors")
     k = min(k, *base.shape)
     before = _triples(base)
     u, s, vt = _triples(tuned)
@@ -86,7 +87,7 @@ def mitigate(base: Tensor, tuned: Tensor, scale: float, *, k: int = 10, threshol
         (out, in), in the dtype of `tuned`, and the number of intruders.
     """
     if not 0 <= scale <= 1:
-        raise ValueError(f"scale={scale} is not in [0, 1]; 0 takes the intruders out, 1 leaves them")
+        raise Refused(f"scale={scale} is not in [0, 1]; 0 takes the intruders out, 1 leaves them")
     _, found = find_intruders(base, tuned, k=k, threshold=threshold)
     i = found.index
     change = (found.left[:, i] * found.values[i]) @ found.right[:, i].T

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum
 
 TRACY_WIDOM_99 = 2.0234
@@ -42,14 +43,14 @@ def bulk(s: Spectrum) -> Bulk:
     WeightWatcher fits the variance to a smoothed density instead, so its `sigma_mp` is another number.
 
     Raises:
-        ValueError: half of the eigenvalues or more are zero, so that there is no bulk; or the matrix is a vector.
+        Refused: half of the eigenvalues or more are zero, so that there is no bulk; or the matrix is a vector.
     """
     n, m = s.longer, s.shorter
     if m < 2:
-        raise ValueError("a vector has no bulk")
+        raise Refused("a vector has no bulk")
     middle = s.at(torch.tensor([(m - 1) // 2, m // 2], device=s.values.device)).mean()
     if float(middle) <= float(s.values[0]) * (n * torch.finfo(torch.float64).eps) ** 2:
-        raise ValueError("half of the eigenvalues are zero, so there is no bulk")
+        raise Refused("half of the eigenvalues are zero, so there is no bulk")
     variance = float(middle) / (n * median(m / n))
     side = math.sqrt(n - 1) + math.sqrt(m)
     limit = variance * (side**2 + TRACY_WIDOM_99 * side * (1 / math.sqrt(n - 1) + 1 / math.sqrt(m)) ** (1 / 3))

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.linalg.spectrum import check, entropy
 
 
@@ -14,7 +15,7 @@ def standardized(hidden: Tensor) -> Tensor:
     """Hidden states (tokens, d) less their mean over the tokens, each scaled to unit length; float64.
 
     Raises:
-        ValueError: no matrix of finite numbers, or fewer than two different states.
+        Refused: no matrix of finite numbers, or fewer than two different states.
     """
     check(hidden)
     r = hidden.detach().double()
@@ -23,7 +24,7 @@ def standardized(hidden: Tensor) -> Tensor:
     scale = torch.linalg.vector_norm(hidden.double(), dim=1).max()
     alive = length > 1e-12 * scale
     if not alive.any():
-        raise ValueError(f"the {len(hidden)} hidden states are all the same, so they have no directions")
+        raise Refused(f"the {len(hidden)} hidden states are all the same, so they have no directions")
     return torch.where(alive, r / torch.where(alive, length, 1.0), 0.0)
 
 
@@ -38,7 +39,7 @@ def matrix_nuclear_norm(hidden: Tensor) -> float:
         hidden: (tokens, d).
 
     Raises:
-        ValueError: as `standardized`.
+        Refused: as `standardized`.
     """
     columns = torch.linalg.vector_norm(standardized(hidden), dim=0)
     return float(columns.topk(min(hidden.shape)).values.sum()) / len(hidden)

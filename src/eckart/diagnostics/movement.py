@@ -38,7 +38,7 @@ def moved(base: Tensor, tuned: Tensor, *, k: int = 10, threshold: float = 0.5) -
     k / n for random ones. `intruders` counts them, and `cosines` are those of `find_intruders`.
 
     Raises:
-        ValueError: as `find_intruders`.
+        Refused: as `find_intruders`.
     """
     before, found = find_intruders(base, tuned, k=k, threshold=threshold)
     k = len(found.values)

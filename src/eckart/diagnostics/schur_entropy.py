@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.linalg.spectrum import check, entropy
 
 
@@ -71,12 +72,12 @@ def schur(images: Tensor, texts: Tensor, *, chunk: int = 4096) -> Schur:
         chunk: pairs at a time.
 
     Raises:
-        ValueError: counts that differ, entries that are not finite, or no pairs.
+        Refused: counts that differ, entries that are not finite, or no pairs.
     """
     check(images)
     check(texts)
     if len(images) != len(texts):
-        raise ValueError(f"{len(images)} images do not pair with {len(texts)} texts")
+        raise Refused(f"{len(images)} images do not pair with {len(texts)} texts")
     return schur_of((images[i : i + chunk], texts[i : i + chunk]) for i in range(0, len(images), chunk))
 
 
@@ -124,13 +125,13 @@ def cosine_features(embeddings: Tensor) -> Tensor:
     """Embeddings (n, d) in unit length: the exact features of the cosine kernel.
 
     Raises:
-        ValueError: entries that are not finite, or an embedding that is zero.
+        Refused: entries that are not finite, or an embedding that is zero.
     """
     check(embeddings)
     x = embeddings.double()
     largest = x.abs().amax(1, keepdim=True)
     if not (largest > 0).all():
-        raise ValueError(f"embedding {int(largest.squeeze(1).argmin())} is zero and has no direction")
+        raise Refused(f"embedding {int(largest.squeeze(1).argmin())} is zero and has no direction")
     # Squares of what is divided by its largest entry neither overflow nor vanish.
     unit: Tensor = torch.nn.functional.normalize(x / largest, dim=1)
     return unit
@@ -143,11 +144,11 @@ def gaussian_features(embeddings: Tensor, bandwidth: float, *, frequencies: int 
     are off by about 1 / sqrt(frequencies).
 
     Raises:
-        ValueError: entries that are not finite, or a bandwidth that is not positive.
+        Refused: entries that are not finite, or a bandwidth that is not positive.
     """
     check(embeddings)
     if not 0 < bandwidth < math.inf or frequencies < 1:
-        raise ValueError(f"bandwidth={bandwidth} and frequencies={frequencies} must be positive")
+        raise Refused(f"bandwidth={bandwidth} and frequencies={frequencies} must be positive")
     generator = torch.Generator().manual_seed(seed)
     w = torch.randn(embeddings.shape[1], frequencies, generator=generator, dtype=torch.float64) / bandwidth
     phase = embeddings.double() @ w.to(embeddings.device)
@@ -166,12 +167,12 @@ def nullify(images: Tensor, prompt: Tensor, found: Schur) -> Tensor:
         found: from pairs of the same features.
 
     Raises:
-        ValueError: the prompt lies outside of what the texts span, so that it has no direction.
+        Refused: the prompt lies outside of what the texts span, so that it has no direction.
     """
     u = found.map @ prompt.double()
     length = torch.linalg.vector_norm(u)
     if not length > 1e-12 * torch.linalg.vector_norm(prompt.double()) * torch.linalg.matrix_norm(found.map):
-        raise ValueError("the prompt has no direction among the images: it lies outside of what the texts span")
+        raise Refused("the prompt has no direction among the images: it lies outside of what the texts span")
     u = u / length
     x = images.double()
     left: Tensor = x - (x @ u)[:, None] * u

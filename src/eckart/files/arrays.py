@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 
 SUFFIXES = (".npy", ".safetensors")
@@ -24,7 +25,7 @@ def read_array(source: str) -> Tensor:
         source: FILE.npy, FILE.safetensors with one tensor, or FILE.safetensors:NAME.
 
     Raises:
-        ValueError: a file that cannot be read or is of another kind, a .npy of anything but real numbers, or a name
+        Refused: a file that cannot be read or is of another kind, a .npy of anything but real numbers, or a name
             that is missing or not there.
     """
     file, separator, name = source.rpartition(".safetensors:")
@@ -34,7 +35,7 @@ def read_array(source: str) -> Tensor:
         return _read_safetensors(source, None)
     if source.endswith(".npy"):
         return _read_npy(source)
-    raise ValueError(f"{source} is neither .npy nor .safetensors (or FILE.safetensors:NAME); save the array as one")
+    raise Refused(f"{source} is neither .npy nor .safetensors (or FILE.safetensors:NAME); save the array as one")
 
 
 def _read_npy(file: str) -> Tensor:
@@ -44,9 +45,9 @@ def _read_npy(file: str) -> Tensor:
         hint = ""
         if "object" in str(error).lower():
             hint = "; such an array is never loaded, as that can run code: save numbers, array.astype('float32')"
-        raise ValueError(f"{file} cannot be read as .npy: {error}{hint}") from error
+        raise Refused(f"{file} cannot be read as .npy: {error}{hint}") from error
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{file} holds {array.dtype}, not real numbers; save it with array.astype('float32')")
+        raise Refused(f"{file} holds {array.dtype}, not real numbers; save it with array.astype('float32')")
     if array.dtype.itemsize > 8:
         return torch.from_numpy(array.astype(np.float64))
     # PyTorch has no array of the other byte order.
@@ -63,23 +64,23 @@ def _read_safetensors(file: str, name: str | None) -> Tensor:
                 found: Tensor = opened.get_tensor(name)
                 return found
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"{file} cannot be read as .safetensors: {error}") from error
+        raise Refused(f"{file} cannot be read as .safetensors: {error}") from error
     held = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
     if name is None:
-        raise ValueError(f"{file} holds {len(names)} tensors ({held}); name one, as in {file}:{[*names, 'NAME'][0]}")
-    raise ValueError(f"{file} has no tensor {name!r}; it holds {held}")
+        raise Refused(f"{file} holds {len(names)} tensors ({held}); name one, as in {file}:{[*names, 'NAME'][0]}")
+    raise Refused(f"{file} has no tensor {name!r}; it holds {held}")
 
 
 def check_new_file(file: str, *suffixes: str) -> None:
-    """Raises ValueError where `file` is taken, cannot be made, or has none of the suffixes, if there are any."""
+    """Raises Refused where `file` is taken, cannot be made, or has none of the suffixes, if there are any."""
     target = Path(file)
     if suffixes and target.suffix not in suffixes:
-        raise ValueError(f"{file} must end in {' or '.join(suffixes)}")
+        raise Refused(f"{file} must end in {' or '.join(suffixes)}")
     if target.exists() or target.is_symlink():
-        raise ValueError(f"{file} exists; name another file or remove it")
+        raise Refused(f"{file} exists; name another file or remove it")
     parent = target.absolute().parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"{file} cannot be written: {parent} is no directory that can be written")
+        raise Refused(f"{file} cannot be written: {parent} is no directory that can be written")
 
 
 def write_array(array: Tensor, file: str) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eckart.errors import Refused
+
 
 def partial_path(target: Path) -> Path:
     """Where a directory is built before it gets its name."""
@@ -15,18 +17,18 @@ def partial_path(target: Path) -> Path:
 
 
 def check_target(target: Path) -> None:
-    """Raises ValueError where `target` is taken, or cannot be made."""
+    """Raises Refused where `target` is taken, or cannot be made."""
     if not target.name:
-        raise ValueError(f"{str(target)!r} is no name of a new directory; name one")
+        raise Refused(f"{str(target)!r} is no name of a new directory; name one")
     if target.is_symlink():
-        raise ValueError(f"{target} is a symbolic link; name the directory that it stands for")
+        raise Refused(f"{target} is a symbolic link; name the directory that it stands for")
     if target.exists() and not target.is_dir():
-        raise ValueError(f"{target} exists and is not a directory")
+        raise Refused(f"{target} exists and is not a directory")
     if target.is_dir() and any(target.iterdir()):
-        raise ValueError(f"{target} exists and is not empty; name another directory or remove it")
+        raise Refused(f"{target} exists and is not empty; name another directory or remove it")
     parent = next(p for p in (target.absolute().parent, *target.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ValueError(f"{target} cannot be written: no permission in {parent}")
+        raise Refused(f"{target} cannot be written: no permission in {parent}")
 
 
 def publish(partial: Path, target: Path) -> None:

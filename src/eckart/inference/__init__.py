@@ -1,1 +1,5 @@
 """The same model, computed otherwise: one paper a file."""
+
+from eckart.inference.contract import INFERENCE
+
+__all__ = ["INFERENCE"]

@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.inference._tiles import decoder, encoder, tokenwise
+from eckart.inference.contract import inside
 from eckart.structures._checks import size_option
 
 
+@inside("flash-svd", paper="Shao et al. 2025, arXiv 2508.01506", saves="memory of activations")
 @contextmanager
 def tiled(model: nn.Module, tokens: int = 128) -> Iterator[list[str]]:
     """Inside, MLPs and attentions of a transformers model take their tokens in tiles, and give the same outputs.
@@ -34,7 +37,7 @@ def tiled(model: nn.Module, tokens: int = 128) -> Iterator[list[str]]:
         The names of the modules that run in tiles.
 
     Raises:
-        ValueError: a model in training mode, with nothing that can run in tiles, with another attention
+        Refused: a model in training mode, with nothing that can run in tiles, with another attention
             implementation, or one that something else patched.
 
     >>> import torch, transformers, eckart
@@ -48,22 +51,20 @@ def tiled(model: nn.Module, tokens: int = 128) -> Iterator[list[str]]:
     """
     size_option("tiled", "tokens", tokens)
     if model.training:
-        raise ValueError("tiled is for inference: call model.eval() first")
+        raise Refused("tiled is for inference: call model.eval() first")
     found = {
         name: (module, _TILES[kind]) for name, module in model.named_modules() if (kind := _kind(module)) in _TILES
     }
     if not found:
-        raise ValueError(
+        raise Refused(
             f"tiled: {type(model).__name__} has no attention or MLP that can run in tiles; those of transformers with "
             f"these classes can: {', '.join(sorted(_TILES))}"
         )
     for name, (module, (attribute, tile)) in found.items():
         if attribute in vars(module):
-            raise ValueError(
-                f"tiled: {name}.{attribute} was replaced already, by another tiled() or by a hook: undo that"
-            )
+            raise Refused(f"tiled: {name}.{attribute} was replaced already, by another tiled() or by a hook: undo that")
         if tile in (decoder, encoder) and (used := _implementation(module)) != "sdpa":
-            raise ValueError(f"tiled: {name} uses {used!r} attention; call model.set_attn_implementation('sdpa') first")
+            raise Refused(f"tiled: {name} uses {used!r} attention; call model.set_attn_implementation('sdpa') first")
     try:
         for module, (attribute, tile) in found.values():
             setattr(module, attribute, tile(module, tokens))

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.models.own_text import written
 from eckart.progress import Progress, silent
@@ -26,20 +27,20 @@ OWN_SHARE = {SELF: 1.0, MIXTURE: 0.5}
 
 
 def check_sampling(samples: int, length: int, seed: int) -> None:
-    """Raises ValueError for calibration sequences that there cannot be."""
+    """Raises Refused for calibration sequences that there cannot be."""
     if samples < 1 or length < 2:
-        raise ValueError(f"samples={samples} and length={length} must be at least 1 and 2")
+        raise Refused(f"samples={samples} and length={length} must be at least 1 and 2")
     if not 0 <= seed < 2**63:
-        raise ValueError(f"seed={seed} is not in 0..2^63 - 1")
+        raise Refused(f"seed={seed} is not in 0..2^63 - 1")
 
 
 def text_of(source: str, others: Sequence[str] = ()) -> str:
-    """A text by file or by name; ValueError that lists the names where it is neither, `others` among them."""
+    """A text by file or by name; Refused that lists the names where it is neither, `others` among them."""
     if source in CORPORA:
         return corpus(source)
     if not Path(source).exists():
         names = ", ".join([*CORPORA, *others])
-        raise ValueError(f"there is no text file {source!r}, and no text of that name; there are {names}")
+        raise Refused(f"there is no text file {source!r}, and no text of that name; there are {names}")
     return read_text(source)
 
 
@@ -73,7 +74,7 @@ def calibration_tokens(
         progress: told of the phase "write text".
 
     Raises:
-        ValueError: a text that is too short.
+        Refused: a text that is too short.
     """
     own = round(samples * OWN_SHARE.get(source, 0.0))
     parts = []
@@ -118,15 +119,15 @@ def as_batches(
         isinstance(calibration, Sequence) and len(calibration) and all(isinstance(t, str) for t in calibration)
     ):
         if tokenizer is None:
-            raise ValueError("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
+            raise Refused("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
         texts: Any = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
         calibration = sequences(tokenizer, texts, length, samples, seed)
     if isinstance(calibration, Tensor):
         if calibration.ndim != 2 or calibration.is_floating_point():
-            raise ValueError(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
+            raise Refused(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
         info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
         return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
     batches = [b for b in calibration if not isinstance(b, str)]
     if not batches:
-        raise ValueError("calibration is empty")
+        raise Refused("calibration is empty")
     return batches, {"tokens": 0, "fingerprint": ""}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.peft import write_lora
 from eckart.jobs.compensate.directory import COMPENSATION
@@ -32,7 +33,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     what was lost stays lost. Biases that compression added are kept where the architecture can have them.
 
     Raises:
-        ValueError: `source` is not a model that eckart compressed, it has biases that its architecture has no place
+        Refused: `source` is not a model that eckart compressed, it has biases that its architecture has no place
             for, or `out` is taken.
     """
     check_target(Path(out))
@@ -41,7 +42,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     if not structured and not experts(model):
-        raise ValueError(f"{source} has no structured matrices; it is dense already")
+        raise Refused(f"{source} has no structured matrices; it is dense already")
     model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
     names = {id(module): name for name, module in structured.items()}
     for name, place in skeleton.named_modules():
@@ -67,7 +68,7 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     it, or in any other format with the same values. Factors go in as they are: the scale is 1.
 
     Raises:
-        ValueError: there are no such paths, biases were fitted with them, or `out` is taken.
+        Refused: there are no such paths, biases were fitted with them, or `out` is taken.
     """
     check_target(Path(out))
     model: Any
@@ -75,13 +76,13 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     found = {n: low_rank_terms(m.structure) for n, m in model.named_modules() if isinstance(m, StructuredLinear)}
     found = {name: terms for name, terms in found.items() if terms}
     if not found:
-        raise ValueError(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
+        raise Refused(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
     if images := [name for name in found if isinstance(model.get_submodule(name), StructuredConv2d)]:
-        raise ValueError(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
+        raise Refused(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
     notes = Path(source) / COMPENSATION
     matrices = checkpoint.read_json(notes).get("matrices", []) if notes.is_file() else []
     if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
-        raise ValueError(
+        raise Refused(
             f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the paths and do not fit into an "
             "adapter: compensate a model whose compression added no biases, or export --to dense"
         )
@@ -134,7 +135,7 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
                 config, skeleton, homeless = changed, candidate, left
     if homeless:
         some = ", ".join(homeless[:3])
-        raise ValueError(
+        raise Refused(
             f"{type(model).__name__} has no place for the biases of {len(homeless)} matrices ({some}); "
             "compress it by a method that adds none, such as svd"
         )

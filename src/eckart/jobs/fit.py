@@ -6,6 +6,7 @@ from torch import Tensor
 
 from eckart.compressors._low_rank import fit_low_rank
 from eckart.compressors.contract import METHODS, Family
+from eckart.errors import Refused
 from eckart.metrics import Metric
 from eckart.statistics import Statistics
 from eckart.structures import StructuredMatrix
@@ -30,7 +31,7 @@ def fit(
         **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `eckart.SIZES`.
 
     Raises:
-        ValueError: unknown method, a size it does not offer, missing statistics, NaN or Inf in W.
+        Refused: unknown method, a size it does not offer, missing statistics, NaN or Inf in W.
 
     >>> import torch, eckart
     >>> W = torch.outer(torch.arange(1.0, 5.0), torch.ones(6))
@@ -44,14 +45,14 @@ def fit(
     card = METHODS.find(method)
     if list(size) != [card.size]:
         got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
-        raise ValueError(f"method {method!r} is asked for by {card.size}=, got {got}")
+        raise Refused(f"method {method!r} is asked for by {card.size}=, got {got}")
     if metric is not None:
         if method != "svd":
-            raise ValueError(f"metric= goes with 'svd'; {method!r} makes its own from statistics=")
+            raise Refused(f"metric= goes with 'svd'; {method!r} makes its own from statistics=")
         family: Family = fit_low_rank(weight, metric)
     else:
         family = card.entry(weight, statistics or Statistics())
     try:
         return family.build(size[card.size]).structure
-    except ValueError as error:
-        raise ValueError(f"{method!r} with {card.size}={size[card.size]!r}: {error}") from error
+    except Refused as error:
+        raise Refused(f"{method!r} with {card.size}={size[card.size]!r}: {error}") from error

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from eckart.compressors.contract import Fitted
+from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.models.checkpoint import read_json
 from eckart.structures import from_spec
@@ -22,7 +23,7 @@ SITES = "sites"
 
 
 def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> None:
-    """Raises ValueError where an interrupted run is in the way, or was another one than is to be resumed.
+    """Raises Refused where an interrupted run is in the way, or was another one than is to be resumed.
 
     Args:
         partial: where the work in progress is.
@@ -32,7 +33,7 @@ def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> Non
     if not partial.exists():
         return
     if not resume:
-        raise ValueError(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
+        raise Refused(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
     if not (partial / STATE).is_file():
         return
     earlier, current = _flat(read_json(partial / STATE)), _flat(json.loads(json.dumps(request)))
@@ -40,11 +41,11 @@ def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> Non
         if earlier.get(part) == wanted:
             continue
         if part == "inputs":
-            raise ValueError(
+            raise Refused(
                 f"the weights or the calibration text have changed since the run in {partial} was interrupted: "
                 "remove it to start again"
             )
-        raise ValueError(
+        raise Refused(
             f"the run in {partial} was for {part}={earlier.get(part)!r}, not {part}={wanted!r}: "
             "repeat its options, or remove it to start again"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 
 def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The SVD of every block, singular values shared evenly between the two factors.
@@ -20,7 +22,7 @@ def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         error of all blocks together at rank 0, 1, ..., k. In float64.
 
     Raises:
-        ValueError: the squared error overflows float64.
+        Refused: the squared error overflows float64.
     """
     w = blocks.detach().double()
     # A power of two, so that scaling by it is exact.
@@ -29,7 +31,7 @@ def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     squares = s.square().reshape(-1, s.shape[-1]).sum(0)
     tails = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)]) * scale * scale
     if not torch.isfinite(tails).all():
-        raise ValueError(
+        raise Refused(
             f"the squared error overflows float64: entries of the weight are up to {scale:.0e}; scale them down"
         )
     root = (s * scale).sqrt()

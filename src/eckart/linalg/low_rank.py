@@ -8,6 +8,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.metrics import Metric, Side
 
 _RANK_TOLERANCE = 1e-13
@@ -36,7 +37,7 @@ class Projection:
         """What_r as (out, r) and (r, in), in the dtype of the projection; W itself times the identity at full rank."""
         full = len(self.errors) - 1
         if not 0 <= rank <= full:
-            raise ValueError(f"rank {rank} is outside 0..{full}")
+            raise Refused(f"rank {rank} is outside 0..{full}")
         if rank == full:
             whole, identity = weight.to(self.errors), self.errors.new_ones(full).diag()
             return (identity, whole) if weight.shape[0] == full else (whole, identity)
@@ -62,17 +63,17 @@ def project(weight: Tensor, metric: Metric) -> Projection:
         A `Projection` in float64.
 
     Raises:
-        ValueError: W has NaN or Inf entries, a side does not fit its shape, or the error of W overflows float64.
+        Refused: W has NaN or Inf entries, a side does not fit its shape, or the error of W overflows float64.
     """
     if weight.ndim != 2:
-        raise ValueError(f"a matrix is needed, got shape {tuple(weight.shape)}")
+        raise Refused(f"a matrix is needed, got shape {tuple(weight.shape)}")
     w = weight.detach().double()
     if not torch.isfinite(w).all():
-        raise ValueError("the weight has NaN or Inf entries")
+        raise Refused("the weight has NaN or Inf entries")
     out, columns = w.shape
     for side, size in ((metric.left, out), (metric.right, columns)):
         if side is not None and side.shape[0] != size:
-            raise ValueError(f"a side of the metric has size {side.shape[0]}, the weight is {out} x {columns}")
+            raise Refused(f"a side of the metric has size {side.shape[0]}, the weight is {out} x {columns}")
     scale = _power_of_two(w.abs().max())
     w = w / scale
     # The shorter dimension first: w is (short, long), `near` weighs its rows and `far` its columns.
@@ -91,7 +92,7 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     for factor in (scale, near_scale, far_scale):
         errors = errors * factor * factor
     if not torch.isfinite(errors).all():
-        raise ValueError(
+        raise Refused(
             f"the squared error overflows float64: entries of the weight are up to {scale:.0e}, roots of the sides "
             f"up to {near_scale:.0e} and {far_scale:.0e}; scale them down"
         )

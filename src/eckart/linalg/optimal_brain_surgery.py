@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 BLOCK = 128
 """Columns whose changes reach those behind the block in one product."""
 DAMPING = 1e-2
@@ -43,17 +45,17 @@ def inverse_factor(second_moment: Tensor, damping: float = DAMPING) -> Tensor:
     One Cholesky factorisation and one triangular inverse; C is never inverted.
 
     Raises:
-        ValueError: C is not finite, or not positive semi-definite.
+        Refused: C is not finite, or not positive semi-definite.
     """
     moment = second_moment.double()
     if not torch.isfinite(moment).all():
-        raise ValueError("second moment has NaN or Inf entries")
+        raise Refused("second moment has NaN or Inf entries")
     mean = float(moment.diagonal().mean())
     moment = (moment + moment.T) / 2
     moment.diagonal().add_(damping * mean if mean > 0 else 1.0)
     lower, info = torch.linalg.cholesky_ex(moment.flip(0, 1))
     if int(info) != 0:
-        raise ValueError(f"second moment of shape {tuple(moment.shape)} is not positive semi-definite")
+        raise Refused(f"second moment of shape {tuple(moment.shape)} is not positive semi-definite")
     return inverse_triangle(lower.flip(0, 1))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.linalg.spectral_density import spectral_density
 
 EXACT = 4096
@@ -82,13 +83,13 @@ def spectrum(weight: Tensor, *, exact: int = EXACT, seed: int = 0) -> Spectrum:
         seed: of the density.
 
     Raises:
-        ValueError: W is no matrix, is empty, has NaN or Inf entries, or its squares overflow.
+        Refused: W is no matrix, is empty, has NaN or Inf entries, or its squares overflow.
     """
     check(weight)
     shape = int(weight.shape[0]), int(weight.shape[1])
     norm = float(weight.detach().double().square().sum())
     if not math.isfinite(norm):
-        raise ValueError(f"squares of entries up to {float(weight.abs().max()):.0e} overflow float64; scale them down")
+        raise Refused(f"squares of entries up to {float(weight.abs().max()):.0e} overflow float64; scale them down")
     if min(shape) <= exact:
         # LAPACK takes a third less time for a tall matrix than for its transpose.
         tall = weight if shape[0] >= shape[1] else weight.T
@@ -99,11 +100,11 @@ def spectrum(weight: Tensor, *, exact: int = EXACT, seed: int = 0) -> Spectrum:
 
 
 def check(weight: Tensor) -> None:
-    """Raises ValueError for what is no matrix of finite numbers."""
+    """Raises Refused for what is no matrix of finite numbers."""
     if weight.ndim != 2 or not weight.numel():
-        raise ValueError(f"a matrix is needed, got shape {tuple(weight.shape)}")
+        raise Refused(f"a matrix is needed, got shape {tuple(weight.shape)}")
     if not (torch.isfinite(weight.sum(dtype=torch.float64)) or torch.isfinite(weight).all()):
-        raise ValueError("NaN or Inf entries")
+        raise Refused("NaN or Inf entries")
 
 
 def entropy(values: Tensor, weights: Tensor | None = None) -> float:

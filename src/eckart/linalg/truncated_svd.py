@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 _SMALLEST_SIDE = 128
 _LARGEST_SHARE = 0.5
 """Of a shorter side, or a Krylov space as a share of it, beyond which all eigenvectors cost no more."""
@@ -38,11 +40,11 @@ def truncated_svd(
         U (out, rank), s (rank,) descending, V^T (rank, in); float64. U^T W = diag(s) V^T or W V = U diag(s).
 
     Raises:
-        ValueError: NaN or Inf entries, or a rank outside its range.
+        Refused: NaN or Inf entries, or a rank outside its range.
     """
     w = matrix.detach()
     if not 1 <= rank <= min(w.shape):
-        raise ValueError(f"rank={rank} is not in 1..{min(w.shape)}")
+        raise Refused(f"rank={rank} is not in 1..{min(w.shape)}")
     flat = w.shape[0] <= w.shape[1]
     short = w if flat else w.T
     found = _lanczos(short.float(), rank, tolerance, generator) or _exact(short.double(), rank)
@@ -112,7 +114,7 @@ def missing_squares(ritz: Tensor, residuals: Tensor) -> Tensor:
 def _exact(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """`truncated_svd` of a (n, m), n <= m, float64, from all eigenvectors of a a^T, or the SVD where that blurs it."""
     if not torch.isfinite(a).all():
-        raise ValueError("the matrix has NaN or Inf entries")
+        raise Refused("the matrix has NaN or Inf entries")
     largest = float(a.abs().max())
     scale = 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
     # Two factors, as the reciprocal of a subnormal number overflows.

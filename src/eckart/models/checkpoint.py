@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
+from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.tensors import write_safetensors
 from eckart.models.convolution import StructuredConv2d, stand_in
@@ -60,20 +61,20 @@ def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
 
 
 def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:
-    """The modules of a manifest; ValueError where it is newer than this version or malformed."""
+    """The modules of a manifest; Refused where it is newer than this version or malformed."""
     if not isinstance(entry, Mapping) or not isinstance(entry.get("modules"), Mapping):
-        raise ValueError(f"{where}: not an eckart manifest")
+        raise Refused(f"{where}: not an eckart manifest")
     if not isinstance(entry.get("format"), int) or entry["format"] > FORMAT:
-        raise ValueError(
+        raise Refused(
             f"{where} was written by eckart {entry.get('version', '?')} in format {entry.get('format')}; "
             f"this is eckart {__version__}, which reads formats up to {FORMAT}: upgrade with pip install -U eckart"
         )
     for name, module in entry["modules"].items():
         if not isinstance(module, Mapping):
-            raise ValueError(f"{where}: the entry of {name!r} is malformed: {str(module)[:80]!r}")
+            raise Refused(f"{where}: the entry of {name!r} is malformed: {str(module)[:80]!r}")
     apart = entry.get("unfused", [])
     if not isinstance(apart, list) or not all(isinstance(name, str) for name in apart):
-        raise ValueError(f'{where}: "unfused" is no list of names: {str(apart)[:80]!r}')
+        raise Refused(f'{where}: "unfused" is no list of names: {str(apart)[:80]!r}')
     return dict(entry["modules"])
 
 
@@ -86,14 +87,14 @@ def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]], unfused:
         unfused: names of fused experts that are taken apart first.
 
     Raises:
-        ValueError: a name the model does not have, an unknown kind, or a structure that does not fit.
+        Refused: a name the model does not have, an unknown kind, or a structure that does not fit.
     """
     unfuse_named(model, unfused)
     existing = dict(model.named_modules(remove_duplicate=False))
     made: dict[str, nn.Module] = {}
     for name, entry in sorted(modules.items(), key=lambda item: str(item[1].get("module")).startswith("tied")):
         if name not in existing:
-            raise ValueError(f"the checkpoint names a module {name!r} that {type(model).__name__} does not have")
+            raise Refused(f"the checkpoint names a module {name!r} that {type(model).__name__} does not have")
         made[name] = _rebuilt(name, entry, existing[name], made.get(str(entry.get("to"))))
     bind({n: m.structure for n, m in made.items() if isinstance(m, StructuredLinear | StructuredEmbedding)})
     for name, module in made.items():
@@ -106,17 +107,17 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     """The module that an entry of a manifest describes; `dense` is what stands there, `owner` what it is tied to."""
     kind, weight = entry.get("module"), getattr(dense, "weight", None)
     if kind not in _KINDS:
-        raise ValueError(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
+        raise Refused(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
     fits = isinstance(dense, nn.Embedding) == kind.endswith("embedding") and is_conv2d(dense) == (kind == "conv2d")
     if not isinstance(weight, Tensor) or not fits:
-        raise ValueError(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
+        raise Refused(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
     tied = kind.startswith("tied")
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
-        raise ValueError(f"{name} is tied to {entry.get('to')!r}, which is not structured")
+        raise Refused(f"{name} is tied to {entry.get('to')!r}, which is not structured")
     structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
     shape = weight.flatten(1).shape if kind == "conv2d" else weight.shape
     if sorted(shape) != sorted(structure.shape):
-        raise ValueError(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
+        raise Refused(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
     if kind == "embedding":
         return StructuredEmbedding(structure)
     if kind == "tied-embedding":
@@ -127,13 +128,13 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
 
 
 def check_values(model: nn.Module) -> None:
-    """Raises ValueError where a loaded structure holds an impossible value, such as an index out of range."""
+    """Raises Refused where a loaded structure holds an impossible value, such as an index out of range."""
     for name, module in model.named_modules():
         if isinstance(module, StructuredLinear | StructuredEmbedding):
             try:
                 module.structure.check_values()
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+            except Refused as error:
+                raise Refused(f"{name}: {error}") from error
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -177,20 +178,20 @@ def weight_files(directory: Path) -> list[Path]:
     """`model.safetensors`, or the files its index names.
 
     Raises:
-        ValueError: one that is missing, or an index that is damaged or names a file outside the directory.
+        Refused: one that is missing, or an index that is damaged or names a file outside the directory.
     """
     index = directory / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.exists() and not (directory / names[0]).is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, Mapping):
-            raise ValueError(f"{index} has no weight_map")
+            raise Refused(f"{index} has no weight_map")
         names = sorted(set(map(str, weight_map.values())))
     for name in names:
         if not re.fullmatch(r"[\w.\-]+\.safetensors", name):
-            raise ValueError(f"{index} names {name!r}, which is not a safetensors file of this directory")
+            raise Refused(f"{index} names {name!r}, which is not a safetensors file of this directory")
         if not (directory / name).is_file():
-            raise ValueError(f"{directory} has no {name}")
+            raise Refused(f"{directory} has no {name}")
     return [directory / name for name in names]
 
 
@@ -198,7 +199,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     """All tensors of a directory, mapped from its safetensors files.
 
     Raises:
-        ValueError: as `weight_files`, or a damaged file.
+        Refused: as `weight_files`, or a damaged file.
     """
     tensors: dict[str, Tensor] = {}
     for file in weight_files(directory):
@@ -207,18 +208,18 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
                 for key in opened.keys():  # noqa: SIM118  (not a mapping)
                     tensors[key] = opened.get_tensor(key)
         except SafetensorError as error:
-            raise ValueError(f"{file} is damaged or cut short: {error}") from error
+            raise Refused(f"{file} is damaged or cut short: {error}") from error
     return tensors
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; ValueError that names the file where it is not one."""
+    """A JSON object; Refused that names the file where it is not one."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} cannot be read as JSON: {error}") from error
+        raise Refused(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file} does not hold a JSON object")
+        raise Refused(f"{file} does not hold a JSON object")
     return value
 
 
@@ -236,7 +237,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
     """Saves any module with structured parts: `model.safetensors` (or shards) and `eckart.json`.
 
     Raises:
-        ValueError: the directory exists and is not empty.
+        Refused: the directory exists and is not empty.
 
     >>> import tempfile, torch, eckart
     >>> net = torch.nn.Sequential(torch.nn.Linear(8, 8))
@@ -261,11 +262,11 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         model: the dense model, with any weights, or built under `torch.device("meta")`.
 
     Raises:
-        ValueError: not such a directory, damaged files, or a model that does not fit.
+        Refused: not such a directory, damaged files, or a model that does not fit.
     """
     source = Path(directory)
     if not (source / MANIFEST).is_file():
-        raise ValueError(f"{source} has no {MANIFEST}; was it written by eckart.save?")
+        raise Refused(f"{source} has no {MANIFEST}; was it written by eckart.save?")
     entry = read_json(source / MANIFEST)
     rebuild(model, check_manifest(entry, str(source / MANIFEST)), entry.get("unfused", ()))
     tensors = read_tensors(source)
@@ -274,11 +275,11 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     tensors |= {name: tensors[first] for name, first in aliases.items()}
     for name, tensor in tensors.items():
         if name in expected and expected[name].shape != tensor.shape:
-            raise ValueError(f"{name}: the file holds shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
+            raise Refused(f"{name}: the file holds shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{source} does not fit {type(model).__name__}: {error}") from error
+        raise Refused(f"{source} does not fit {type(model).__name__}: {error}") from error
     for name, first in aliases.items():
         _tie(model, name, first)
     check_values(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.layouts.patches import Geometry
 from eckart.models.modules import StructuredLinear
 from eckart.structures.base import StructuredMatrix
@@ -28,7 +29,7 @@ class StructuredConv2d(StructuredLinear):
         super().__init__(structure, bias)
         height, width = geometry.kernel
         if structure.shape[1] % (height * width):
-            raise ValueError(f"a matrix of shape {structure.shape} does not act on patches of {height} x {width}")
+            raise Refused(f"a matrix of shape {structure.shape} does not act on patches of {height} x {width}")
         self.geometry = geometry
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.statistics.needs import Need, Statistics
 
 DOWN = "down_proj"
@@ -71,7 +72,7 @@ class Experts(nn.ModuleList):
         """The module that this one stands in for, of the dense values that the experts have now.
 
         Raises:
-            ValueError: an expert has a matrix that is not dense, or a bias that the fused module has no place for.
+            Refused: an expert has a matrix that is not dense, or a bias that the fused module has no place for.
         """
         module: Any = copy.copy(self._layout[0])
         first = next(self.parameters())
@@ -84,7 +85,7 @@ class Experts(nn.ModuleList):
                 dense: Any = expert
                 for role, linear in dense.items():
                     if type(linear) is not nn.Linear or (linear.bias is not None) > (role in biases):
-                        raise ValueError(f"{role} of an expert is {linear}, which does not fit a fused tensor")
+                        raise Refused(f"{role} of an expert is {linear}, which does not fit a fused tensor")
                     weights[role].copy_(linear.weight)
                     if role in biases:
                         biases[role].copy_(linear.bias)

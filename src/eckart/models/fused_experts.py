@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from eckart.errors import Refused
 from eckart.models.experts import Experts, experts, is_fused
 from eckart.models.sites import set_module
 
@@ -21,18 +22,18 @@ def unfuse(model: nn.Module) -> list[str]:
 
 
 def unfuse_named(model: nn.Module, names: Iterable[str]) -> None:
-    """Takes apart the experts of those names that are not yet; ValueError where there are none of that name."""
+    """Takes apart the experts of those names that are not yet; Refused where there are none of that name."""
     modules = dict(model.named_modules())
     for name in names:
         if isinstance(modules.get(name), Experts):
             continue
         if name not in modules or not is_fused(modules[name]):
             found = type(modules[name]).__name__ if name in modules else "no module"
-            raise ValueError(f"{name!r} of {type(model).__name__} should be fused experts and is {found}")
+            raise Refused(f"{name!r} of {type(model).__name__} should be fused experts and is {found}")
         set_module(model, name, Experts(modules[name]))
 
 
 def fuse(model: nn.Module) -> None:
-    """Puts all experts that were taken apart together again, in place; ValueError where they are not dense."""
+    """Puts all experts that were taken apart together again, in place; Refused where they are not dense."""
     for name, module in experts(model).items():
         set_module(model, name, module.fused())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures.base import StructuredMatrix
 
 
@@ -18,7 +19,7 @@ class StructuredLinear(nn.Module):
     def __init__(self, structure: StructuredMatrix, bias: Tensor | None = None) -> None:
         super().__init__()
         if bias is not None and tuple(bias.shape) != (structure.shape[0],):
-            raise ValueError(f"bias of shape {tuple(bias.shape)} does not fit a matrix of shape {structure.shape}")
+            raise Refused(f"bias of shape {tuple(bias.shape)} does not fit a matrix of shape {structure.shape}")
         self.structure = structure
         self.bias = None if bias is None else nn.Parameter(bias)
 

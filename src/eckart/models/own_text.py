@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.models.tree import in_eval_mode
 from eckart.statistics.labels import draw
 
@@ -37,11 +38,11 @@ def written(
         (count, length), int64.
 
     Raises:
-        ValueError: the model cannot write, or its probabilities are not finite.
+        Refused: the model cannot write, or its probabilities are not finite.
     """
     config: Any = getattr(model, "config", None)
     if not hasattr(model, "generation_config") or config is None:
-        raise ValueError(f"{type(model).__name__} is no language model that could write its own calibration text")
+        raise Refused(f"{type(model).__name__} is no language model that could write its own calibration text")
     generator = torch.Generator().manual_seed(seed)
     text = config.get_text_config()
     starts = [token for token in (text.bos_token_id, text.eos_token_id) if isinstance(token, int)]
@@ -55,7 +56,7 @@ def written(
             past = output.past_key_values
             probabilities = output.logits[:, -1].float().softmax(-1)
             if not torch.isfinite(probabilities).all():
-                raise ValueError(f"{type(model).__name__} gives NaN or infinite logits on text of its own")
+                raise Refused(f"{type(model).__name__} gives NaN or infinite logits on text of its own")
             token = draw(probabilities, generator)
             tokens.append(token)
             if on_progress:

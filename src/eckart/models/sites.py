@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.layouts.patches import geometry_of, is_conv2d, why_no_matrix
 from eckart.models.convolution import stand_in
 from eckart.models.experts import experts
@@ -96,7 +97,7 @@ def find_sites(
         head: take the output head too. Where it is tied to the embedding the two are one site, taken if either is.
 
     Raises:
-        ValueError: a pattern matches nothing (the names there are are listed), or nothing is left.
+        Refused: a pattern matches nothing (the names there are are listed), or nothing is left.
     """
     heads = _heads(model)
 
@@ -110,7 +111,7 @@ def find_sites(
     kept = select([(site.name, *site.tied) for site in sites], include, exclude, model)
     if not kept:
         names = [site.name for site in sites]
-        raise ValueError(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
+        raise Refused(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
     return [sites[i] for i in kept]
 
 
@@ -127,7 +128,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 def select(
     named: Sequence[tuple[str, ...]], include: Sequence[str], exclude: Sequence[str], model: nn.Module
 ) -> list[int]:
-    """Positions of what patterns ask for; ValueError where a pattern matches nothing.
+    """Positions of what patterns ask for; Refused where a pattern matches nothing.
 
     Args:
         named: all names of each.
@@ -140,9 +141,7 @@ def select(
         if not found:
             other = ((n, why_no_matrix(m)) for n, m in model.named_modules() if _matches(pattern, n))
             hint = next((f": {name} is {why}" for name, why in other if why), "")
-            raise ValueError(
-                f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}"
-            )
+            raise Refused(f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}")
         return found
 
     kept = set().union(*map(matching, include)) if include else set(range(len(named)))
@@ -193,7 +192,7 @@ def _matches(pattern: str, name: str) -> bool:
         try:
             return re.search(pattern[3:], name) is not None
         except re.error as error:
-            raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+            raise Refused(f"pattern {pattern!r} is not a regular expression: {error}") from error
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
@@ -219,10 +218,10 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
         bias: (out,), added to the layer's own bias, if any.
 
     Raises:
-        ValueError: the structure has another shape.
+        Refused: the structure has another shape.
     """
     if structure.shape != site.shape:
-        raise ValueError(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
+        raise Refused(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
     own = site.bias
     total = own if bias is None else bias if own is None else own + bias.to(own)
     owner: StructuredEmbedding | StructuredLinear = (

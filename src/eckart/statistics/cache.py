@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.layouts.patches import kernel_of
 from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
@@ -71,7 +72,7 @@ def statistics_for(
         Statistics by name, and the passes it took: 0 when all came from the cache.
 
     Raises:
-        ValueError: the cache is not a directory that can be made; or as `collect`.
+        Refused: the cache is not a directory that can be made; or as `collect`.
     """
     if not needs:
         return {name: Statistics(kernel=kernel_of(module)) for name, module in modules.items()}, 0
@@ -79,7 +80,7 @@ def statistics_for(
         try:
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ValueError(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
+            raise Refused(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
     chunks = _chunks(modules, needs, memory)
     results: dict[str, Statistics] = {}
     passes = 0
@@ -166,10 +167,10 @@ def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics]
 
 @torch.no_grad()
 def finite_weights(modules: Mapping[str, nn.Module]) -> None:
-    """Raises ValueError that names the first parameter of the modules that has NaN or Inf entries."""
+    """Raises Refused that names the first parameter of the modules that has NaN or Inf entries."""
     for prefix, module in modules.items():
         for name, weight in module.named_parameters(prefix):
             # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
             if not (torch.isfinite(weight.sum()) or torch.isfinite(weight).all()):
                 bad = int((~torch.isfinite(weight)).sum())
-                raise ValueError(f"{name} has {bad} NaN or Inf entries of {weight.numel()}")
+                raise Refused(f"{name} has {bad} NaN or Inf entries of {weight.numel()}")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.layouts.patches import Geometry, geometry_of, kernel_of
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
@@ -60,7 +61,7 @@ def collect(
         Statistics by name; a module that never ran has `tokens == 0`.
 
     Raises:
-        ValueError: a batch makes NaN or Inf outputs.
+        Refused: a batch makes NaN or Inf outputs.
     """
     recorder = _Recorder(modules, frozenset(needs))
     generator = torch.Generator().manual_seed(seed)
@@ -195,7 +196,7 @@ class _Recorder:
         self.samples[name] = self.samples.get(name, 0) + (len(images(x)) if geometry else x.shape[0])
         if leader != name:
             if found != leader:
-                raise ValueError(f"{name!r} shared its input with {leader!r} in one batch and not in another")
+                raise Refused(f"{name!r} shared its input with {leader!r} in one batch and not in another")
             return
         wanted = self.needs & _INPUTS
         if not wanted:

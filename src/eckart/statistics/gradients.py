@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.layouts.patches import geometry_of
 from eckart.statistics.collect import Batch, OnProgress
 from eckart.statistics.freezing import frozen
@@ -34,7 +35,7 @@ def mean_gradients(
         (out, in) by name, float32; a module that never ran is left out.
 
     Raises:
-        ValueError: the model returns no loss, or one that is not finite.
+        Refused: the model returns no loss, or one that is not finite.
     """
     sums: dict[str, Tensor] = {}
 
@@ -62,16 +63,16 @@ def mean_gradients(
         for done, batch in enumerate(batches, 1):
             with torch.enable_grad():
                 if isinstance(batch, Tensor) and batch.is_floating_point():
-                    raise ValueError("a tensor of numbers is not its own labels: give mappings of what the model takes")
+                    raise Refused("a tensor of numbers is not its own labels: give mappings of what the model takes")
                 output = model(input_ids=batch, labels=batch) if isinstance(batch, Tensor) else model(**batch)
                 loss = getattr(output, "loss", None)
                 if not isinstance(loss, Tensor):
-                    raise ValueError(
+                    raise Refused(
                         f"{type(model).__name__} returned no loss: give batches with labels, as mappings of what the "
                         "model takes"
                     )
                 if not torch.isfinite(loss):
-                    raise ValueError(f"the loss on calibration data is {float(loss)}")
+                    raise Refused(f"the loss on calibration data is {float(loss)}")
                 loss.backward()  # type: ignore[no-untyped-call]
             if on_progress:
                 on_progress(done, len(batches))

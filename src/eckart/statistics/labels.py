@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 
 def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor, int]:
     """Where to start backpropagation, and the gradient there of -log p(y), y drawn from p.
@@ -24,7 +26,7 @@ def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | Non
         The output, the gradient by it, and the number of labels drawn.
 
     Raises:
-        ValueError: the output has NaN or Inf entries.
+        Refused: the output has NaN or Inf entries.
     """
     logits = getattr(output, "logits", None)
     target: Tensor
@@ -35,7 +37,7 @@ def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | Non
         target = logits
         gradient = (_binary if logits.ndim < 2 or logits.shape[-1] == 1 else _categorical)(logits.detach(), generator)
     if not torch.isfinite(target).all():
-        raise ValueError("the model's output on calibration text has NaN or Inf entries")
+        raise Refused("the model's output on calibration text has NaN or Inf entries")
     width = 1 if logits is not None and target.ndim < 2 else target.shape[-1]
     labels = target.numel() // width
     if mask is not None and mask.shape == gradient.shape[:2]:

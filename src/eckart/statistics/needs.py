@@ -9,6 +9,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 
 class Need(str, Enum):
     """Names of the statistics; a member's value is the attribute of `Statistics` that holds it."""
@@ -62,21 +64,21 @@ class Statistics:
     input_sample: Tensor | None = None
 
     def get(self, need: Need) -> Tensor:
-        """The statistic in float64; ValueError that names it where it was not collected or is not finite."""
+        """The statistic in float64; Refused that names it where it was not collected or is not finite."""
         value: Tensor | None = getattr(self, need.value)
         if value is None:
             have = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
             nothing = "nothing; did any token of the calibration data reach this matrix?"
-            raise ValueError(f"statistics lack {need.value!r}; they hold {', '.join(have) or nothing}")
+            raise Refused(f"statistics lack {need.value!r}; they hold {', '.join(have) or nothing}")
         if not torch.isfinite(value).all():
-            raise ValueError(f"statistic {need.value!r} has NaN or Inf entries")
+            raise Refused(f"statistic {need.value!r} has NaN or Inf entries")
         return value.double()
 
     def input_moment(self, weight: Tensor) -> Tensor:
-        """E[x x^T] (in, in), float64, for a weight (out, in); ValueError where it does not fit it, and as for `get`."""
+        """E[x x^T] (in, in), float64, for a weight (out, in); Refused where it does not fit it, and as for `get`."""
         moment, columns = self.get(Need.INPUT_SECOND_MOMENT), weight.shape[-1]
         if tuple(moment.shape) != (columns, columns):
-            raise ValueError(
+            raise Refused(
                 f"second moment of shape {tuple(moment.shape)} does not fit a weight of shape {tuple(weight.shape)}"
             )
         return moment

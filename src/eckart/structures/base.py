@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -42,7 +44,7 @@ def structure(kind: str) -> _Register:
 
     def register(cls: S) -> S:
         if kind in KINDS:
-            raise ValueError(f"structure kind {kind!r} is taken by {KINDS[kind].__name__}")
+            raise Refused(f"structure kind {kind!r} is taken by {KINDS[kind].__name__}")
         cls.kind = kind
         KINDS[kind] = cls
         return cls
@@ -69,7 +71,7 @@ class StructuredMatrix(nn.Module):
         super().__init__()
         out, columns = shape
         if out < 1 or columns < 1:
-            raise ValueError(f"{type(self).__name__} needs a shape of at least (1, 1), got {tuple(shape)}")
+            raise Refused(f"{type(self).__name__} needs a shape of at least (1, 1), got {tuple(shape)}")
         self.shape = (int(out), int(columns))
 
     def leaf(self, name: str, tensor: Tensor) -> None:
@@ -134,7 +136,7 @@ class StructuredMatrix(nn.Module):
         return total
 
     def check_values(self) -> None:
-        """Raises ValueError where a loaded value is impossible (an index out of range); recursive."""
+        """Raises Refused where a loaded value is impossible (an index out of range); recursive."""
         for child in self.operands():
             child.check_values()
 
@@ -166,27 +168,27 @@ def from_spec(spec: Spec, where: str = "spec", *, deepest: int = DEEPEST) -> Str
         deepest: structures inside each other.
 
     Raises:
-        ValueError: unknown kind, malformed entry, leaves that do not fit the stated shape, or too deep a nesting.
+        Refused: unknown kind, malformed entry, leaves that do not fit the stated shape, or too deep a nesting.
     """
     if deepest < 1:
-        raise ValueError(f"{where[:80]}: structures are nested more than {DEEPEST} deep; no version writes such a file")
+        raise Refused(f"{where[:80]}: structures are nested more than {DEEPEST} deep; no version writes such a file")
     if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
-        raise ValueError(f"{where}: not a structure spec: {str(spec)[:80]!r}")
+        raise Refused(f"{where}: not a structure spec: {str(spec)[:80]!r}")
     kind = spec["kind"]
     if kind not in KINDS:
-        raise ValueError(f"{where}: unknown structure kind {kind!r}; this version knows {', '.join(sorted(KINDS))}")
+        raise Refused(f"{where}: unknown structure kind {kind!r}; this version knows {', '.join(sorted(KINDS))}")
     parts = spec.get("children", [])
     if not isinstance(parts, list):
-        raise ValueError(f"{where}: the children of {kind!r} are no list: {str(parts)[:80]!r}")
+        raise Refused(f"{where}: the children of {kind!r} are no list: {str(parts)[:80]!r}")
     children = [from_spec(child, f"{where}/{kind}", deepest=deepest - 1) for child in parts]
     try:
         leaves = {name: _meta_leaf(entry) for name, entry in spec.get("leaves", {}).items()}
         build: Callable[..., StructuredMatrix] = KINDS[kind]
         node = build(*children, **leaves, **spec.get("options", {}))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
-        raise ValueError(f"{where}: malformed {kind!r} spec: {error}") from error
+        raise Refused(f"{where}: malformed {kind!r} spec: {error}") from error
     if list(node.shape) != spec.get("shape"):
-        raise ValueError(f"{where}: {kind!r} states shape {spec.get('shape')} but its leaves make {list(node.shape)}")
+        raise Refused(f"{where}: {kind!r} states shape {spec.get('shape')} but its leaves make {list(node.shape)}")
     return node
 
 
@@ -204,5 +206,5 @@ def _meta_leaf(entry: list[Any]) -> Tensor:
         raise TypeError("a leaf is its dtype and its shape, got nothing")
     name, *shape = entry
     if name not in _DTYPES:
-        raise ValueError(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
+        raise Refused(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
     return torch.empty([int(n) for n in shape], dtype=_DTYPES[name], device="meta")

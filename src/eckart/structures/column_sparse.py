@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures._checks import check_distinct, check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
 
@@ -28,7 +29,7 @@ class ColumnSparse(StructuredMatrix):
         s, columns = float_leaf("ColumnSparse", "values", values, 2).shape
         places = index_leaf("ColumnSparse", "places", places, 2, size)
         if places.shape != values.shape or s > size:
-            raise ValueError(
+            raise Refused(
                 f"ColumnSparse: values {tuple(values.shape)} and places {tuple(places.shape)} must have one shape, "
                 f"of at most {size} rows"
             )
@@ -41,7 +42,7 @@ class ColumnSparse(StructuredMatrix):
         """Keeps the s largest magnitudes of each column of `weight` (out, in)."""
         weight = float_leaf("ColumnSparse", "weight", weight, 2).detach()
         if not 0 < s <= weight.shape[0]:
-            raise ValueError(f"ColumnSparse keeps 1 to {weight.shape[0]} entries a column of this matrix, got {s}")
+            raise Refused(f"ColumnSparse keeps 1 to {weight.shape[0]} entries a column of this matrix, got {s}")
         place = weight.abs().topk(s, 0).indices.sort(0).values
         return cls(weight.gather(0, place), place, size=weight.shape[0])
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures.base import StructuredMatrix, structure
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.transposed import apply_transposed
@@ -43,7 +44,7 @@ class _Compose(StructuredMatrix):
 
 def _shapes(name: str, children: tuple[StructuredMatrix, ...]) -> list[tuple[int, int]]:
     if not children:
-        raise ValueError(f"{name} needs at least one matrix")
+        raise Refused(f"{name} needs at least one matrix")
     for child in children:
         if not isinstance(child, StructuredMatrix):
             raise TypeError(f"{name} takes structures, got {type(child).__name__}; wrap a tensor in Dense")
@@ -57,7 +58,7 @@ class Sum(_Compose):
     def __init__(self, *children: StructuredMatrix) -> None:
         shapes = _shapes("Sum", children)
         if len(set(shapes)) > 1:
-            raise ValueError(f"Sum needs equal shapes, got {', '.join(map(str, shapes))}")
+            raise Refused(f"Sum needs equal shapes, got {', '.join(map(str, shapes))}")
         super().__init__(children, shapes[0])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +91,7 @@ class Chain(_Compose):
         shapes = _shapes("Chain", children)
         for left, right in pairwise(shapes):
             if left[1] != right[0]:
-                raise ValueError(f"Chain: shapes do not multiply: {' @ '.join(map(str, shapes))}")
+                raise Refused(f"Chain: shapes do not multiply: {' @ '.join(map(str, shapes))}")
         super().__init__(children, (shapes[0][0], shapes[-1][1]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class Stack(_Compose):
     def __init__(self, *children: StructuredMatrix) -> None:
         shapes = _shapes("Stack", children)
         if len({columns for _, columns in shapes}) > 1:
-            raise ValueError(f"Stack needs matrices of one input width, got {', '.join(map(str, shapes))}")
+            raise Refused(f"Stack needs matrices of one input width, got {', '.join(map(str, shapes))}")
         super().__init__(children, (sum(out for out, _ in shapes), shapes[0][1]))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from math import frexp
 
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.compose import Chain
@@ -19,12 +20,12 @@ def kernel(weight: Tensor, statistics: Statistics) -> Tensor:
     """W (out, in) as (out, channels, height, width); height and width are 1 where the inputs are no patches.
 
     Raises:
-        ValueError: W is no finite matrix, or its inputs cannot be patches of the stated size.
+        Refused: W is no finite matrix, or its inputs cannot be patches of the stated size.
     """
     w = finite_matrix(weight)
     height, width = statistics.kernel or (1, 1)
     if w.shape[1] % (height * width):
-        raise ValueError(f"a matrix of shape {tuple(w.shape)} does not act on patches of {height} x {width}")
+        raise Refused(f"a matrix of shape {tuple(w.shape)} does not act on patches of {height} x {width}")
     return w.reshape(len(w), -1, height, width)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures.base import StructuredMatrix, structure
 
 
@@ -20,7 +21,7 @@ class Dense(StructuredMatrix):
 
     def __init__(self, weight: Tensor) -> None:
         if weight.ndim != 2 or not weight.is_floating_point():
-            raise ValueError(f"Dense needs a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
+            raise Refused(f"Dense needs a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
         super().__init__((weight.shape[0], weight.shape[1]))
         self.leaf("weight", weight)
 

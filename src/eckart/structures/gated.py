@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
 
@@ -35,9 +36,9 @@ class Gated(StructuredMatrix):
                 raise TypeError(f"Gated takes structures, got {type(child).__name__}; wrap a tensor in Dense")
         n = float_leaf("Gated", "bias", bias, 1).shape[0]
         if not left.shape[1] == right.shape[0] == n:
-            raise ValueError(f"Gated: {left.shape}, {n} gates and {right.shape} do not fit")
+            raise Refused(f"Gated: {left.shape}, {n} gates and {right.shape} do not fit")
         if size_option("Gated", "active", active) > n:
-            raise ValueError(f"Gated: {active} of {n} cannot be active")
+            raise Refused(f"Gated: {active} of {n} cannot be active")
         super().__init__((left.shape[0], right.shape[1]))
         self.left, self.right, self.active = left, right, active
         self.register_buffer("bias", bias.detach())
@@ -66,4 +67,4 @@ class Gated(StructuredMatrix):
         return self.left.forward(y * mask)
 
     def to_dense(self) -> Tensor:
-        raise ValueError("Gated depends on its input: it has no matrix, and cannot be merged into one")
+        raise Refused("Gated depends on its input: it has no matrix, and cannot be merged into one")

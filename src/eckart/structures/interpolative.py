@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures._checks import check_distinct, check_range, float_leaf, index_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.permutation import gather
@@ -33,7 +34,7 @@ class Interpolative(StructuredMatrix):
         float_leaf("Interpolative", "basis", basis, 2)
         rank, out = basis.shape[0], rest.shape[0] + basis.shape[0]
         if rest.shape[1] != rank or rest.dtype != basis.dtype:
-            raise ValueError(
+            raise Refused(
                 f"Interpolative: rest {tuple(rest.shape)} of {rest.dtype} does not go with a basis "
                 f"{tuple(basis.shape)} of {basis.dtype}"
             )
@@ -41,7 +42,7 @@ class Interpolative(StructuredMatrix):
         # 32 bits, which the gather takes as they are, on the path of every token.
         self.leaf("index", index_leaf("Interpolative", "index", index, 1, out, torch.int32))
         if self.index.shape[0] != out:
-            raise ValueError(f"Interpolative: {self.index.shape[0]} entries of the index do not fit {out} rows")
+            raise Refused(f"Interpolative: {self.index.shape[0]} entries of the index do not fit {out} rows")
         self.leaf("rest", rest)
         self.leaf("basis", basis)
 
@@ -55,10 +56,10 @@ class Interpolative(StructuredMatrix):
             basis: (r, in).
 
         Raises:
-            ValueError: shapes that do not fit, or pivots that are not distinct rows of W.
+            Refused: shapes that do not fit, or pivots that are not distinct rows of W.
         """
         if pivots.ndim != 1 or rest.ndim != 2 or basis.ndim != 2 or {rest.shape[1], basis.shape[0]} != {len(pivots)}:
-            raise ValueError(
+            raise Refused(
                 f"Interpolative needs pivots (r,), rest (out - r, r) and basis (r, in), got {tuple(pivots.shape)}, "
                 f"{tuple(rest.shape)} and {tuple(basis.shape)}"
             )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from eckart.errors import Refused
 from eckart.ops.order_statistics import kth_largest
 from eckart.structures._checks import float_leaf, index_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
@@ -85,15 +86,15 @@ class Kernelized(StructuredMatrix):
         two, out, k = float_leaf("Kernelized", "left", left, 3).shape
         other, columns, width = float_leaf("Kernelized", "right", right, 3).shape
         if left.dtype != right.dtype or (two, other) != (2, 2) or k != width or k < 1:
-            raise ValueError(
+            raise Refused(
                 f"Kernelized needs factors (2, out, k) and (2, in, k) of one dtype, got {left.dtype} of shape "
                 f"{tuple(left.shape)} and {right.dtype} of shape {tuple(right.shape)}"
             )
         kept = index_leaf("Kernelized", "kept", kept, 1, out * columns, torch.int64)
         if kept.shape[0] != 1:
-            raise ValueError(f"Kernelized: kept must be one number, got {kept.shape[0]}")
+            raise Refused(f"Kernelized: kept must be one number, got {kept.shape[0]}")
         if not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise ValueError(f"Kernelized needs a finite scale, got {scale!r}")
+            raise Refused(f"Kernelized needs a finite scale, got {scale!r}")
         super().__init__((out, columns))
         self.leaf("left", left)
         self.leaf("right", right)
@@ -122,4 +123,4 @@ class Kernelized(StructuredMatrix):
     def check_values(self) -> None:
         out, columns = self.shape
         if not 1 <= int(self.kept) <= out * columns:
-            raise ValueError(f"Kernelized: kept is {int(self.kept)}, outside 1..{out * columns}")
+            raise Refused(f"Kernelized: kept is {int(self.kept)}, outside 1..{out * columns}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.structures._checks import float_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
@@ -60,9 +61,9 @@ class Kronecker(StructuredMatrix):
         *terms, a, b = float_leaf("Kronecker", "left", left, ndim).shape
         *others, c, d = float_leaf("Kronecker", "right", right, ndim).shape
         if left.dtype != right.dtype:
-            raise ValueError(f"Kronecker needs factors of one dtype, got {left.dtype} and {right.dtype}")
+            raise Refused(f"Kronecker needs factors of one dtype, got {left.dtype} and {right.dtype}")
         if terms != others or terms == [0]:
-            raise ValueError(f"Kronecker needs as many left as right factors, got {terms[0]} and {others[0]}")
+            raise Refused(f"Kronecker needs as many left as right factors, got {terms[0]} and {others[0]}")
         super().__init__((a * c, b * d))
         self.leaf("left", left)
         self.leaf("right", right)

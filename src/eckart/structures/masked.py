@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.ops.packing import pack, row_bytes, unpack
 from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
@@ -38,9 +39,9 @@ class Masked(StructuredMatrix):
         nnz = float_leaf("Masked", "values", values, 1).shape[0]
         if not isinstance(mask, Tensor) or mask.dtype != torch.uint8 or mask.ndim != 2 or mask.shape[1] != width:
             got = f"{mask.dtype} of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else mask
-            raise ValueError(f"Masked: mask must be torch.uint8 of shape (out, {width}), got {got}")
+            raise Refused(f"Masked: mask must be torch.uint8 of shape (out, {width}), got {got}")
         if nnz > mask.shape[0] * size:
-            raise ValueError(f"Masked: {nnz} values do not fit a matrix of shape {(mask.shape[0], size)}")
+            raise Refused(f"Masked: {nnz} values do not fit a matrix of shape {(mask.shape[0], size)}")
         super().__init__((mask.shape[0], size))
         self.leaf("values", values)
         self.leaf("mask", mask)
@@ -50,7 +51,7 @@ class Masked(StructuredMatrix):
         """Keeps the entries of `weight` (out, in) where `mask` (out, in), bool, is true."""
         weight = float_leaf("Masked", "weight", weight, 2).detach()
         if mask.dtype != torch.bool or mask.shape != weight.shape:
-            raise ValueError(
+            raise Refused(
                 f"Masked: the mask must be torch.bool of shape {tuple(weight.shape)}, got {mask.dtype} of shape "
                 f"{tuple(mask.shape)}"
             )
@@ -94,9 +95,9 @@ class Masked(StructuredMatrix):
     def check_values(self) -> None:
         stored = int(_ones(self.mask).sum())
         if stored != self.values.shape[0]:
-            raise ValueError(f"Masked: {self.values.shape[0]} values but {stored} places; is the file damaged?")
+            raise Refused(f"Masked: {self.values.shape[0]} values but {stored} places; is the file damaged?")
         if _places(self.mask, 8 * self.mask.shape[1])[:, self.shape[1] :].any():
-            raise ValueError(f"Masked: the mask names columns beyond {self.shape[1]}; is the file damaged?")
+            raise Refused(f"Masked: the mask names columns beyond {self.shape[1]}; is the file damaged?")
 
 
 def _places(mask: Tensor, columns: int) -> Tensor:

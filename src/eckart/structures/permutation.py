@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.structures._checks import check_distinct, check_range, flag_option, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
 
@@ -72,7 +73,7 @@ class Selection(_Move):
         self.adjoint = flag_option("Selection", "adjoint", adjoint)
         k = index.shape[0] if isinstance(index, Tensor) and index.ndim == 1 else 1
         if adjoint and k > size:
-            raise ValueError(f"Selection: {k} entries cannot go to distinct places among {size}")
+            raise Refused(f"Selection: {k} entries cannot go to distinct places among {size}")
         super().__init__((size, k) if adjoint else (k, size))
         self._index(index, size)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
@@ -42,7 +43,7 @@ class Quantized(StructuredMatrix):
         columns: number of inputs.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit each other.
+        Refused: shapes or dtypes that do not fit each other.
     """
 
     codes: Tensor
@@ -65,22 +66,22 @@ class Quantized(StructuredMatrix):
         columns = size_option("Quantized", "columns", columns)
         group = min(size_option("Quantized", "group", group), columns)
         if codes.ndim != 2 or codes.dtype != torch.uint8 or codes.shape[1] != row_bytes(columns, bits):
-            raise ValueError(
+            raise Refused(
                 f"Quantized needs uint8 codes of shape (out, {row_bytes(columns, bits)}) for {columns} columns of "
                 f"{bits} bits, got {codes.dtype} of shape {tuple(codes.shape)}; pack them with packing.pack"
             )
         by_group = (codes.shape[0], -(-columns // group))
         if tuple(scales.shape) != by_group or not scales.is_floating_point():
-            raise ValueError(
+            raise Refused(
                 f"Quantized needs floating-point scales of shape {by_group}, got {scales.dtype} {tuple(scales.shape)}"
             )
         if zeros is not None and (tuple(zeros.shape) != by_group or zeros.dtype != torch.uint8):
-            raise ValueError(f"Quantized needs uint8 zeros of shape {by_group}, got {zeros.dtype} {tuple(zeros.shape)}")
+            raise Refused(f"Quantized needs uint8 zeros of shape {by_group}, got {zeros.dtype} {tuple(zeros.shape)}")
         if codebook is not None:
             if zeros is not None:
-                raise ValueError("Quantized takes zeros or a codebook, not both")
+                raise Refused("Quantized takes zeros or a codebook, not both")
             if codebook.ndim != 1 or not codebook.is_floating_point() or not 2 <= len(codebook) <= 1 << bits:
-                raise ValueError(
+                raise Refused(
                     f"Quantized needs a floating-point codebook of 2 to {1 << bits} levels for {bits} bits, got "
                     f"{codebook.dtype} of shape {tuple(codebook.shape)}"
                 )
@@ -116,7 +117,7 @@ class Quantized(StructuredMatrix):
             dtype: of scales and codebook; that of `weight` by default.
 
         Raises:
-            ValueError: weight is no finite matrix, or the codebook is not ascending around zero.
+            Refused: weight is no finite matrix, or the codebook is not ascending around zero.
         """
         _check_bits(bits)
         weight = finite_matrix(weight)
@@ -124,7 +125,7 @@ class Quantized(StructuredMatrix):
         if codebook is not None:
             codebook = codebook.to(weight.device, dtype)
             if not (codebook[0] < 0 < codebook[-1] and (codebook.diff() > 0).all()):
-                raise ValueError(f"a codebook ascends strictly from below zero to above, got {codebook.tolist()}")
+                raise Refused(f"a codebook ascends strictly from below zero to above, got {codebook.tolist()}")
         columns = weight.shape[1]
         group = min(size_option("Quantized", "group", group), columns)
         exact = torch.promote_types(weight.dtype, torch.float32)
@@ -185,16 +186,16 @@ class Quantized(StructuredMatrix):
         return Cost(out * columns, size, out * columns)
 
     def check_values(self) -> None:
-        """Raises ValueError for scales that are not finite, or codes and zero-points outside their grid."""
+        """Raises Refused for scales that are not finite, or codes and zero-points outside their grid."""
         if not torch.isfinite(self.scales).all():
-            raise ValueError("Quantized: scales have NaN or Inf entries")
+            raise Refused("Quantized: scales have NaN or Inf entries")
         if self.zeros is not None and (worst := int(self.zeros.max())) >= 1 << self.bits:
-            raise ValueError(f"Quantized: zero-point {worst} does not fit {self.bits} bits")
+            raise Refused(f"Quantized: zero-point {worst} does not fit {self.bits} bits")
         if self.codebook is not None:
             if not torch.isfinite(self.codebook).all():
-                raise ValueError("Quantized: codebook has NaN or Inf entries")
+                raise Refused("Quantized: codebook has NaN or Inf entries")
             if (worst := int(self.unpacked().max())) >= len(self.codebook):
-                raise ValueError(f"Quantized: code {worst} is outside a codebook of {len(self.codebook)} levels")
+                raise Refused(f"Quantized: code {worst} is outside a codebook of {len(self.codebook)} levels")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.bits} bits, groups of {self.group}"
@@ -255,18 +256,18 @@ class Quantized(StructuredMatrix):
 
 
 def finite_matrix(weight: Tensor) -> Tensor:
-    """`weight` detached; ValueError where it is no floating-point matrix or has NaN or Inf entries."""
+    """`weight` detached; Refused where it is no floating-point matrix or has NaN or Inf entries."""
     if weight.ndim != 2 or not weight.is_floating_point():
-        raise ValueError(f"weight must be a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
+        raise Refused(f"weight must be a floating-point matrix, got {weight.dtype} of shape {tuple(weight.shape)}")
     if not torch.isfinite(weight).all():
         bad = int((~torch.isfinite(weight)).sum())
-        raise ValueError(f"weight of shape {tuple(weight.shape)} has {bad} NaN or Inf entries")
+        raise Refused(f"weight of shape {tuple(weight.shape)} has {bad} NaN or Inf entries")
     return weight.detach()
 
 
 def _check_bits(bits: int) -> None:
     if size_option("Quantized", "bits", bits) not in CODE_BITS:
-        raise ValueError(f"Quantized: bits must be 2 to 8, got {bits}")
+        raise Refused(f"Quantized: bits must be 2 to 8, got {bits}")
 
 
 def _at_groups(zeros: Tensor | None) -> Tensor | None:

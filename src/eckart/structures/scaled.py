@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.transposed import apply_transposed
 
@@ -22,7 +23,7 @@ class Scaled(StructuredMatrix):
 
     def __init__(self, matrix: StructuredMatrix, *, scale: float) -> None:
         if not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise ValueError(f"Scaled needs a finite scale, got {scale!r}")
+            raise Refused(f"Scaled needs a finite scale, got {scale!r}")
         super().__init__(matrix.shape)
         self.matrix = matrix
         self.scale = float(scale)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.ops.sparse_product import sparse_product
 from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
@@ -39,7 +40,7 @@ class Scattered(StructuredMatrix):
         nnz = float_leaf("Scattered", "values", values, 1).shape[0]
         places = index_leaf("Scattered", "places", places, 2, max(out, columns))
         if tuple(places.shape) != (2, nnz):
-            raise ValueError(f"Scattered: {nnz} values need places of shape (2, {nnz}), got {tuple(places.shape)}")
+            raise Refused(f"Scattered: {nnz} values need places of shape (2, {nnz}), got {tuple(places.shape)}")
         super().__init__((out, columns))
         self.leaf("values", values)
         self.leaf("places", places)

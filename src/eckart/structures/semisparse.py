@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.ops.packing import pack, row_bytes, unpack
 from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
@@ -41,10 +42,10 @@ class SemiSparse(StructuredMatrix):
         self.n, self.m, self.groups, self.bits = n, m, -(-size // m), _position_bits(m)
         expected = (out, row_bytes(n * self.groups, self.bits))
         if kept != n * self.groups:
-            raise ValueError(f"SemiSparse: {n}:{m} of {size} columns keeps {n * self.groups} values a row, got {kept}")
+            raise Refused(f"SemiSparse: {n}:{m} of {size} columns keeps {n * self.groups} values a row, got {kept}")
         if not isinstance(positions, Tensor) or positions.dtype != torch.uint8 or tuple(positions.shape) != expected:
             got = f"{positions.dtype} of shape {tuple(positions.shape)}" if isinstance(positions, Tensor) else positions
-            raise ValueError(f"SemiSparse: positions must be torch.uint8 of shape {expected}, got {got}")
+            raise Refused(f"SemiSparse: positions must be torch.uint8 of shape {expected}, got {got}")
         super().__init__((out, size))
         self.leaf("values", values)
         self.leaf("positions", positions)
@@ -90,9 +91,7 @@ class SemiSparse(StructuredMatrix):
     def check_values(self) -> None:
         places = _groups(unpack(self.positions, self.bits, self.n * self.groups).long(), self.n)
         if (places >= self.m).any() or (places.diff(dim=-1) <= 0).any():
-            raise ValueError(
-                f"SemiSparse: positions must ascend in 0..{self.m - 1} in each group; is the file damaged?"
-            )
+            raise Refused(f"SemiSparse: positions must ascend in 0..{self.m - 1} in each group; is the file damaged?")
 
 
 def _position_bits(m: int) -> int:
@@ -102,4 +101,4 @@ def _position_bits(m: int) -> int:
 def _check_pattern(n: int, m: int) -> None:
     size_option("SemiSparse", "n", n)
     if size_option("SemiSparse", "m", m, least=2) > 256 or n > m:
-        raise ValueError(f"SemiSparse keeps n <= m <= 256 of every m, got {n}:{m}")
+        raise Refused(f"SemiSparse keeps n <= m <= 256 of every m, got {n}:{m}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.transposed import apply_transposed
 
@@ -27,7 +28,7 @@ class Shared(StructuredMatrix):
         self, owner: StructuredMatrix | None = None, *, shape: tuple[int, int] | None = None, of: str = ""
     ) -> None:
         if owner is None and (shape is None or not isinstance(of, str) or not of):
-            raise ValueError(f"Shared needs an owner, or a shape and where the owner is, got {shape} and {of!r}")
+            raise Refused(f"Shared needs an owner, or a shape and where the owner is, got {shape} and {of!r}")
         super().__init__(owner.shape if owner is not None else shape)  # type: ignore[arg-type]
         self.of = of
         self._owner: tuple[StructuredMatrix, ...] = ()
@@ -37,15 +38,15 @@ class Shared(StructuredMatrix):
     @property
     def owner(self) -> StructuredMatrix:
         if not self._owner:
-            raise ValueError(f"the structure shared from {self.of} was not loaded with its owner")
+            raise Refused(f"the structure shared from {self.of} was not loaded with its owner")
         return self._owner[0]
 
     def bind(self, owner: StructuredMatrix) -> None:
-        """Sets the owner; ValueError where it has another shape, or reads a third structure itself."""
+        """Sets the owner; Refused where it has another shape, or reads a third structure itself."""
         if owner.shape != self.shape:
-            raise ValueError(f"a structure of shape {owner.shape} was shared as one of {self.shape}")
+            raise Refused(f"a structure of shape {owner.shape} was shared as one of {self.shape}")
         if any(isinstance(part, Shared) for part in owner.modules()):
-            raise ValueError(f"the structure shared from {self.of or 'here'} is itself shared from elsewhere")
+            raise Refused(f"the structure shared from {self.of or 'here'} is itself shared from elsewhere")
         # In a tuple, so that the tensors are registered once, at their owner.
         self._owner = (owner,)
 
@@ -74,24 +75,24 @@ class Shared(StructuredMatrix):
 
 
 def locate(matrices: Mapping[str, StructuredMatrix]) -> None:
-    """Tells each `Shared` in some matrices, by name, where its owner is; ValueError where none of them holds it."""
+    """Tells each `Shared` in some matrices, by name, where its owner is; Refused where none of them holds it."""
     places = {id(part): where for name, matrix in matrices.items() for where, part in _walk(matrix, name)}
     for name, part in _shared(matrices):
         if id(part.owner) not in places:
-            raise ValueError(f"{name} shares a structure with a matrix that is not there any more")
+            raise Refused(f"{name} shares a structure with a matrix that is not there any more")
         part.of = places[id(part.owner)]
 
 
 def bind(matrices: Mapping[str, StructuredMatrix]) -> None:
-    """Gives each `Shared` in some matrices, by name, its owner; ValueError where there is none at its place."""
+    """Gives each `Shared` in some matrices, by name, its owner; Refused where there is none at its place."""
     found = {where: part for name, matrix in matrices.items() for where, part in _walk(matrix, name)}
     for name, part in _shared(matrices):
         if part.of not in found:
-            raise ValueError(f"{name} shares a structure with {part.of[:80]!r}, which is not there")
+            raise Refused(f"{name} shares a structure with {part.of[:80]!r}, which is not there")
         try:
             part.bind(found[part.of])
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
+        except Refused as error:
+            raise Refused(f"{name}: {error}") from error
 
 
 def _walk(part: StructuredMatrix, where: str) -> Iterator[tuple[str, StructuredMatrix]]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.ops.sparse_product import sparse_product
 from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
@@ -35,7 +36,7 @@ class Sparse(StructuredMatrix):
         columns = index_leaf("Sparse", "columns", columns, 1, size)
         offsets = index_leaf("Sparse", "offsets", offsets, 1, nnz)
         if columns.shape[0] != nnz:
-            raise ValueError(f"Sparse: {nnz} values but {columns.shape[0]} columns; each value needs one")
+            raise Refused(f"Sparse: {nnz} values but {columns.shape[0]} columns; each value needs one")
         super().__init__((offsets.shape[0] - 1, size))
         self.leaf("values", values)
         self.leaf("columns", columns)
@@ -76,8 +77,8 @@ class Sparse(StructuredMatrix):
         out, offsets, columns = self.shape[0], self.offsets.long(), self.columns.long()
         steps = offsets.diff()
         if offsets[0] != 0 or offsets[-1] != self.values.shape[0] or (steps < 0).any():
-            raise ValueError(f"Sparse: offsets must ascend from 0 to {self.values.shape[0]}; is the file damaged?")
+            raise Refused(f"Sparse: offsets must ascend from 0 to {self.values.shape[0]}; is the file damaged?")
         check_range("Sparse", "columns", columns, self.shape[1])
         place = torch.arange(out, device=self.device).repeat_interleave(steps) * self.shape[1] + columns
         if (place.diff() <= 0).any():
-            raise ValueError("Sparse: columns must ascend within each row, without repetition; sort them")
+            raise Refused("Sparse: columns must ascend within each row, without repetition; sort them")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.linalg import hadamard
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.structures._checks import flag_option, size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
 from eckart.structures.kronecker import apply_kronecker
@@ -139,9 +140,7 @@ class Hadamard(StructuredMatrix):
     def __init__(self, size: int) -> None:
         if size_option("Hadamard", "size", size) & (size - 1):
             near = 1 << size.bit_length()
-            raise ValueError(
-                f"Hadamard: size must be a power of two, got {size}; the nearest are {near // 2} and {near}"
-            )
+            raise Refused(f"Hadamard: size must be a power of two, got {size}; the nearest are {near // 2} and {near}")
         super().__init__((size, size))
 
     def options(self) -> dict[str, int]:

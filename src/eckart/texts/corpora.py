@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from eckart.errors import Refused
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -40,7 +42,7 @@ def corpus(name: str) -> str:
         name: in `CORPORA`.
 
     Raises:
-        ValueError: there is no such text, or the package that carries it is not installed.
+        Refused: there is no such text, or the package that carries it is not installed.
     """
     return "\n\n".join(_documents(name))
 
@@ -52,23 +54,23 @@ def calibration_mixture() -> dict[str, str]:
 
 def _documents(name: str) -> list[str]:
     if name not in CORPORA:
-        raise ValueError(f"unknown text {name!r}; there are {', '.join(CORPORA)}")
+        raise Refused(f"unknown text {name!r}; there are {', '.join(CORPORA)}")
     entry = CORPORA[name]
     missing = f"the text {name!r} is carried by {entry.package}, which is not installed; pip install eckart[demo]"
     spec = importlib.util.find_spec(entry.package)
     if spec is None or not spec.submodule_search_locations:
-        raise ValueError(missing)
+        raise Refused(missing)
     directory = Path(next(iter(spec.submodule_search_locations)))
     documents = list(dict.fromkeys(document for document in entry.documents(directory) if document.strip()))
     if not documents:
-        raise ValueError(f"{directory} holds no {name!r} text; pip install --force-reinstall eckart[demo]")
+        raise Refused(f"{directory} holds no {name!r} text; pip install --force-reinstall eckart[demo]")
     return documents
 
 
 def _one_file(directory: Path, pattern: str) -> Path:
     found = sorted(directory.glob(pattern))
     if not found:
-        raise ValueError(f"{directory} has no file {pattern}; this version of the package does not carry the text")
+        raise Refused(f"{directory} has no file {pattern}; this version of the package does not carry the text")
     return found[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.texts.sequences import read_text, sequences
 
 IGNORED = -100
@@ -46,7 +47,7 @@ def read_examples(source: str | Path, tokenizer: Any, length: int, seed: int = 0
         most: sequences that are taken of a text.
 
     Raises:
-        ValueError: no such file or no UTF-8, a line that is neither, a prompt that leaves no room for its response, an
+        Refused: no such file or no UTF-8, a line that is neither, a prompt that leaves no room for its response, an
             example with no token to predict, or no example.
     """
     path = Path(source)
@@ -54,10 +55,10 @@ def read_examples(source: str | Path, tokenizer: Any, length: int, seed: int = 0
         rows = sequences(tokenizer, read_text(path), length, most, seed)
         return [Example(row, row) for row in rows]
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise Refused(f"there is no file {path}")
     examples = [_example(record, tokenizer, length, f"{path}, line {number}") for number, record in _records(path)]
     if not examples:
-        raise ValueError(f"{path} holds no example")
+        raise Refused(f"{path} holds no example")
     return examples
 
 
@@ -65,7 +66,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8: {error}") from error
+        raise Refused(f"{path} is not UTF-8: {error}") from error
     # Not str.splitlines: JSON strings may hold U+2028 and its like unescaped.
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -73,26 +74,26 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+            raise Refused(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number} is no JSON object: {line[:60]!r}")
+            raise Refused(f"{path}, line {number} is no JSON object: {line[:60]!r}")
         yield number, record
 
 
 def _example(record: dict[str, Any], tokenizer: Any, length: int, where: str) -> Example:
     words = {key: record.get(key) for key in ("text", "prompt", "response")}
     if any(isinstance(word, str) and _HALVES.search(word) for word in words.values()):
-        raise ValueError(f"{where}: half of a surrogate pair, which is no character")
+        raise Refused(f"{where}: half of a surrogate pair, which is no character")
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     if isinstance(text := words["text"], str):
         ids = (tokenizer(text)["input_ids"] + end)[:length]
         return _checked(ids, ids, where)
     if not (isinstance(words["prompt"], str) and isinstance(words["response"], str)):
-        raise ValueError(f'{where}: neither a string "text" nor strings "prompt" and "response" in {list(record)}')
+        raise Refused(f'{where}: neither a string "text" nor strings "prompt" and "response" in {list(record)}')
     given = tokenizer(words["prompt"])["input_ids"]
     learned = tokenizer(words["response"], add_special_tokens=False)["input_ids"] + end
     if len(given) >= length:
-        raise ValueError(
+        raise Refused(
             f"{where}: the prompt has {len(given)} tokens, which leaves no room for a response within {length}: raise "
             "--length"
         )
@@ -101,9 +102,9 @@ def _example(record: dict[str, Any], tokenizer: Any, length: int, where: str) ->
 
 
 def _checked(ids: list[int], labels: list[int], where: str) -> Example:
-    """An example; ValueError where no token follows another one and is to be learned."""
+    """An example; Refused where no token follows another one and is to be learned."""
     if all(label == IGNORED for label in labels[1:]):
-        raise ValueError(f"{where}: nothing to learn in its {len(ids)} tokens: the first is never predicted")
+        raise Refused(f"{where}: nothing to learn in its {len(ids)} tokens: the first is never predicted")
     return Example(torch.tensor(ids), torch.tensor(labels))
 
 

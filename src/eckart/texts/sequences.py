@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.errors import Refused
+
 # Characters handed to the tokenizer at a time, and the characters set aside for one token when a long text is thinned:
 # ordinary text has about four to a token, so a stretch holds several sequences to choose from.
 _CHUNK = 1 << 16
@@ -26,25 +28,25 @@ def read_text(path: str | Path) -> str:
     """Text of a UTF-8 file; a `.jsonl` file gives the "text" fields of its lines, a blank line between them.
 
     Raises:
-        ValueError: the file is missing, a directory, empty, binary or not UTF-8, or a line of `.jsonl` has no text.
+        Refused: the file is missing, a directory, empty, binary or not UTF-8, or a line of `.jsonl` has no text.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a directory; name one text file in it")
+        raise Refused(f"{path} is a directory; name one text file in it")
     if not path.is_file():
-        raise ValueError(f"there is no text file {path}")
+        raise Refused(f"there is no text file {path}")
     data = path.read_bytes()
     if b"\0" in data:
-        raise ValueError(f"{path} is a binary file (NUL at byte {data.index(0)}); give plain UTF-8 text")
+        raise Refused(f"{path} is a binary file (NUL at byte {data.index(0)}); give plain UTF-8 text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); convert it first") from error
+        raise Refused(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); convert it first") from error
     text = text.replace("\r\n", "\n")
     if path.suffix.lower() == ".jsonl":
         text = "\n\n".join(_json_texts(text, path))
     if not text.strip():
-        raise ValueError(f"{path} holds no text")
+        raise Refused(f"{path} holds no text")
     return text
 
 
@@ -56,10 +58,10 @@ def _json_texts(lines: str, path: Path) -> Iterator[str]:
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+            raise Refused(f"{path}, line {number} is not JSON: {error}") from error
         text = record.get("text") if isinstance(record, dict) else None
         if not isinstance(text, str):
-            raise ValueError(f'{path}, line {number}: no string "text" in {line[:60]!r}')
+            raise Refused(f'{path}, line {number}: no string "text" in {line[:60]!r}')
         yield text
 
 
@@ -82,16 +84,16 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
         (at most count, length), int64.
 
     Raises:
-        ValueError: `length` or `count` is below one, or a text is shorter than one sequence.
+        Refused: `length` or `count` is below one, or a text is shorter than one sequence.
     """
     if length < 1 or count < 1:
-        raise ValueError(f"sequences: length and count must be at least 1, got length {length} and count {count}")
+        raise Refused(f"sequences: length and count must be at least 1, got length {length} and count {count}")
     texts = {"": text} if isinstance(text, str) else dict(text)
     if not texts:
-        raise ValueError("sequences: no texts given")
+        raise Refused("sequences: no texts given")
     front = _front(tokenizer)
     if length <= len(front):
-        raise ValueError(f"sequences: length {length} leaves no room behind the {len(front)} tokens at the start")
+        raise Refused(f"sequences: length {length} leaves no room behind the {len(front)} tokens at the start")
     pools = [_pool(tokenizer, body, name, length - len(front), count, seed) for name, body in texts.items()]
     shares = _shares([len(pool) for pool in pools], count)
     offset = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -140,7 +142,7 @@ def _pool(tokenizer: Any, text: str, name: str, length: int, count: int, seed: i
     pool, tokens = _cut(tokenizer, [text], length)
     if not len(pool):
         which = f"the text {name!r}" if name else "the text"
-        raise ValueError(f"{which} has {tokens} tokens and one sequence needs {length}; give more text or shorten it")
+        raise Refused(f"{which} has {tokens} tokens and one sequence needs {length}; give more text or shorten it")
     return pool
 
 
@@ -206,11 +208,11 @@ def overlap(a: Tensor, b: Tensor) -> float:
         shorter length.
 
     Raises:
-        ValueError: a or b has no tokens, or more than two dimensions.
+        Refused: a or b has no tokens, or more than two dimensions.
     """
     for name, tokens in (("a", a), ("b", b)):
         if tokens.ndim not in (1, 2) or not tokens.numel():
-            raise ValueError(f"overlap: {name} must be token sequences (n, length), got shape {tuple(tokens.shape)}")
+            raise Refused(f"overlap: {name} must be token sequences (n, length), got shape {tuple(tokens.shape)}")
     window = min(_WINDOW, a.shape[-1], b.shape[-1])
     # A random linear form modulo 2^64 tells windows apart; equal windows always get equal values.
     generator = torch.Generator().manual_seed(0)

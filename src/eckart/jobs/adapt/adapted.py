@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.adapters.contract import Start
+from eckart.errors import Refused
 from eckart.models.convolution import stand_in
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
@@ -191,9 +192,9 @@ class Adapted(nn.Module):
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError where a name of an adapter cannot be one of a module."""
+    """Raises Refused where a name of an adapter cannot be one of a module."""
     if not re.fullmatch(r"\w+", name):
-        raise ValueError(f"the name of an adapter is letters, digits and _, got {name!r}")
+        raise Refused(f"the name of an adapter is letters, digits and _, got {name!r}")
 
 
 def matrix_shape(base: nn.Module) -> tuple[int, int]:

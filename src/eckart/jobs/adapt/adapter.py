@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.adapters.contract import AdapterCard, Schedule
+from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted
 from eckart.models.sites import set_module
 from eckart.structures import StructuredMatrix
@@ -60,7 +61,7 @@ class Adapter:
     def plan(self, steps: int) -> None:
         """Says how many optimizer steps there will be, which methods with a schedule have to know."""
         if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
+            raise Refused(f"steps={steps} must be at least 1")
         if self.method.schedule is not None:
             self._schedule = self.method.schedule(self.paths, steps, lambda name: self.places[name].beside())
 
@@ -68,13 +69,13 @@ class Adapter:
         """To be called after each step of the optimizer, before gradients are set to zero.
 
         Raises:
-            ValueError: the method has a schedule and `plan` was not called.
+            Refused: the method has a schedule and `plan` was not called.
         """
         self._done += 1
         if self.method.schedule is None:
             return
         if self._schedule is None:
-            raise ValueError(f"{self.method.name} has a schedule: call plan(steps) before the first step")
+            raise Refused(f"{self.method.name} has a schedule: call plan(steps) before the first step")
         self._schedule.step(self._done)
 
     def schedule_state(self) -> dict[str, Tensor]:
@@ -103,7 +104,7 @@ class Adapter:
         """Adds the paths to the matrices; returns what that costs each of them, see `Adapted.merge`.
 
         Raises:
-            ValueError: the adapter is not active, or depends on its input and has no matrix.
+            Refused: the adapter is not active, or depends on its input and has no matrix.
         """
         self._check_active()
         return {name: place.merge() for name, place in self.places.items()}
@@ -111,7 +112,7 @@ class Adapter:
     def unmerge(self) -> None:
         """Takes the paths out of the matrices again."""
         if any(place.merged != self.name for place in self.places.values()):
-            raise ValueError(f"adapter {self.name!r} is not merged")
+            raise Refused(f"adapter {self.name!r} is not merged")
         for place in self.places.values():
             place.unmerge()
 
@@ -127,7 +128,7 @@ class Adapter:
 
     def _check_active(self) -> None:
         if any(place.active != self.name or place.merged for place in self.places.values()):
-            raise ValueError(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
+            raise Refused(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Adapted]:

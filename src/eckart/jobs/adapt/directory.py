@@ -13,6 +13,7 @@ import torch
 
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS
+from eckart.errors import Refused
 from eckart.files.directories import check_target, partial_path, publish
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import write_adapter
@@ -85,7 +86,7 @@ def adapt_directory(
         progress: told of the phases.
 
     Raises:
-        ValueError: anything that cannot be done as asked, before anything is written; or a loss that is not finite,
+        Refused: anything that cannot be done as asked, before anything is written; or a loss that is not finite,
             after which `resume` goes on from the last good checkpoint.
     """
     clock = time.perf_counter()
@@ -175,7 +176,7 @@ def divided(
     if request.validation:
         return examples, read_examples(request.validation, tokenizer, request.length, seed)
     if len(examples) < 2:
-        raise ValueError(f"{request.data} holds one example, and one is needed to judge by: name --validation too")
+        raise Refused(f"{request.data} holds one example, and one is needed to judge by: name --validation too")
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
     back = max(1, round(VALIDATION * len(examples)))
     return [examples[i] for i in sorted(order[back:])], [examples[i] for i in sorted(order[:back])]

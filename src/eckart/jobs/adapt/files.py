@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS, Start
+from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapted import Adapted, check_name, matrix_shape
@@ -53,7 +54,7 @@ def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
     """Writes an adapter: its paths, what they were at the start if that was taken out of W, and replaced bases.
 
     Raises:
-        ValueError: the directory exists and is not empty.
+        Refused: the directory exists and is not empty.
     """
     with new_directory(Path(directory)) as partial:
         write_adapter(adapter, partial)
@@ -102,7 +103,7 @@ def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: s
         name: instead of its own.
 
     Raises:
-        ValueError: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
+        Refused: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
             that is taken; nothing is changed then.
     """
     source = Path(directory)
@@ -125,13 +126,13 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
     """What the JSON of a saved adapter says, and the structures of each matrix.
 
     Raises:
-        ValueError: no adapter there, one of another format, or damaged files.
+        Refused: no adapter there, one of another format, or damaged files.
     """
     if not (source / ADAPTER).is_file():
-        raise ValueError(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
+        raise Refused(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
     contents = read_json(source / ADAPTER)
     if contents.get("format") != FORMAT or not isinstance(contents.get("matrices"), dict):
-        raise ValueError(
+        raise Refused(
             f"{source / ADAPTER} is of format {contents.get('format')!r} and was written by eckart "
             f"{contents.get('eckart', '?')}; this is eckart {__version__}, which reads format {FORMAT}"
         )
@@ -139,7 +140,7 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
         with safe_open(source / TENSORS, "pt") as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{source / TENSORS} cannot be read: {error}") from error
+        raise Refused(f"{source / TENSORS} cannot be read: {error}") from error
     found = {}
     for where, entry in contents["matrices"].items():
         try:
@@ -149,7 +150,7 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
             if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
                 raise TypeError("its rank or the list of what trains")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{source}: the entry of {where!r} is damaged: {error}") from error
+            raise Refused(f"{source}: the entry of {where!r} is damaged: {error}") from error
     return contents, found
 
 
@@ -175,23 +176,21 @@ def put_in(
     """Enters the parts of each matrix into the model of an adapter that has no places yet.
 
     Raises:
-        ValueError: the model lacks a matrix or has one of another shape, or has an adapter of that name.
+        Refused: the model lacks a matrix or has one of another shape, or has an adapter of that name.
     """
     model = adapter.model
     check_name(adapter.name)
     bases = find_bases(model)
     for where, parts in starts.items():
         if where not in bases:
-            raise ValueError(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
+            raise Refused(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
         module = bases[where]
         shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
         for word, own, there in ("shape", parts.path.shape, shape), ("kernel", parts.kernel, kernel_of(module)):
             if own != there:
-                raise ValueError(
-                    f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}"
-                )
+                raise Refused(f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}")
         if isinstance(module, Adapted) and adapter.name in module.paths:
-            raise ValueError(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
+            raise Refused(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
     with switched_off(model):
         pass
     model.requires_grad_(False)

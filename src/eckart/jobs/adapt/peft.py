@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS
+from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
@@ -32,35 +33,35 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
     """Puts a LoRA that PEFT wrote beside the linear maps of a model, in place; see `eckart.load_adapter`.
 
     Raises:
-        ValueError: another type than LoRA, parts that a plain LoRA does not have, damaged files, or a model that does
+        Refused: another type than LoRA, parts that a plain LoRA does not have, damaged files, or a model that does
             not fit.
     """
     config = read_json(source / CONFIG)
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"{source} is an adapter of type {config.get('peft_type')!r}; only LORA can be read")
+        raise Refused(f"{source} is an adapter of type {config.get('peft_type')!r}; only LORA can be read")
     for word in ("use_dora", "bias", "modules_to_save", "lora_bias", "trainable_token_indices"):
         if config.get(word) not in (None, False, "none", [], {}):
-            raise ValueError(f"{source} was made with {word}={config[word]!r}, which a plain LoRA does not have")
+            raise Refused(f"{source} was made with {word}={config[word]!r}, which a plain LoRA does not have")
     file = source / WEIGHTS
     if not file.is_file() and (source / "adapter_model.bin").is_file():
-        raise ValueError(f"{source} holds pickled weights, which can run code when read: save it with safetensors")
+        raise Refused(f"{source} holds pickled weights, which can run code when read: save it with safetensors")
     try:
         with safe_open(file, "pt") as opened:
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise Refused(f"{file} cannot be read: {error}") from error
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         where, _, kind = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
         if kind not in _FACTORS or tensor.ndim not in (2, 4):
-            raise ValueError(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear map")
+            raise Refused(f"{file}: {key} of shape {tuple(tensor.shape)} is no factor of a linear map")
         factors.setdefault(where, {})[kind] = tensor
     starts: dict[str, Parts] = {}
     ranks: dict[str, int] = {}
     for where, pair in factors.items():
         kernel = _kernel(pair)
         if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1] or pair["lora_B"][0, 0].numel() != 1:
-            raise ValueError(f"{file}: the factors of {where} do not multiply")
+            raise Refused(f"{file}: the factors of {where} do not multiply")
         ranks[where] = len(pair["lora_A"])
         left, right = (
             pair[kind].flatten(1).to(torch.promote_types(pair[kind].dtype, torch.float32)) for kind in _FACTORS
@@ -103,7 +104,7 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
         ||change - written||_F / ||change||_F by matrix: what the conversion costs.
 
     Raises:
-        ValueError: an adapter that has no matrix or replaced W, a dilated convolution, a rank below 1, or a
+        Refused: an adapter that has no matrix or replaced W, a dilated convolution, a rank below 1, or a
             `directory` that is taken.
     """
     parts = {name: parts_of(adapter, name) for name in adapter.places}
@@ -128,12 +129,12 @@ def _write(
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
     if rank is not None and rank < 1:
-        raise ValueError(f"rank={rank} must be at least 1")
+        raise Refused(f"rank={rank} must be at least 1")
     for name, part in parts.items():
         if part.frozen is not None or part.whole:
-            raise ValueError(f"the adapter replaced {name} itself, so its path means nothing beside the original")
+            raise Refused(f"the adapter replaced {name} itself, so its path means nothing beside the original")
         if part.dilation != (1, 1):
-            raise ValueError(f"{name} is a convolution of dilation {part.dilation}, which a LoRA of PEFT leaves out")
+            raise Refused(f"{name} is a convolution of dilation {part.dilation}, which a LoRA of PEFT leaves out")
         left, right, errors[name] = as_low_rank(part.path, part.taken, rank or ranks[name])
         if part.kernel is not None:
             left, right = left[:, :, None, None], right.reshape(len(right), -1, *part.kernel)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
+from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted, check_name, dense_of, matrix_shape, structure_of
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
@@ -67,7 +68,7 @@ def adapt(
         The adapter, active.
 
     Raises:
-        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+        Refused: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
 
     >>> import torch, eckart
     >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
@@ -84,14 +85,14 @@ def adapt(
     check_name(name)
     check_sampling(samples, length, seed)
     if alpha is not None and not (card.scaled and math.isfinite(alpha) and alpha > 0):
-        raise ValueError(
+        raise Refused(
             f"alpha={alpha} must be above 0" if card.scaled else f"{method} has no scale: leave out alpha={alpha}"
         )
     clock = time.perf_counter()
     bases = find_bases(model, include, exclude)
     taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
     if taken:
-        raise ValueError(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
+        raise Refused(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
     shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
     patches = {where: kernel_of(module) for where, module in bases.items()}
     ranks = dict.fromkeys(shapes, rank)
@@ -147,11 +148,11 @@ def measured(
     cache: Path | None,
     progress: Progress,
 ) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
-    """What a method reads about each layer, statistics and gradients of the loss; ValueError where there is no data."""
+    """What a method reads about each layer, statistics and gradients of the loss; Refused where there is no data."""
     wanted = card.needs or card.task_gradient
     if wanted and not batches:
         needs = ", ".join([*(need.value for need in card.needs), *["gradients of the loss"] * card.task_gradient])
-        raise ValueError(f"{card.name} needs calibration data (for {needs}): pass calibration=")
+        raise Refused(f"{card.name} needs calibration data (for {needs}): pass calibration=")
     with in_eval_mode(model):
         found, _ = statistics_for(
             model,
@@ -170,23 +171,23 @@ def measured(
 
 
 def started(card: AdapterCard, where: str, layer: Layer) -> Start | None:
-    """The start of one layer, multiplied by its scale, or None; ValueError that names the layer."""
+    """The start of one layer, multiplied by its scale, or None; Refused that names the layer."""
     try:
         start = card.entry(layer)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    except Refused as error:
+        raise Refused(f"{where}: {error}") from error
     if start is None or layer.scale == 1.0:
         return start
     return replace(start, path=Scaled(start.path, scale=layer.scale))
 
 
 def check_starts(card: AdapterCard, starts: Mapping[str, Start], parameters: int | None) -> None:
-    """Raises ValueError where an adapter found no matrix that it can train, or trains more numbers than it may."""
+    """Raises Refused where an adapter found no matrix that it can train, or trains more numbers than it may."""
     if not starts:
-        raise ValueError(f"{card.name} found no matrix in this model that it can train: {card.summary}")
+        raise Refused(f"{card.name} found no matrix in this model that it can train: {card.summary}")
     total = sum(p.numel() for start in starts.values() for p in start.path.parameters() if p.requires_grad)
     if parameters is not None and total > parameters:
-        raise ValueError(f"parameters={parameters} is less than the {total} that {card.name} trains")
+        raise Refused(f"parameters={parameters} is less than the {total} that {card.name} trains")
 
 
 @contextmanager
@@ -224,7 +225,7 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
     """The linear maps that adapters can stand beside, by name: dense, compressed, or adapted already.
 
     Raises:
-        ValueError: a pattern matches nothing, nothing is left, or weights are not finite.
+        Refused: a pattern matches nothing, nothing is left, or weights are not finite.
     """
     wrapped = adapted_layers(model)
     found: dict[str, nn.Module] = {}
@@ -234,7 +235,7 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
     names = list(found)
     names = [names[i] for i in select([(name,) for name in names], include, exclude, model)]
     if not names:
-        raise ValueError(f"{type(model).__name__} has no linear map for an adapter to stand beside")
+        raise Refused(f"{type(model).__name__} has no linear map for an adapter to stand beside")
     finite_weights({name: found[name] for name in names})
     return {name: found[name] for name in names}
 
@@ -259,7 +260,7 @@ def shared_out(
 
     while parameters is not None and total() > parameters:
         if rank == 1:
-            raise ValueError(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
+            raise Refused(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
         rank -= 1
         ranks = card.ranks(shapes, statistics, rank)
     return rank, ranks
@@ -271,7 +272,7 @@ def rank_within(
     patches: Mapping[str, tuple[int, int] | None],
     parameters: int,
 ) -> int:
-    """The largest rank with at most so many trainable numbers; ValueError where rank 1 has more."""
+    """The largest rank with at most so many trainable numbers; Refused where rank 1 has more."""
 
     def total(rank: int) -> int:
         return sum(card.numbers(shape, patches[where], min(rank, *shape)) for where, shape in shapes.items())
@@ -281,5 +282,5 @@ def rank_within(
         middle = (low + high + 1) // 2
         low, high = (middle, high) if total(middle) <= parameters else (low, middle - 1)
     if low == 0:
-        raise ValueError(f"parameters={parameters} is less than the {total(1)} that {card.name} trains at rank 1")
+        raise Refused(f"parameters={parameters} is less than the {total(1)} that {card.name} trains at rank 1")
     return low

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.progress import Progress, silent
@@ -43,9 +44,9 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.every < 1:
-            raise ValueError(f"steps={self.steps}, batch={self.batch} and every={self.every} must be at least 1")
+            raise Refused(f"steps={self.steps}, batch={self.batch} and every={self.every} must be at least 1")
         if not (0 < self.rate < math.inf and 0 <= self.decay < math.inf and self.clip > 0):
-            raise ValueError(f"rate={self.rate} and clip={self.clip} must be above 0, decay={self.decay} at least 0")
+            raise Refused(f"rate={self.rate} and clip={self.clip} must be above 0, decay={self.decay} at least 0")
 
     def rate_at(self, step: int) -> float:
         """The learning rate of step 0, 1, ..."""
@@ -92,7 +93,7 @@ def train(
         progress: told of the phase "train".
 
     Raises:
-        ValueError: the loss is not finite; what the checkpoint holds is from before that.
+        Refused: the loss is not finite; what the checkpoint holds is from before that.
     """
     model, order = adapter.model, Order(len(examples), training.batch, training.seed)
     parameters = adapter.trainable_parameters()
@@ -112,7 +113,7 @@ def train(
         total = loss + adapter.regulariser()
         if not torch.isfinite(total):
             kept = f"; {checkpoint} has the last good values: go on from it" if checkpoint and step else ""
-            raise ValueError(
+            raise Refused(
                 f"the loss of step {step + 1} is {float(total.detach())}: lower the rate of {training.rate}{kept}"
             )
         total.backward()
@@ -139,7 +140,7 @@ class Order:
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
         if count < 1:
-            raise ValueError("there are no examples to learn")
+            raise Refused("there are no examples to learn")
         self.count, self.batch, self.seed = count, min(batch, count), seed
         self._round = (-1, [0])
 
@@ -202,7 +203,7 @@ def read_checkpoint(
     """Sets adapter, optimizer and history to those of a checkpoint, and returns the best values so far.
 
     Raises:
-        ValueError: a file that is damaged or of another adapter.
+        Refused: a file that is damaged or of another adapter.
     """
     try:
         with safe_open(file, "pt") as opened:
@@ -222,5 +223,5 @@ def read_checkpoint(
         trained.validation = [(int(step), float(loss)) for step, loss in history["validation"]]
         adapter.resume(len(trained.losses), part["schedule"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{file} is no checkpoint of this training: {error}") from error
+        raise Refused(f"{file} is no checkpoint of this training: {error}") from error
     return part["best"]

@@ -56,7 +56,7 @@ def compensate_directory(
         progress: told of the phases.
 
     Raises:
-        ValueError: anything that cannot be done as asked, before anything is written.
+        Refused: anything that cannot be done as asked, before anything is written.
     """
     clock = time.perf_counter()
     seconds: dict[str, float] = {}

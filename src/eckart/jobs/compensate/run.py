@@ -12,6 +12,7 @@ from torch import nn
 
 from eckart.budget import Candidates, allocate
 from eckart.compressors._low_rank import rank_step
+from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
 from eckart.jobs.compensate.path import METRICS, Added, Place, compensated, paths
 from eckart.jobs.compress.plan import memory_available
@@ -88,7 +89,7 @@ def compensate(
         progress: told of the phases.
 
     Raises:
-        ValueError: what is asked for is unknown or pays for no matrix, the models do not fit each other, or there is
+        Refused: what is asked for is unknown or pays for no matrix, the models do not fit each other, or there is
             nothing to compensate; nothing is changed then.
 
     >>> import copy, torch, eckart
@@ -108,7 +109,7 @@ def compensate(
         calibration = written(dense, samples, length, seed)
     batches, info = as_batches(calibration, tokenizer, samples, length, seed)
     if not batches:
-        raise ValueError("compensation needs calibration data: pass calibration=")
+        raise Refused("compensation needs calibration data: pass calibration=")
     statistics = measured(model, dense, places, metric, batches, seed, cache, memory, progress)
     unseen = [place.name for place in places if not statistics[place.name].tokens]
     warnings = [f"{name} stays as it is: the calibration text never reached it" for name in unseen]
@@ -131,15 +132,15 @@ def compensate(
 
 
 def metric_for(metric: str | None, allocation: str) -> str:
-    """The metric that is meant; ValueError where it or the allocation is unknown, or the two do not go together."""
+    """The metric that is meant; Refused where it or the allocation is unknown, or the two do not go together."""
     if allocation not in ALLOCATIONS:
-        raise ValueError(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
+        raise Refused(f"unknown allocation {allocation!r}; there are {', '.join(ALLOCATIONS)}")
     if metric is None:
         return "kfac" if allocation == "greedy" else "eigen"
     if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
+        raise Refused(f"unknown metric {metric!r}; there are {', '.join(METRICS)}")
     if allocation == "greedy" and metric != "kfac":
-        raise ValueError(
+        raise Refused(
             f"errors in the metric {metric!r} cannot be compared between matrices: greedy goes with metric 'kfac'"
         )
     return metric
@@ -149,7 +150,7 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
     """The compressed linear layers and convolutions that can take a path, each with the dense one of the same name.
 
     Raises:
-        ValueError: there is none, the dense model has no such layer, or weights are not finite.
+        Refused: there is none, the dense model has no such layer, or weights are not finite.
     """
     owners = {id(module.owner) for module in model.modules() if isinstance(module, Tied)}
     originals = dict(dense.named_modules(remove_duplicate=False))
@@ -159,20 +160,20 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
             continue
         original = originals.get(name)
         if original is None:
-            raise ValueError(f"the dense {type(dense).__name__} has no {name!r}: name the model that was compressed")
+            raise Refused(f"the dense {type(dense).__name__} has no {name!r}: name the model that was compressed")
         if not (type(original) is nn.Linear or is_conv1d(original) or is_conv2d(original)):
-            raise ValueError(
+            raise Refused(
                 f"{name} of the dense model is a {type(original).__name__}: name the model from before compression"
             )
         site = Site(name, original)
         if site.shape != module.structure.shape:
-            raise ValueError(
+            raise Refused(
                 f"{name} is {site.shape} in the dense model and {module.structure.shape} in the compressed one: name "
                 "the model that was compressed"
             )
         places.append(Place(name, module, site))
     if not places:
-        raise ValueError(f"{type(model).__name__} has no compressed linear layer to put a path beside")
+        raise Refused(f"{type(model).__name__} has no compressed linear layer to put a path beside")
     for place in places:
         finite_weights({place.name: place.module, f"dense {place.name}": place.dense.module})
     return places
@@ -214,12 +215,12 @@ def measured(
 
 
 def uniform_ranks(places: Sequence[Place], rank: int) -> dict[str, int]:
-    """One rank for all, less where a matrix would not stay smaller than dense; ValueError where that is all of them."""
+    """One rank for all, less where a matrix would not stay smaller than dense; Refused where that is all of them."""
     roomy = max(places, key=lambda place: place.most)
     if roomy.most == 0:
-        raise ValueError("no compressed matrix leaves room for a path: with one of rank 1 none is smaller than dense")
+        raise Refused("no compressed matrix leaves room for a path: with one of rank 1 none is smaller than dense")
     if not 1 <= rank <= roomy.most:
-        raise ValueError(
+        raise Refused(
             f"rank={rank} is not in 1..{roomy.most}: beyond that every matrix takes more bytes than a dense one "
             f"({roomy.name} is the last)"
         )

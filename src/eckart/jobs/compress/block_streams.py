@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.models.sites import Site
 from eckart.models.tree import share
 from eckart.statistics.collect import Batch, call
@@ -46,12 +47,12 @@ def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -
     """Runs a dense model over the batches and keeps what a pass over the blocks needs of that.
 
     Raises:
-        ValueError: the model has no list of blocks, or does more between them than to hand on what one returns.
+        Refused: the model has no list of blocks, or does more between them than to hand on what one returns.
     """
     prefix, count = _blocks(model, sites)
     for site in sites:
         if site.name.startswith(prefix + ".") and site.is_convolution:
-            raise ValueError(
+            raise Refused(
                 f"{site.name} is a convolution, and blocks of images cannot be worked on one by one: leave out "
                 "sequential and heal, or exclude it"
             )
@@ -81,7 +82,7 @@ def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     counts = [(sum(s.name.startswith(n + ".") for s in sites), -len(n), n, len(m)) for n, m in lists]
     if not counts or max(counts)[0] == 0:
-        raise ValueError(f"{type(model).__name__} has no list of blocks, so it cannot be worked on block by block")
+        raise Refused(f"{type(model).__name__} has no list of blocks, so it cannot be worked on block by block")
     _, _, name, length = max(counts)
     return name, length
 
@@ -101,7 +102,7 @@ def _record(
             if index == 0:
                 first.append(hidden)
             elif index - 1 not in returned or not torch.equal(returned.pop(index - 1), hidden):
-                raise ValueError(
+                raise Refused(
                     f"{prefix}.{index} of {type(model).__name__} does not take what {prefix}.{index - 1} returns, so "
                     "it cannot be worked on block by block"
                 )

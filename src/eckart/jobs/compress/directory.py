@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.compressors.contract import METHODS
+from eckart.errors import Refused
 from eckart.files.directories import check_target, partial_path, publish
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.jobs.compress.plan import memory_available
@@ -54,7 +55,7 @@ class Texts:
 
     def __post_init__(self) -> None:
         if self.evaluation and (self.eval_samples < 1 or self.eval_length < 2):
-            raise ValueError(
+            raise Refused(
                 f"eval_samples={self.eval_samples} and eval_length={self.eval_length} must be at least 1 and 2"
             )
 
@@ -90,7 +91,7 @@ def compress_directory(
         progress: told of the phases.
 
     Raises:
-        ValueError: anything that cannot be done as asked, before anything is written.
+        Refused: anything that cannot be done as asked, before anything is written.
     """
     clock = time.perf_counter()
     cache = cache or cache_directory()
@@ -100,9 +101,9 @@ def compress_directory(
     request = {"model": source, "recipe": asdict(recipe), "texts": asdict(texts), "max_loss": max_loss}
     check_resume(partial, request, resume)
     if max_loss is not None and not (0 < max_loss < math.inf and texts.evaluation):
-        raise ValueError(f"max_loss={max_loss} must be above 0 and finite, and needs an evaluation text")
+        raise Refused(f"max_loss={max_loss} must be above 0 and finite, and needs an evaluation text")
     if memory is not None and memory < 1:
-        raise ValueError(f"memory={memory} must be at least one byte")
+        raise Refused(f"memory={memory} must be at least one byte")
     if scheduler is not None:
         check_scheduler(scheduler)
     text, evaluation_text = read_texts(texts, needs_data(recipe))
@@ -151,7 +152,7 @@ def compress_directory(
             search=search,
             progress=progress,
         )
-    except ValueError:
+    except Refused:
         if not (partial / SITES).exists():
             shutil.rmtree(partial)  # nothing in it to go on from
         raise
@@ -233,10 +234,10 @@ def _context(model: nn.Module) -> int | None:
 
 
 def check_length(model: nn.Module, length: int) -> None:
-    """Raises ValueError where sequences are longer than the model's context."""
+    """Raises Refused where sequences are longer than the model's context."""
     context = _context(model)
     if context is not None and length > context:
-        raise ValueError(f"sequences of {length} tokens do not fit the model's context of {context}: lower --length")
+        raise Refused(f"sequences of {length} tokens do not fit the model's context of {context}: lower --length")
 
 
 def speed_lengths(model: nn.Module) -> dict[str, int]:
@@ -253,11 +254,11 @@ def model_bytes(model: nn.Module) -> int:
 
 
 def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, str] | None, str | None]:
-    """Calibration and evaluation text, each None where there is to be none; ValueError where they are the same."""
+    """Calibration and evaluation text, each None where there is to be none; Refused where they are the same."""
     text = calibration_text(texts.calibration) if calibrated else None
     evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
     if evaluation_text and evaluation_text in (text.values() if isinstance(text, dict) else [text]):
-        raise ValueError(
+        raise Refused(
             f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same: what it "
             "would measure is memory, name another --eval"
         )
@@ -265,10 +266,10 @@ def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, s
 
 
 def check_overlap(calibration: Tensor, held_out: Tensor, texts: Texts) -> list[str]:
-    """Warnings of how much the tokens share; ValueError where that is most of the evaluation."""
+    """Warnings of how much the tokens share; Refused where that is most of the evaluation."""
     shared = overlap(calibration, held_out)
     if shared > 0.5:
-        raise ValueError(
+        raise Refused(
             f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same "
             f"({shared:.0%} of the evaluation occurs in it): what it would measure is memory, name another --eval"
         )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import divergence
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
 
@@ -63,15 +64,15 @@ def distill(
         on_progress: called with (steps done, steps in all).
 
     Raises:
-        ValueError: fewer than two batches, or no structure has a factor to train.
+        Refused: fewer than two batches, or no structure has a factor to train.
     """
     if steps < 1:
-        raise ValueError(f"steps={steps} must be at least 1")
+        raise Refused(f"steps={steps} must be at least 1")
     judges = list(batches[JUDGES - 1 :: JUDGES]) or list(batches[-1:])
     training = [batch for i, batch in enumerate(batches) if i % JUDGES != JUDGES - 1][: len(batches) - 1]
     rounds = [names for names in sides(model) if names]
     if not training or not rounds:
-        raise ValueError("distillation needs two batches of calibration tokens, and structures made of dense factors")
+        raise Refused("distillation needs two batches of calibration tokens, and structures made of dense factors")
     generator = torch.Generator().manual_seed(seed)
     history = [judged(model, dense, judges, {})]
     for i, names in enumerate(rounds):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Call, Observed, entering, forward, hidden_of
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedLinear
 from eckart.statistics.collect import Batch
@@ -103,10 +104,10 @@ def heal(
         on_progress: called with (blocks done, blocks in all).
 
     Raises:
-        ValueError: steps or rate make no sense, or a block returns NaN or Inf.
+        Refused: steps or rate make no sense, or a block returns NaN or Inf.
     """
     if steps < 1 or not 0 < rate < math.inf:
-        raise ValueError(f"steps={steps} must be at least 1, and rate={rate} above 0 and finite")
+        raise Refused(f"steps={steps} must be at least 1, and rate={rate} above 0 and finite")
     generator = torch.Generator().manual_seed(seed)
     dense, healed = observed.hidden, entering(model, observed)
     counted = [_counted(batch, h) for batch, h in zip(observed.batches, dense, strict=True)]
@@ -120,7 +121,7 @@ def heal(
         names = [] if str(b) in shared else [n for n in _trained(block) if id(block.get_parameter(n)) not in read]
         first = task.judged({})
         if not math.isfinite(first):
-            raise ValueError(f"{observed.prefix}.{b} returns NaN or Inf on calibration data, so it cannot be healed")
+            raise Refused(f"{observed.prefix}.{b} returns NaN or Inf on calibration data, so it cannot be healed")
         before.append(first)
         after.append(_train(task, names, first, steps, rate, generator) if names else first)
         healed, _ = forward(block, healed, calls, [])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eckart.budget import Candidates, allocate
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy, members
+from eckart.errors import Refused
 from eckart.jobs.compress.lazy_errors import measured, settle
 from eckart.jobs.compress.tails import tail_exponents
 from eckart.machine import executor_at
@@ -186,12 +187,12 @@ class Plan:
             only: take no candidates but those of this method.
 
         Raises:
-            ValueError: the budget cannot be met; the least that can is named.
+            Refused: the budget cannot be met; the least that can is named.
         """
         attribute = {"macs": "macs", "bytes": "bytes"}.get(of, "parameters")
         for site in self.sites:
             if of == "macs" and site.is_embedding and not site.tied:
-                raise ValueError(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
+                raise Refused(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         shares = [group.sites[0].share if of == "macs" else 1.0 for group in self.groups]
@@ -204,14 +205,14 @@ class Plan:
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
             chosen = allocate(candidates, keep * total - fixed, allocation, floor=floor)
-        except ValueError as error:
+        except Refused as error:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
             failed = [
                 f"; {n} stays dense: {c.reason}" for n, c in self.curves.items() if c.reason.startswith("fit failed")
             ]
-            raise ValueError(
+            raise Refused(
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
             ) from error
@@ -227,12 +228,12 @@ class Plan:
         self.factors |= {name: self.factors.get(name, 1.0) * factor for name, factor in factors.items()}
 
     def error(self, choice: Mapping[str, int | None]) -> float:
-        """The summed squared error of a choice; ValueError where errors were not measured."""
+        """The summed squared error of a choice; Refused where errors were not measured."""
         total = 0.0
         for name, size in choice.items():
             curve = self.curves[name]
             if curve.errors is None:
-                raise ValueError(f"the errors of {self.method.name} were not measured")
+                raise Refused(f"the errors of {self.method.name} were not measured")
             total += curve.errors[curve.sizes.index(size)]
         return total
 
@@ -263,7 +264,7 @@ def fit_or_reason(
     try:
         family = method.candidates(kind, together)
         return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
-    except (ValueError, _LinAlgError) as error:
+    except (Refused, _LinAlgError) as error:
         return None, Curve([], [None], [dense], [0.0], reason=f"fit failed: {error}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from eckart.budget.solve import ALLOCATIONS
 from eckart.compressors.contract import METHODS
+from eckart.errors import Refused
 from eckart.jobs.calibration import check_sampling
 from eckart.jobs.compress.plan import CURRENCIES
 
@@ -50,17 +51,17 @@ class Recipe:
     def __post_init__(self) -> None:
         METHODS.find(self.method)
         if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
+            raise Refused(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
         if self.of not in CURRENCIES:
-            raise ValueError(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
+            raise Refused(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
         if self.of == "linear-parameters" and (self.embeddings or self.head):
-            raise ValueError("embeddings and the head are not counted in linear-parameters: say of='parameters'")
+            raise Refused("embeddings and the head are not counted in linear-parameters: say of='parameters'")
         if self.allocation is not None and self.allocation not in ALLOCATIONS:
-            raise ValueError(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
+            raise Refused(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
         if not 0 <= self.floor < 1:
-            raise ValueError(f"floor={self.floor} is not a share in [0, 1)")
+            raise Refused(f"floor={self.floor} is not a share in [0, 1)")
         check_sampling(self.samples, self.length, self.seed)
         if self.heal < 0:
-            raise ValueError(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
+            raise Refused(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
         if self.distill < 0:
-            raise ValueError(f"distill={self.distill} steps cannot be made; 0 is none, 50 a good start")
+            raise Refused(f"distill={self.distill} steps cannot be made; 0 is none, 50 a good start")

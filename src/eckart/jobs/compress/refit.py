@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Observed, entering, forward
 from eckart.jobs.compress.plan import Plan
 from eckart.models import sites as places
@@ -32,10 +33,10 @@ def corrected_weight(weight: Tensor, cross: Tensor, moment: Tensor, ridge: float
         ridge: above 0; large values return W.
 
     Raises:
-        ValueError: a moment has NaN or Inf entries.
+        Refused: a moment has NaN or Inf entries.
     """
     if not (torch.isfinite(cross).all() and torch.isfinite(moment).all()):
-        raise ValueError("E[x z^T] or E[z z^T] has NaN or Inf entries; are the compressed model's activations finite?")
+        raise Refused("E[x z^T] or E[z z^T] has NaN or Inf entries; are the compressed model's activations finite?")
     s = ridge * moment.diagonal().mean()
     if not s > 0:
         return weight.double()

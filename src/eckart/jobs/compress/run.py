@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eckart.budget.solve import BLIND
 from eckart.compressors.contract import METHODS, Fitted
+from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.distill import Distillation, distill
@@ -75,7 +76,18 @@ def compress(
     of: str = "linear-parameters",
     calibration: Calibration | None = None,
     tokenizer: Any = None,
-    **options: Any,
+    allocation: str | None = None,
+    floor: float = 0.1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    embeddings: bool = False,
+    head: bool = False,
+    sequential: bool = False,
+    heal: int = 0,
+    distill: int = 0,
+    samples: int = 64,
+    length: int = 256,
+    seed: int = 0,
 ) -> Compression:
     """Compresses a model in place.
 
@@ -88,10 +100,19 @@ def compress(
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text.
         tokenizer: turns text into ids; needed for text.
-        **options: further fields of `Recipe`.
+        allocation: how sizes are shared out: uniform, greedy, exact, threshold or farms; None for the method's own.
+        floor: least share of its dense cost that a matrix keeps.
+        include, exclude: patterns of module names, such as `model.layers.*.mlp.*`; all linear maps but the head.
+        embeddings, head: take these matrices too.
+        sequential: fit block by block again, on what the compressed blocks before it hand on.
+        heal: steps of training for each block, after all else.
+        distill: steps of training for each side of the factors of a language model, end to end, at the very last.
+        samples: calibration sequences, of text.
+        length: tokens in each.
+        seed: of everything random.
 
     Raises:
-        ValueError: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
+        Refused: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.
 
     >>> import torch, eckart
     >>> net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
@@ -100,7 +121,23 @@ def compress(
     >>> net[0].structure.cost().parameters < 64 * 64
     True
     """
-    recipe = Recipe(method=method, keep=keep, of=of, **options)
+    recipe = Recipe(
+        method=method,
+        keep=keep,
+        of=of,
+        allocation=allocation,
+        floor=floor,
+        include=tuple(include),
+        exclude=tuple(exclude),
+        embeddings=embeddings,
+        head=head,
+        sequential=sequential,
+        heal=heal,
+        distill=distill,
+        samples=samples,
+        length=length,
+        seed=seed,
+    )
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
@@ -110,7 +147,7 @@ def compress(
 
 
 def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
-    """The matrices a recipe is about; ValueError where a pattern matches none, or weights are not finite."""
+    """The matrices a recipe is about; Refused where a pattern matches none, or weights are not finite."""
     sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
     finite_weights({site.name: site.module for site in sites})
     return sites
@@ -152,11 +189,11 @@ def run(
     modules = {site.name: site.module for site in sites}
     if needs_data(recipe) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
-        raise ValueError(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+        raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     if recipe.sequential and method.together:
-        raise ValueError(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
+        raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
     if recipe.distill and not (hasattr(model, "generation_config") and all(isinstance(b, Tensor) for b in batches)):
-        raise ValueError("distill= trains a language model on calibration tokens, which this is not: leave it out")
+        raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
     allocation = recipe.allocation or method.allocation
     trial = None
     if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):

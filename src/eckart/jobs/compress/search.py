@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.jobs.compress.plan import Plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.run import apply
@@ -43,11 +44,11 @@ def within_loss(
         for keep in grid:
             try:
                 choices[keep] = plan.solve(keep, recipe.of, "greedy", recipe.floor)
-            except ValueError:
+            except Refused:
                 continue
         dense: dict[str, int | None] = dict.fromkeys((group.name for group in plan.groups), None)
         if not choices:
-            raise ValueError(
+            raise Refused(
                 f"no size of {plan.method.name} is smaller in {recipe.of}: name another cost with --of, such as bytes"
             )
         base = evaluate(reference, held_out, micro_batch=4).nll

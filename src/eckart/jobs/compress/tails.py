@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from eckart.diagnostics.farms import common_window, farms
+from eckart.errors import Refused
 from eckart.jobs.diagnose.matrices import kernel
 from eckart.models.groups import Group
 
@@ -23,7 +24,7 @@ def tail_exponents(groups: Sequence[Group]) -> list[float | None]:
         if window is not None:
             try:
                 found.setdefault(_block(name), []).append(farms(weight, (window, window)))
-            except ValueError:  # too small, or of one value: it has no say
+            except Refused:  # too small, or of one value: it has no say
                 continue
     means = {block: sum(values) / len(values) for block, values in found.items()}
     return [means.get(_block(group.name)) for group in groups]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.jobs.compress.plan import Plan
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.tree import share
@@ -49,7 +50,7 @@ def trials(
         plan: fitted, with candidates of several methods; its errors are scaled.
         model: dense; not changed.
         sequences: token ids (sequences, length), unseen by the fits.
-        choose: the choice at the asked size among the candidates of one method, or of all for None; ValueError where
+        choose: the choice at the asked size among the candidates of one method, or of all for None; Refused where
             there is none.
         put: builds a choice into a model.
         progress: told of the phase "compete".
@@ -75,7 +76,7 @@ def trials(
         progress("compete", done, len(names) + 1)
         try:
             choice = choose(name)
-        except ValueError:
+        except Refused:
             continue  # this method alone cannot meet the budget
         factors[name] = attempt(name, choice)
     # A method that was not tried is not taken for better than those that were.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.compressors.contract import METHODS
+from eckart.errors import Refused
 from eckart.jobs.compress.plan import Curve, Plan, make_plan
 from eckart.jobs.compress.run import apply
 from eckart.jobs.compress.trials import HELD_BACK, held_back
@@ -30,14 +31,14 @@ CURVE_POINTS = 33
 
 
 def check_measure(measure: Sequence[float], sequences: int) -> None:
-    """Raises ValueError for sizes that there cannot be, or where there are too few sequences to measure them on."""
+    """Raises Refused for sizes that there cannot be, or where there are too few sequences to measure them on."""
     for keep in measure:
         if not 0 < keep <= 1:
-            raise ValueError(f"measure={keep} is not in (0, 1]: it is the share of the linear parameters that is kept")
+            raise Refused(f"measure={keep} is not in (0, 1]: it is the share of the linear parameters that is kept")
     if measure and not sequences:
-        raise ValueError("there is no text to measure on: name one with --text, or give tokens=")
+        raise Refused("there is no text to measure on: name one with --text, or give tokens=")
     if measure and sequences < HELD_BACK:
-        raise ValueError(f"one sequence in {HELD_BACK} is held back to measure on: {sequences} are too few")
+        raise Refused(f"one sequence in {HELD_BACK} is held back to measure on: {sequences} are too few")
 
 
 def split(tokens: Tensor, measure: Sequence[float]) -> tuple[list[Tensor], Tensor]:
@@ -123,7 +124,7 @@ def measured_costs(
         progress: told of the phase "measure".
 
     Raises:
-        ValueError: a share that cannot be had; the least that can is named.
+        Refused: a share that cannot be had; the least that can is named.
     """
     shares = sorted(set(measure), reverse=True)
     choices = [plan.choose(keep, CURRENCY) for keep in shares]

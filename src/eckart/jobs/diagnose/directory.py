@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from eckart._version import __version__
+from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.files import ADAPTER, load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
@@ -62,7 +63,7 @@ def diagnose_directory(
         progress: told of the phases.
 
     Raises:
-        ValueError: anything that cannot be done as asked, before anything is written.
+        Refused: anything that cannot be done as asked, before anything is written.
     """
     clock = time.perf_counter()
     check_sampling(samples, length, seed)
@@ -124,14 +125,14 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
     """The model, what it is compared with, the tokenizer, and warnings; an adapter is merged into a copy of its base.
 
     Raises:
-        ValueError: what cannot be read safely, an adapter without its base, or one that does not fit it.
+        Refused: what cannot be read safely, an adapter without its base, or one that does not fit it.
     """
     base = None if against is None else hf.load_model(against)[0]
     if not any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER)):
         model, tokenizer = hf.load_model(source)
         return model, base, tokenizer, []
     if against is None:
-        raise ValueError(f"{source} is an adapter: name its base with --against")
+        raise Refused(f"{source} is an adapter: name its base with --against")
     merged, tokenizer = hf.load_model(against)
     adapter = load_adapter(merged, source)
     errors = adapter.merge()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, schur_of
+from eckart.errors import Refused
 from eckart.progress import Progress, silent
 
 KERNELS = ("cosine", "gaussian")
@@ -67,14 +68,14 @@ class Embeddings:
             (n, d), float64 where `first` is, else float32.
 
         Raises:
-            ValueError: the kernel is not cosine, shapes that do not fit, NaN, or a prompt that is zero or lies outside
+            Refused: the kernel is not cosine, shapes that do not fit, NaN, or a prompt that is zero or lies outside
                 of what the second set spans.
         """
         check_nullify(self.kernel)
         rows, prompt = _checked(first, "first set", False), torch.as_tensor(prompt)
         one = _checked(prompt[None] if prompt.ndim == 1 else prompt, "prompt", True)
         if len(one) != 1 or (rows.shape[1], one.shape[1]) != self.dimensions:
-            raise ValueError(
+            raise Refused(
                 f"embeddings {tuple(rows.shape)} and a prompt {tuple(prompt.shape)} do not fit sets of "
                 f"{self.dimensions[0]} and {self.dimensions[1]} dimensions"
             )
@@ -130,7 +131,7 @@ def embeddings(
         progress: called with ("pairs", done, n).
 
     Raises:
-        ValueError: no matrices of finite numbers, counts that differ, a zero row (cosine), or a bandwidth that is not
+        Refused: no matrices of finite numbers, counts that differ, a zero row (cosine), or a bandwidth that is not
             positive, cannot be found, or is given for cosine.
 
     >>> texts = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
@@ -139,12 +140,12 @@ def embeddings(
     (0.5, 1.0)
     """
     if kernel not in KERNELS:
-        raise ValueError(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")
+        raise Refused(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")
     if kernel == "cosine" and bandwidth is not None:
-        raise ValueError(f"bandwidth={bandwidth} is of kernel gaussian; with cosine there is none")
+        raise Refused(f"bandwidth={bandwidth} is of kernel gaussian; with cosine there is none")
     x, y = (_checked(s, name, kernel == "cosine") for s, name in ((first, "first set"), (second, "second set")))
     if len(x) != len(y):
-        raise ValueError(f"{len(x)} rows of the first set do not pair with {len(y)} of the second")
+        raise Refused(f"{len(x)} rows of the first set do not pair with {len(y)} of the second")
     if kernel == "cosine":
         bandwidths = None
         features: tuple[Features, Features] = cosine_features, cosine_features
@@ -158,9 +159,9 @@ def embeddings(
 
 
 def check_nullify(kernel: str) -> None:
-    """Raises ValueError for a kernel with which a direction of the features is none of the embeddings."""
+    """Raises Refused for a kernel with which a direction of the features is none of the embeddings."""
     if kernel != "cosine":
-        raise ValueError(
+        raise Refused(
             f"a prompt can be taken out of embeddings with kernel cosine only: with {kernel} its direction lies among "
             "the random features, and what is left there belongs to no embedding"
         )
@@ -179,7 +180,7 @@ def _bandwidth(rows: Tensor, name: str, bandwidth: float | None, seed: int) -> f
         return bandwidth
     found = median_distance(rows, seed=seed) if len(rows) > 1 else 0.0
     if not found > 0:
-        raise ValueError(f"the median distance of the {name} is {found}, no bandwidth; give one that is positive")
+        raise Refused(f"the median distance of the {name} is {found}, no bandwidth; give one that is positive")
     return found
 
 
@@ -196,20 +197,20 @@ def _features(
 
 
 def _checked(given: Any, name: str, directed: bool) -> Tensor:
-    """A matrix of finite real numbers, without zero rows where they need a direction; ValueError says which is not."""
+    """A matrix of finite real numbers, without zero rows where they need a direction; Refused says which is not."""
     rows = torch.as_tensor(given).detach()
     if rows.ndim != 2 or not rows.numel():
-        raise ValueError(f"the {name} has shape {tuple(rows.shape)}; embeddings are (rows, dimensions)")
+        raise Refused(f"the {name} has shape {tuple(rows.shape)}; embeddings are (rows, dimensions)")
     if rows.is_complex() or rows.dtype == torch.bool:
-        raise ValueError(f"the {name} holds {rows.dtype}, not real numbers")
+        raise Refused(f"the {name} holds {rows.dtype}, not real numbers")
     for i in range(0, len(rows), ROWS):
         part = rows[i : i + ROWS].double()
         bad = ~torch.isfinite(part)
         if bad.any():
             at, column = (int(k) for k in bad.nonzero()[0])
-            raise ValueError(f"row {i + at} of the {name} holds {float(part[at, column])}; leave such rows out")
+            raise Refused(f"row {i + at} of the {name} holds {float(part[at, column])}; leave such rows out")
         zero = (part == 0).all(1)
         if directed and zero.any():
             at = i + int(zero.nonzero()[0])
-            raise ValueError(f"row {at} of the {name} is zero and has no direction, which kernel cosine needs")
+            raise Refused(f"row {at} of the {name} is zero and has no direction, which kernel cosine needs")
     return rows

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.diagnostics.matrix_nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm
+from eckart.errors import Refused
 from eckart.models.tree import in_eval_mode
 from eckart.progress import Progress, silent
 
@@ -28,7 +29,7 @@ def hidden_state_rows(model: nn.Module, tokens: Tensor, progress: Progress = sil
         progress: told of the phase "hidden states".
 
     Raises:
-        ValueError: the model returns none, or they are not finite or all the same.
+        Refused: the model returns none, or they are not finite or all the same.
     """
     sums: list[dict[str, float]] = []
     width: list[int] = []
@@ -36,15 +37,15 @@ def hidden_state_rows(model: nn.Module, tokens: Tensor, progress: Progress = sil
         for done, sequence in enumerate(tokens, 1):
             found = getattr(model(sequence[None], output_hidden_states=True), "hidden_states", None)
             if not found:
-                raise ValueError(f"{type(model).__name__} returns no hidden states")
+                raise Refused(f"{type(model).__name__} returns no hidden states")
             sums = sums or [dict.fromkeys(MEASURES, 0.0) for _ in found]
             width = [state.shape[-1] for state in found]
             for layer, (total, state) in enumerate(zip(sums, found, strict=True)):
                 for name, measure in MEASURES.items():
                     try:
                         total[name] += measure(state[0]) / len(tokens)
-                    except ValueError as error:
-                        raise ValueError(f"hidden states of layer {layer}: {error}") from error
+                    except Refused as error:
+                        raise Refused(f"hidden states of layer {layer}: {error}") from error
             progress("hidden states", done, len(tokens))
     size = tokens.shape[1]
     return [{"layer": i, "tokens": size, "dimension": width[i], **total} for i, total in enumerate(sums)]

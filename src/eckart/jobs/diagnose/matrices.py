@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.sites import Site, find_sites, set_module
 from eckart.models.tree import share
@@ -60,19 +61,19 @@ def pairs(sites: Sequence[Site], base: nn.Module) -> list[tuple[Site, Site]]:
     """Each matrix with the one of the same name in another model.
 
     Raises:
-        ValueError: the other model has no matrix of a name, or one of another shape.
+        Refused: the other model has no matrix of a name, or one of another shape.
     """
     others = {name: site for site in look_at(base) for name in (site.name, *site.tied)}
     missing = [site.name for site in sites if site.name not in others]
     if missing:
-        raise ValueError(
+        raise Refused(
             f"the models do not match: the other one has no matrix {missing[0]}"
             + (f", nor {len(missing) - 1} more" if len(missing) > 1 else "")
             + f"; its first is {next(iter(others))}"
         )
     for site in sites:
         if site.shape != others[site.name].shape:
-            raise ValueError(
+            raise Refused(
                 f"the models do not match: {site.name} is {site.shape} in one and {others[site.name].shape} in the "
                 "other; exclude it, if only that differs"
             )

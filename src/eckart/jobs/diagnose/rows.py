@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eckart.diagnostics.farms import PowerLaw, farms, fit_power_law, hill
 from eckart.diagnostics.marchenko_pastur import bulk
+from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum, spectral_numbers, spectrum
 
 POINTS = 65
@@ -35,7 +36,7 @@ def matrix_row(weight: Tensor, kernel: Tensor, window: int | None, *, seed: int 
     row: dict[str, Any] = {"shape": list(weight.shape), "notes": notes}
     try:
         s = spectrum(weight, seed=seed)
-    except ValueError as error:
+    except Refused as error:
         notes.append(str(error))
         return row
     row |= spectral_numbers(s)
@@ -45,7 +46,7 @@ def matrix_row(weight: Tensor, kernel: Tensor, window: int | None, *, seed: int 
     try:
         noise = bulk(s)
         row |= {"mp_sigma": noise.sigma, "mp_edge": noise.edge, "mp_spikes": noise.spikes, "mp_energy": noise.energy}
-    except ValueError as error:
+    except Refused as error:
         notes.append(f"no Marchenko-Pastur bulk: {error}")
     if s.exact:
         try:
@@ -53,14 +54,14 @@ def matrix_row(weight: Tensor, kernel: Tensor, window: int | None, *, seed: int 
             row |= {**power_law_numbers(s, law), "alpha_hill": hill(s.positive)}
             if law.count < SHORT_TAIL:
                 notes.append(f"alpha is of a tail of {law.count} values and says little")
-        except ValueError as error:
+        except Refused as error:
             notes.append(f"no power law: {error}")
     else:
         notes.append("too large for all singular values: columns of the density are estimates, others are left out")
     if window is not None:
         try:
             row["alpha_farms"] = farms(kernel, (window, window))
-        except ValueError as error:
+        except Refused as error:
             notes.append(f"no alpha_farms: {error}")
     at = torch.linspace(0, s.shorter - 1, min(POINTS, s.shorter)).round().long().to(s.values.device)
     row["curve_ranks"] = (at + 1).tolist()

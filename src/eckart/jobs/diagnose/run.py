@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from eckart.diagnostics.farms import common_window
 from eckart.diagnostics.intruder_dimensions import mitigate
 from eckart.diagnostics.movement import moved
+from eckart.errors import Refused
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
 from eckart.jobs.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
@@ -67,12 +68,12 @@ class Diagnosis:
         """The rows as a pandas DataFrame, columns of lists left out.
 
         Raises:
-            ValueError: pandas is not installed.
+            Refused: pandas is not installed.
         """
         try:
             pandas = importlib.import_module("pandas")
         except ImportError as error:
-            raise ValueError("to_frame needs pandas: pip install pandas; `rows` is the same without it") from error
+            raise Refused("to_frame needs pandas: pip install pandas; `rows` is the same without it") from error
         return pandas.DataFrame([{k: v for k, v in r.items() if not isinstance(v, list | dict)} for r in self.rows])
 
 
@@ -108,7 +109,7 @@ def diagnose(
         progress: told of the phases.
 
     Raises:
-        ValueError: no matrix, models that do not match, tokens for a model with weights that are not finite, or a size
+        Refused: no matrix, models that do not match, tokens for a model with weights that are not finite, or a size
             to measure that cannot be had.
 
     >>> import torch, eckart
@@ -132,7 +133,7 @@ def diagnose(
         row = found.rows[done - 1]
         try:
             row |= moved(base.weight, site.weight)
-        except ValueError as error:
+        except Refused as error:
             row["notes"].append(f"not compared: {error}")
         progress("compare", done, len(matched))
     if tokens is not None:
@@ -143,7 +144,7 @@ def diagnose(
             model, batches, include, exclude, seed=seed, cache=cache, memory=memory, hold=hold, progress=progress
         )
         if plan is None and measure:
-            raise ValueError("there is nothing to measure: none of the matrices is a linear map that can be compressed")
+            raise Refused("there is nothing to measure: none of the matrices is a linear map that can be compressed")
         if plan is not None:
             curves = cost_curves(plan)
             for row in found.rows:
@@ -181,7 +182,7 @@ def mitigate_intruders(
         The intruders that there were, by matrix.
 
     Raises:
-        ValueError: models that do not match, weights that are not finite, or a bad scale, k or threshold.
+        Refused: models that do not match, weights that are not finite, or a bad scale, k or threshold.
     """
     matched = pairs(find_sites(model), densified(base))
     finite_weights({site.name: site.module for site, _ in matched})

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
+
 Reference = nn.Module | Callable[[Tensor], Tensor]
 
 # Positions whose log-probabilities exist in float32 at a time, so that a large vocabulary costs one logit tensor only.
@@ -55,7 +57,7 @@ def perplexity(nll: Tensor) -> tuple[float, float | None]:
         Perplexity, and its standard error or None where n = 1.
     """
     if nll.ndim != 1 or not len(nll):
-        raise ValueError(f"perplexity needs one number a sequence, got shape {tuple(nll.shape)}")
+        raise Refused(f"perplexity needs one number a sequence, got shape {tuple(nll.shape)}")
     nll = nll.double()
     value = float(nll.mean().exp())
     return value, (value * float(nll.std()) / math.sqrt(len(nll)) if len(nll) > 1 else None)
@@ -88,7 +90,7 @@ def evaluate(
         on_progress: called with the sequences done and their total after each micro-batch.
 
     Raises:
-        ValueError: sequences are malformed, too long or hold numbers outside the vocabulary; logits are NaN or
+        Refused: sequences are malformed, too long or hold numbers outside the vocabulary; logits are NaN or
             infinite; the reference has another vocabulary.
     """
     _check(model, sequences, micro_batch)
@@ -105,7 +107,7 @@ def evaluate(
             expected = None if reference is None else _logits(reference, ids)
             if expected is not None and expected.shape != logits.shape:
                 shapes = f"{tuple(expected.shape)}, those of the model {tuple(logits.shape)}"
-                raise ValueError(f"logits of the reference are {shapes}; both need the same vocabulary")
+                raise Refused(f"logits of the reference are {shapes}; both need the same vocabulary")
             losses, reference_losses = torch.zeros(2, len(ids), dtype=torch.float64)
             for i in range(0, length - 1, _POSITIONS):
                 span = slice(i, min(i + _POSITIONS, length - 1))
@@ -150,26 +152,26 @@ def _logits(model: Reference, ids: Tensor) -> Tensor:
 def _log_softmax(logits: Tensor, whose: str) -> Tensor:
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
     if log_p.isnan().any():
-        raise ValueError(f"{whose} gives NaN or infinite logits; look for NaN in its weights, or try it in float32")
+        raise Refused(f"{whose} gives NaN or infinite logits; look for NaN in its weights, or try it in float32")
     return log_p
 
 
 def _check(model: nn.Module, sequences: Tensor, micro_batch: int, whose: str = "the model") -> None:
     if sequences.ndim != 2 or sequences.dtype != torch.int64 or not len(sequences) or sequences.shape[1] < 2:
         got = f"{sequences.dtype} of shape {tuple(sequences.shape)}"
-        raise ValueError(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")
+        raise Refused(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")
     if micro_batch < 1:
-        raise ValueError(f"evaluate: micro_batch must be at least 1, got {micro_batch}")
+        raise Refused(f"evaluate: micro_batch must be at least 1, got {micro_batch}")
     check_length(model, sequences.shape[1], whose)
     low, high, size = int(sequences.min()), int(sequences.max()), config_of(model).vocab_size
     if low < 0 or high >= size:
-        raise ValueError(f"tokens run from {low} to {high} but {whose}'s vocabulary is {size}; use its own tokenizer")
+        raise Refused(f"tokens run from {low} to {high} but {whose}'s vocabulary is {size}; use its own tokenizer")
 
 
 def check_length(model: nn.Module, length: int, whose: str = "the model") -> None:
     context = getattr(config_of(model), "max_position_embeddings", None)
     if context is not None and length > context:
-        raise ValueError(f"{length} tokens do not fit {whose}'s context of {context}; use shorter sequences")
+        raise Refused(f"{length} tokens do not fit {whose}'s context of {context}; use shorter sequences")
 
 
 def config_of(model: nn.Module) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
 
 _WARM_UP_STEPS = 2
@@ -45,14 +46,14 @@ def speed(
         of the first (above one: the last is faster), the median over rounds of the ratio within a round.
 
     Raises:
-        ValueError: no model, a count below one, or a prompt and its continuation longer than a model's context.
+        Refused: no model, a count below one, or a prompt and its continuation longer than a model's context.
     """
     arms = {"model": models} if isinstance(models, nn.Module) else dict(models)
     if not arms:
-        raise ValueError("speed: no models given")
+        raise Refused("speed: no models given")
     for name, count in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
         if count < 1:
-            raise ValueError(f"speed: {name} must be at least 1, got {count}")
+            raise Refused(f"speed: {name} must be at least 1, got {count}")
     vocabulary = min(config_of(arm).vocab_size for arm in arms.values())
     prompt = torch.randint(vocabulary, (1, prefill_tokens), generator=torch.Generator().manual_seed(seed))
     for arm in arms.values():
@@ -79,10 +80,10 @@ def speed(
 
 
 def file_bytes(directory: str | Path) -> int:
-    """Bytes of the weight files (`*.safetensors`) in a directory; ValueError where there are none."""
+    """Bytes of the weight files (`*.safetensors`) in a directory; Refused where there are none."""
     files = sorted(Path(directory).glob("*.safetensors"))
     if not files:
-        raise ValueError(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
+        raise Refused(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
     return sum(file.stat().st_size for file in files)
 
 
