@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
-from rich.console import Console
 
-from eckart.report import decimate, render, schema, summary_table, to_json, write_report
+from eckart.report import decimate, render, schema, to_json, write_report
 from support.browser import Page, asked, drawn, in_browser
 from support.reports import realistic
 
@@ -155,30 +154,6 @@ def test_decimate_keeps_ends_order_and_limit() -> None:
         assert short == sorted(set(short))
     with pytest.raises(ValueError, match="got 1"):
         decimate([1.0], 1)
-
-
-def test_summary_table_shows_what_was_measured(report: dict[str, Any]) -> None:
-    def shown(value: dict[str, Any]) -> str:
-        console = Console(width=120, record=True, file=None, quiet=False, force_terminal=False)
-        with console.capture() as capture:
-            console.print(summary_table(value))
-        return capture.get()
-
-    text = shown({**report, "model": "[bold]not markup[/bold]"})
-    for part in (
-        "[bold]not markup[/bold]",
-        "linear parameters",
-        "32.71 ± 0.61",
-        "43.12 ± 0.84",
-        "macs",
-        "prefill",
-        "decode",
-    ):
-        assert part in text
-    for change in (43.12 / 32.71, 1.241, 1.262):
-        assert f"{change - 1:+.1%}" in text
-    assert "perplexity" not in shown(minimal())
-    assert "tokens/s" not in shown(minimal())
 
 
 # ---- the page as text -----------------------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ def _plain(text: object) -> str:
 
 
 def _compress(options: argparse.Namespace) -> int:
+    from eckart.cli.tables import summary_table
     from eckart.jobs.compress.directory import Texts, compress_directory
     from eckart.jobs.compress.recipe import Recipe
-    from eckart.report.build import summary_table
 
     recipe = Recipe(
         method=options.method,
@@ -101,9 +101,9 @@ def _compress(options: argparse.Namespace) -> int:
 
 
 def _compensate(options: argparse.Namespace) -> int:
+    from eckart.cli.tables import compensation_table
     from eckart.jobs.compensate.directory import compensate_directory
     from eckart.jobs.compress.directory import Texts
-    from eckart.report.build import compensation_table
 
     evaluation = "" if options.eval == "none" else options.eval
     with bars() as progress:
@@ -130,9 +130,9 @@ def _compensate(options: argparse.Namespace) -> int:
 
 
 def _adapt(options: argparse.Namespace) -> int:
+    from eckart.cli.tables import training_table
     from eckart.jobs.adapt.directory import Request, adapt_directory
     from eckart.jobs.adapt.train import Training
-    from eckart.report.build import training_table
 
     request = Request(
         data=options.data,
