@@ -17,7 +17,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from eckart import METHODS
-from eckart.jobs.compress.plan import CURRENCIES, Plan, make_plan
+from eckart.budget.currencies import CURRENCIES
+from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.run import apply
 from eckart.jobs.compress.trials import trials
 from eckart.jobs.evaluate.speed import speed

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eckart.budget import allocate
-from eckart.budget.solve import EPSILON, Candidates
+from eckart.budget import Candidates, allocate
+from eckart.budget.farms import EPSILON
 from eckart.diagnostics.farms import LEAST, common_window, farms, fit_power_law, hill, window_eigenvalues
 from eckart.linalg.spectrum import spectrum
 from support import hard

@@ -1,5 +1,11 @@
-"""How much each matrix may cost: candidates in, one choice out."""
+"""One solver that picks a candidate for each matrix under a common budget; one allocation a file."""
 
-from eckart.budget.solve import ALLOCATIONS, Candidates, allocate
+from importlib import import_module
+from pkgutil import iter_modules
+
+from eckart.budget.contract import ALLOCATIONS, Candidates, allocate
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["ALLOCATIONS", "Candidates", "allocate"]

@@ -149,7 +149,7 @@ class CompressorCard(Card):
         entry: `(weight (out, in), statistics) -> Family`.
         needs: the statistics it reads.
         size: what its sizes count, a word of `SIZES`.
-        allocation: how sizes are chosen when the user does not say: a key of `budget.ALLOCATIONS`.
+        allocation: how sizes are chosen when the user does not say: a name in `eckart.budget.ALLOCATIONS`.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
         together: for each kind of group that the compressor fits as one, how; see `eckart.models.groups.KINDS`.
             Matrices in no such group are fitted alone.

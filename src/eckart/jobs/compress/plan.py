@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.budget import Candidates, allocate
+from eckart.budget.currencies import CURRENCIES
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy, members
 from eckart.errors import Refused
@@ -21,8 +22,6 @@ from eckart.models.groups import Group, find_groups
 from eckart.models.sites import Site, model_cost
 from eckart.statistics import Statistics
 from eckart.structures import Cost
-
-CURRENCIES = ("linear-parameters", "parameters", "bytes", "macs")
 
 OnProgress = Callable[[int, int], None]
 
@@ -189,7 +188,7 @@ class Plan:
         Raises:
             Refused: the budget cannot be met; the least that can is named.
         """
-        attribute = {"macs": "macs", "bytes": "bytes"}.get(of, "parameters")
+        attribute = CURRENCIES[of]
         for site in self.sites:
             if of == "macs" and site.is_embedding and not site.tied:
                 raise Refused(f"{site.name} is a look-up, which costs no macs: choose another currency for it")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eckart.budget.solve import ALLOCATIONS
+from eckart.budget.contract import find as find_allocation
+from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import check_sampling
-from eckart.jobs.compress.plan import CURRENCIES
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Recipe:
             raise Refused(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
         if self.of == "linear-parameters" and (self.embeddings or self.head):
             raise Refused("embeddings and the head are not counted in linear-parameters: say of='parameters'")
-        if self.allocation is not None and self.allocation not in ALLOCATIONS:
-            raise Refused(f"unknown allocation {self.allocation!r}; there are {', '.join(ALLOCATIONS)}")
+        if self.allocation is not None:
+            find_allocation(self.allocation)
         if not 0 <= self.floor < 1:
             raise Refused(f"floor={self.floor} is not a share in [0, 1)")
         check_sampling(self.samples, self.length, self.seed)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from eckart.budget.solve import BLIND
+from eckart.budget import ALLOCATIONS
 from eckart.compressors.contract import METHODS, Fitted
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
@@ -232,7 +232,7 @@ def run(
             )
         lap("statistics")
         plan = make_plan(model, sites, method, per_token(model, statistics))
-        plan.fit(scheduler, report("fit"), errors=search is not None or allocation not in BLIND)
+        plan.fit(scheduler, report("fit"), errors=search is not None or not ALLOCATIONS[allocation].blind)
         lap("fit")
 
         def choose(only: str | None = None) -> dict[str, int | None]:
