@@ -1,4 +1,4 @@
-"""Writes the pages of the documentation that say what the code says: methods.md, report.md and cli.md.
+"""Writes the pages of the documentation that say what the code says: papers/*.md, report.md and cli.md.
 
 python docs/generate.py
 """
@@ -6,32 +6,21 @@ python docs/generate.py
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from eckart.adapters.contract import ADAPTERS
+from eckart.adapters.contract import AdapterCard
 from eckart.cli.cards import text_of
 from eckart.cli.options import parser
-from eckart.compressors.contract import METHODS
+from eckart.compressors.contract import SIZES, CompressorCard
+from eckart.register import FAMILIES, Card, register_of
 from eckart.report import schema
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from {source}; run `make docs` after a change there. -->"
-
-METHODS_HEAD = """# Methods
-
-Every method is one function that fits candidates to one matrix; *needs* is what it asks to know about the data around
-that matrix ([statistics](statistics.md)), *sizes* is what its candidates differ in, and *allocation* is how sizes are
-shared out among the matrices of a model unless `--allocation` says otherwise. `eckart methods` prints this table and
-`eckart methods NAME` a card. What is said to be measured was printed by a benchmark, for all methods in one run.
-More is in [measurements](measurements.md).
-"""
-
-ADAPTERS_HEAD = """## Adapters
-
-What `eckart adapt` and `eckart.adapt` put beside a frozen matrix; `*` marks what trains. See [adapters](adapters.md).
-"""
 
 REPORT_HEAD = """# report.json
 
@@ -48,27 +37,42 @@ error says what to do), and 130 after Ctrl-C.
 """
 
 
-def methods_page() -> str:
-    """The registry as a table, and each method's own words."""
-    lines = [NOTE.format(source="src/eckart/compressors and src/eckart/adapters"), "", METHODS_HEAD]
-    lines += ["| method | makes | needs | sizes | allocation |", "|---|---|---|---|---|"]
-    for name in sorted(METHODS):
-        card = METHODS[name]
-        needs = ", ".join(f"`{need.value}`" for need in card.needs) or "nothing"
-        lines.append(f"| [`{name}`](#{name}) | `{card.expression}` | {needs} | {card.size} | {card.allocation} |")
-    for name in sorted(METHODS):
-        lines += ["", f"## {name}", "", text_of(METHODS[name])]
-    lines += ["", ADAPTERS_HEAD]
-    lines += ["| adapter | makes | needs | numbers at rank 8, 64 x 48 |", "|---|---|---|---|"]
-    for name in sorted(ADAPTERS):
-        adapter = ADAPTERS[name]
-        asked = [f"`{need.value}`" for need in adapter.needs] + ["gradient of the loss"] * adapter.task_gradient
-        count = adapter.parameters(64, 48, 8)
-        needs = ", ".join(asked) or "nothing"
-        lines.append(f"| [`{name}`](#adapter-{name}) | `{adapter.expression}` | {needs} | {count} |")
-    for name in sorted(ADAPTERS):
-        lines += ["", f"### Adapter: {name}", "", text_of(ADAPTERS[name])]
+def papers_page(family: str) -> str:
+    """The register of a family as a table, and a section for each of its papers."""
+    register = register_of(family)
+    cards = [register[name] for name in register]
+    lines = [NOTE.format(source=FAMILIES[family].replace(".", "/")), "", f"# {family.capitalize()}", ""]
+    about = (import_module(FAMILIES[family]).__doc__ or "").strip().removeprefix(f"{family.capitalize()}: ")
+    lines += [about[:1].upper() + about[1:], ""]
+    lines += [
+        f"How one is put to use: {register.door.format(name='NAME')}. `eckart methods {family}` prints this table and"
+    ]
+    lines += ["`eckart methods NAME` a card. What is said to be measured was printed by a benchmark.", ""]
+    if not cards:
+        return "\n".join([*lines, "There is none yet."]) + "\n"
+    headings = ["name", *cards[0].columns()]
+    lines += [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for card in cards:
+        cells = [f"`{text}`" if text == card.expression != "" else _cell(text) for text in card.columns().values()]
+        lines.append(f"| [`{card.name}`](#{card.name}) | {' | '.join(cells)} |")
+    for card in cards:
+        lines += ["", f"## {card.name}", "", text_of(card)]
+        lines += ["", *facts(card)] if facts(card) else []
     return "\n".join(lines) + "\n"
+
+
+def facts(card: Card) -> list[str]:
+    """What a card knows beside its words, a line each."""
+    if isinstance(card, CompressorCard):
+        return [f"Sizes: {SIZES[card.size]}. Shared out: `{card.allocation}`, unless `--allocation` says otherwise."]
+    if isinstance(card, AdapterCard):
+        return [f"Numbers that train beside a matrix of 64 x 48 at rank 8: {card.parameters(64, 48, 8)}."]
+    return []
+
+
+def _cell(text: str) -> str:
+    """Text as a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def report_page() -> str:
@@ -149,7 +153,11 @@ def _help(action: argparse.Action) -> str:
     return f"{text} (default {action.default})".strip() if shown and "default" not in text else text
 
 
-PAGES = {"methods.md": methods_page, "report.md": report_page, "cli.md": cli_page}
+PAGES: dict[str, Callable[[], str]] = {
+    **{f"papers/{family}.md": partial(papers_page, family) for family in FAMILIES},
+    "reference/report.md": report_page,
+    "reference/cli.md": cli_page,
+}
 
 
 def main() -> None:

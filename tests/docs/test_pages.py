@@ -16,19 +16,24 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+import eckart
+from eckart import structures
 from eckart.adapters.contract import ADAPTERS
 from eckart.cli.options import parser
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.directory import Texts, compress_directory
 from eckart.jobs.compress.recipe import Recipe
+from eckart.register import FAMILIES, register_of
 from eckart.report import schema
 from eckart.statistics import Need
 from eckart.structures import KINDS
 from support.tiny import TEXT, save_tiny
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-GENERATED = ("methods.md", "report.md", "cli.md")
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+GENERATED = ("reference/report.md", "reference/cli.md", *(f"papers/{family}.md" for family in FAMILIES))
+NOT_SHOWN = {"__version__", "ADAPTERS", "METHODS", "KINDS", "Spec"}  # tables and aliases, told of elsewhere
 FOREIGN = {"--strict", "--check", "--no-deps"}  # options of other programs
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 
@@ -42,6 +47,12 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=page_id)
 
 def blocks(page: Path, language: str) -> list[str]:
     return [body for name, body in FENCE.findall(page.read_text("utf-8")) if name == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in its address."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -81,16 +92,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def registers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registers() -> Iterator[None]:
     """Leaves the registers as they were: examples add to them."""
-    methods, kinds, adapters = set(METHODS), set(KINDS), set(ADAPTERS)
+    held: list[dict[str, Any]] = [KINDS, *(register_of(family)._cards for family in FAMILIES)]
+    for family in FAMILIES:
+        len(register_of(family))  # imports all papers
+    before = [dict(entries) for entries in held]
     yield
-    for name in set(METHODS) - methods:
-        del METHODS._cards[name]
-    for name in set(ADAPTERS) - adapters:
-        del ADAPTERS._cards[name]
-    for name in set(KINDS) - kinds:
-        del KINDS[name]
+    for entries, old in zip(held, before, strict=True):
+        entries.clear()
+        entries.update(old)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
@@ -122,16 +133,41 @@ def test_options_exist(page: Path) -> None:
 @every_page
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text("utf-8"))
-    targets = {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target}
-    assert not [target for target in targets if target and not (page.parent / target).exists()]
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@every_page
+def test_images_are_small_and_have_words(page: Path) -> None:
+    for words, target in re.findall(r"!\[([^]]*)\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        assert words
+        assert (page.parent / target).stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_page_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    generate = load_script(ROOT / "docs" / "generate.py", monkeypatch)
-    assert set(generate.PAGES) == set(GENERATED)
-    written = (ROOT / "docs" / name).read_text("utf-8")
-    assert written == generate.PAGES[name](), f"docs/{name} is out of date: run make docs"
+    generate = load_script(DOCS / "generate.py", monkeypatch)
+    assert set(GENERATED) == set(generate.PAGES)
+    assert (DOCS / name).read_text("utf-8") == generate.PAGES[name](), f"docs/{name} is out of date: run make docs"
+
+
+def test_every_public_name_is_on_a_page_of_the_reference() -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    public = {f"eckart.{name}" for name in set(eckart.__all__) - NOT_SHOWN}
+    public |= {f"eckart.structures.{name}" for name in set(structures.__all__) - NOT_SHOWN}
+    assert not public - shown
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_paper_has_its_section(family: str) -> None:
+    page = (DOCS / "papers" / f"{family}.md").read_text("utf-8")
+    assert re.findall(r"^## (\S+)$", page, re.M) == list(register_of(family))
 
 
 def test_report_of_a_run_has_the_documented_fields(workplace: Path) -> None:
@@ -141,17 +177,17 @@ def test_report_of_a_run_has_the_documented_fields(workplace: Path) -> None:
 
 def test_navigation_is_complete() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
-    named = set(re.findall(r"[\w-]+\.md", navigation))
-    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+    named = re.findall(r"[\w/-]+\.md", navigation)
+    assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
-def test_concepts_name_every_structure() -> None:
-    text = (ROOT / "docs" / "concepts.md").read_text("utf-8")
+def test_structures_are_all_explained() -> None:
+    text = (DOCS / "learn" / "structures.md").read_text("utf-8")
     assert not [kind.__name__ for kind in KINDS.values() if f"`{kind.__name__}" not in text]
 
 
 def test_statistics_are_all_explained() -> None:
-    text = (ROOT / "docs" / "statistics.md").read_text("utf-8")
+    text = (DOCS / "reference" / "statistics.md").read_text("utf-8")
     assert not [need.value for need in Need if f"`{need.value}`" not in text]
 
 
