@@ -243,7 +243,7 @@ def test_large_moments_keep_their_diagonal(monkeypatch: pytest.MonkeyPatch) -> N
     model = nn.Sequential(nn.Linear(10, 6))
     x = torch.randn(9, 10)
     whole = collect(model, {"0": model[0]}, ALL, [x])["0"]
-    monkeypatch.setattr(sys.modules["eckart.statistics.collect"], "LARGEST_MOMENT", 8)
+    monkeypatch.setattr(sys.modules["eckart.statistics.second_moment"], "LARGEST", 8)
     found = collect(model, {"0": model[0]}, ALL, [x])["0"]
     torch.testing.assert_close(found.input_second_moment, whole.input_second_moment.diagonal(), rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(found.gradient_second_moment, whole.gradient_second_moment)

@@ -70,7 +70,9 @@ def allocation(*, blind: bool = False) -> Callable[[Pick], Pick]:
 def find(name: str) -> Allocation:
     """The allocation of that name; Refused where there is none."""
     if name not in ALLOCATIONS:
-        raise Refused(f"unknown allocation {name!r}; {near(name, ALLOCATIONS)}there are {', '.join(sorted(ALLOCATIONS))}")
+        raise Refused(
+            f"unknown allocation {name!r}; {near(name, ALLOCATIONS)}there are {', '.join(sorted(ALLOCATIONS))}"
+        )
     return ALLOCATIONS[name]
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.layouts.patches import kernel_of
-from eckart.statistics.collect import LARGEST_MOMENT, Batch, collect
+from eckart.statistics import second_moment
+from eckart.statistics.collect import Batch, collect
 from eckart.statistics.needs import Need, Statistics
 
 OnProgress = Callable[[int, int], None]
@@ -108,7 +109,7 @@ def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int
     chunks: list[list[str]] = [[]]
     used = 0
     for name, module in modules.items():
-        size = 12 * sum(min(n, LARGEST_MOMENT) ** 2 for n in _sides(module)) if _has_moments(needs) else 0
+        size = 12 * sum(min(n, second_moment.LARGEST) ** 2 for n in _sides(module)) if _has_moments(needs) else 0
         if memory is not None and chunks[-1] and used + size > memory:
             chunks.append([])
             used = 0

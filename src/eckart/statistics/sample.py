@@ -13,14 +13,22 @@ class Sample:
     """Every so many-th row of a stream, twice as far apart whenever there are too many: (n, in), float32."""
 
     def __init__(self) -> None:
-        self.rows = torch.empty(0)
+        self._rows = torch.empty(0)
         self._distance = 1
         self._passed = 0
 
     def add(self, rows: Tensor) -> None:
+        """Args: rows: (tokens, in)."""
         taken = rows[-self._passed % self._distance :: self._distance]
         self._passed += len(rows)
-        self.rows = torch.cat([self.rows, taken]) if len(self.rows) else taken.clone()
-        while len(self.rows) > SAMPLED_TOKENS:
-            self.rows = self.rows[::2].clone()
+        self._rows = torch.cat([self._rows, taken]) if len(self._rows) else taken.clone()
+        while len(self._rows) > SAMPLED_TOKENS:
+            self._rows = self._rows[::2].clone()
             self._distance *= 2
+
+    def settle(self) -> None:
+        """Nothing is added up."""
+
+    def result(self, count: int) -> Tensor:
+        """The rows that were kept; `count` does not matter."""
+        return self._rows

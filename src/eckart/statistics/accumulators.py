@@ -1,0 +1,40 @@
+"""What keeps a statistic while batches pass by, and which keeps which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from eckart.statistics.needs import Need
+from eckart.statistics.sample import Sample
+from eckart.statistics.second_moment import SecondMoment
+from eckart.statistics.sums import AbsoluteSum, RowSum, Sum
+
+
+class Accumulator(Protocol):
+    """Takes what a statistic is made of, some rows (tokens, n) in float32 at a time, and gives its mean."""
+
+    def add(self, rows: Tensor) -> None: ...
+
+    def settle(self) -> None:
+        """Moves what was added up in float32 to float64."""
+
+    def result(self, count: int) -> Tensor:
+        """The statistic for that many tokens or samples; nothing can be added afterwards."""
+
+
+OF_INPUTS: dict[Need, Callable[[], Accumulator]] = {
+    Need.INPUT_SAMPLE: Sample,
+    Need.INPUT_SECOND_MOMENT: SecondMoment,
+    Need.INPUT_MEAN: RowSum,
+    Need.INPUT_ABS_MEAN: AbsoluteSum,
+}
+"""What is fed with the inputs of a matrix."""
+
+OF_FISHER: dict[Need, Callable[[], Sum]] = {Need.FISHER_ROWS: Sum, Need.FISHER_COLUMNS: Sum}
+"""What is fed with the sums of the squared gradient of a sample over its rows and over its columns."""
+
+GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT, *OF_FISHER})
+"""What takes a backward pass."""

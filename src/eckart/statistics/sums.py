@@ -1,0 +1,41 @@
+"""Sums in float64."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class Sum:
+    """A sum of values of one shape."""
+
+    def __init__(self) -> None:
+        self._total: Tensor | None = None
+
+    def add(self, value: Tensor) -> None:
+        """Args: value: of the shape of all others."""
+        self._total = value.double() if self._total is None else self._total.add_(value)
+
+    def settle(self) -> None:
+        """Nothing is added up in float32."""
+
+    def result(self, count: int) -> Tensor:
+        """The sum by `count`."""
+        assert self._total is not None
+        # In place: together the sums are as large as several models.
+        return self._total.div_(max(1, count))
+
+
+class RowSum(Sum):
+    """The sum of rows (n,)."""
+
+    def add(self, rows: Tensor) -> None:
+        """Args: rows: (tokens, n)."""
+        super().add(rows.sum(0))
+
+
+class AbsoluteSum(Sum):
+    """The sum of the absolute values of rows (n,)."""
+
+    def add(self, rows: Tensor) -> None:
+        """Args: rows: (tokens, n)."""
+        super().add(rows.abs().sum(0))
