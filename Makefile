@@ -30,6 +30,7 @@ lint: .venv/.dev
 
 ## docs: the generated pages, and the site in site/
 docs: .venv/.docs
+	$(BIN)/python -m benchmarks.pages
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 

@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diagnostics.weightwatcher import encoder
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 import eckart
 from benchmarks.compressors.convolution import fashion_task, logits
 from benchmarks.compressors.encoders import SentenceEncoder, batches_of, embed, pairs
+from benchmarks.diagnostics.weightwatcher import encoder
 from benchmarks.peers.checkouts import checkout, module
 from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, schur
 from eckart.jobs.diagnose.embeddings import Embeddings, median_distance

@@ -1,0 +1,1 @@
+"""Pages of measurements and lines on cards, made from the rows in benchmarks/results."""

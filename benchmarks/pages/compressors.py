@@ -1,0 +1,115 @@
+"""The tables of what compressors give, family by family of models."""
+
+from __future__ import annotations
+
+from benchmarks.pages.tables import Heads, Table
+
+KEPT = ("kept", "{keep:%}")
+METHOD = ("method", "{method:code}")
+NEWS = "{scores.news.value:perplexity} ({scores.news.distance:.3f})"
+SIZES: Heads = [("{keep:%}", NEWS)]
+MEAN_CPU = ("CPU s", "{mean_cpu_seconds:.0f}")
+CPU = ("CPU s", "{cpu_seconds:.0f}")
+MB = ("MB", "{megabytes:.0f}")
+DECODING = ("decoding", "{decode_ratio:.2f}")
+ENCODER: Heads = [
+    ("method", "{method:code}[, {bits} bits]"),
+    ("kept", "{keep:.2f}"),
+    ("MB", "{megabytes:.1f}"),
+    ("Spearman", "{scores.STS.value:.4f} ± {scores.STS.stderr:.4f}"),
+    ("drift", "{scores.STS.distance:.4f}"),
+]
+QUALITY = {"benchmark": "compressors.quality"}
+METHODS = {"benchmark": "compressors.methods"}
+ENCODERS = {"benchmark": "compressors.encoders"}
+
+
+def _of(select: dict[str, object], left: Heads, across: Heads = (), right: Heads = ()) -> Table:
+    return Table("compressors", select, left, across, right)
+
+
+TABLES = {
+    "quality": _of(
+        {**QUALITY, "calibrated on": (None, "mixture")},
+        [KEPT, METHOD],
+        [("{judge}", "{perplexity:.2f}[ ± {stderr:.2f}][ ({rise:.3f})]")],
+    ),
+    "quality-novel": _of(
+        {**QUALITY, "calibrated on": "a novel", "judge": "a novel"},
+        [KEPT],
+        [("{method:code}", "{perplexity:.2f}[ ({rise:.3f})]")],
+    ),
+    "quality-calibration": _of(
+        {**QUALITY, "keep": (1.0, 0.8), "method": ("dense", "svd-llm", "kfac")},
+        [("calibrated on", "[{calibrated on}]"), METHOD],
+        [("{judge}", "{perplexity:.2f}[ ({times:.2f} \N{MULTIPLICATION SIGN})]")],
+    ),
+    "quantizers": _of(
+        {"benchmark": "compressors.quantizers", "model": "all-MiniLM-L6-v2"},
+        [("bits", "{bits}"), ("MB", "{megabytes:.3f}")],
+        [("{method:code} seen", "{seen:.4f}"), ("{method:code} unseen", "{unseen:.4f}")],
+    ),
+    "methods-sizes": _of(
+        {**METHODS, "model": "smollm2", "run": "by size", "of": "linear-parameters"},
+        [METHOD],
+        SIZES,
+        [MEAN_CPU],
+    ),
+    "methods-sizes-bytes": _of(
+        {**METHODS, "model": "smollm2", "run": "by size", "of": "bytes"},
+        [METHOD],
+        SIZES,
+        [MEAN_CPU],
+    ),
+    "methods": _of(
+        {**METHODS, "model": "smollm2", "run": "all", "of": "linear-parameters"}, [METHOD], SIZES, [MB, CPU, DECODING]
+    ),
+    "methods-bytes": _of(
+        {**METHODS, "model": "smollm2", "run": "all", "of": "bytes"}, [METHOD], SIZES, [MB, CPU, DECODING]
+    ),
+    "methods-gemma": _of(
+        {**METHODS, "model": "Gemma 3 270M", "of": "linear-parameters"},
+        [METHOD],
+        SIZES,
+        [MEAN_CPU],
+    ),
+    "compensation": _of(
+        {"benchmark": "compressors.compensation"},
+        [
+            ("paths", "{paths}"),
+            ("perplexity", "{scores.news.value:.2f} ± {scores.news.stderr:.2f}"),
+            ("KL", "{scores.news.distance:.3f}"),
+            ("s", "{seconds:.0f}"),
+        ],
+    ),
+    "encoders": _of({**ENCODERS, "run": "all", "of": "linear-parameters"}, ENCODER),
+    "encoders-bytes": _of({**ENCODERS, "run": "all", "of": "bytes"}, ENCODER),
+    "encoders-sizes": _of(
+        {**ENCODERS, "run": "by size"}, [METHOD], [("{keep:%}", "{scores.STS.value:.4f} ({scores.STS.distance:.4f})")]
+    ),
+    "convolution": _of(
+        {"benchmark": "compressors.convolution", "model": "resnet", "of": "parameters"},
+        [("kept of the parameters", "{keep:%}")],
+        [("{method:code}", "{accuracy:.2f}")],
+    ),
+    "clicks": _of(
+        {"benchmark": "compressors.clicks", "log": "ml-100k"},
+        [METHOD],
+        [("{keep:%}", "{change:+.4f} ± {change_stderr:.4f}")],
+    ),
+    "experts": _of(
+        {"benchmark": "compressors.experts"},
+        [("experts left", "{experts:%}"), ("bytes", "{share:%}")],
+        [("{method:code}", "{perplexity:.2f} ({relative_accuracy:%1})")],
+    ),
+    "authors": _of(
+        {"benchmark": "peers.authors"},
+        [
+            ("method", "{title}"),
+            ("setting", "{setting}"),
+            ("matrices", "{matrices}"),
+            ("theirs / ours", "{ratio}"),
+            ("ours worse by 1e-4 or more", "[{worse}]"),
+        ],
+    ),
+}
