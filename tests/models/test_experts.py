@@ -173,7 +173,9 @@ def test_statistics_are_of_the_tokens_that_came() -> None:
         x = torch.cat(parts).double()
         own, up = found[f"{FIRST}.{i}.gate_proj"], found[f"{FIRST}.{i}.up_proj"]
         assert own.tokens == len(x) > 0
-        assert torch.allclose(own.get(Need.INPUT_SECOND_MOMENT), x.T @ x / len(x), rtol=1e-5)
+        moment = x.T @ x / len(x)
+        # Batches are summed in float32, whose rounding is of the size of the whole matrix.
+        assert (own.get(Need.INPUT_SECOND_MOMENT) - moment).norm() <= 1e-6 * moment.norm()
         assert up.input_sample is own.input_sample
         assert torch.equal(own.get(Need.INPUT_SAMPLE).sort(0).values, x.sort(0).values)
         # A mean over all 12 x 16 tokens of the text, and half a token.

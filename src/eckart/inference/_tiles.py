@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+T = TypeVar("T")
 Part = tuple[slice, slice]
 """Some sequences of a batch, and some positions in them."""
 
@@ -191,7 +192,7 @@ class _Whole:
         self.tensor[at] = part
 
 
-def _first(value: Any, otherwise: Any) -> Any:
+def _first(value: T | None, otherwise: T) -> T:
     return otherwise if value is None else value
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,18 @@ from eckart.errors import Refused
 from eckart.statistics.needs import Need, Statistics
 
 DOWN = "down_proj"
+
+
+class Layout(Protocol):
+    """How transformers fused some experts: the flags that its `use_experts_implementation` describes."""
+
+    has_gate: bool
+    has_bias: bool
+    is_transposed: bool
+    is_concatenated: bool
+    act_fn: Callable[[Tensor], Tensor]
+
+    def _apply_gate(self, gate_up_out: Tensor) -> Tensor: ...
 
 
 class Experts(nn.ModuleList):
@@ -32,7 +44,7 @@ class Experts(nn.ModuleList):
 
     def __init__(self, fused: nn.Module) -> None:
         parts: list[nn.Module] = []
-        for weights, biases in _experts(fused, fused._parameters):
+        for weights, biases in _experts(cast(Layout, fused), _tensors(fused)):
             linear = {role: _linear(weight, biases.get(role)) for role, weight in weights.items()}
             parts.append(nn.ModuleDict(linear))
         super().__init__(parts)
@@ -42,6 +54,14 @@ class Experts(nn.ModuleList):
         self._layout: tuple[Any] = (layout,)
         visited = getattr(getattr(layout, "config", None), "num_experts_per_tok", None)
         self.share = min(1.0, visited / len(parts)) if isinstance(visited, int) else 1.0
+
+    @property
+    def roles(self) -> list[str]:
+        """The names of an expert's matrices, `down_proj` the last."""
+        return list(self._expert(0))
+
+    def _expert(self, index: int) -> dict[str, nn.Module]:
+        return dict(cast(nn.ModuleDict, self[index]).items())
 
     @property
     def inner(self) -> Callable[[Sequence[Tensor]], Tensor]:
@@ -62,7 +82,7 @@ class Experts(nn.ModuleList):
             if i >= len(self):
                 continue
             place, token = torch.where(visited == i)
-            expert: Any = self[i]
+            expert = self._expert(i)
             x = hidden_states[token]
             y = expert[DOWN](self.inner([linear(x) for role, linear in expert.items() if role != DOWN]))
             total.index_add_(0, token, (y * top_k_weights[token, place, None]).to(total.dtype))
@@ -81,9 +101,8 @@ class Experts(nn.ModuleList):
             for name, p in module._parameters.items()
         }
         with torch.no_grad():
-            for expert, (weights, biases) in zip(self, _experts(module, module._parameters), strict=True):
-                dense: Any = expert
-                for role, linear in dense.items():
+            for i, (weights, biases) in enumerate(_experts(module, _tensors(module))):
+                for role, linear in self._expert(i).items():
                     if type(linear) is not nn.Linear or (linear.bias is not None) > (role in biases):
                         raise Refused(f"{role} of an expert is {linear}, which does not fit a fused tensor")
                     weights[role].copy_(linear.weight)
@@ -119,8 +138,7 @@ def per_token(model: nn.Module, statistics: Mapping[str, Statistics]) -> dict[st
     total = max((s.tokens for s in statistics.values()), default=0)
     changed = dict(statistics)
     for name, module in experts(model).items():
-        first: Any = module[0]
-        for role in first:
+        for role in module.roles:
             names = [f"{name}.{i}.{role}" for i in range(len(module))]
             names = [n for n in names if n in statistics]
             reached = [statistics[n] for n in names if statistics[n].tokens]
@@ -129,8 +147,8 @@ def per_token(model: nn.Module, statistics: Mapping[str, Statistics]) -> dict[st
                 own = statistics[each]
                 scaled = own if own.tokens else replace(mean, tokens=0)
                 share = (own.tokens + 0.5) / max(total, 1)
-                measured: dict[str, Any] = {need.value: getattr(scaled, need.value) for need in _OF_GRADIENTS}
-                values = {n: value * share for n, value in measured.items() if value is not None}
+                held = {need.value: getattr(scaled, need.value) for need in _OF_GRADIENTS}
+                values = {n: value * share for n, value in held.items() if value is not None}
                 changed[each] = replace(scaled, uses=1.0, **values)
     return changed
 
@@ -149,17 +167,15 @@ def _mean(statistics: Sequence[Statistics]) -> Statistics:
     return Statistics(**values)  # type: ignore[arg-type]
 
 
-def _inner(layout: Any, outputs: Sequence[Tensor]) -> Tensor:
+def _inner(layout: Layout, outputs: Sequence[Tensor]) -> Tensor:
     if not layout.has_gate:
-        hidden: Tensor = layout.act_fn(outputs[0])
-    elif layout.is_concatenated:
-        hidden = layout._apply_gate(torch.cat(list(outputs), -1))
-    else:
-        hidden = layout._apply_gate(torch.stack(list(outputs), -1).flatten(-2))
-    return hidden
+        return layout.act_fn(outputs[0])
+    if layout.is_concatenated:
+        return layout._apply_gate(torch.cat(list(outputs), -1))
+    return layout._apply_gate(torch.stack(list(outputs), -1).flatten(-2))
 
 
-def _experts(layout: Any, tensors: Mapping[str, Any]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def _experts(layout: Layout, tensors: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Of each expert the weights (out, in) and biases by role, as views of fused tensors.
 
     Args:
@@ -190,6 +206,10 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     linear.weight = nn.Parameter(weight)
     linear.bias = None if bias is None else nn.Parameter(bias)  # type: ignore[assignment]
     return linear
+
+
+def _tensors(fused: nn.Module) -> dict[str, Tensor]:
+    return {name: p for name, p in fused._parameters.items() if p is not None}
 
 
 def _known(parameter: Tensor | None) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -92,8 +91,7 @@ def _experts(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
     """All matrices of the experts of one layer."""
     groups = []
     for name, module in experts(model).items():
-        first: Any = module[0]
-        names = [f"{name}.{i}.{role}" for i in range(len(module)) for role in first]
+        names = [f"{name}.{i}.{role}" for i in range(len(module)) for role in module.roles]
         if all(n in sites for n in names):
             found = tuple(sites[n] for n in names)
             groups.append(Group(names[0], "experts", found, mixture=Mixture(len(module), module.inner)))

@@ -22,6 +22,7 @@ from eckart.errors import Refused
 from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import TiedLinear
+from eckart.texts.tokenizer import Tokenizer
 
 METHOD = "eckart"
 
@@ -106,7 +107,7 @@ def _skip_initialisation(model: nn.Module, names: Iterable[str]) -> None:
                 container._is_hf_initialized = True
 
 
-def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Any]:
+def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
     """A causal language model and its tokenizer; weights of a local directory are mapped, not copied.
 
     Args:
@@ -172,7 +173,7 @@ def _smollm2() -> Path:
     return next(Path(next(iter(found.submodule_search_locations))).glob("*.gguf"))
 
 
-def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
+def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokenizer]:
     """The model of a GGUF file, its codes turned into numbers."""
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
         raise Refused(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
@@ -192,7 +193,7 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Any]:
     return model.eval(), tokenizer
 
 
-def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
+def write_model(model: Any, tokenizer: Tokenizer | None, directory: Path) -> None:
     """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
     checkpoint.write_tensors(checkpoint.state(model), directory)
     contents = checkpoint.manifest(model)

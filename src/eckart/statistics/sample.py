@@ -13,7 +13,7 @@ class Sample:
     """Every so many-th row of a stream, twice as far apart whenever there are too many: (n, in), float32."""
 
     def __init__(self) -> None:
-        self._rows = torch.empty(0)
+        self.rows = torch.empty(0)
         self._distance = 1
         self._passed = 0
 
@@ -21,9 +21,9 @@ class Sample:
         """Args: rows: (tokens, in)."""
         taken = rows[-self._passed % self._distance :: self._distance]
         self._passed += len(rows)
-        self._rows = torch.cat([self._rows, taken]) if len(self._rows) else taken.clone()
-        while len(self._rows) > SAMPLED_TOKENS:
-            self._rows = self._rows[::2].clone()
+        self.rows = torch.cat([self.rows, taken]) if len(self.rows) else taken.clone()
+        while len(self.rows) > SAMPLED_TOKENS:
+            self.rows = self.rows[::2].clone()
             self._distance *= 2
 
     def settle(self) -> None:
@@ -31,4 +31,4 @@ class Sample:
 
     def result(self, count: int) -> Tensor:
         """The rows that were kept; `count` does not matter."""
-        return self._rows
+        return self.rows

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.texts.sequences import read_text, sequences
+from eckart.texts.tokenizer import Tokenizer
 
 IGNORED = -100
 """The label of a token that is given, not predicted."""
@@ -33,7 +34,9 @@ class Example:
     labels: Tensor
 
 
-def read_examples(source: str | Path, tokenizer: Any, length: int, seed: int = 0, most: int = 1 << 16) -> list[Example]:
+def read_examples(
+    source: str | Path, tokenizer: Tokenizer, length: int, seed: int = 0, most: int = 1 << 16
+) -> list[Example]:
     """Training data from a file.
 
     A `.jsonl` file has a JSON object a line: `{"prompt", "response"}`, of which only the response is learned, or
@@ -80,7 +83,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _example(record: dict[str, Any], tokenizer: Any, length: int, where: str) -> Example:
+def _example(record: dict[str, Any], tokenizer: Tokenizer, length: int, where: str) -> Example:
     words = {key: record.get(key) for key in ("text", "prompt", "response")}
     if any(isinstance(word, str) and _HALVES.search(word) for word in words.values()):
         raise Refused(f"{where}: half of a surrogate pair, which is no character")

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.texts.tokenizer import Tokenizer
 
 # Characters handed to the tokenizer at a time, and the characters set aside for one token when a long text is thinned:
 # ordinary text has about four to a token, so a stretch holds several sequences to choose from.
@@ -65,7 +65,7 @@ def _json_texts(lines: str, path: Path) -> Iterator[str]:
         yield text
 
 
-def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count: int, seed: int = 0) -> Tensor:
+def sequences(tokenizer: Tokenizer, text: str | Mapping[str, str], length: int, count: int, seed: int = 0) -> Tensor:
     """Contiguous, non-overlapping token sequences spread evenly over a text.
 
     A tokenizer that puts a token in front of every text puts it in front of every sequence, as one of its tokens; no
@@ -107,7 +107,7 @@ def sequences(tokenizer: Any, text: str | Mapping[str, str], length: int, count:
     return torch.cat([torch.tensor(front, dtype=torch.long).expand(len(rows), -1), rows], 1)
 
 
-def _front(tokenizer: Any) -> list[int]:
+def _front(tokenizer: Tokenizer) -> list[int]:
     """The tokens that a tokenizer puts in front of a text of its own accord."""
     whole, bare = (list(tokenizer("a", add_special_tokens=add)["input_ids"]) for add in (True, False))
     return whole[: len(whole) - len(bare)] if whole[len(whole) - len(bare) :] == bare else []
@@ -132,7 +132,7 @@ def _shares(available: list[int], count: int) -> list[int]:
     return shares
 
 
-def _pool(tokenizer: Any, text: str, name: str, length: int, count: int, seed: int) -> Tensor:
+def _pool(tokenizer: Tokenizer, text: str, name: str, length: int, count: int, seed: int) -> Tensor:
     """Sequences to choose from, (n, length) int32: at least `count` of them wherever the text holds as many."""
     size = _CHARACTERS_PER_TOKEN * length
     if len(text) > size * count:
@@ -146,7 +146,7 @@ def _pool(tokenizer: Any, text: str, name: str, length: int, count: int, seed: i
     return pool
 
 
-def _cut(tokenizer: Any, stretches: list[str], length: int) -> tuple[Tensor, int]:
+def _cut(tokenizer: Tokenizer, stretches: list[str], length: int) -> tuple[Tensor, int]:
     pool, tokens = [torch.empty(0, length, dtype=torch.int32)], 0
     for stretch in stretches:
         ids = torch.cat([torch.empty(0, dtype=torch.int32), *_tokens(tokenizer, stretch)])
@@ -156,7 +156,7 @@ def _cut(tokenizer: Any, stretches: list[str], length: int) -> tuple[Tensor, int
     return torch.cat(pool), tokens
 
 
-def _tokens(tokenizer: Any, text: str) -> Iterator[Tensor]:
+def _tokens(tokenizer: Tokenizer, text: str) -> Iterator[Tensor]:
     start = 0
     while start < len(text):
         end = _word_border(text, start + _CHUNK, start)
