@@ -11,6 +11,7 @@ from benchmarks.common.rows import MEASURED, RESULTS, Row, Rows, read, results
 from benchmarks.pages.__main__ import TABLES, measured, pages, used
 from benchmarks.pages.cards import Lines, cards
 from benchmarks.pages.tables import Table, shown
+from benchmarks.plots import IMAGES, PICTURES
 
 ROWS = [
     Row("b", {"method": "svd", "keep": 0.8}, {"error": 0.25, "seconds": 2.0, "size": {"bytes": 10}}),
@@ -42,6 +43,12 @@ def test_pages_are_made_from_the_rows() -> None:
 def test_cards_are_made_from_the_rows() -> None:
     for file, text in measured().items():
         assert file.read_text("utf-8") == text, f"{file} is not what the rows say: run `make docs`"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_drawn_from_the_rows(name: str) -> None:
+    text = (IMAGES / f"{name}.svg").read_text("utf-8")
+    assert f"benchmarks.plots {PICTURES[name].digest}" in text, "draw it anew: python -m benchmarks.plots"
 
 
 def test_a_format_leaves_out_what_is_missing() -> None:

@@ -1,0 +1,160 @@
+"""Draws docs/images/*.svg from the rows in benchmarks/results; needs matplotlib (`pip install eckart[bench]`).
+
+    python -m benchmarks.plots
+
+A picture names in its metadata a digest of the numbers it shows, by which a test sees whether the rows have changed.
+Lines and letters are of colours that can be read on white and on black, and the ground is transparent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.rows import results
+from benchmarks.pages.tables import selected
+
+IMAGES = Path(__file__).parent.parent / "docs/images"
+GREY = "#7d7d7d"
+COLOURS = ("#d9730d", "#2f80d0", "#2e9e63", "#b5519c", "#a08300", "#6f6fd8", "#d14b4b")
+
+Points = list[tuple[float, float]]
+Draw = Callable[[Any, Mapping[str, Points]], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture: its numbers by the name of a line or point, and how they are drawn on matplotlib's axes."""
+
+    numbers: Callable[[], dict[str, Points]]
+    draw: Draw
+    height: float = 3.2
+
+    @property
+    def digest(self) -> str:
+        """Of the numbers."""
+        return hashlib.sha256(json.dumps(self.numbers(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def quality_against_size() -> dict[str, Points]:
+    """Perplexity of smollm2 at shares of its linear parameters."""
+    found: dict[str, Points] = {}
+    select = {"benchmark": "compressors.methods", "model": "smollm2", "run": "by size"}
+    for row in selected(results("compressors"), select):
+        if row["of"] != "bytes":
+            found.setdefault(row["method"], []).append((row["keep"], row["scores"]["news"]["value"]))
+    return found
+
+
+def draw_quality(axes: Any, numbers: Mapping[str, Points]) -> None:
+    ((_, dense),) = numbers["dense"]
+    axes.axhline(dense, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.annotate("dense", (0.5, dense), (6, 5), textcoords="offset points", va="center", color=GREY, fontsize=8)
+    lines = {name: points for name, points in numbers.items() if name != "dense"}
+    for points, colour in zip(lines.values(), COLOURS, strict=True):
+        shares, values = zip(*points, strict=True)
+        axes.plot(shares, values, marker="o", markersize=3, color=colour, linewidth=1.4)
+    axes.set(yscale="log", xlim=(0.92, 0.40), xlabel="linear parameters kept", ylabel="perplexity on news")
+    axes.set_xticks([0.9, 0.8, 0.7, 0.6, 0.5], ["90 %", "80 %", "70 %", "60 %", "50 %"])
+    axes.set_yticks([30, 100, 300, 1000], ["30", "100", "300", "1000"])
+    axes.minorticks_off()
+    _labels(axes, [(points[-1], name) for name, points in lines.items()], left=False)
+
+
+def learned_and_forgotten() -> dict[str, Points]:
+    """What adapters learn of the sentiment of sentences, and what they forget by it."""
+    select = {"benchmark": "adapters.tasks", "task": "sst2"}
+    return {
+        row["method"]: [(row["forgotten"], row["score"])]
+        for row in selected(results("adapters"), select)
+        if not row["method"].startswith("peft:")
+    }
+
+
+def draw_adapters(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for name, ((forgotten, accuracy),) in numbers.items():
+        axes.plot(forgotten, accuracy, "o", markersize=4, color=COLOURS[1 if name == "lora" else 0])
+    axes.set(xlabel="drift of other sentences (forgotten)", ylabel="accuracy (learned)", xlim=(-0.02, 0.82))
+    _labels(axes, [(point, name) for name, (point,) in numbers.items()])
+
+
+def scaled_back() -> dict[str, Points]:
+    """Accuracy and drift as the intruder dimensions of a training, or all of its change, are scaled."""
+    found: dict[str, Points] = {"intruders alone": [], "all of the change": []}
+    select = {"benchmark": "diagnostics.intruders", "rank": 1, "rate": 0.01}
+    for row in selected(results("diagnostics"), select):
+        for name, kind in zip(found, ("intruders", "change"), strict=True):
+            found[name].append((float(row[kind]["drift"]), row[kind]["accuracy"]))
+    return found
+
+
+def draw_intruders(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for (name, points), colour in zip(numbers.items(), COLOURS, strict=False):
+        drift, accuracy = zip(*points, strict=True)
+        axes.plot(drift, accuracy, marker="o", markersize=3.5, color=colour, linewidth=1.4, label=name)
+    start = numbers["intruders alone"][0]
+    axes.annotate("as trained", start, (4, -12), textcoords="offset points", ha="center", color=GREY, fontsize=8)
+    axes.set(xlabel="drift of other sentences (forgotten)", ylabel="accuracy (learned)")
+    axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
+
+
+def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
+    """Names beside points, each on the first side where it covers neither a name nor a point; the left is one if asked."""
+    axes.figure.canvas.draw()
+    scale = axes.figure.dpi / 72
+    dots = [axes.transData.transform(point) / scale for point, _ in places]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in dots]
+    for (x, y), (point, name) in zip(dots, places, strict=True):
+        width, height = 4.6 * len(name), 8.0
+        sides = [(5.0, 0.0), *([(-5.0 - width, 0.0), (-width / 2, 8.0), (-width / 2, -8.0)] if left else [])]
+        sides += [(5.0, up) for up in (8.0, -8.0, 14.0, -14.0, 21.0, -21.0)]
+        boxes = [(x + dx, y + dy - height / 2, x + dx + width, y + dy + height / 2) for dx, dy in sides]
+        free = [i for i, box in enumerate(boxes) if not any(_meet(box, other) for other in taken)]
+        best = free[0] if free else 0
+        taken.append(boxes[best])
+        axes.annotate(name, point, sides[best], textcoords="offset points", va="center", color=GREY, fontsize=8)
+
+
+def _meet(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+PICTURES = {
+    "quality-against-size": Picture(quality_against_size, draw_quality),
+    "learned-and-forgotten": Picture(learned_and_forgotten, draw_adapters, 4.4),
+    "intruders-scaled-back": Picture(scaled_back, draw_intruders),
+}
+
+
+def main() -> None:
+    import matplotlib.pyplot as plt
+
+    style = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "eckart",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": GREY,
+        "axes.edgecolor": GREY,
+        "axes.labelcolor": GREY,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    IMAGES.mkdir(exist_ok=True)
+    for name, picture in PICTURES.items():
+        with plt.rc_context(style):
+            figure, axes = plt.subplots(figsize=(6.0, picture.height), layout="constrained")
+            picture.draw(axes, picture.numbers())
+            about = {"Date": None, "Creator": None, "Description": f"benchmarks.plots {picture.digest}"}
+            figure.savefig(IMAGES / f"{name}.svg", transparent=True, metadata=about)
+            plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
