@@ -50,6 +50,7 @@ import eckart
 from benchmarks.adapters import peft_arms
 from benchmarks.compressors.convolution import ResNet, fashion
 from eckart.adapters.contract import ADAPTERS
+from eckart.diagnostics.contract import Change
 from eckart.diagnostics.intruder_dimensions import find_intruders
 from eckart.jobs.adapt.adapted import dense_of, matrix_shape, put
 from eckart.jobs.adapt.adapter import Adapter
@@ -390,7 +391,7 @@ def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weight
         found["as lora"] = score(lora)
     found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
     found["intruders"] = sum(
-        len(find_intruders(dense_of(task.model.get_submodule(n)), w)[1].index) for n, w in changed.items()
+        len(find_intruders(Change(dense_of(task.model.get_submodule(n)), w)).index) for n, w in changed.items()
     )
     return found
 

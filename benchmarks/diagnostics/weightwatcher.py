@@ -31,16 +31,22 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import eckart
-from eckart.diagnostics.farms import fit_power_law
+from eckart.diagnostics.matrix_entropy import matrix_entropy
+from eckart.diagnostics.matrix_nuclear_norm import matrix_nuclear_norm, nuclear_norm
+from eckart.diagnostics.power_law import fit_power_law, tail
+from eckart.diagnostics.spectrum import spectral_numbers
 from eckart.jobs.calibration import text_of
-from eckart.jobs.diagnose.hidden_states import MEASURES
 from eckart.jobs.diagnose.matrices import look_at
-from eckart.jobs.diagnose.rows import power_law_numbers
 from eckart.jobs.evaluate.quality import evaluate
-from eckart.linalg.spectrum import spectral_numbers, spectrum
+from eckart.linalg.spectrum import spectrum
 from eckart.models.transformers import load_model
 from eckart.texts.sequences import sequences
 
+MEASURES = {
+    "matrix_nuclear_norm": matrix_nuclear_norm,
+    "nuclear_norm": nuclear_norm,
+    "matrix_entropy": matrix_entropy,
+}
 SIZES = ((128, 256), (256, 512), (512, 1024), (1024, 2048))
 
 
@@ -80,10 +86,8 @@ def beside_weightwatcher(name: str) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         frame, theirs = timed(lambda: ww.WeightWatcher(model=holder).analyze())
     spectra, spectra_seconds = timed(lambda: [spectrum(site.weight) for site in linear])
-    laws, fit_seconds = timed(lambda: [fit_power_law(s.positive) for s in spectra])
-    numbers, rest = timed(
-        lambda: [spectral_numbers(s) | power_law_numbers(s, law) for s, law in zip(spectra, laws, strict=True)]
-    )
+    _, fit_seconds = timed(lambda: [fit_power_law(s.positive) for s in spectra])
+    numbers, rest = timed(lambda: [{**spectral_numbers(s), **tail(s)} for s in spectra])
     values = [s.positive.flip(0).numpy() for s in spectra]
     with contextlib.redirect_stdout(io.StringIO()):
         _, their_fits = timed(lambda: [plain.WWFit(x) for x in values])
@@ -92,7 +96,7 @@ def beside_weightwatcher(name: str) -> None:
         f"\n{name}: {len(linear)} matrices, {torch.get_num_threads()} threads, WeightWatcher {version('weightwatcher')}"
     )
     print(f"{'CPU seconds':>28} {'WeightWatcher':>14} {'eckart':>9} {'ratio':>7}")
-    ours = spectra_seconds + fit_seconds + rest
+    ours = spectra_seconds + rest
     for what, a, b in (("the shared columns", theirs, ours), ("fits, same values", their_fits, fit_seconds)):
         print(f"{what:>28} {a:>14.2f} {b:>9.2f} {a / b:>7.1f}")
     print(f"{'all of eckart diagnose':>28} {'':>14} {everything:>9.2f} ({len(found.rows)} matrices)")

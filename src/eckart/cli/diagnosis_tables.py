@@ -11,31 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-SPECTRA = {
-    "alpha": "alpha",
-    "alpha_farms": "farms",
-    "stable_rank": "stable\nrank",
-    "effective_rank": "effective\nrank",
-    "rank_90": "90 %",
-    "mp_spikes": "spikes",
-}
-CHANGES = {
-    "moved": "moved",
-    "difference_rank": "rank of\nchange",
-    "overlap_left": "overlap\nleft",
-    "overlap_right": "right",
-    "intruders": "intruders",
-}
-"""What the tables show of the matrices of a kind: means over them."""
-
-EXTREMES = {
-    "stable_rank": "stable rank",
-    "alpha_farms": "farms",
-    "half": "rise if cut in half",
-    "moved": "moved",
-    "intruders": "intruders",
-}
-"""What is shown of the matrices that have least and most of it."""
+from eckart.diagnostics.contract import MATRIX_SUBJECTS, Column, columns_of
 
 
 def diagnosis_schema() -> dict[str, Any]:
@@ -53,9 +29,10 @@ def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for row in report["matrices"]:
         kinds.setdefault(re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", row["name"]), []).append(row)
-    tables = [_means(report["model"], kinds, SPECTRA), _extremes(report)]
+    spectra = columns_of(*(subject for subject in MATRIX_SUBJECTS if subject != "change"))
+    tables = [_means(report["model"], kinds, spectra), _extremes(report)]
     if report["against"]:
-        tables.append(_means(f"{report['model']} against {report['against']}", kinds, CHANGES))
+        tables.append(_means(f"{report['model']} against {report['against']}", kinds, columns_of("change")))
     if report["hidden_states"]:
         tables.append(_hidden_states(report))
     if report["measured"]:
@@ -63,29 +40,32 @@ def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def _means(title: str, kinds: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, str]) -> Table:
+def _means(title: str, kinds: Mapping[str, Sequence[Mapping[str, Any]]], columns: Mapping[str, Column]) -> Table:
+    shown = {name: column for name, column in columns.items() if column.short}
     table = Table(title=Text(title), title_justify="left")
     table.add_column("matrices", overflow="fold")
     table.add_column("", justify="right")
-    for heading in columns.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in shown.values():
+        table.add_column(column.short, justify="right", no_wrap=True)
     for kind, rows in kinds.items():
-        table.add_row(Text(kind), str(len(rows)), *(_cell(column, rows) for column in columns))
+        table.add_row(Text(kind), str(len(rows)), *(_cell(name, rows) for name in shown))
     return table
 
 
 def _extremes(report: Mapping[str, Any]) -> Table:
     """The matrices that have the least and the most of a number."""
     rows = [{**row, "half": _half(row.get("curve"))} for row in report["matrices"]]
+    columns = columns_of(*MATRIX_SUBJECTS)
+    headings = {name: column.heading(name) for name, column in columns.items() if column.extremes}
     table = Table(title=Text(f"matrices of {report['model']}"), title_justify="left")
     table.add_column("")
     table.add_column("least, most", justify="right", no_wrap=True)
     table.add_column("of", overflow="fold")
-    for column, name in EXTREMES.items():
-        ranked = sorted((row for row in rows if row.get(column) is not None), key=lambda row: float(row[column]))
+    for name, heading in (headings | {"half": "rise if cut in half"}).items():
+        ranked = sorted((row for row in rows if row.get(name) is not None), key=lambda row: float(row[name]))
         if ranked:
-            for row, title in ((ranked[0], name), (ranked[-1], "")):
-                table.add_row(title, f"{row[column]:.3g}", Text(row["name"]))
+            for row, first in ((ranked[0], heading), (ranked[-1], "")):
+                table.add_row(first, f"{row[name]:.3g}", Text(row["name"]))
     return table
 
 
@@ -100,11 +80,11 @@ def _half(curve: Mapping[str, Sequence[float]] | None) -> float | None:
 
 def _hidden_states(report: Mapping[str, Any]) -> Table:
     table = Table(title=Text(f"hidden states on {report['text']['name']}"), title_justify="left")
-    for heading in ("layer", "matrix nuclear norm", "nuclear norm", "matrix entropy"):
+    columns = columns_of("hidden states")
+    for heading in ("layer", *(column.heading(name) for name, column in columns.items())):
         table.add_column(heading, justify="right")
     for row in report["hidden_states"]:
-        values = (row["matrix_nuclear_norm"], row["nuclear_norm"], row["matrix_entropy"])
-        table.add_row(str(row["layer"]), *(f"{value:.3f}" for value in values))
+        table.add_row(str(row["layer"]), *(f"{row[name]:.3f}" for name in columns))
     return table
 
 

@@ -58,22 +58,25 @@ def run(options: argparse.Namespace) -> int:
 
 def table(found: Embeddings, title: str, drawn: bool) -> Table:
     """What was found as a table of two columns; `drawn` where bandwidths are median distances."""
+    from eckart.diagnostics.contract import columns_of
+
     shown = Table(title=Text(title), title_justify="left", show_header=False)
     shown.add_column()
     shown.add_column(justify="right")
-    split = found.split
-    rows = {"pairs": str(split.pairs), "dimensions": "{} and {}".format(*found.dimensions), "kernel": found.kernel}
+    rows = {
+        "pairs": str(found.pairs.count),
+        "dimensions": "{} and {}".format(*found.dimensions),
+        "kernel": found.kernel,
+    }
     if found.bandwidths is not None:
         rows["bandwidths" + ", the median distances" * drawn] = "{:.4g} and {:.4g}".format(*found.bandwidths)
         rows["frequencies"] = str(found.frequencies)
-    rows |= {
-        "entropy of the first set": f"{split.entropy_whole:.3f} nats",
-        "... explained": f"{split.entropy_explained:.3f} nats",
-        "... unexplained": f"{split.entropy:.3f} nats",
-        "share of the trace unexplained": f"{split.share:.3f}",
-        "... if the second set were shuffled": f"{split.shuffled:.3f}",
-        "rank of the second covariance": str(split.text_rank),
-    }
+    for name, column in columns_of("pairs").items():
+        value = found.numbers.get(name)
+        if isinstance(value, float):
+            rows[column.heading(name)] = f"{value:.3f}" + " nats" * (column.unit == "nats")
+        elif value is not None:
+            rows[column.heading(name)] = str(value)
     for name, value in rows.items():
         shown.add_row(name, value)
     return shown

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
-from eckart.linalg.spectrum import Spectrum
+from eckart.diagnostics._tails import LEAST
+from eckart.errors import Refused
+from eckart.linalg.spectrum import Spectrum, check
 from eckart.register import Card, Register
 
 Value = float | int | bool | str | list[float] | list[int] | None
 Numbers = Mapping[str, Value]
-"""What a diagnostic gives, by column; None for a number that there cannot be."""
+"""What a diagnostic gives: each of its columns, None for a number that there cannot be."""
+
+Kind = Literal["number", "integer", "boolean", "string", "numbers", "integers"]
+Unit = Literal["", "share", "ratio", "rank", "nats"]
+Place = Literal["file", "facts", "table", "map"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
     """A number that a diagnostic gives.
 
     Attributes:
         about: what it is, a sentence without its full stop; for the report's schema and the documentation.
         kind: its type in JSON.
-        title: its heading in the tables of the terminal; "" for one that only files and the page show.
+        unit: `share` of a whole, from 0 to 1; `ratio` to something of its kind; `rank` out of the shorter side; `nats`;
+            or a plain number.
+        title: what it is called in a heading; its name in words where that is left out.
+        short: its heading in the terminal's table of kinds of matrices; "" where that does not show it.
+        place: how far a number goes on the page: nowhere (`file`), beside the matrix that is looked at (`facts`), into
+            the table too, or into the colours of the map too.
         mean: whether its mean over all matrices is among the numbers that sum a model up.
-        extremes: whether the terminal names the matrices that have least and most of it.
+        extremes: whether the matrices that have least and most of it are named.
     """
 
     about: str
-    kind: Literal["number", "integer", "boolean", "string", "numbers", "integers"] = "number"
+    kind: Kind = "number"
+    unit: Unit = ""
     title: str = ""
+    short: str = ""
+    place: Place = "map"
     mean: bool = False
     extremes: bool = False
+
+    def heading(self, name: str) -> str:
+        """What a column of that name is called in a heading."""
+        return self.title or name.replace("_", " ").replace(".", " ")
 
 
 @dataclass(frozen=True)
@@ -40,38 +60,124 @@ class Matrix:
     """A matrix that is looked at.
 
     Attributes:
-        weight: W (out, in), finite and not zero.
-        filter: the same, or of a convolution (out, in, height, width).
+        weight: W (out, in), finite.
         spectrum: of W.
-        window: side of the square windows that fit all matrices of the model; None where there are none.
         seed: of whatever is drawn.
     """
 
     weight: Tensor
-    filter: Tensor
     spectrum: Spectrum
-    window: int | None
-    seed: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A matrix under windows whose size is the same for all matrices of a model.
+
+    Attributes:
+        weight: W (out, in), or the filters of a convolution (out, in, height, width); finite.
+        side: of the windows, which are square.
+    """
+
+    weight: Tensor
+    side: int
+
+
+def common_window(shapes: Iterable[Sequence[int]], largest: int = 512) -> int | None:
+    """The side of square windows that fit all matrices on which a tail can be fitted; None where there are none."""
+    shorter = [min(shape) for shape in shapes if min(shape) >= LEAST]
+    return min(largest, *shorter) if shorter else None
+
+
+Triples = tuple[Tensor, Tensor, Tensor]
+"""U (out, k), s (k,) and V^T (k, in), in float64."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A matrix and what it came from, both (out, in), finite."""
+    """A matrix and what it came from.
+
+    Attributes:
+        base: W (out, in), finite and not zero.
+        tuned: W + dW, of the same shape, finite and not zero.
+
+    Raises:
+        Refused: matrices that are not so.
+    """
 
     base: Tensor
     tuned: Tensor
 
+    def __post_init__(self) -> None:
+        check(self.base)
+        check(self.tuned)
+        if self.base.shape != self.tuned.shape:
+            raise Refused(f"a base of shape {tuple(self.base.shape)} does not go with {tuple(self.tuned.shape)}")
+        if not (self.base.any() and self.tuned.any()):
+            raise Refused("a zero matrix has no singular vectors")
+
+    @cached_property
+    def before(self) -> Triples:
+        """The singular triples of `base`."""
+        return _triples(self.base)
+
+    @cached_property
+    def after(self) -> Triples:
+        """The singular triples of `tuned`."""
+        return _triples(self.tuned)
+
+
+def _triples(matrix: Tensor) -> Triples:
+    u, s, vt = torch.linalg.svd(matrix.detach().double(), full_matrices=False)
+    return u, s, vt
+
 
 @dataclass(frozen=True)
 class Pairs:
-    """Features (n, d) and (n, e) of two sets whose rows pair."""
+    """Two sets whose rows pair, by the mean of their features and of the products of these.
 
-    first: Tensor
-    second: Tensor
+    Attributes:
+        joint: mean of f f^T over the pairs, f = (features of the first, features of the second), float64.
+        mean: of f.
+        split: how many of the features are of the first.
+        count: pairs.
+    """
+
+    joint: Tensor
+    mean: Tensor
+    split: int
+    count: int
+
+    @classmethod
+    def gathered(cls, parts: Iterable[tuple[Tensor, Tensor]]) -> Pairs:
+        """From features that come some pairs at a time, (k, d) and (k, e), at least one pair: O(n (d + e)^2)."""
+        n, d, joint, sums = 0, 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for first, second in parts:
+            part = torch.cat([first.double(), second.double()], 1)
+            n, d = n + len(part), first.shape[1]
+            joint, sums = part.T @ part + joint, part.sum(0) + sums
+        return cls(joint / n, sums / n, d, n)
 
 
-SUBJECTS: dict[str, type] = {"matrix": Matrix, "change": Change, "hidden states": Tensor, "pairs": Pairs}
-"""What diagnostics are about, and what each is given; hidden states are those of one layer, (tokens, d)."""
+SUBJECTS: dict[str, type] = {
+    "matrix": Matrix,
+    "eigenvalues": Spectrum,
+    "windows": Windows,
+    "change": Change,
+    "hidden states": Tensor,
+    "pairs": Pairs,
+}
+"""What diagnostics are about, and what each is given.
+
+`eigenvalues` are all those of a matrix, which there are not where its spectrum is a density; `windows` there are not
+where no matrix is large enough; hidden states are those of one layer, (tokens, d).
+"""
+
+MATRIX_SUBJECTS = ("change", "matrix", "eigenvalues", "windows")
+"""Those whose numbers stand in the row of a matrix, the most telling first."""
+
+SHOWN = 4
+"""Columns that the table of diagnostics names of each."""
 
 Look = Callable[[Any], Numbers]
 L = TypeVar("L", bound=Look)
@@ -86,6 +192,7 @@ class DiagnosticCard(Card):
         of: the subject, a word of `SUBJECTS`.
         gives: its columns.
         noun: what is missing where it refuses: the row says `no NOUN: ...`.
+        doubt: (subject, numbers) -> what makes these say less than they seem to, in words; "" where nothing does.
     """
 
     family = "diagnostics"
@@ -94,16 +201,33 @@ class DiagnosticCard(Card):
     of: str
     gives: Mapping[str, Column]
     noun: str
+    doubt: Callable[[Any, Numbers], str]
+
+    @property
+    def words(self) -> str:
+        """As any card's, and what each column is."""
+        listed = "\n".join(f"- `{name}`: {column.about}." for name, column in self.gives.items())
+        return f"{super().words}\n\nIt gives\n\n{listed}".strip()
 
     def columns(self) -> dict[str, str]:
-        return {"of": self.of, "what it does": self.summary, "gives": ", ".join(self.gives), "paper": self.paper}
+        """Its row in the table of diagnostics."""
+        first, more = list(self.gives)[:SHOWN], len(self.gives) - SHOWN
+        gives = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+        return {"of": self.of, "what it does": self.summary, "gives": gives, "paper": self.paper}
 
 
 DIAGNOSTICS = REGISTER = Register(DiagnosticCard, "diagnostic", "eckart.diagnose, or eckart diagnose")
 
 
 def diagnostic(
-    name: str, *, paper: str, of: str, gives: Mapping[str, Column], noun: str = "", unmeasured: str = ""
+    name: str,
+    *,
+    paper: str,
+    of: str,
+    gives: Mapping[str, Column],
+    noun: str = "",
+    doubt: Callable[[Any, Numbers], str] = lambda subject, numbers: "",
+    unmeasured: str = "",
 ) -> Callable[[L], L]:
     """Registers a function as a diagnostic. See `DiagnosticCard` for the arguments; `noun` is the name if left out."""
     if of not in SUBJECTS:
@@ -111,9 +235,37 @@ def diagnostic(
 
     def register(entry: L) -> L:
         card = DiagnosticCard(
-            name=name, paper=paper, entry=entry, of=of, gives=gives, noun=noun or name, unmeasured=unmeasured
+            name=name,
+            paper=paper,
+            entry=entry,
+            of=of,
+            gives=gives,
+            noun=noun or name,
+            doubt=doubt,
+            unmeasured=unmeasured,
         )
         DIAGNOSTICS.add(card)
         return entry
 
     return register
+
+
+def diagnostics_of(*subjects: str) -> list[DiagnosticCard]:
+    """The cards of some subjects, in the order in which these are named."""
+    cards = [DIAGNOSTICS[name] for name in DIAGNOSTICS]
+    return [card for subject in subjects for card in cards if card.of == subject]
+
+
+def columns_of(*subjects: str) -> dict[str, Column]:
+    """Every column of the diagnostics of some subjects, by name."""
+    return {name: column for card in diagnostics_of(*subjects) for name, column in card.gives.items()}
+
+
+def look(card: DiagnosticCard, subject: object) -> tuple[Numbers, list[str]]:
+    """The numbers of a diagnostic, none where it refuses, and notes on what is missing or says little."""
+    try:
+        numbers = card.entry(subject)
+    except Refused as error:
+        return {}, [f"no {card.noun}: {error}"]
+    doubt = card.doubt(subject, numbers)
+    return numbers, [doubt] if doubt else []

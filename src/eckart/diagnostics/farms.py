@@ -1,145 +1,23 @@
-"""How heavy the tail of a spectrum is: the exponent of a power law, with and without the bias of the matrix's shape."""
+"""How heavy the tail of a spectrum is, without the bias of the matrix's shape."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from eckart.diagnostics._tails import hill
+from eckart.diagnostics.contract import Column, Numbers, Windows, diagnostic
 from eckart.errors import Refused
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
-
-LEAST = 50
-"""Values below which no power law is fitted: Clauset, Shalizi and Newman call fewer unreliable."""
-
-_COARSE = 8
-_COMPLETED = 16
-_BLOCK = 1 << 14
-
-
-@dataclass(frozen=True)
-class PowerLaw:
-    """A tail p(x) ~ x^-alpha for x >= xmin.
-
-    Attributes:
-        alpha: the exponent.
-        xmin: where the tail begins.
-        distance: Kolmogorov-Smirnov distance between the tail and the law.
-        sigma: standard error of alpha, (alpha - 1) / sqrt(count).
-        count: values in the tail.
-    """
-
-    alpha: float
-    xmin: float
-    distance: float
-    sigma: float
-    count: int
-
-
-def fit_power_law(values: Tensor) -> PowerLaw:
-    """The power law that its tail follows most closely, over all cut-offs (Clauset, Shalizi and Newman 2009).
-
-    For a tail of n values from x_i up, alpha_i = 1 + n / sum_j ln(x_j / x_i) is the maximum of the likelihood, and
-    D_i = max_j |1 - (x_j / x_i)^(1 - alpha_i) - j / n| with j = 0, 1, ... its distance; the least D_i wins. The
-    distances of all i are bounded from below on every eighth j, then on all j around the largest of these, and
-    completed in the order of these bounds until none is left below the least: what is returned is the minimum over
-    all i.
-
-    Args:
-        values: positive, in any order.
-
-    Raises:
-        Refused: fewer than `LEAST` values, values that are not positive, or values that are all equal.
-    """
-    x = checked(values)
-    n = len(x)
-    logs = np.log(x / x[-1])
-    counts = np.arange(n, 1.0, -1.0)
-    # The mean of ln(x_j / x_i) over the tail, 1 / (alpha_i - 1).
-    excess = np.cumsum(logs[::-1])[::-1][:-1] / counts - logs[:-1]
-    candidates = np.flatnonzero(excess > 1e-12)
-    if not len(candidates):
-        raise Refused("all values are equal, so they have no tail")
-
-    rates, shares = -1 / excess, 1 / counts
-
-    def distances(rows: Indices, step: int) -> tuple[Array, Indices]:
-        """D_i, or its maximum over every `step`-th j, and the j where it is; rows ascending."""
-        found, places = np.empty(len(rows)), np.empty(len(rows), np.int64)
-        size = max(1, _BLOCK * step // n)
-        for k in range(0, len(rows), size):
-            part = rows[k : k + size]
-            # A j below i counts as i; below exp(-40) is nothing, and slow to compute.
-            law = np.multiply.outer(rates[part], logs[part[0] :: step]) - (rates[part] * logs[part])[:, None]
-            gap = np.exp(np.clip(law, -40, 0, out=law), out=law)
-            ranks = np.arange(part[0], n, step, dtype=np.float64)
-            rank = np.multiply.outer(shares[part], ranks) - (shares[part] * part)[:, None]
-            gap += np.maximum(rank, 0, out=rank)
-            gap -= 1
-            at = np.abs(gap, out=gap).argmax(1)
-            found[k : k + size] = gap[np.arange(len(part)), at]
-            places[k : k + size] = part[0] + step * at
-        return found, places
-
-    bound, places = distances(candidates, _COARSE)
-    # Between two of those j both terms of D_i rise, so that it exceeds the bound by at most 8 / n.
-    likely = bound <= (bound + _COARSE * shares[candidates]).min()
-    rows = candidates[likely]
-    j = np.clip(places[likely, None] + np.arange(1 - _COARSE, _COARSE), rows[:, None], n - 1)
-    law = np.maximum(rates[rows, None] * (logs[j] - logs[rows, None]), -40)
-    bound = np.abs(np.exp(law) - 1 + shares[rows, None] * (j - rows[:, None])).max(1)
-    order = bound.argsort()
-    least, i = math.inf, n
-    for k in range(0, len(order), _COMPLETED):
-        part = order[k : k + _COMPLETED]
-        if bound[part[0]] > least + 1e-12:
-            break
-        part = np.sort(rows[part])
-        complete, _ = distances(part, 1)
-        least, i = min((least, i), *zip(complete.tolist(), part.tolist(), strict=True))
-    alpha = 1 + 1 / float(excess[i])
-    return PowerLaw(alpha, float(x[i]), least, (alpha - 1) / math.sqrt(n - i), n - i)
-
-
-def hill(values: Tensor) -> float:
-    """The exponent of the upper half of the values: alpha_i of `fit_power_law` with x_i the median (Hill 1975).
-
-    Raises:
-        Refused: as `fit_power_law`.
-    """
-    x = checked(values)
-    tail = x[len(x) // 2 :]
-    excess = float(np.log(tail / tail[0]).mean())
-    if not excess > 1e-12:
-        raise Refused("all values are equal, so they have no tail")
-    return 1 + 1 / excess
-
-
-def checked(values: Tensor) -> Array:
-    """Values in ascending order and float64, enough of them and all positive."""
-    if len(values) < LEAST:
-        raise Refused(f"a fit needs {LEAST} values that are not zero, there are {len(values)}")
-    x = np.sort(values.detach().double().cpu().numpy())
-    if not 0 < x[0] <= x[-1] < math.inf:
-        raise Refused(f"a power law is of positive finite values, got {x[0]} to {x[-1]}")
-    return x
 
 
 def window_eigenvalues(weight: Tensor, window: tuple[int, int], positions: int = 8) -> Tensor:
     """Squared singular values of windows of one size laid over a matrix, of all windows together.
 
-    The shape of a matrix bends the spectrum of its noise; windows of one shape bend them all alike (Hu et al. 2025,
-    FARMS). They stand at even distances, as few as cover the matrix and at most `positions` along each side.
+    The shape of a matrix bends the spectrum of its noise; windows of one shape bend them all alike. They stand at even
+    distances, as few as cover the matrix and at most `positions` along each side.
 
     Args:
-        weight: W (out, in), or the kernel of a convolution (out, in, height, width), which is a matrix (out, in) at
+        weight: W (out, in), or the filters of a convolution (out, in, height, width), which is a matrix (out, in) at
             each of its positions.
         window: along the shorter and along the longer side.
         positions: windows along a side.
@@ -181,7 +59,28 @@ def farms(weight: Tensor, window: tuple[int, int], positions: int = 8) -> float:
     return hill(window_eigenvalues(weight, window, positions))
 
 
-def common_window(shapes: Iterable[Sequence[int]], largest: int = 512) -> int | None:
-    """The side of square windows that fit all matrices on which a tail can be fitted; None where there are none."""
-    shorter = [min(shape) for shape in shapes if min(shape) >= LEAST]
-    return min(largest, *shorter) if shorter else None
+@diagnostic(
+    "farms",
+    paper="Hu et al. 2025, arXiv 2506.06280",
+    of="windows",
+    gives={
+        "alpha_farms": Column(
+            about="alpha_hill over windows of one shape, which the shape of the matrix does not bias",
+            title="alpha over windows",
+            short="farms",
+            mean=True,
+            extremes=True,
+        )
+    },
+    noun="alpha_farms",
+)
+def alpha_over_windows(windows: Windows) -> Numbers:
+    """Hill's exponent of the eigenvalues of square windows that are laid over the matrix.
+
+    The shape of a matrix bends the spectrum of its noise, and with it the exponent of a tail; windows of one size bend
+    those of all matrices alike, so that they compare.
+
+    Raises:
+        Refused: as `farms`.
+    """
+    return {"alpha_farms": farms(windows.weight, (windows.side, windows.side))}

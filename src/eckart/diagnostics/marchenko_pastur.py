@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from eckart.diagnostics.contract import Column, Matrix, Numbers, diagnostic
 from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum
 
@@ -74,3 +75,40 @@ def median(beta: float) -> float:
     mass = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)]) * (t[1] - t[0])
     at = float(np.interp(mass[-1] / 2, mass, t))
     return 1 + beta + 2 * math.sqrt(beta) * math.cos(at)
+
+
+@diagnostic(
+    "marchenko-pastur",
+    paper="Marchenko and Pastur 1967; Johnstone 2001; Gavish and Donoho 2014",
+    of="matrix",
+    gives={
+        "mp_sigma": Column(
+            about="Standard deviation of the entries of the noise, from the median eigenvalue",
+            title="size of the noise",
+            place="file",
+        ),
+        "mp_edge": Column(
+            about="Upper edge of the eigenvalues that noise explains", title="edge of the noise", place="file"
+        ),
+        "mp_spikes": Column(
+            about="Eigenvalues above it and its fluctuations",
+            kind="integer",
+            title="values above noise",
+            short="spikes",
+        ),
+        "mp_energy": Column(about="Their share of the squared norm", unit="share", title="norm above noise"),
+    },
+    noun="Marchenko-Pastur bulk",
+    unmeasured="the tests plant spikes in noise and count them",
+)
+def noise(matrix: Matrix) -> Numbers:
+    """The noise that the median eigenvalue speaks of, and what stands out of it.
+
+    Noise of variance sigma^2 in an N x M matrix has eigenvalues in sigma^2 (sqrt N -+ sqrt M)^2, the Marchenko-Pastur
+    law; what is above its upper edge and the fluctuations of that is no noise.
+
+    Raises:
+        Refused: as `bulk`.
+    """
+    found = bulk(matrix.spectrum)
+    return {"mp_sigma": found.sigma, "mp_edge": found.edge, "mp_spikes": found.spikes, "mp_energy": found.energy}

@@ -1,31 +1,12 @@
-"""How many directions hidden states use: matrix entropy, nuclear norm, and a surrogate of it that needs no SVD."""
+"""How many directions hidden states use, without a singular value decomposition; and with one, beside it."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from eckart.errors import Refused
-from eckart.linalg.spectrum import check, entropy
-
-
-def standardized(hidden: Tensor) -> Tensor:
-    """Hidden states (tokens, d) less their mean over the tokens, each scaled to unit length; float64.
-
-    Raises:
-        Refused: no matrix of finite numbers, or fewer than two different states.
-    """
-    check(hidden)
-    r = hidden.detach().double()
-    r = r - r.mean(0)
-    length = torch.linalg.vector_norm(r, dim=1, keepdim=True)
-    scale = torch.linalg.vector_norm(hidden.double(), dim=1).max()
-    alive = length > 1e-12 * scale
-    if not alive.any():
-        raise Refused(f"the {len(hidden)} hidden states are all the same, so they have no directions")
-    return torch.where(alive, r / torch.where(alive, length, 1.0), 0.0)
+from eckart.diagnostics._hidden_states import standardized
+from eckart.diagnostics.contract import Column, Numbers, diagnostic
 
 
 def matrix_nuclear_norm(hidden: Tensor) -> float:
@@ -39,7 +20,7 @@ def matrix_nuclear_norm(hidden: Tensor) -> float:
         hidden: (tokens, d).
 
     Raises:
-        Refused: as `standardized`.
+        Refused: no matrix of finite numbers, or fewer than two different states.
     """
     columns = torch.linalg.vector_norm(standardized(hidden), dim=0)
     return float(columns.topk(min(hidden.shape)).values.sum()) / len(hidden)
@@ -50,10 +31,28 @@ def nuclear_norm(hidden: Tensor) -> float:
     return float(torch.linalg.svdvals(standardized(hidden)).sum()) / len(hidden)
 
 
-def matrix_entropy(hidden: Tensor) -> float:
-    """-tr(K ln K) / ln d in [0, 1], K = R^T R / tr(R^T R), R the standardized states (tokens, d) (Wei et al. 2024)."""
-    if hidden.shape[1] < 2:
-        return 0.0
-    r = standardized(hidden)
-    gram = r.T @ r if len(r) >= r.shape[1] else r @ r.T
-    return entropy(torch.linalg.eigvalsh(gram).clamp_min(0)) / math.log(hidden.shape[1])
+@diagnostic(
+    "matrix-nuclear-norm",
+    paper="Li et al. 2024, arXiv 2410.10672",
+    of="hidden states",
+    gives={
+        "matrix_nuclear_norm": Column(
+            about="Sum of the norms of the longest columns of the standardized states, by the tokens"
+        ),
+        "nuclear_norm": Column(about="Sum of their singular values, by the tokens"),
+    },
+)
+def nuclear_norms(hidden: Tensor) -> Numbers:
+    """The sum of the column norms of the hidden states, which bounds their nuclear norm and grows with it.
+
+    With R the states less their mean, each in unit length, `matrix_nuclear_norm` sums the norms of the longest columns
+    of R, as many as the rank can be, in O(tokens d); `nuclear_norm` sums the singular values. Both are by the number of
+    tokens.
+
+    Args:
+        hidden: (tokens, d).
+
+    Raises:
+        Refused: no matrix of finite numbers, or fewer than two different states.
+    """
+    return {"matrix_nuclear_norm": matrix_nuclear_norm(hidden), "nuclear_norm": nuclear_norm(hidden)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from eckart.diagnostics.contract import Column, Numbers, Pairs, diagnostic
 from eckart.errors import Refused
 from eckart.linalg.spectrum import check, entropy
 
@@ -78,29 +78,25 @@ def schur(images: Tensor, texts: Tensor, *, chunk: int = 4096) -> Schur:
     check(texts)
     if len(images) != len(texts):
         raise Refused(f"{len(images)} images do not pair with {len(texts)} texts")
-    return schur_of((images[i : i + chunk], texts[i : i + chunk]) for i in range(0, len(images), chunk))
+    parts = ((images[i : i + chunk], texts[i : i + chunk]) for i in range(0, len(images), chunk))
+    return split_covariance(Pairs.gathered(parts))
 
 
-def schur_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Schur:
-    """`schur` of features that come some pairs at a time, (k, d) and (k, e), at least one: O(n (d + e)^2), one pass.
+def split_covariance(pairs: Pairs) -> Schur:
+    """`schur` of the moments of features.
 
     C_TT is inverted on its range: with C_TT = Q diag(l) Q^T and A = diag(l)^(-1/2) Q^T C_TI the explained part is
     A^T A.
     """
-    n, d, joint, sums = 0, 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for images, texts in pairs:
-        part = torch.cat([images.double(), texts.double()], 1)
-        n, d = n + len(part), images.shape[1]
-        joint, sums = part.T @ part + joint, part.sum(0) + sums
-    joint, mean = joint / n, sums / n
+    d, joint, mean = pairs.split, pairs.joint, pairs.mean
     image, cross, text = joint[:d, :d], joint[d:, :d], joint[d:, d:]
     values, vectors = torch.linalg.eigh(text)
     kept = values > values[-1] * len(values) * torch.finfo(torch.float64).eps
     q, root, rank = vectors[:, kept], values[kept].sqrt(), int(kept.sum())
     a = (q.T @ cross) / root[:, None]
     explained = a.T @ a
-    shuffled = shuffled_share((q.T @ mean[d:]) / root, mean[:d], float(image.trace()), n)
-    return Schur(image - explained, explained, (a.T / root) @ q.T, n, rank, shuffled)
+    shuffled = shuffled_share((q.T @ mean[d:]) / root, mean[:d], float(image.trace()), pairs.count)
+    return Schur(image - explained, explained, (a.T / root) @ q.T, pairs.count, rank, shuffled)
 
 
 def shuffled_share(text: Tensor, image: Tensor, trace: float, n: int) -> float:
@@ -177,3 +173,65 @@ def nullify(images: Tensor, prompt: Tensor, found: Schur) -> Tensor:
     x = images.double()
     left: Tensor = x - (x @ u)[:, None] * u
     return left
+
+
+CROWDED = 0.5
+"""Rank of the second covariance by pairs, above which the numbers say little."""
+
+
+def _doubt(pairs: Pairs, numbers: Numbers) -> str:
+    rank, shuffled = numbers["second_rank"], numbers["share_unexplained_shuffled"]
+    assert isinstance(rank, int)
+    if rank <= CROWDED * pairs.count:
+        return ""
+    return (
+        f"the second set's covariance has rank {rank} on {pairs.count} pairs: that many numbers explain much of "
+        f"anything (shuffled, they leave {shuffled:.3f}); take more pairs, fewer dimensions or fewer frequencies"
+    )
+
+
+@diagnostic(
+    "schur-entropy",
+    paper="Ospanov et al. 2024, arXiv 2412.18645",
+    of="pairs",
+    gives={
+        "entropy.first": Column(
+            about="Entropy of the covariance of the first set's features", unit="nats", title="entropy of the first set"
+        ),
+        "entropy.explained": Column(
+            about="Of the part of it that the second set explains", unit="nats", title="... explained"
+        ),
+        "entropy.unexplained": Column(about="Of what is left of it", unit="nats", title="... unexplained"),
+        "share_unexplained": Column(
+            about="Share of the trace that is left", unit="share", title="share of the trace unexplained"
+        ),
+        "share_unexplained_shuffled": Column(
+            about="The same if the second set were shuffled, in the mean over all orders",
+            unit="share",
+            title="... if the second set were shuffled",
+        ),
+        "second_rank": Column(
+            about="Rank of the covariance of the second set's features",
+            kind="integer",
+            title="rank of the second covariance",
+        ),
+    },
+    doubt=_doubt,
+)
+def schur_entropy(pairs: Pairs) -> Numbers:
+    """What of the first set's diversity the second set explains, and what is left.
+
+    With C_II and C_TT the covariances of the features of images and of their texts, the texts explain
+    C_IT C_TT^+ C_TI of C_II, and its Schur complement is what is left. The entropy of a part is
+    sum_i l_i ln(sum l / l_i) over its eigenvalues. Any texts explain some of it, however they are paired; the share
+    that shuffled ones leave says how much.
+    """
+    found = split_covariance(pairs)
+    return {
+        "entropy.first": found.entropy_whole,
+        "entropy.explained": found.entropy_explained,
+        "entropy.unexplained": found.entropy,
+        "share_unexplained": found.share,
+        "share_unexplained_shuffled": found.shuffled,
+        "second_rank": found.text_rank,
+    }

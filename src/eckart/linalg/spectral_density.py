@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,9 @@ def spectral_density(weight: Tensor, *, steps: int = 64, probes: int = 8, seed: 
     w = w if w.shape[0] <= w.shape[1] else w.T
     n = w.shape[0]
     steps = min(steps, n)
+    # Powers of two change no digit, and with entries of about one no product leaves the range of float32.
+    exponent = math.frexp(max(abs(float(end)) for end in w.aminmax()))[1]
+    scale = math.ldexp(1.0, -max(-100, min(100, exponent)))
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (n, probes), generator=generator).to(w.device)
     q = (2.0 * signs.double() - 1) / n**0.5
@@ -35,7 +40,7 @@ def spectral_density(weight: Tensor, *, steps: int = 64, probes: int = 8, seed: 
     diagonal = torch.zeros(probes, steps, dtype=torch.float64, device=w.device)
     beside = torch.zeros(probes, steps, dtype=torch.float64, device=w.device)
     for k in range(steps):
-        r = (w @ (w.T @ q.to(w.dtype))).double()
+        r = (w @ (scale * (w.T @ (scale * q.to(w.dtype))))).double() / scale**2
         size = torch.linalg.vector_norm(r, dim=0)
         diagonal[:, k] = (q * r).sum(0)
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""The spectrum of a matrix, exact or as a density, and the numbers that sum it up."""
+"""The spectrum of a matrix, exact or as a density."""
 
 from __future__ import annotations
 
@@ -120,40 +120,3 @@ def entropy(values: Tensor, weights: Tensor | None = None) -> float:
         return 0.0
     p = values / total
     return float(-(weights * torch.special.xlogy(p, p)).sum())
-
-
-def spectral_numbers(s: Spectrum) -> dict[str, float | int | bool | None]:
-    """What a spectrum comes to; the names and meanings are WeightWatcher's where it has them.
-
-    `norm` is the squared Frobenius norm and `spectral_norm` the largest eigenvalue, as there; `entropy` is
-    -sum p ln p / ln rank with p = s^2 / sum s^2. `effective_rank` is exp(-sum p ln p) with p = s / sum s (Roy and
-    Vetterli 2007), `rank_90` the least rank that holds 90 % of the squared norm, `condition` the ratio of the extreme
-    singular values. None is what cannot be said: of a zero matrix, of a density, or a condition that is infinite.
-    """
-    largest, norm, energy = s.largest, s.norm, s.energy()
-    some = largest > 0
-    smallest = float(s.values[-1]) if s.exact else None
-    full = s.exact and some and s.rank == s.shorter
-    count = s.rank if s.exact else s.shorter
-    return {
-        "N": s.longer,
-        "M": s.shorter,
-        "Q": s.longer / s.shorter,
-        "exact": s.exact,
-        "num_evals": s.shorter,
-        "sv_max": math.sqrt(largest),
-        "sv_min": None if smallest is None else math.sqrt(smallest),
-        "lambda_max": largest,
-        "norm": norm,
-        "log_norm": math.log10(norm) if some else None,
-        "spectral_norm": largest,
-        "log_spectral_norm": math.log10(largest) if some else None,
-        "stable_rank": norm / largest if some else None,
-        "matrix_rank": s.rank if s.exact else None,
-        "rank_loss": s.shorter - s.rank if s.exact else None,
-        "entropy": (entropy(s.values, s.weights) / math.log(count) if count > 1 else 0.0) if some else None,
-        "effective_rank": math.exp(entropy(s.values.sqrt(), s.weights)) if some else None,
-        "rank_90": int((energy < 0.9).sum()) + 1 if some else None,
-        "rank_99": int((energy < 0.99).sum()) + 1 if some else None,
-        "condition": math.sqrt(largest / float(s.values[-1])) if full else None,
-    }

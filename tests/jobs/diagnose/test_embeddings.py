@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Callable
@@ -17,17 +16,10 @@ from torch import Tensor
 
 import eckart
 from eckart.cli.app import main
-from eckart.diagnostics.schur_entropy import cosine_features, schur, schur_of
+from eckart.diagnostics.schur_entropy import cosine_features
 from eckart.jobs.diagnose.embeddings import median_distance
 from support import hard
-
-
-def sets(pairs: int = 60, images: int = 9, texts: int = 5) -> tuple[Tensor, Tensor]:
-    """Images that take some of their numbers from their texts; neither is centred."""
-    y = hard.normal(pairs, texts) + 0.5
-    x = hard.normal(pairs, images, seed=1) + 0.3
-    x[:, : min(images, texts)] += 2 * y[:, : min(images, texts)]
-    return x, y
+from support.embeddings import sets
 
 
 def from_kernels(images: np.ndarray, texts: np.ndarray) -> dict[str, float]:
@@ -98,23 +90,6 @@ def test_gaussian_against_kernel_matrices() -> None:
     assert found.split.entropy_whole == pytest.approx(expected["first"], rel=0.05)
     given = eckart.embeddings(x, y, kernel="gaussian", bandwidth=1.5, frequencies=8)
     assert given.bandwidths == (1.5, 1.5)
-
-
-def test_the_share_of_shuffled_texts_is_the_mean_over_all_orders() -> None:
-    x, y = sets(5, 3, 2)
-    orders = [torch.tensor(order) for order in itertools.permutations(range(5))]
-    for texts in (y, torch.cat([y[:, :1], torch.ones(5, 1)], 1), torch.ones(5, 1), torch.zeros(5, 1)):
-        mean = sum(schur(x, texts[order]).share for order in orders) / len(orders)
-        assert schur(x, texts).shuffled == pytest.approx(mean, abs=1e-12)
-    assert schur(x[:1], y[:1]).shuffled == schur(x[:1], y[:1]).share == pytest.approx(0, abs=1e-12)
-    assert schur(0 * x, y).share == 0
-
-
-def test_pairs_may_come_in_any_parts() -> None:
-    x, y = sets()
-    parts = schur_of(zip(x.split([1, 40, 19]), y.split([1, 40, 19]), strict=True))
-    torch.testing.assert_close(parts.unexplained, schur(x, y).unexplained)
-    assert parts.shuffled == pytest.approx(schur(x, y).shuffled)
 
 
 def test_scale_does_not_matter() -> None:

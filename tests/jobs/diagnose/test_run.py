@@ -1,4 +1,4 @@
-"""Diagnosis: differences, intruders, hidden states and paired embeddings of known answers; the job and its command."""
+"""Diagnosis: the job and its command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 from pathlib import Path
 
 import jsonschema
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,196 +16,11 @@ from torch import Tensor, nn
 import eckart
 from eckart.cli.app import main
 from eckart.cli.diagnosis_tables import diagnosis_schema
-from eckart.diagnostics.intruder_dimensions import find_intruders, mitigate
-from eckart.diagnostics.matrix_nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm, standardized
-from eckart.diagnostics.movement import moved, overlap
-from eckart.diagnostics.schur_entropy import cosine_features, gaussian_features, nullify, schur, unscaled_entropy
 from eckart.jobs.compress.trials import held_back
 from eckart.jobs.evaluate.quality import evaluate
 from support import hard
+from support.changes import planted
 from support.tiny import save_tiny, tiny_llama
-
-
-def planted(count: int, strength: float = 2.0) -> tuple[Tensor, Tensor]:
-    """A base of half its outputs and part of its inputs, and the same with strong directions where it had none."""
-    base = torch.zeros(60, 40).double()
-    base[:30] = hard.with_spectrum(30, 40, torch.linspace(10, 1, 30).double())
-    u, v = torch.zeros(60, count).double(), hard.orthogonal(40, 1)[:, 30 : 30 + count]
-    u[30:] = hard.orthogonal(30, 8)[:, :count]
-    return base, base + 10 * strength * u @ v.T
-
-
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_planted_intruders_are_found(count: int) -> None:
-    base, tuned = planted(count)
-    assert len(find_intruders(base, tuned)[1].index) == count
-    assert moved(base, tuned)["intruders"] == count
-
-
-def test_cosines_are_those_of_all_pairs() -> None:
-    base, tuned = hard.normal(20, 12), hard.normal(20, 12, seed=1)
-    u0, u1 = (np.linalg.svd(w.numpy(), full_matrices=False)[0] for w in (base, tuned))
-    expected = np.abs(u1[:, :5].T @ u0).max(1)
-    found = find_intruders(base, tuned, k=5, threshold=0.6)[1]
-    assert np.allclose(found.cosines, expected)
-    assert found.index.tolist() == [i for i in range(5) if expected[i] < 0.6]
-
-
-@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])
-def test_mitigation_scales_the_intruders_and_nothing_else(scale: float) -> None:
-    base, tuned = planted(2)
-    changed, count = mitigate(base, tuned, scale)
-    assert count == 2
-    found = find_intruders(base, tuned)[1]
-    new, old = found.left[:, found.index], found.values[found.index]
-    torch.testing.assert_close(new.T @ changed, scale * (new.T @ tuned))
-    torch.testing.assert_close(changed - new @ (new.T @ changed), tuned - new @ (new.T @ tuned))
-    kept = torch.linalg.svdvals(changed)
-    assert all(float((kept - scale * s).abs().min()) < 1e-9 for s in old)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_rank_of_a_difference_sees_through_rounding(dtype: torch.dtype) -> None:
-    base = hard.normal(96, 128).to(dtype)
-    tuned = (base.double() + 3 * hard.normal(96, 4, seed=1) @ hard.normal(4, 128, seed=2)).to(dtype)
-    row = moved(base, tuned)
-    assert row["difference_rank"] == 4
-    difference = (tuned.double() - base.double()).numpy()
-    assert row["moved"] == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(base.double().numpy()))
-    assert row["difference_norm"] == pytest.approx(np.linalg.norm(difference))
-
-
-def test_nothing_moved() -> None:
-    w = hard.normal(30, 20)
-    row = moved(w, w.clone())
-    assert row["moved"] == row["difference_rank"] == row["difference_in_base"] == row["intruders"] == 0
-    assert row["overlap_left"] == pytest.approx(1)
-
-
-def test_principal_angles() -> None:
-    angle = torch.tensor([0.2, 1.0]).double()
-    a = torch.eye(5).double()[:, :2]
-    b = torch.zeros(5, 2).double()
-    b[0, 0], b[1, 1], b[2, 0], b[3, 1] = angle[0].cos(), angle[1].cos(), angle[0].sin(), angle[1].sin()
-    torch.testing.assert_close(overlap(a, b @ hard.orthogonal(2)), angle.cos())
-    scaled = hard.with_spectrum(30, 40, torch.linspace(5, 1, 30).double())
-    assert moved(scaled, 3 * scaled)["difference_in_base"] == pytest.approx(
-        float(torch.linspace(5, 1, 30)[:10].square().sum() / torch.linspace(5, 1, 30).square().sum())
-    )
-
-
-def test_comparison_refuses() -> None:
-    w = hard.normal(6, 5)
-    for base, tuned, message in (
-        (w, w.T, r"\(6, 5\) does not go with \(5, 6\)"),
-        (w, w * math.nan, "NaN"),
-        (torch.zeros(6, 5), w, "zero matrix"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            moved(base, tuned)
-    with pytest.raises(ValueError, match="k=0"):
-        find_intruders(w, w, k=0)
-    with pytest.raises(ValueError, match=r"scale=1\.5"):
-        mitigate(w, w, 1.5)
-
-
-@pytest.mark.parametrize("shape", [(50, 20), (20, 50), (30, 30)])
-def test_hidden_states_against_numpy(shape: tuple[int, int]) -> None:
-    x = hard.normal(*shape) + 3
-    r = x.numpy() - x.numpy().mean(0)
-    r /= np.linalg.norm(r, axis=1, keepdims=True)
-    assert nuclear_norm(x) == pytest.approx(np.linalg.norm(r, "nuc") / len(r))
-    columns = np.sort(np.linalg.norm(r, axis=0))[::-1][: min(shape)]
-    assert matrix_nuclear_norm(x) == pytest.approx(columns.sum() / len(r))
-    p = np.linalg.eigvalsh(r.T @ r / len(r))
-    p = p[p > 1e-14]
-    assert matrix_entropy(x) == pytest.approx(-(p * np.log(p)).sum() / math.log(shape[1]))
-    if shape[0] >= shape[1]:
-        assert matrix_nuclear_norm(x) >= nuclear_norm(x)
-
-
-def test_surrogate_is_the_nuclear_norm_of_orthogonal_columns() -> None:
-    x = torch.cat([torch.eye(6), -torch.eye(6)]).double()
-    assert matrix_nuclear_norm(x) == pytest.approx(nuclear_norm(x))
-    assert matrix_entropy(x) == pytest.approx(1)
-
-
-def test_hidden_states_that_are_the_mean_count_as_nothing() -> None:
-    x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [2.0, 3.0]])
-    assert standardized(x)[2].tolist() == [0, 0]
-    for measure in (matrix_nuclear_norm, nuclear_norm, matrix_entropy):
-        assert math.isfinite(measure(x))
-        with pytest.raises(ValueError, match="all the same"):
-            measure(torch.full((4, 3), 0.1))
-        with pytest.raises(ValueError, match="NaN"):
-            measure(torch.full((4, 3), math.nan))
-
-
-def test_schur_complement_against_its_definition() -> None:
-    texts, images = hard.normal(300, 6), hard.normal(300, 9, seed=1)
-    images[:, :4] += texts[:, :4]
-    joint = np.cov(np.hstack([images, texts]).T, bias=True) * 0 + np.hstack([images, texts]).T @ np.hstack(
-        [images, texts]
-    ) / len(images)
-    c_ii, c_it, c_tt = joint[:9, :9], joint[:9, 9:], joint[9:, 9:]
-    expected = c_ii - c_it @ np.linalg.inv(c_tt) @ c_it.T
-    found = schur(images, texts, chunk=64)
-    assert np.allclose(found.unexplained, expected)
-    assert np.allclose(found.unexplained + found.explained, c_ii)
-    # det of the joint covariance is det C_TT det S.
-    assert np.linalg.slogdet(joint)[1] == pytest.approx(
-        np.linalg.slogdet(c_tt)[1] + float(torch.linalg.slogdet(found.unexplained).logabsdet)
-    )
-    values = np.linalg.eigvalsh(expected)
-    assert found.entropy == pytest.approx((values * np.log(values.sum() / values)).sum())
-
-
-def test_schur_tells_what_the_text_explains() -> None:
-    texts = cosine_features(hard.normal(4000, 5))
-    rotation = hard.orthogonal(12)
-    images = texts @ rotation[:5]
-    whole = schur(images, texts)
-    assert whole.share == pytest.approx(0, abs=1e-12)
-    assert whole.entropy == pytest.approx(0, abs=1e-10)
-    hidden = hard.normal(4000, 3, seed=3) @ rotation[5:8]
-    half = schur(images + hidden, texts)
-    assert half.share == pytest.approx(3 / (3 + 1), rel=0.05)
-    torch.testing.assert_close(half.unexplained, hidden.T @ hidden / 4000, atol=0.02, rtol=0)
-    # Texts that span less than their dimension leave no direction for a prompt outside of it.
-    flat = torch.cat([texts, torch.zeros(4000, 2)], 1)
-    same = schur(images + hidden, flat)
-    assert same.text_rank == 5
-    assert same.entropy == pytest.approx(half.entropy)
-    with pytest.raises(ValueError, match="outside of what the texts span"):
-        nullify(images, torch.eye(7)[6], same)
-
-
-def test_a_nullified_prompt_does_not_show() -> None:
-    texts = cosine_features(hard.normal(500, 5))
-    images = texts @ hard.orthogonal(12)[:5] + 0.1 * hard.normal(500, 12, seed=1)
-    found = schur(images, texts)
-    prompt = texts[3]
-    left = nullify(images, prompt, found)
-    direction = found.map @ prompt
-    assert float((left @ direction).abs().max()) < 1e-12
-    assert float((images @ direction).abs().max()) > 0.1
-    torch.testing.assert_close(nullify(left, prompt, found), left)
-
-
-def test_features() -> None:
-    x = hard.normal(20, 6)
-    unit = cosine_features(x)
-    torch.testing.assert_close((unit @ unit.T).diagonal(), torch.ones(20).double())
-    fourier = gaussian_features(x, 2.0, frequencies=20000)
-    kernel = (-torch.cdist(x, x).square() / 8).exp()
-    assert (fourier @ fourier.T - kernel).abs().max() < 0.03
-    with pytest.raises(ValueError, match="embedding 2 is zero"):
-        cosine_features(x * (torch.arange(20) != 2)[:, None])
-    with pytest.raises(ValueError, match="bandwidth=0"):
-        gaussian_features(x, 0)
-    with pytest.raises(ValueError, match="19 images do not pair with 20 texts"):
-        schur(x[:19], x)
-    assert unscaled_entropy(torch.eye(4).double() / 4) == pytest.approx(math.log(4))
 
 
 def network() -> nn.Sequential:

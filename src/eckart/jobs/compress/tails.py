@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from eckart.diagnostics.farms import common_window, farms
+from eckart.diagnostics.contract import common_window
+from eckart.diagnostics.farms import farms
 from eckart.errors import Refused
-from eckart.jobs.diagnose.matrices import kernel
+from eckart.jobs.diagnose.matrices import filters
 from eckart.models.groups import Group
 
 
@@ -17,7 +18,7 @@ def tail_exponents(groups: Sequence[Group]) -> list[float | None]:
     A block is what shares its name up to the first number. All matrices are measured through windows of one size; None
     is for blocks of matrices that are too small for it, or that have no tail.
     """
-    weights = {site.name: kernel(site) for group in groups for site in group.sites}
+    weights = {site.name: filters(site) for group in groups for site in group.sites}
     window = common_window(weight.shape[:2] for weight in weights.values())
     found: dict[str, list[float]] = {}
     for name, weight in weights.items():

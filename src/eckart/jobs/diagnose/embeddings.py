@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, schur_of
+from eckart.diagnostics.contract import Numbers, Pairs, Value, diagnostics_of, look
+from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, split_covariance
 from eckart.errors import Refused
 from eckart.progress import Progress, silent
 
@@ -20,8 +21,6 @@ ROWS = 4096
 """Pairs at a time."""
 DRAWN = 4096
 """Pairs of rows from which the median distance is taken."""
-CROWDED = 0.5
-"""Rank of the second covariance by pairs, above which there is a warning."""
 
 Features = Callable[[Tensor], Tensor]
 
@@ -31,7 +30,9 @@ class Embeddings:
     """What `embeddings` found.
 
     Attributes:
-        split: the covariance of the first set's features in two parts, see `Schur`.
+        pairs: the features of both sets.
+        numbers: of every diagnostic of pairs, by column.
+        warnings: what makes the numbers say less than they seem to.
         dimensions: of the embeddings of either set.
         kernel: cosine or gaussian.
         bandwidths: of the gaussian kernel on either set; None for cosine.
@@ -39,23 +40,19 @@ class Embeddings:
         seed: of the frequencies and of the sample for the bandwidth.
     """
 
-    split: Schur
+    pairs: Pairs
+    numbers: Numbers
+    warnings: list[str]
     dimensions: tuple[int, int]
     kernel: str
     bandwidths: tuple[float, float] | None
     frequencies: int | None
     seed: int
 
-    @property
-    def warnings(self) -> list[str]:
-        """What makes the numbers say less than they seem to."""
-        rank, pairs = self.split.text_rank, self.split.pairs
-        if rank <= CROWDED * pairs:
-            return []
-        return [
-            f"the second set's covariance has rank {rank} on {pairs} pairs: that many numbers explain much of anything "
-            f"(shuffled, they leave {self.split.shuffled:.3f}); take more pairs, fewer dimensions or fewer frequencies"
-        ]
+    @cached_property
+    def split(self) -> Schur:
+        """The covariance of the first set's features in two parts."""
+        return split_covariance(self.pairs)
 
     def nullified(self, first: Any, prompt: Any) -> Tensor:
         """Embeddings of the first kind without the direction in which an embedding of the second kind shows.
@@ -86,24 +83,29 @@ class Embeddings:
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, for JSON; entropies in nats."""
-        split = self.split
         return {
-            "pairs": split.pairs,
+            "pairs": self.pairs.count,
             "dimensions": list(self.dimensions),
             "kernel": self.kernel,
             "bandwidths": None if self.bandwidths is None else list(self.bandwidths),
             "frequencies": self.frequencies,
             "seed": self.seed,
-            "entropy": {
-                "first": split.entropy_whole,
-                "explained": split.entropy_explained,
-                "unexplained": split.entropy,
-            },
-            "share_unexplained": split.share,
-            "share_unexplained_shuffled": split.shuffled,
-            "second_rank": split.text_rank,
+            **nested(self.numbers),
             "warnings": self.warnings,
         }
+
+
+def nested(numbers: Numbers) -> dict[str, Any]:
+    """Numbers with a mapping in the place of those whose names have the same words before a dot.
+
+    >>> nested({"entropy.first": 1.0, "entropy.explained": 0.5, "rank": 3})
+    {'entropy': {'first': 1.0, 'explained': 0.5}, 'rank': 3}
+    """
+    found: dict[str, Any] = {}
+    for name, value in numbers.items():
+        group, _, last = name.rpartition(".")
+        (found.setdefault(group, {}) if group else found)[last] = value
+    return found
 
 
 def embeddings(
@@ -153,9 +155,16 @@ def embeddings(
         one, two = (_bandwidth(s, n, bandwidth, seed) for s, n in ((x, "first set"), (y, "second set")))
         bandwidths = one, two
         features = _gaussian(one, frequencies, seed), _gaussian(two, frequencies, seed)
-    split = schur_of(_features(x, y, features, progress))
+    pairs = Pairs.gathered(_features(x, y, features, progress))
+    numbers: dict[str, Value] = {}
+    warnings: list[str] = []
+    for card in diagnostics_of("pairs"):
+        given, notes = look(card, pairs)
+        numbers |= given
+        warnings += notes
     sizes = x.shape[1], y.shape[1]
-    return Embeddings(split, sizes, kernel, bandwidths, None if bandwidths is None else frequencies, seed)
+    frequencies_used = None if bandwidths is None else frequencies
+    return Embeddings(pairs, numbers, warnings, sizes, kernel, bandwidths, frequencies_used, seed)
 
 
 def check_nullify(kernel: str) -> None:

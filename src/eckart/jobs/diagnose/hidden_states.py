@@ -1,4 +1,4 @@
-"""Hidden states of a language model, layer by layer, and how many directions they use."""
+"""Hidden states of a language model, layer by layer, and what the diagnostics say of them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.diagnostics.matrix_nuclear_norm import matrix_entropy, matrix_nuclear_norm, nuclear_norm
+from eckart.diagnostics.contract import columns_of, diagnostics_of
 from eckart.errors import Refused
 from eckart.models.tree import in_eval_mode
 from eckart.progress import Progress, silent
 
-MEASURES = {
-    "matrix_nuclear_norm": matrix_nuclear_norm,
-    "nuclear_norm": nuclear_norm,
-    "matrix_entropy": matrix_entropy,
-}
-
 
 @torch.no_grad()
 def hidden_state_rows(model: nn.Module, tokens: Tensor, progress: Progress = silent) -> list[dict[str, Any]]:
-    """The measures of `nuclear_norm` for the states after each layer, each a mean over sequences.
+    """The numbers of every diagnostic of hidden states after each layer, each a mean over sequences.
 
     Args:
         model: a transformers model that returns hidden states; layer 0 is the embedding.
@@ -31,6 +25,7 @@ def hidden_state_rows(model: nn.Module, tokens: Tensor, progress: Progress = sil
     Raises:
         Refused: the model returns none, or they are not finite or all the same.
     """
+    cards, columns = diagnostics_of("hidden states"), columns_of("hidden states")
     sums: list[dict[str, float]] = []
     width: list[int] = []
     with in_eval_mode(model):
@@ -38,14 +33,17 @@ def hidden_state_rows(model: nn.Module, tokens: Tensor, progress: Progress = sil
             found = getattr(model(sequence[None], output_hidden_states=True), "hidden_states", None)
             if not found:
                 raise Refused(f"{type(model).__name__} returns no hidden states")
-            sums = sums or [dict.fromkeys(MEASURES, 0.0) for _ in found]
+            sums = sums or [dict.fromkeys(columns, 0.0) for _ in found]
             width = [state.shape[-1] for state in found]
             for layer, (total, state) in enumerate(zip(sums, found, strict=True)):
-                for name, measure in MEASURES.items():
+                for card in cards:
                     try:
-                        total[name] += measure(state[0]) / len(tokens)
+                        numbers = card.entry(state[0])
                     except Refused as error:
                         raise Refused(f"hidden states of layer {layer}: {error}") from error
+                    for name, value in numbers.items():
+                        assert isinstance(value, float), f"{name} of hidden states has no mean over sequences"
+                        total[name] += value / len(tokens)
             progress("hidden states", done, len(tokens))
     size = tokens.shape[1]
     return [{"layer": i, "tokens": size, "dimension": width[i], **total} for i, total in enumerate(sums)]

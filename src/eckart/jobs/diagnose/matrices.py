@@ -45,7 +45,7 @@ def look_at(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
     return find_sites(model, include, exclude, embeddings=True, head=True)
 
 
-def kernel(site: Site) -> Tensor:
+def filters(site: Site) -> Tensor:
     """The weight as its module holds it: four-dimensional for a convolution, (out, in) for any other."""
     held = site.module.weight
     assert isinstance(held, Tensor)
@@ -54,7 +54,7 @@ def kernel(site: Site) -> Tensor:
 
 def layer_type(site: Site) -> str:
     """WeightWatcher's word for it."""
-    return "embedding" if site.is_embedding else "conv2d" if kernel(site).ndim > 2 else "dense"
+    return "embedding" if site.is_embedding else "conv2d" if filters(site).ndim > 2 else "dense"
 
 
 def pairs(sites: Sequence[Site], base: nn.Module) -> list[tuple[Site, Site]]:

@@ -2,89 +2,58 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from eckart.diagnostics.farms import PowerLaw, farms, fit_power_law, hill
-from eckart.diagnostics.marchenko_pastur import bulk
+from eckart.diagnostics.contract import MATRIX_SUBJECTS, Change, Matrix, Windows, diagnostics_of, look
 from eckart.errors import Refused
-from eckart.linalg.spectrum import Spectrum, spectral_numbers, spectrum
-
-POINTS = 65
-"""Positions at which a row keeps the spectrum and the energy curve."""
-
-SHORT_TAIL = 10
-"""Values below which the exponent of a tail says little."""
+from eckart.linalg.spectrum import spectrum
 
 
-def matrix_row(weight: Tensor, kernel: Tensor, window: int | None, *, seed: int = 0) -> dict[str, Any]:
-    """Everything that the spectrum of one matrix tells.
+def matrix_row(weight: Tensor, filters: Tensor, window: int | None, *, seed: int = 0) -> dict[str, Any]:
+    """Everything that the diagnostics say of one matrix.
 
     Args:
         weight: W (out, in).
-        kernel: the same, or the kernel of a convolution (out, in, height, width).
-        window: side of the square windows of `farms`; None for none.
-        seed: of the density of a spectrum that is too large.
+        filters: the same, or the filters of a convolution (out, in, height, width).
+        window: side of square windows; None for none.
+        seed: of whatever is drawn.
 
     Returns:
         Numbers by column, None where there is none, and `notes`, which say why.
     """
-    notes: list[str] = []
-    row: dict[str, Any] = {"shape": list(weight.shape), "notes": notes}
+    row: dict[str, Any] = {"shape": list(weight.shape)}
     try:
         s = spectrum(weight, seed=seed)
     except Refused as error:
-        notes.append(str(error))
-        return row
-    row |= spectral_numbers(s)
-    if not s.largest > 0:
-        notes.append("all entries are zero")
-        return row
-    try:
-        noise = bulk(s)
-        row |= {"mp_sigma": noise.sigma, "mp_edge": noise.edge, "mp_spikes": noise.spikes, "mp_energy": noise.energy}
-    except Refused as error:
-        notes.append(f"no Marchenko-Pastur bulk: {error}")
+        return row | {"notes": [str(error)]}
+    subjects: dict[str, object] = {"matrix": Matrix(weight, s, seed)}
     if s.exact:
-        try:
-            law = fit_power_law(s.positive)
-            row |= {**power_law_numbers(s, law), "alpha_hill": hill(s.positive)}
-            if law.count < SHORT_TAIL:
-                notes.append(f"alpha is of a tail of {law.count} values and says little")
-        except Refused as error:
-            notes.append(f"no power law: {error}")
-    else:
-        notes.append("too large for all singular values: columns of the density are estimates, others are left out")
+        subjects["eigenvalues"] = s
     if window is not None:
-        try:
-            row["alpha_farms"] = farms(kernel, (window, window))
-        except Refused as error:
-            notes.append(f"no alpha_farms: {error}")
-    at = torch.linspace(0, s.shorter - 1, min(POINTS, s.shorter)).round().long().to(s.values.device)
-    row["curve_ranks"] = (at + 1).tolist()
-    row["singular_values"] = s.at(at).clamp_min(0).sqrt().tolist()
-    row["energy"] = s.energy()[at].tolist()
-    return row
+        subjects["windows"] = Windows(filters, window)
+    numbers, notes = looked_at(subjects)
+    # Of nothing there is little to say, and one reason for all that is missing.
+    return row | {"notes": notes if s.largest > 0 else ["all entries are zero"]} | numbers
 
 
-def power_law_numbers(s: Spectrum, law: PowerLaw) -> dict[str, float | int | str]:
-    """The columns of a power law, named as WeightWatcher names them.
+def changed(base: Tensor, tuned: Tensor) -> tuple[dict[str, Any], list[str]]:
+    """Everything that the diagnostics say of a change of one matrix, and notes."""
+    try:
+        change = Change(base, tuned)
+    except Refused as error:
+        return {}, [f"not compared: {error}"]
+    return looked_at({"change": change})
 
-    `alpha_weighted` is alpha log10 lambda_max and `log_alpha_norm` log10 sum lambda^alpha; `warning` is `over-trained`
-    below an alpha of 2 and `under-trained` above 6.
-    """
-    powers = law.alpha * s.positive.log()
-    return {
-        "alpha": law.alpha,
-        "xmin": law.xmin,
-        "xmax": s.largest,
-        "D": law.distance,
-        "sigma": law.sigma,
-        "num_pl_spikes": law.count,
-        "alpha_weighted": law.alpha * math.log10(s.largest),
-        "log_alpha_norm": float(powers.logsumexp(0)) / math.log(10),
-        "warning": "over-trained" if law.alpha < 2 else "under-trained" if law.alpha > 6 else "",
-    }
+
+def looked_at(subjects: Mapping[str, object]) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of all diagnostics of what there is, and their notes."""
+    row: dict[str, Any] = {}
+    notes: list[str] = []
+    for card in diagnostics_of(*(subject for subject in MATRIX_SUBJECTS if subject in subjects)):
+        numbers, said = look(card, subjects[card.of])
+        row |= numbers
+        notes += said
+    return row, notes

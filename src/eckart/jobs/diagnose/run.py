@@ -11,31 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.diagnostics.farms import common_window
+from eckart.diagnostics.contract import MATRIX_SUBJECTS, columns_of, common_window
 from eckart.diagnostics.intruder_dimensions import mitigate
-from eckart.diagnostics.movement import moved
 from eckart.errors import Refused
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
-from eckart.jobs.diagnose.matrices import densified, kernel, layer_type, look_at, pairs
-from eckart.jobs.diagnose.rows import matrix_row
+from eckart.jobs.diagnose.matrices import densified, filters, layer_type, look_at, pairs
+from eckart.jobs.diagnose.rows import changed, matrix_row
 from eckart.models.sites import find_sites, model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics.cache import finite_weights
-
-SUMMARY = (
-    "log_norm",
-    "log_spectral_norm",
-    "alpha",
-    "alpha_weighted",
-    "log_alpha_norm",
-    "alpha_hill",
-    "alpha_farms",
-    "stable_rank",
-    "entropy",
-    "moved",
-)
-"""Columns whose means over all matrices sum a model up."""
 
 
 @dataclass
@@ -44,7 +29,7 @@ class Diagnosis:
 
     Attributes:
         rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
-        window: side of the windows of `alpha_farms`; None where no matrix is large enough.
+        window: side of the windows that fit all matrices; None where no matrix is large enough.
         hidden_states: one for each layer, where there was a text.
         measured: one for each size that was to be measured: its predicted and its measured rise of the loss.
         size: parameters, linear_parameters and bytes of the whole model.
@@ -61,7 +46,8 @@ class Diagnosis:
     @property
     def summary(self) -> dict[str, float]:
         """Means over the matrices that have the number."""
-        values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in SUMMARY}
+        names = [name for name, column in columns_of(*MATRIX_SUBJECTS).items() if column.mean]
+        values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in names}
         return {name: sum(found) / len(found) for name, found in values.items() if found}
 
     def to_frame(self) -> Any:
@@ -123,18 +109,17 @@ def diagnose(
     matched = pairs(sites, densified(against)) if against is not None else []
     if tokens is not None:
         finite_weights({"": model})
-    window = common_window([kernel(site).shape[:2] for site in sites])
+    window = common_window([filters(site).shape[:2] for site in sites])
     found = Diagnosis([], window, size=model_size(model))
     for done, site in enumerate(sites, 1):
         named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
-        found.rows.append(named | matrix_row(site.weight, kernel(site), window, seed=seed))
+        found.rows.append(named | matrix_row(site.weight, filters(site), window, seed=seed))
         progress("spectra", done, len(sites))
     for done, (site, base) in enumerate(matched, 1):
         row = found.rows[done - 1]
-        try:
-            row |= moved(base.weight, site.weight)
-        except Refused as error:
-            row["notes"].append(f"not compared: {error}")
+        numbers, notes = changed(base.weight, site.weight)
+        row |= numbers
+        row["notes"] += notes
         progress("compare", done, len(matched))
     if tokens is not None:
         found.hidden_states = hidden_state_rows(model, tokens, progress)
