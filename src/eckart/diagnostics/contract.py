@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -24,7 +24,7 @@ Unit = Literal["", "share", "ratio", "rank", "nats"]
 Place = Literal["file", "facts", "table", "map"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """A number that a diagnostic gives.
 
@@ -42,6 +42,7 @@ class Column:
     """
 
     about: str
+    _: KW_ONLY
     kind: Kind = "number"
     unit: Unit = ""
     title: str = ""

@@ -16,9 +16,9 @@ POINTS = 65
     paper="Eckart and Young 1936, Psychometrika",
     of="matrix",
     gives={
-        "curve_ranks": Column(about="Ranks at which singular_values and energy are given", kind="integers"),
-        "singular_values": Column(about="The singular value of each of those ranks", kind="numbers"),
-        "energy": Column(about="Share of the squared norm that each of those ranks holds", kind="numbers"),
+        "curve_ranks": Column("Ranks at which singular_values and energy are given", kind="integers"),
+        "singular_values": Column("The singular value of each of those ranks", kind="numbers"),
+        "energy": Column("Share of the squared norm that each of those ranks holds", kind="numbers"),
     },
     noun="energy",
     unmeasured="the singular values themselves; the tests compare them with numpy",

@@ -65,7 +65,7 @@ def farms(weight: Tensor, window: tuple[int, int], positions: int = 8) -> float:
     of="windows",
     gives={
         "alpha_farms": Column(
-            about="alpha_hill over windows of one shape, which the shape of the matrix does not bias",
+            "alpha_hill over windows of one shape, which the shape of the matrix does not bias",
             title="alpha over windows",
             short="farms",
             mean=True,

@@ -84,13 +84,13 @@ def mitigate(base: Tensor, tuned: Tensor, scale: float, *, k: int = 10, threshol
     of="change",
     gives={
         "intruders": Column(
-            about="Of the top ten left singular vectors, those with no cosine of 0.5 to any of the other model's",
+            "Of the top ten left singular vectors, those with no cosine of 0.5 to any of the other model's",
             kind="integer",
             title="intruder dimensions",
             short="intruders",
             extremes=True,
         ),
-        "cosines": Column(about="The largest cosine of each of the ten", kind="numbers"),
+        "cosines": Column("The largest cosine of each of the ten", kind="numbers"),
     },
     noun="intruder dimensions",
 )

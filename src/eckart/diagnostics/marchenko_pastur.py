@@ -83,20 +83,18 @@ def median(beta: float) -> float:
     of="matrix",
     gives={
         "mp_sigma": Column(
-            about="Standard deviation of the entries of the noise, from the median eigenvalue",
+            "Standard deviation of the entries of the noise, from the median eigenvalue",
             title="size of the noise",
             place="file",
         ),
-        "mp_edge": Column(
-            about="Upper edge of the eigenvalues that noise explains", title="edge of the noise", place="file"
-        ),
+        "mp_edge": Column("Upper edge of the eigenvalues that noise explains", title="edge of the noise", place="file"),
         "mp_spikes": Column(
-            about="Eigenvalues above it and its fluctuations",
+            "Eigenvalues above it and its fluctuations",
             kind="integer",
             title="values above noise",
             short="spikes",
         ),
-        "mp_energy": Column(about="Their share of the squared norm", unit="share", title="norm above noise"),
+        "mp_energy": Column("Their share of the squared norm", unit="share", title="norm above noise"),
     },
     noun="Marchenko-Pastur bulk",
     unmeasured="the tests plant spikes in noise and count them",

@@ -26,9 +26,7 @@ def matrix_entropy(hidden: Tensor) -> float:
     paper="Wei et al. 2024, arXiv 2401.17139",
     of="hidden states",
     gives={
-        "matrix_entropy": Column(
-            about="Entropy of the eigenvalues of their covariance, by the logarithm of the dimension"
-        )
+        "matrix_entropy": Column("Entropy of the eigenvalues of their covariance, by the logarithm of the dimension")
     },
 )
 def entropy_of_states(hidden: Tensor) -> Numbers:

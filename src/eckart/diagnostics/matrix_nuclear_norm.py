@@ -37,9 +37,9 @@ def nuclear_norm(hidden: Tensor) -> float:
     of="hidden states",
     gives={
         "matrix_nuclear_norm": Column(
-            about="Sum of the norms of the longest columns of the standardized states, by the tokens"
+            "Sum of the norms of the longest columns of the standardized states, by the tokens"
         ),
-        "nuclear_norm": Column(about="Sum of their singular values, by the tokens"),
+        "nuclear_norm": Column("Sum of their singular values, by the tokens"),
     },
 )
 def nuclear_norms(hidden: Tensor) -> Numbers:

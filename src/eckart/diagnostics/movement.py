@@ -37,48 +37,48 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     of="change",
     gives={
         "moved": Column(
-            about="Norm of the change by the norm of the other model's matrix",
+            "Norm of the change by the norm of the other model's matrix",
             unit="ratio",
             short="moved",
             mean=True,
             extremes=True,
         ),
         "moved_spectral": Column(
-            about="The same in the spectral norm", unit="ratio", title="moved, spectral norm", place="table"
+            "The same in the spectral norm", unit="ratio", title="moved, spectral norm", place="table"
         ),
-        "difference_norm": Column(about="Frobenius norm of the change", title="norm of the change", place="file"),
+        "difference_norm": Column("Frobenius norm of the change", title="norm of the change", place="file"),
         "difference_rank": Column(
-            about="Its singular values above what rounding to the dtype leaves",
+            "Its singular values above what rounding to the dtype leaves",
             kind="integer",
             unit="rank",
             title="rank of the change",
             short="rank of\nchange",
         ),
         "difference_stable_rank": Column(
-            about="Its squared Frobenius norm by its squared spectral norm",
+            "Its squared Frobenius norm by its squared spectral norm",
             unit="rank",
             title="stable rank of the change",
             place="facts",
         ),
         "difference_effective_rank": Column(
-            about="exp of the entropy of its singular values",
+            "exp of the entropy of its singular values",
             unit="rank",
             title="effective rank of the change",
             place="facts",
         ),
         "difference_in_base": Column(
-            about="Share of its squared norm between the top ten singular subspaces of the other model's matrix",
+            "Share of its squared norm between the top ten singular subspaces of the other model's matrix",
             unit="share",
             title="inside old directions",
             place="facts",
         ),
         "overlap_left": Column(
-            about="Mean squared cosine of the principal angles between the top ten left singular subspaces",
+            "Mean squared cosine of the principal angles between the top ten left singular subspaces",
             unit="share",
             short="overlap\nleft",
             place="file",
         ),
-        "overlap_right": Column(about="The same on the right", unit="share", short="right", place="file"),
+        "overlap_right": Column("The same on the right", unit="share", short="right", place="file"),
     },
     unmeasured="norms and angles; the tests compute them anew",
 )

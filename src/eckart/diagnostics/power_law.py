@@ -120,29 +120,23 @@ def _doubt(s: Spectrum, numbers: Numbers) -> str:
     of="eigenvalues",
     gives={
         "alpha": Column(
-            about="Exponent of the power law that the tail of the eigenvalues follows most closely",
+            "Exponent of the power law that the tail of the eigenvalues follows most closely",
             title="alpha of the tail",
             short="alpha",
             mean=True,
         ),
-        "xmin": Column(about="Where that tail begins", place="file"),
-        "xmax": Column(about="Where it ends, lambda_max", place="file"),
-        "D": Column(
-            about="Kolmogorov-Smirnov distance between tail and law", title="distance to the law", place="facts"
-        ),
-        "sigma": Column(about="Standard error of alpha", place="file"),
-        "num_pl_spikes": Column(
-            about="Eigenvalues in the tail", kind="integer", title="values in the tail", place="facts"
-        ),
-        "alpha_weighted": Column(about="alpha log10 lambda_max", place="file", mean=True),
-        "log_alpha_norm": Column(
-            about="log10 of the sum of the eigenvalues to the power of alpha", place="file", mean=True
-        ),
+        "xmin": Column("Where that tail begins", place="file"),
+        "xmax": Column("Where it ends, lambda_max", place="file"),
+        "D": Column("Kolmogorov-Smirnov distance between tail and law", title="distance to the law", place="facts"),
+        "sigma": Column("Standard error of alpha", place="file"),
+        "num_pl_spikes": Column("Eigenvalues in the tail", kind="integer", title="values in the tail", place="facts"),
+        "alpha_weighted": Column("alpha log10 lambda_max", place="file", mean=True),
+        "log_alpha_norm": Column("log10 of the sum of the eigenvalues to the power of alpha", place="file", mean=True),
         "warning": Column(
-            about="over-trained where alpha is below 2, under-trained where it is above 6", kind="string", place="file"
+            "over-trained where alpha is below 2, under-trained where it is above 6", kind="string", place="file"
         ),
         "alpha_hill": Column(
-            about="Exponent of the upper half of the eigenvalues", title="alpha by Hill", place="facts", mean=True
+            "Exponent of the upper half of the eigenvalues", title="alpha by Hill", place="facts", mean=True
         ),
     },
     noun="power law",

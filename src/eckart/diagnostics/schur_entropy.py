@@ -196,22 +196,22 @@ def _doubt(pairs: Pairs, numbers: Numbers) -> str:
     of="pairs",
     gives={
         "entropy.first": Column(
-            about="Entropy of the covariance of the first set's features", unit="nats", title="entropy of the first set"
+            "Entropy of the covariance of the first set's features", unit="nats", title="entropy of the first set"
         ),
         "entropy.explained": Column(
-            about="Of the part of it that the second set explains", unit="nats", title="... explained"
+            "Of the part of it that the second set explains", unit="nats", title="... explained"
         ),
-        "entropy.unexplained": Column(about="Of what is left of it", unit="nats", title="... unexplained"),
+        "entropy.unexplained": Column("Of what is left of it", unit="nats", title="... unexplained"),
         "share_unexplained": Column(
-            about="Share of the trace that is left", unit="share", title="share of the trace unexplained"
+            "Share of the trace that is left", unit="share", title="share of the trace unexplained"
         ),
         "share_unexplained_shuffled": Column(
-            about="The same if the second set were shuffled, in the mean over all orders",
+            "The same if the second set were shuffled, in the mean over all orders",
             unit="share",
             title="... if the second set were shuffled",
         ),
         "second_rank": Column(
-            about="Rank of the covariance of the second set's features",
+            "Rank of the covariance of the second set's features",
             kind="integer",
             title="rank of the second covariance",
         ),

@@ -19,48 +19,46 @@ def _doubt(matrix: Matrix, numbers: Numbers) -> str:
     paper="Roy and Vetterli 2007, EUSIPCO; Martin, Peng and Mahoney 2021, arXiv 2002.06716",
     of="matrix",
     gives={
-        "N": Column(about="Longer side", kind="integer", place="file"),
-        "M": Column(about="Shorter side", kind="integer", place="file"),
-        "Q": Column(about="N / M", place="file"),
+        "N": Column("Longer side", kind="integer", place="file"),
+        "M": Column("Shorter side", kind="integer", place="file"),
+        "Q": Column("N / M", place="file"),
         "exact": Column(
-            about="Whether all singular values were computed; else columns are estimates from a density",
+            "Whether all singular values were computed; else columns are estimates from a density",
             kind="boolean",
             place="file",
         ),
-        "num_evals": Column(about="Eigenvalues, M", kind="integer", place="file"),
-        "sv_max": Column(about="Largest singular value", title="largest", place="table"),
-        "sv_min": Column(about="Smallest singular value; null where not exact", title="smallest", place="file"),
-        "lambda_max": Column(about="Largest eigenvalue, sv_max squared", place="file"),
-        "norm": Column(about="Squared Frobenius norm", place="file"),
-        "log_norm": Column(about="Its logarithm, base 10", place="file", mean=True),
-        "spectral_norm": Column(about="Largest eigenvalue, as WeightWatcher calls it", place="file"),
-        "log_spectral_norm": Column(about="Its logarithm, base 10", place="file", mean=True),
-        "stable_rank": Column(about="norm / lambda_max", unit="rank", short="stable\nrank", mean=True, extremes=True),
+        "num_evals": Column("Eigenvalues, M", kind="integer", place="file"),
+        "sv_max": Column("Largest singular value", title="largest", place="table"),
+        "sv_min": Column("Smallest singular value; null where not exact", title="smallest", place="file"),
+        "lambda_max": Column("Largest eigenvalue, sv_max squared", place="file"),
+        "norm": Column("Squared Frobenius norm", place="file"),
+        "log_norm": Column("Its logarithm, base 10", place="file", mean=True),
+        "spectral_norm": Column("Largest eigenvalue, as WeightWatcher calls it", place="file"),
+        "log_spectral_norm": Column("Its logarithm, base 10", place="file", mean=True),
+        "stable_rank": Column("norm / lambda_max", unit="rank", short="stable\nrank", mean=True, extremes=True),
         "matrix_rank": Column(
-            about="Singular values above N eps sv_max, eps that of float64",
+            "Singular values above N eps sv_max, eps that of float64",
             kind="integer",
             unit="rank",
             title="rank of the matrix",
             place="table",
         ),
-        "rank_loss": Column(about="M - matrix_rank", kind="integer", place="file"),
-        "entropy": Column(
-            about="Entropy of the eigenvalues scaled to sum to 1, by ln matrix_rank", place="facts", mean=True
-        ),
+        "rank_loss": Column("M - matrix_rank", kind="integer", place="file"),
+        "entropy": Column("Entropy of the eigenvalues scaled to sum to 1, by ln matrix_rank", place="facts", mean=True),
         "effective_rank": Column(
-            about="exp of the entropy of the singular values scaled to sum to 1", unit="rank", short="effective\nrank"
+            "exp of the entropy of the singular values scaled to sum to 1", unit="rank", short="effective\nrank"
         ),
         "rank_90": Column(
-            about="Least rank that holds 90 % of the squared norm",
+            "Least rank that holds 90 % of the squared norm",
             kind="integer",
             unit="rank",
             title="rank for 90 %",
             short="90 %",
         ),
         "rank_99": Column(
-            about="Least rank that holds 99 % of it", kind="integer", unit="rank", title="rank for 99 %", place="facts"
+            "Least rank that holds 99 % of it", kind="integer", unit="rank", title="rank for 99 %", place="facts"
         ),
-        "condition": Column(about="sv_max / sv_min; null where that is infinite or unknown", place="table"),
+        "condition": Column("sv_max / sv_min; null where that is infinite or unknown", place="table"),
     },
     unmeasured="sums and logarithms of singular values; the tests compare them with numpy",
     doubt=_doubt,
