@@ -5,16 +5,18 @@ python docs/generate.py
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cyclopts import Group
+from cyclopts.argument import Argument
+
 from eckart.adapters.contract import AdapterCard
 from eckart.cli.cards import text_of
-from eckart.cli.options import parser
+from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import SIZES, CompressorCard
 from eckart.register import FAMILIES, Card, register_of
 from eckart.report import schema
@@ -33,7 +35,9 @@ A dot leads into an object and `[]` into the items of an array. Fields marked *o
 CLI_HEAD = """# Command line
 
 `python -m eckart` is the same as `eckart`. The exit status is 0, 2 where a request cannot be met (the last line of the
-error says what to do), and 130 after Ctrl-C.
+error says what to do), 130 after Ctrl-C, and 1 for a fault of eckart, which shows its traceback. Shares are given as
+0.8 or 80%. Results go to the output and all else to the error stream; with `--json` the output is one JSON document.
+`eckart --install-completion` makes the shell complete commands and options.
 """
 
 
@@ -117,40 +121,42 @@ def kind_of(entry: Mapping[str, Any]) -> str:
 
 
 def cli_page() -> str:
-    """Every command with its arguments."""
-    lines = [NOTE.format(source="src/eckart/cli/app.py"), "", CLI_HEAD]
-    for name, (command, summary) in commands().items():
-        lines += [f"## eckart {name}", "", f"{summary[:1].upper()}{summary[1:]}.", ""]
-        arguments = [action for action in command._actions if action.dest != "help"]
-        if arguments:
-            lines += ["| argument | what it is |", "|---|---|"]
-            lines += [f"| {_usage(action)} | {_help(action)} |" for action in arguments]
+    """Every command with its arguments, group by group."""
+    lines = [NOTE.format(source="src/eckart/cli"), "", CLI_HEAD]
+    app = command_line()
+    for name, does in COMMANDS.items():
+        lines += [f"## eckart {name}", "", f"{does[:1].upper()}{does[1:]}.", ""]
+        groups: dict[Group, list[Argument]] = {}
+        for argument in arguments_of(app, name):
+            if argument.show:
+                groups.setdefault(argument.parameter.group[0], []).append(argument)
+        for group in sorted(groups, key=lambda group: (group.name != "Arguments", str(group.sort_key))):
+            lines += [f"| {group.name} | what it is |", "|---|---|"]
+            lines += [f"| {_usage(argument)} | {_help(argument)} |" for argument in groups[group]]
             lines.append("")
     return "\n".join(lines)
 
 
-def commands() -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    """The parser and the summary of each command."""
-    parsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    summaries = {choice.dest: choice.help or "" for choice in parsers._choices_actions}
-    return {name: (parser, summaries[name]) for name, parser in parsers.choices.items()}
-
-
-def _usage(action: argparse.Action) -> str:
-    if not action.option_strings:
-        return f"`{action.dest.upper()}`"
+def _usage(argument: Argument) -> str:
+    if argument.field_info.is_positional_only:
+        return f"`{argument.name}`"
     value = ""
-    if action.nargs != 0:
-        value = " " + ("\\|".join(map(str, action.choices)) if action.choices else action.dest.upper())
-    return f"`{action.option_strings[0]}{value}`"
+    if not argument.is_flag():
+        choices = argument.get_choices()
+        value = " " + (
+            "\\|".join(choices)
+            if choices
+            else argument.parameter.metavar or argument.name[2:].upper().replace("-", "_")
+        )
+    return ", ".join(f"`{name}{value}`" for name in argument.names)
 
 
-def _help(action: argparse.Action) -> str:
-    text = action.help or ""
-    if "%(default)s" in text:
-        return text % {"default": action.default}
-    shown = action.option_strings and action.nargs != 0 and action.default not in (None, [])
-    return f"{text} (default {action.default})".strip() if shown and "default" not in text else text
+def _help(argument: Argument) -> str:
+    text, default = argument.parameter.help or "", argument.field_info.default
+    if argument.required and not argument.field_info.is_positional_only:
+        return f"{text} (required)"
+    shown = argument.parameter.show_default is not False and default not in (None, argument.field_info.empty)
+    return f"{text} (default {default})" if shown else text
 
 
 PAGES: dict[str, Callable[[], str]] = {

@@ -1,578 +1,88 @@
-"""The command line, run in process on tiny models on disk: what it writes, says and returns."""
+"""The command line's entry: what is loaded, what is said of wrong ones, and exit statuses."""
 
 from __future__ import annotations
 
-import copy
-import json
-import os
-import resource
-import shutil
-import signal
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import subprocess
+import sys
+from inspect import signature
 
-import jsonschema
 import pytest
-import torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
-from eckart import METHODS, __version__
-from eckart.adapters.contract import ADAPTERS
-from eckart.cli.app import main
-from eckart.jobs.calibration import calibration_text, text_of
-from eckart.jobs.compress.directory import Texts, compress_directory
-from eckart.register import measured, results
-from eckart.report.build import schema
-from support.commands import SMALL, in_child, prose, report_of
-from support.tiny import CONTEXT, save_tiny, tiny_llama
-
-
-@pytest.fixture
-def run(texts: tuple[str, str], llama_directory: Path) -> Callable[..., int]:
-    """Runs `eckart compress` on the tiny LLaMA; later options win over the short ones put in first."""
-
-    def call(out: Path, *options: str, model: str | Path = llama_directory) -> int:
-        given = ["--calibration", texts[0], "--eval", texts[1], "--no-speed", *SMALL]
-        return main(["compress", str(model), "--out", str(out), *given, *options])
-
-    return call
-
-
-def nothing_left(out: Path) -> bool:
-    return not out.exists() and not out.with_name(out.name + ".partial").exists()
-
-
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_compress_with_every_method(
-    method: str, run: Callable[..., int], tmp_path: Path, texts: tuple[str, str], llama_directory: Path
-) -> None:
-    out = tmp_path / "out"
-    assert run(out, "--method", method, "--keep", "0.8", "--of", "bytes", "--seed", "3") == 0
-    report = report_of(out)
-    assert report["eckart"] == __version__
-    assert (report["model"], report["method"], report["seed"]) == (str(llama_directory), method, 3)
-    assert report["requested"] == {"keep": 0.8, "of": "bytes"}
-    if METHODS[method].needs:
-        assert report["calibration"]["text"] == texts[0]
-        assert report["calibration"]["tokens"] == 4 * 32
-    else:
-        assert report["calibration"] is None
-    assert report["speed"] is None
-    assert report["warnings"] == []
-    size = report["size"]
-    weights = sum(f.stat().st_size for f in out.glob("*.safetensors"))
-    assert size["bytes"]["after"] == weights < size["bytes"]["before"]
-    assert (
-        sum(t.numel() * t.element_size() for t in load_file(out / "model.safetensors").values())
-        <= 0.8 * (size["bytes"]["before"])
-    )
-    quality = report["quality"]
-    assert (quality["metric"], quality["text"], quality["tokens"]) == ("perplexity", texts[1], 3 * 31)
-    assert quality["kl"] > 0
-    loaded = AutoModelForCausalLM.from_pretrained(out)
-    assert any(type(module).__module__.startswith("eckart") for module in loaded.modules())
-    assert "report.json" in os.listdir(out)
-    assert (out / "report.html").read_text().startswith("<!doctype html>") or (out / "report.html").stat().st_size > 0
-    assert sorted(p.name for p in out.iterdir()) == [
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-        "report.html",
-        "report.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ]
-    assert not (tmp_path / "out.partial").exists()
+from eckart import __version__
+from eckart.cli.app import main, run
+from eckart.cli.command_line import COMMANDS
+from eckart.errors import Refused
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("line", "says"),
     [
-        ["--eval", "none"],
-        ["--eval", "none", "--sequential"],
-        ["--eval", "none", "--sequential", "--heal", "3"],
-        ["--method", "svd", "--heal", "3"],
-        ["--method", "rtn", "--of", "bytes", "--keep", "0.6", "--heal", "3"],
-        ["--embeddings", "--of", "bytes", "--keep", "0.7"],
-        ["--head", "--method", "gptq", "--of", "bytes", "--keep", "0.5"],
-        ["--allocation", "greedy", "--floor", "0.3"],
-        ["--include", "model.layers.0.*", "--exclude", "q_proj", "--keep", "0.9"],
-        ["--method", "svd", "--of", "macs", "--eval", "none"],
-        ["--keep", "1.0", "--of", "parameters"],
+        ("compres", "unknown command 'compres'; did you mean 'compress'? there are compress, compensate, adapt"),
+        ("compress", "eckart compress needs MODEL; see eckart compress --help"),
+        ("compress x", "eckart compress needs --out DIR"),
+        ("compress x --out", "--out needs a value; see eckart compress --help"),
+        ("compress x y --out z", "y is too much for eckart compress"),
+        ("compress x --out y --samples many", "--samples 'many' is no int; see eckart compress --help"),
+        ("compress x --out y --headd", "unknown option --headd; did you mean '--head'? see eckart compress --help"),
+        ("export x --out y", "eckart export needs --to; see eckart export --help"),
+        ("export x --out y --to denze", "--to 'denze' is none of dense, peft; did you mean 'dense'?"),
+        ("adapt x --out y", "eckart adapt needs --data"),
+        ("embeddings x y --kernel sine", "--kernel 'sine' is none of cosine, gaussian; did you mean 'cosine'?"),
+        ("diagnose x --measure 0.9,half", "--measure half: a share is needed, as in 0.8 or 80%"),
     ],
-    ids=" ".join,
 )
-def test_reports_of_other_options_are_valid(options: list[str], run: Callable[..., int], tmp_path: Path) -> None:
-    assert run(tmp_path / "out", *options) == 0
-    report = report_of(tmp_path / "out")
-    assert (report["quality"] is None) == ("none" in options)
-    if "none" in options:
-        calibration = report["calibration"]
-        assert (calibration is not None and calibration["sequential"]) == ("--sequential" in options)
-    assert ("heal" in report) == ("heal" in report["seconds"]) == ("--heal" in options)
-    if "--heal" in options:
-        heal = report["heal"]
-        assert heal["steps"] == 3
-        assert len(heal["loss_before"]) == len(heal["loss_after"]) == 2
-        assert all(0 < after <= before for before, after in zip(heal["loss_before"], heal["loss_after"], strict=True))
-        assert report["calibration"]["tokens"] == 4 * 32
-    if "--keep" in options and options[options.index("--keep") + 1] == "1.0":
-        assert all(site["dense"] for site in report["sites"])
-        assert report["quality"]["kl"] == 0
-        assert report["quality"]["before"] == report["quality"]["after"]
-    if "--exclude" in options:
-        assert {site["name"].rpartition(".")[2] for site in report["sites"]} == {
-            *("k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-        }
-
-
-def test_gpt2(run: Callable[..., int], tmp_path: Path, gpt2_directory: Path) -> None:
-    assert run(tmp_path / "out", "--sequential", model=gpt2_directory) == 0
-    report = report_of(tmp_path / "out")
-    assert report["size"]["linear_parameters"]["after"] <= 0.8 * report["size"]["linear_parameters"]["before"]
-    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-
-
-def test_speed_is_reported(run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    model = tiny_llama()
-    model.config.max_position_embeddings = 40
-    save_tiny(tmp_path / "short", model)
-    arguments = ["compress", str(tmp_path / "short"), "--out", str(out), "--method", "svd", *SMALL]
-    (tmp_path / "a.txt").write_text(prose(1, 100))
-    assert main([*arguments, "--calibration", str(tmp_path / "a.txt"), "--eval", "none"]) == 0
-    speed = report_of(out)["speed"]
-    assert speed["threads"] == 1
-    assert speed["dtype"] == "float32"
-    assert speed["prefill_tokens_per_second"]["before"] > 0
+def test_wrong_command_lines_are_said_in_one_line(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 2
     shown = capsys.readouterr()
-    assert "decode tokens/s" in shown.out
-    assert f"wrote {out}" in shown.out.replace("\n", "")
-
-
-def test_max_loss_finds_the_smallest_model_that_passes(run: Callable[..., int], tmp_path: Path) -> None:
-    sizes = []
-    for loss in ("0.02", "0.5"):
-        out = tmp_path / loss
-        assert run(out, "--max-loss", loss, "--eval-samples", "6") == 0
-        report = report_of(out)
-        assert report["requested"] == {"max_loss": float(loss)}
-        sizes.append(report["size"]["parameters"]["after"])
-        for step in report["history"]:
-            assert 0 < step["keep"] < 1
-            assert step["parameters"] <= report["size"]["parameters"]["before"]
-    assert sizes[1] < sizes[0]
-
-
-def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    for options in (["--max-loss", "0.1", "--eval", "none"], ["--max-loss", "-1"], ["--max-loss", "0"]):
-        assert run(tmp_path / "out", *options) == 2
-        assert f"max_loss={float(options[1])}" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--method", "swd"], "unknown method 'swd'"),
-        (["--keep", "0"], "keep=0.0 is not a share"),
-        (["--keep", "1.2"], "keep=1.2 is not a share"),
-        (["--keep", "nan"], "keep=nan"),
-        (["--of", "size"], "of='size' is unknown; there are linear-parameters, parameters, bytes, macs"),
-        (["--allocation", "best"], "unknown allocation 'best'; there are uniform, greedy, exact"),
-        (["--allocation", ""], "unknown allocation ''"),
-        (["--max-loss", "0.1", "--allocation", "best"], "unknown allocation 'best'"),
-        (["--max-loss", "0.1", "--method", "rtn"], "no size of rtn is smaller in linear-parameters"),
-        (["--max-loss", "inf"], "max_loss=inf must be above 0 and finite"),
-        (["--max-loss", "nan"], "max_loss=nan must be above 0"),
-        (["--keep", "inf"], "keep=inf is not a share"),
-        (["--keep", "-1"], "keep=-1.0 is not a share"),
-        (["--memory", "0"], "memory=0.0 is no number of GB above 0"),
-        (["--memory", "-1"], "memory=-1.0 is no number"),
-        (["--memory", "nan"], "memory=nan is no number"),
-        (["--memory", "inf"], "memory=inf is no number"),
-        (["--floor", "nan"], "floor=nan"),
-        (["--floor", "-1"], "floor=-1.0"),
-        (["--samples", "-1"], "samples=-1"),
-        (["--heal", "-1"], "heal=-1 steps a block cannot be made"),
-        (["--length", "0"], "length=0"),
-        (["--seed", str(2**64)], f"seed={2**64} is not in 0..2^63 - 1"),
-        (["--exclude", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),
-        (["--exclude", "*"], "no matrix to work on"),
-        (["--floor", "2"], "floor=2.0"),
-        (["--include", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),
-        (["--include", "re:("], "'re:(' is not a regular expression"),
-        (["--keep", "0.01"], "keep=0.01 of linear-parameters cannot be met with kfac: the least is 0."),
-        (["--method", "rtn"], "cannot be met with rtn: the least is 1.0"),
-        (["--samples", "0"], "samples=0"),
-        (["--length", "1"], "length=1"),
-        (["--length", "100000"], f"sequences of 100000 tokens do not fit the model's context of {CONTEXT}"),
-        (["--eval-samples", "0"], "eval_samples=0"),
-        (["--eval-samples", "-1"], "eval_samples=-1"),
-        (["--calibration", "nowhere.txt"], "there is no text file 'nowhere.txt'"),
-        (["--eval", "nowhere.txt"], "there is no text file 'nowhere.txt'"),
-        (["--scheduler", "nonsense"], "nonsense|dist"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_what_cannot_be_done_is_said_and_leaves_nothing(
-    options: list[str], message: str, run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(tmp_path / "out", *options) == 2
-    shown = capsys.readouterr()
-    assert "eckart: error:" in shown.err
-    assert any(part in shown.err for part in message.split("|")), shown.err
-    assert "Traceback" not in shown.err
-    assert "wrote" not in shown.out
-    assert nothing_left(tmp_path / "out")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_corrected_request_needs_no_resume(run: Callable[..., int], tmp_path: Path) -> None:
-    assert run(tmp_path / "out", "--include", "fc9") == 2
-    assert run(tmp_path / "out", "--eval", "none") == 0
-
-
-@pytest.mark.parametrize("arguments", [[], ["compres"], ["compress"], ["compress", "x"], ["export", "x", "--out", "y"]])
-def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    assert "usage: eckart" in capsys.readouterr().err
-
-
-def test_keep_and_max_loss_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["compress", "x", "--out", "y", "--keep", "0.5", "--max-loss", "0.1"])
-    assert stop.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
+    assert shown.out == ""
+    assert shown.err.startswith(f"eckart: error: {says}")
+    assert shown.err.count("\n") == 1
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, text in (("--version", f"eckart {__version__}"), ("--help", "compress")):
-        with pytest.raises(SystemExit) as stop:
-            main([option])
-        assert stop.value.code == 0
-        assert text in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["nowhere/at/all", "/nonexistent", "./here"])
-def test_a_model_that_is_not_there(name: str, run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    assert run(tmp_path / "out", model=name) == 2
-    assert f"there is no directory {name}" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-def test_a_hub_name_that_cannot_be_reached(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    assert run(tmp_path / "out", model="nobody/nothing") == 2
-    assert "nobody/nothing cannot be loaded" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-def test_a_bad_weight_is_named(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    model = tiny_llama()
-    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.nan
-    save_tiny(tmp_path / "m", model)
-    assert run(tmp_path / "out", model=tmp_path / "m") == 2
-    assert "model.layers.0.mlp.up_proj.weight has 1 NaN or Inf entries" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-@pytest.mark.parametrize("options", [[], ["--method", "svd"], ["--method", "svd", "--eval", "none"]], ids=str)
-def test_a_bad_weight_elsewhere_is_named(
-    options: list[str], run: Callable[..., int], tmp_path: Path, capsys: Any
-) -> None:
-    model = tiny_llama()
-    model.model.embed_tokens.weight.data[7, 3] = -torch.inf
-    save_tiny(tmp_path / "m", model)
-    assert run(tmp_path / "out", *options, model=tmp_path / "m") == 2
-    assert "model.embed_tokens.weight has 1 NaN or Inf entries of 9600" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-@pytest.mark.parametrize("content", [b"", b" \n", b"a\0b", b"caf\xe9 ", b"too short"], ids=str)
-@pytest.mark.parametrize("option", ["--calibration", "--eval"])
-def test_texts_that_are_no_text(
-    option: str, content: bytes, run: Callable[..., int], tmp_path: Path, capsys: Any
-) -> None:
-    (tmp_path / "text.txt").write_bytes(content)
-    assert run(tmp_path / "out", option, str(tmp_path / "text.txt")) == 2
-    said = {
-        b"a\0b": "binary file (NUL at byte 1)",
-        b"caf\xe9 ": "is not UTF-8 text",
-        b"too short": "one sequence needs 32",
-    }
-    assert said.get(content, "holds no text") in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-def test_nan_activations_are_reported(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    model = tiny_llama()
-    model.model.norm.weight.data[0] = torch.nan
-    save_tiny(tmp_path / "m", model)
-    assert run(tmp_path / "out", model=tmp_path / "m") == 2
-    assert "NaN" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-def test_out_that_exists_is_left_alone(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("x")
-    assert run(tmp_path / "out") == 2
-    assert f"{tmp_path / 'out'} exists and is not empty" in capsys.readouterr().err.replace("\n", "")
-    assert os.listdir(tmp_path / "out") == ["mine"]
-    (tmp_path / "file").write_text("x")
-    assert run(tmp_path / "file") == 2
-    assert "exists and is not a directory" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == "x"
-    (tmp_path / "empty").mkdir()
-    assert run(tmp_path / "empty", "--eval", "none", "--method", "svd") == 0
-    report_of(tmp_path / "empty")
-
-
-def test_out_that_cannot_be_made(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "file").write_text("x")
-    assert run(tmp_path / "file" / "out") == 2
-    assert "cannot be written" in capsys.readouterr().err
-    assert (tmp_path / "file").read_text() == "x"
-
-
-def test_parents_of_out_are_made(run: Callable[..., int], tmp_path: Path) -> None:
-    assert run(tmp_path / "a" / "b" / "out", "--eval", "none", "--method", "svd") == 0
-    report_of(tmp_path / "a" / "b" / "out")
-
-
-def test_out_with_a_trailing_slash(run: Callable[..., int], tmp_path: Path) -> None:
-    assert run(f"{tmp_path}/out/", "--eval", "none", "--method", "svd") == 0  # type: ignore[arg-type]
-    assert sorted(os.listdir(tmp_path)) == ["out"]
-
-
-def test_evaluating_on_the_calibration_text_is_refused(
-    run: Callable[..., int], tmp_path: Path, capsys: Any, texts: tuple[str, str]
-) -> None:
-    few = ["--samples", "400", "--eval-samples", "400"]
-    shutil.copy(texts[0], tmp_path / "copy.txt")
-    (tmp_path / "most.txt").write_text(Path(texts[0]).read_text() + prose(9, 3))
-    for options in (
-        ["--eval", texts[0]],
-        ["--eval", str(tmp_path / "copy.txt")],
-        ["--eval", str(tmp_path / "most.txt"), *few],
-        ["--calibration", "mixture", "--eval", "wikipedia"],
-    ):
-        assert run(tmp_path / "out", *options) == 2
-        message = capsys.readouterr().err
-        assert "are the same" in message
-        assert "name another --eval" in message
-        assert nothing_left(tmp_path / "out")
-
-
-def test_a_calibration_text_that_is_evaluated_in_part_is_warned_of(
-    run: Callable[..., int], tmp_path: Path, texts: tuple[str, str], capsys: Any
-) -> None:
-    calibration, evaluation = (Path(t).read_text() for t in texts)
-    lines = calibration.splitlines(keepends=True)
-    (tmp_path / "mixed.txt").write_text(evaluation + "".join(lines[:60]))
-    many = ["--length", "128", "--samples", "40", "--eval-samples", "40", "--method", "asvd"]
-    assert run(tmp_path / "out", "--eval", str(tmp_path / "mixed.txt"), *many) == 0
-    (warning,) = report_of(tmp_path / "out")["warnings"]
-    assert "of the evaluation text occurs in the calibration text" in warning
-    assert "warning: " in capsys.readouterr().out
-
-
-def test_the_same_options_give_the_same_bits(run: Callable[..., int], tmp_path: Path) -> None:
-    # The second run takes its statistics from the cache.
-    for name in ("a", "b"):
-        assert run(tmp_path / name, "--eval", "none") == 0
-    first, second = (report_of(tmp_path / name) for name in ("a", "b"))
-    assert (first["calibration"]["passes"], second["calibration"]["passes"]) == (1, 0)
-    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
-    assert first["sites"] == second["sites"]
-
-
-def test_a_cache_that_cannot_be_made_is_said_early(
-    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    (tmp_path / "file").write_text("x")
-    monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "file"))
-    assert run(tmp_path / "out") == 2
-    assert "set ECKART_CACHE" in capsys.readouterr().err
-    assert nothing_left(tmp_path / "out")
-
-
-def test_evaluate(
-    run: Callable[..., int], tmp_path: Path, llama_directory: Path, texts: tuple[str, str], capsys: Any
-) -> None:
-    out = tmp_path / "out"
-    assert run(out) == 0
-    expected = report_of(out)["quality"]
-    capsys.readouterr()
-    options = ["--text", texts[1], "--samples", "3", "--length", "32"]
-    assert main(["evaluate", str(out), "--against", str(llama_directory), *options, "--no-speed"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    for field in ("kl", "top1_agreement", "tokens"):
-        assert result["quality"][field] == pytest.approx(expected[field], rel=1e-4)
-    assert result["quality"]["after"]["mean"] == pytest.approx(expected["after"]["mean"], rel=1e-5)
-    assert result["quality"]["before"]["mean"] == pytest.approx(expected["before"]["mean"], rel=1e-5)
-    assert result["bytes"] == (out / "model.safetensors").stat().st_size
-    assert "speed" not in result
-
-
-def test_evaluate_refuses(llama_directory: Path, texts: tuple[str, str], capsys: Any, tmp_path: Path) -> None:
-    (tmp_path / "short.txt").write_text("too short")
-    (tmp_path / "binary.txt").write_bytes(b"a\0b")
-    for options, message in (
-        (["--text", "nowhere.txt"], "there is no text file 'nowhere.txt'"),
-        (["--text", str(tmp_path / "short.txt")], "tokens and one sequence needs 256"),
-        (["--text", str(tmp_path / "binary.txt")], "binary.txt is a binary file"),
-        (["--text", str(tmp_path)], "is a directory; name one text file"),
-        (["--text", texts[0], "--samples", "0"], "count 0"),
-        (
-            ["--text", texts[0], "--length", "513"],
-            f"513 tokens do not fit the model's context of {CONTEXT}",
-        ),
-        (["--text", texts[0], "--against", "/nonexistent"], "there is no directory /nonexistent"),
-    ):
-        assert main(["evaluate", str(llama_directory), "--no-speed", *options]) == 2
-        shown = capsys.readouterr()
-        assert message in shown.err
-        assert shown.out == ""
-
-
-def test_export(run: Callable[..., int], tmp_path: Path, llama_directory: Path, capsys: Any) -> None:
-    assert run(tmp_path / "small", "--eval", "none") == 0
-    assert main(["export", str(tmp_path / "small"), "--to", "dense", "--out", str(tmp_path / "dense")]) == 0
-    ids = torch.arange(20)[None]
-    small, dense = (AutoModelForCausalLM.from_pretrained(tmp_path / n) for n in ("small", "dense"))
-    torch.testing.assert_close(dense(ids).logits, small(ids).logits, rtol=1e-3, atol=1e-3)
-    capsys.readouterr()
-    for model, out, message in (
-        (llama_directory, tmp_path / "x", "has no structured matrices; it is dense already"),
-        (tmp_path / "small", tmp_path / "dense", "exists and is not empty"),
-        (tmp_path / "nowhere", tmp_path / "x", "there is no directory"),
-    ):
-        assert main(["export", str(model), "--to", "dense", "--out", str(out)]) == 2
-        assert message in capsys.readouterr().err.replace("\n", "")
-    assert nothing_left(tmp_path / "x")
-
-
-def test_methods_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["methods"]) == 0
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"eckart {__version__}\n"
+    assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for name in METHODS:
+    for name in COMMANDS:
         assert name in shown
+    assert main([]) == 2
+    assert capsys.readouterr().out == shown
 
 
-def test_a_card_is_printed_with_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["methods", "lora"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert ADAPTERS["lora"].paper in shown
-    assert " ".join(results("adapters", "lora")[0].split()) in shown
-    assert main(["methods", "lorax"]) == 2
-    assert "unknown method 'lorax'" in capsys.readouterr().err
-
-
-def test_what_was_measured_is_of_registered_names() -> None:
-    assert set(measured("methods")["rows"]) <= set(METHODS)
-
-
-def test_names_with_markup_are_shown_as_they_are(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
-    assert run(tmp_path / "out", "--include", "[bold]x[/]") == 2
-    assert "'[bold]x[/]'" in capsys.readouterr().err
-
-
-def test_texts_by_name() -> None:
-    assert isinstance(text_of("technical"), str)
-    with pytest.raises(ValueError, match=r"no text file 'newz', and no text of that name; there are .*news"):
-        text_of("newz")
-    with pytest.raises(ValueError, match=r"'newz', and no text of that name; there are .*news.*self, mixture"):
-        calibration_text("newz")
-
-
-def test_the_job_in_python(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
-    from eckart import Recipe
-
-    phases: list[tuple[str, int, int]] = []
-    report = compress_directory(
-        str(llama_directory),
-        tmp_path / "out",
-        Recipe(samples=4, length=32, keep=0.7),
-        Texts(*texts, eval_samples=3, eval_length=32),
-        measure_speed=False,
-        cache=tmp_path / "cache",
-        progress=lambda *t: phases.append(t),
+@pytest.mark.parametrize("line", ["import eckart", *(f"main(['{option}'])" for option in ("--version", "--help"))])
+def test_neither_torch_nor_scipy_is_loaded(line: str) -> None:
+    program = (
+        f"import sys\nfrom eckart.cli.app import main\n{line}\nprint(sorted({{'torch', 'scipy'}} & set(sys.modules)))"
     )
-    assert report == report_of(tmp_path / "out")
-    assert list(dict.fromkeys(p for p, _, _ in phases)) == ["load", "statistics", "fit", "build", "evaluate"]
-    for phase in ("load", "statistics", "fit", "build", "evaluate"):
-        steps = [(done, total) for p, done, total in phases if p == phase]
-        assert steps[-1][0] == steps[-1][1]
-        assert [d for d, _ in steps] == sorted(d for d, _ in steps)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-# --- a full disk ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("limit", [100, 3000, 30_000, 60_000])
-def test_files_that_cannot_be_written_whole(
-    limit: int, run: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    # The limit on the size of a file stands in for a full disk: job.json, the statistics, the weights and the report
-    # hit it in turn.
-    out = tmp_path / "out"
-
-    def limited() -> int:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        return run(out)
-
-    assert in_child(limited) == 2
-    shown = capfd.readouterr().err
-    assert "eckart: error:" in shown
-    assert "File too large" in shown
-    assert "Traceback" not in shown
-    assert not out.exists()
-    leftovers = [p.name for p in tmp_path.rglob("*") if p.name.endswith(".tmp")]
-    assert not leftovers
-    assert run(out, "--resume") == 0
-    report_of(out)
-    expected = tmp_path / "expected"
-    assert run(expected) == 0
-    assert (expected / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize(
-    "where", ["eckart.jobs.compress.directory.write_report", "eckart.models.checkpoint.write_safetensors"]
+    ("error", "status", "says"),
+    [
+        (Refused("too [bold]small[/]"), 2, "eckart: error: too [bold]small[/]\n"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "eckart: error: [Errno 2] No such file: 'x'\n"),
+        (
+            OSError(28, "Full", "x"),
+            2,
+            "eckart: error: the disk is full (x): free some space, then try again\n",
+        ),
+        (KeyboardInterrupt(), 130, "eckart: interrupted\n"),
+    ],
 )
-def test_a_full_disk_is_reported_with_advice(
-    where: str, run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    out = tmp_path / "out"
+def test_exit_statuses(error: BaseException, status: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise error
 
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device", str(out))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(where, full)
-        assert run(out) == 2
-    shown = capsys.readouterr().err
-    assert "the disk is full" in shown
-    assert "free some space, then go on with --resume" in shown
-    assert not out.exists()
-    assert run(out) == 2
-    assert "holds an interrupted run: go on with --resume, or remove it" in capsys.readouterr().err.replace("\n", "")
-    assert run(out, "--resume") == 0
-    report_of(out)
+    assert run(command, signature(command).bind()) == status
+    assert capsys.readouterr().err == says
 
 
-def test_schema_is_strict(run: Callable[..., int], tmp_path: Path) -> None:
-    assert run(tmp_path / "out", "--eval", "none", "--method", "svd") == 0
-    report = report_of(tmp_path / "out")
-    for change in (lambda r: r.pop("size"), lambda r: r.update(extra=1), lambda r: r["sites"][0].pop("error")):
-        broken = copy.deepcopy(report)
-        change(broken)
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(broken, schema())
+def test_other_errors_are_faults_and_raised() -> None:
+    def command() -> int:
+        raise ValueError("a fault")
+
+    with pytest.raises(ValueError, match="a fault"):
+        run(command, signature(command).bind())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import re
@@ -19,7 +18,7 @@ from jsonschema import Draft202012Validator
 import eckart
 from eckart import structures
 from eckart.adapters.contract import ADAPTERS
-from eckart.cli.options import parser
+from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.directory import Texts, compress_directory
 from eckart.jobs.compress.recipe import Recipe
@@ -60,12 +59,12 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("eckart ")]
 
 
-def options(parser: argparse.ArgumentParser) -> set[str]:
-    found = set(parser._option_string_actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                found |= options(command)
+def options() -> set[str]:
+    app = command_line()
+    found = {name for name in app if name.startswith("--")}
+    for command in COMMANDS:
+        for argument in arguments_of(app, command):
+            found |= set(argument.names)
     return found
 
 
@@ -118,16 +117,18 @@ def test_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatc
 
 @every_page
 def test_commands_parse(page: Path) -> None:
-    for command in commands(page):
-        parsed = parser().parse_args(command)
-        assert getattr(parsed, "method", "svd") in {**METHODS, **ADAPTERS}
+    app = command_line()
+    for tokens in commands(page):
+        _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        for asked in bound.arguments.values():
+            assert getattr(asked, "method", "svd") in {**METHODS, **ADAPTERS}
 
 
 @every_page
 def test_options_exist(page: Path) -> None:
     prose = FENCE.sub("", page.read_text("utf-8"))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", re.sub(r"<!--.*?-->", "", prose, flags=re.S)))
-    assert named <= options(parser()) | FOREIGN
+    assert named <= options() | FOREIGN
 
 
 @every_page

@@ -39,6 +39,11 @@ def in_child(act: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def nothing_left(out: Path) -> bool:
+    """Whether a command left neither its directory nor a part of it."""
+    return not out.exists() and not out.with_name(out.name + ".partial").exists()
+
+
 WORDS = """the of and a matrix table rank singular values number theorem best smaller keeps largest noise size
 directions carry people meet simple their says few nearly all what they do rest is most"""
 

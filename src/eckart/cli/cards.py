@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.table import Table
 
 from eckart.errors import Refused
 from eckart.register import FAMILIES, Card, near, register_of
 
 
-def tables(families: list[str] | None = None) -> list[Table]:
-    """A table of each family, all of them if none is named."""
-    return [_table(family) for family in families or FAMILIES]
-
-
-def _table(family: str) -> Table:
+def table(family: str) -> Table:
+    """The papers of a family, a row for each."""
     register = register_of(family)
     cards = [register[name] for name in register]
-    table = Table(register.noun, *cards[0].columns())
+    shown = Table(title=family, title_justify="left")
+    shown.add_column(register.noun, overflow="fold", no_wrap=True)
+    for heading in cards[0].columns():
+        shown.add_column(heading, overflow="fold")
     for card in cards:
-        table.add_row(card.name, *card.columns().values())
-    return table
+        shown.add_row(card.name, *card.columns().values())
+    return shown
+
+
+def entries(family: str) -> list[dict[str, str]]:
+    """The same for JSON."""
+    register = register_of(family)
+    return [{"name": name, **register[name].columns()} for name in register]
 
 
 def text_of(card: Card) -> str:
@@ -32,14 +39,31 @@ def text_of(card: Card) -> str:
     return "\n".join(lines)
 
 
-def printed(name: str) -> str:
+def cards_of(name: str) -> list[Card]:
     """The cards of that name, of whatever families have one.
 
     Raises:
         Refused: none has.
     """
-    found = [register_of(family)[name] for family in FAMILIES if name in register_of(family)]
+    found: list[Card] = [register_of(family)[name] for family in FAMILIES if name in register_of(family)]
     if not found:
         names = sorted({name for family in FAMILIES for name in register_of(family)})
         raise Refused(f"unknown method {name!r}; {near(name, names)}there are {', '.join(names)}")
-    return "\n\n".join(f"{card.name} ({card.family}), {card.expression}\n{text_of(card)}" for card in found)
+    return found
+
+
+def printed(card: Card) -> str:
+    """A card for the terminal."""
+    return f"{card.name} ({card.family}){', ' * bool(card.expression)}{card.expression}\n{text_of(card)}"
+
+
+def document(card: Card) -> dict[str, Any]:
+    """A card for JSON."""
+    return {
+        "name": card.name,
+        "family": card.family,
+        **card.columns(),
+        "words": card.words,
+        "measured": card.measured,
+        "unmeasured": card.unmeasured,
+    }

@@ -1,50 +1,59 @@
-"""`eckart diagnose` on the command line."""
+"""`eckart diagnose`."""
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from rich.console import Console
-from rich.text import Text
+from cyclopts import Parameter
 
+from eckart.cli import options as o
+from eckart.cli.diagnosis_tables import diagnosis_tables
+from eckart.cli.options import Memory, Options, Talk
 from eckart.cli.progress_bars import bars
-from eckart.errors import Refused
+from eckart.cli.results import show, warnings_of
+from eckart.jobs.diagnose.directory import diagnose_directory
+
+HOW = o.options_of(
+    diagnose_directory,
+    {o.WHAT: "against include exclude", o.DATA: "text measure samples length", o.RUN: "seed"},
+    leave=["out", "cache", "memory", "progress"],
+    against=Parameter(help="the model it came from: what moved, and intruder dimensions", metavar="MODEL"),
+    include=o.TAKE,
+    exclude=o.LEAVE,
+    text=Parameter(help="file or name of a text: hidden states, and curves of what a cut would cost"),
+    measure=Parameter(
+        help="sizes to compress to, as in 0.9,0.7,0.5 of the linear parameters: the rise of the loss that is measured "
+        "beside the one that is predicted",
+        converter=o.shares,
+        n_tokens=1,
+        metavar="SHARES",
+    ),
+    length=o.LENGTH,
+    seed=o.SEED,
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    from eckart.cli.diagnosis_tables import diagnosis_tables
-    from eckart.jobs.diagnose.directory import diagnose_directory
-
-    with bars() as progress:
-        report = diagnose_directory(
-            options.model,
-            against=options.against,
-            text=options.text,
-            measure=shares(options.measure),
-            out=options.out,
-            include=options.include,
-            exclude=options.exclude,
-            samples=options.samples,
-            length=options.length,
-            seed=options.seed,
-            progress=progress,
-        )
-    output = Console()
-    for table in diagnosis_tables(report):
-        output.print(table)
-    for row in report["matrices"]:
-        for note in row["notes"]:
-            output.print(Text(f"note: {row['name']}: {note}"))
-    for warning in report["warnings"]:
-        output.print(Text(f"warning: {warning}"))
-    if options.out:
-        output.print(Text(f"wrote {options.out}/diagnosis.json in {report['seconds']:.0f} s"))
+@o.taking(how=HOW, talk=o.TALK)
+def diagnose(
+    model: Annotated[str, Parameter(help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")],
+    /,
+    *,
+    how: Options,
+    out: Annotated[
+        str | None,
+        Parameter(
+            help="directory to make, with diagnosis.json (default: print the table only)", group=o.OUTPUT, metavar="DIR"
+        ),
+    ] = None,
+    memory: Memory = None,
+    talk: Talk,
+) -> int:
+    """Shows spectra, heavy tails, what changed, and what a cut would cost."""
+    with bars(talk) as progress:
+        report = diagnose_directory(model, **how.given(), out=out, memory=memory, progress=progress)
+    lines = [f"note: {row['name']}: {text}" for row in report["matrices"] for text in row["notes"]]
+    lines += warnings_of(report)
+    if out:
+        lines.append(f"wrote {out}/diagnosis.json in {report['seconds']:.0f} s")
+    show(talk, report, diagnosis_tables(report), lines)
     return 0
-
-
-def shares(text: str) -> list[float]:
-    """Numbers with commas between them; Refused where one is no number."""
-    try:
-        return [float(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        raise Refused(f"--measure {text}: shares with commas between them are needed, as in 0.9,0.7,0.5") from None

@@ -1,62 +1,99 @@
-"""`eckart embeddings` on the command line."""
+"""`eckart embeddings`."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from rich.console import Console
+from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
 from eckart._version import __version__
+from eckart.cli import options as o
+from eckart.cli.options import Options, Talk
 from eckart.cli.progress_bars import bars
+from eckart.cli.results import show
 from eckart.errors import Refused
+from eckart.files.arrays import SUFFIXES, check_new_file, read_array, write_array
+from eckart.jobs.diagnose import embeddings as job
+from eckart.models.checkpoint import write_json
 
-if TYPE_CHECKING:
-    from eckart.jobs.diagnose.embeddings import Embeddings
+HOW = o.options_of(
+    job.embeddings,
+    {o.WHAT: "kernel bandwidth frequencies", o.RUN: "seed"},
+    leave=["progress"],
+    kernel=Parameter(help="of both sets", choices=job.KERNELS),
+    bandwidth=Parameter(
+        help=f"of the gaussian kernel (default: either set's median distance over {job.DRAWN} drawn pairs of rows)"
+    ),
+    frequencies=Parameter(help="drawn for the gaussian kernel"),
+    seed=Parameter(help="of what is drawn"),
+)
 
 
-def run(options: argparse.Namespace) -> int:
-    from eckart.files.arrays import SUFFIXES, check_new_file, read_array, write_array
-    from eckart.jobs.diagnose.embeddings import check_nullify, embeddings
-    from eckart.models.checkpoint import write_json
-
-    if (options.nullify is None) != (options.out is None):
+@o.taking(how=HOW, talk=o.NO_JSON)
+def embeddings(
+    images: Annotated[
+        str, Parameter(help="the first set, images say: .npy or .safetensors (FILE or FILE:NAME), (n, d)")
+    ],
+    texts: Annotated[
+        str, Parameter(help="the second set, captions say: rows that belong to those of the first, (n, e)")
+    ],
+    /,
+    *,
+    how: Options,
+    nullify: Annotated[
+        str | None,
+        Parameter(
+            help="an embedding like those of the second set, whose direction --out lacks", group=o.WHAT, metavar="FILE"
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        Parameter(
+            help=".npy or .safetensors to write: the first set without it (cosine only)", group=o.OUTPUT, metavar="FILE"
+        ),
+    ] = None,
+    json: Annotated[
+        str | None,
+        Parameter(
+            help="file to write the numbers to; - prints them instead of the table",
+            group=o.OUTPUT,
+            metavar="FILE",
+            allow_leading_hyphen=True,
+        ),
+    ] = None,
+    talk: Talk,
+) -> int:
+    """Says what of one set's diversity a second set, paired with it, explains."""
+    given = how.given()
+    if (nullify is None) != (out is None):
         raise Refused("--nullify FILE and --out FILE go together: a prompt, and where to write what is left")
-    if options.out is not None:
-        check_nullify(options.kernel)
-        check_new_file(options.out, *SUFFIXES)
-    if options.json is not None:
-        check_new_file(options.json)
-    first, second = read_array(options.images), read_array(options.texts)
-    prompt = None if options.nullify is None else read_array(options.nullify)
-    with bars() as progress:
-        found = embeddings(
-            first,
-            second,
-            kernel=options.kernel,
-            bandwidth=options.bandwidth,
-            frequencies=options.frequencies,
-            seed=options.seed,
-            progress=progress,
-        )
-    output = Console()
-    output.print(table(found, f"{options.images} given {options.texts}", options.bandwidth is None))
-    for warning in found.warnings:
-        output.print(Text(f"warning: {warning}"))
-    if prompt is not None:
-        write_array(found.nullified(first, prompt), options.out)
-        output.print(Text(f"wrote {options.out}: {options.images} without the direction of {options.nullify}"))
-    if options.json is not None:
-        names = {"eckart": __version__, "first": options.images, "second": options.texts}
-        write_json({**names, **found.to_dict()}, Path(options.json))
-        output.print(Text(f"wrote {options.json}"))
+    if out is not None:
+        job.check_nullify(given["kernel"])
+        check_new_file(out, *SUFFIXES)
+    printed = json == "-"
+    if json is not None and not printed:
+        check_new_file(json)
+    first, second = read_array(images), read_array(texts)
+    prompt = None if nullify is None else read_array(nullify)
+    with bars(talk) as progress:
+        found = job.embeddings(first, second, **given, progress=progress)
+    report = {"eckart": __version__, "first": images, "second": texts, **found.to_dict()}
+    lines = [f"warning: {warning}" for warning in found.warnings]
+    if prompt is not None and out is not None:
+        write_array(found.nullified(first, prompt), out)
+        lines.append(f"wrote {out}: {images} without the direction of {nullify}")
+    if json is not None and not printed:
+        write_json(report, Path(json))
+        lines.append(f"wrote {json}")
+    title = f"{images} given {texts}"
+    show(Talk(json=printed), report, [table(found, title, given["bandwidth"] is None)], lines)
     return 0
 
 
-def table(found: Embeddings, title: str, drawn: bool) -> Table:
+def table(found: job.Embeddings, title: str, drawn: bool) -> Table:
     """What was found as a table of two columns; `drawn` where bandwidths are median distances."""
     from eckart.diagnostics.contract import columns_of
 

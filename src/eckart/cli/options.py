@@ -1,177 +1,196 @@
-"""What the command line can be told."""
+"""Options made from dataclasses and functions, so that their types, defaults and words stand in one place."""
 
 from __future__ import annotations
 
-import argparse
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, make_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from eckart._version import __version__
+from cyclopts import Group, Parameter, Token
+from cyclopts.argument import ArgumentCollection
+
+from eckart.errors import Refused
+
+F = TypeVar("F", bound=Callable[..., int])
+
+WHAT = Group.create_ordered("What")
+BUDGET = Group.create_ordered("How small")
+DATA = Group.create_ordered("Data")
+TRAINING = Group.create_ordered("Training")
+RUN = Group.create_ordered("How it is run")
+OUTPUT = Group.create_ordered("Output")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line; what is parsed has `command`, the name of one."""
-    whole = argparse.ArgumentParser("eckart", description="Stores matrices as fewer numbers and keeps what matters.")
-    whole.add_argument("--version", action="version", version=f"eckart {__version__}")
-    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+@dataclass(frozen=True)
+class Options:
+    """Keyword arguments of a function, as they were asked for."""
 
-    compress = commands.add_parser("compress", help="make a model smaller and measure what it cost")
-    compress.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
-    compress.add_argument("--out", required=True, help="directory to make")
-    compress.add_argument("--method", default="kfac", help="see eckart methods (default %(default)s)")
-    budget = compress.add_mutually_exclusive_group()
-    budget.add_argument("--keep", type=float, default=0.8, help="share that is kept (default %(default)s)")
-    budget.add_argument("--max-loss", type=float, help="smallest model whose perplexity rises by at most this share")
-    compress.add_argument("--of", default="linear-parameters", help="linear-parameters, parameters, bytes or macs")
-    compress.add_argument("--allocation", help="uniform, greedy, exact, threshold or farms (default: the method's)")
-    compress.add_argument("--floor", type=float, default=0.1, help="least share a matrix keeps (default %(default)s)")
-    compress.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
-    compress.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
-    compress.add_argument("--embeddings", action="store_true", help="compress the embeddings too")
-    compress.add_argument("--head", action="store_true", help="compress the output head too")
-    compress.add_argument("--sequential", action="store_true", help="fit again behind the compressed blocks")
-    compress.add_argument(
-        "--heal",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="steps of training for each block, towards what the dense block returns (default %(default)s)",
-    )
-    compress.add_argument(
-        "--distill",
-        type=int,
-        default=0,
-        metavar="STEPS",
-        help="steps of training for each side of the factors, end to end (default %(default)s)",
-    )
-    compress.add_argument(
-        "--calibration",
-        default="mixture",
-        help="file, name of a text, self for what the model writes, or mixture of both (default %(default)s)",
-    )
-    compress.add_argument("--samples", type=int, default=64, help="calibration sequences (default %(default)s)")
-    compress.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
-    compress.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
-    compress.add_argument("--eval-samples", type=int, default=16, help="evaluation sequences (default %(default)s)")
-    compress.add_argument(
-        "--memory", type=float, help="GB the statistics may take in one pass (default: half of what is free)"
-    )
-    compress.add_argument("--no-speed", action="store_true", help="do not time the models")
-    compress.add_argument("--seed", type=int, default=0)
-    compress.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    compress.add_argument("--scheduler", help="address of a Dask scheduler for the fits")
-    compress.set_defaults(command="compress")
+    def given(self) -> dict[str, Any]:
+        """The arguments by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
-    compensate = commands.add_parser("compensate", help="add low-rank paths for what the compression of a model lost")
-    compensate.add_argument("model", help="a directory that eckart compress wrote")
-    compensate.add_argument("--against", required=True, help="the model that was compressed")
-    compensate.add_argument("--out", required=True, help="directory to make")
-    compensate.add_argument("--rank", type=int, default=32, help="rank of the paths (default %(default)s)")
-    compensate.add_argument(
-        "--metric", help="eigen for the error of the outputs (default), diagonal, svd, or kfac for that of the loss"
-    )
-    compensate.add_argument(
-        "--allocation", default="uniform", help="uniform, or greedy for one solve for all ranks (default %(default)s)"
-    )
-    compensate.add_argument("--calibration", default="mixture", help="as for compress (default %(default)s)")
-    compensate.add_argument("--samples", type=int, default=64, help="calibration sequences (default %(default)s)")
-    compensate.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
-    compensate.add_argument("--eval", default="news", help="file or name of a text, or none (default %(default)s)")
-    compensate.add_argument("--eval-samples", type=int, default=16, help="evaluation sequences (default %(default)s)")
-    compensate.add_argument(
-        "--memory", type=float, help="GB the statistics may take in one pass (default: half of what is free)"
-    )
-    compensate.add_argument("--seed", type=int, default=0)
-    compensate.set_defaults(command="compensate")
 
-    adapt = commands.add_parser("adapt", help="train a few numbers beside the frozen matrices of a model")
-    adapt.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
-    adapt.add_argument("--data", required=True, help=".jsonl of prompt and response, or of text; or a text file")
-    adapt.add_argument("--out", required=True, help="directory to make")
-    adapt.add_argument("--method", default="lora", help="see eckart methods (default %(default)s)")
-    adapt.add_argument("--rank", type=int, default=16, help="how large (default %(default)s)")
-    adapt.add_argument("--alpha", type=float, help="paths are multiplied by alpha / rank (default: rank)")
-    adapt.add_argument("--name", default="default", help="of the adapter (default %(default)s)")
-    adapt.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
-    adapt.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
-    adapt.add_argument("--validation", default="", help="file to judge by (default: a tenth of the data)")
-    adapt.add_argument("--length", type=int, default=256, help="tokens of an example at most (default %(default)s)")
-    adapt.add_argument("--steps", type=int, default=200, help="of the optimizer (default %(default)s)")
-    adapt.add_argument("--rate", type=float, default=1e-3, help="largest learning rate (default %(default)s)")
-    adapt.add_argument("--batch", type=int, default=4, help="examples in a step (default %(default)s)")
-    adapt.add_argument("--decay", type=float, default=0.0, help="weight decay (default %(default)s)")
-    adapt.add_argument("--every", type=int, default=50, help="steps between judgements (default %(default)s)")
-    adapt.add_argument("--eval", default="news", help="text to measure forgetting on, or none (default %(default)s)")
-    adapt.add_argument("--seed", type=int, default=0)
-    adapt.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    adapt.set_defaults(command="adapt")
+def options_of(
+    source: Any, groups: Mapping[Group, str], *, leave: Sequence[str] = (), **changes: Parameter
+) -> type[Any]:
+    """A dataclass that cyclopts reads as options: a field for each field of a dataclass, or keyword of a function.
 
-    diagnose = commands.add_parser("diagnose", help="spectra, heavy tails, what changed, and what a cut would cost")
-    diagnose.add_argument("model", help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")
-    diagnose.add_argument("--against", help="the model it came from: what moved, and intruder dimensions")
-    diagnose.add_argument("--text", help="file or name of a text: hidden states, and curves of what a cut would cost")
-    diagnose.add_argument(
-        "--measure",
-        default="",
-        metavar="SHARES",
-        help="sizes to compress to, as in 0.9,0.7,0.5 of the linear parameters: the rise of the loss that is measured "
-        "beside the one that is predicted",
+    Args:
+        source: a dataclass, of which the new one is a subclass; or a function, for which it is one of `Options`.
+        groups: names, with spaces between them, by the group of the help that shows them.
+        leave: names that are no options.
+        changes: what an option has otherwise than by its name, type and docstring.
+    """
+    hints, said = get_type_hints(source), words(source)
+    of = {name: group for group, names in groups.items() for name in names.split()}
+    made = []
+    for name, default in defaults(source).items():
+        if name in leave:
+            continue
+        quiet = default is None or default is False or default in ("", ())
+        own = Parameter(help=said.get(name), group=of[name], show_default=not quiet)
+        hint = (
+            Annotated[_tuple(hints[name]), own, changes[name]]
+            if name in changes
+            else Annotated[_tuple(hints[name]), own]
+        )
+        made.append((name, hint, field(default=default)))
+    bases: tuple[Any, ...] = (source if is_dataclass(source) else Options,)
+    # The module keeps cyclopts from taking the class for one of the standard library.
+    return make_dataclass(
+        f"{source.__name__}_options", made, bases=bases, namespace={"__module__": __name__}, frozen=True
     )
-    diagnose.add_argument("--out", help="directory to make, with diagnosis.json (default: print the table only)")
-    diagnose.add_argument("--include", action="append", default=[], help="pattern of matrices to take; repeatable")
-    diagnose.add_argument("--exclude", action="append", default=[], help="pattern of matrices to leave; repeatable")
-    diagnose.add_argument("--samples", type=int, default=16, help="sequences of the text (default %(default)s)")
-    diagnose.add_argument("--length", type=int, default=256, help="tokens in each (default %(default)s)")
-    diagnose.add_argument("--seed", type=int, default=0)
-    diagnose.set_defaults(command="diagnose")
 
-    embeddings = commands.add_parser(
-        "embeddings", help="what of one set's diversity a second set, paired with it, explains"
-    )
-    embeddings.add_argument(
-        "images", help="the first set, images say: .npy or .safetensors (FILE or FILE:NAME), (n, d)"
-    )
-    embeddings.add_argument(
-        "texts", help="the second set, captions say: rows that belong to those of the first, (n, e)"
-    )
-    embeddings.add_argument(
-        "--kernel", default="cosine", choices=["cosine", "gaussian"], help="of both sets (default %(default)s)"
-    )
-    embeddings.add_argument(
-        "--bandwidth",
-        type=float,
-        help="of the gaussian kernel (default: either set's median distance over 4096 drawn pairs of rows)",
-    )
-    embeddings.add_argument(
-        "--frequencies", type=int, default=512, help="drawn for the gaussian kernel (default %(default)s)"
-    )
-    embeddings.add_argument("--nullify", help="an embedding like those of the second set, whose direction --out lacks")
-    embeddings.add_argument("--out", help=".npy or .safetensors to write: the first set without it (cosine only)")
-    embeddings.add_argument("--json", help="file to write the numbers to")
-    embeddings.add_argument("--seed", type=int, default=0, help="of what is drawn (default %(default)s)")
-    embeddings.set_defaults(command="embeddings")
 
-    evaluate = commands.add_parser("evaluate", help="perplexity, distance to a dense model, speed, size")
-    evaluate.add_argument("model", help="a local directory, a GGUF file, a hub name, or smollm2")
-    evaluate.add_argument("--text", default="news", help="file or name of a text (default %(default)s)")
-    evaluate.add_argument("--against", help="dense model for the divergence and the agreement")
-    evaluate.add_argument("--samples", type=int, default=16)
-    evaluate.add_argument("--length", type=int, default=256)
-    evaluate.add_argument("--no-speed", action="store_true", help="do not time the model")
-    evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.set_defaults(command="evaluate")
+def defaults(source: Any) -> dict[str, Any]:
+    """Defaults by name, of the fields of a dataclass or of the keywords of a function; MISSING where there is none."""
+    if is_dataclass(source):
+        return {each.name: each.default for each in fields(source)}
+    keywords = [p for p in inspect.signature(source).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return {p.name: MISSING if p.default is p.empty else p.default for p in keywords}
 
-    export = commands.add_parser("export", help="turn a compressed model into another format")
-    export.add_argument("model", help="a directory that eckart wrote")
-    export.add_argument(
-        "--to",
-        required=True,
-        choices=["dense", "peft"],
-        help="dense: ordinary matrices, no eckart needed; peft: what compensate added, or an adapter, as a LoRA",
-    )
-    export.add_argument("--rank", type=int, help="of the LoRA that an adapter becomes (default: its own)")
-    export.add_argument("--out", required=True, help="directory to make")
-    export.set_defaults(command="export")
 
-    listing = commands.add_parser("methods", help="the published methods there are")
-    listing.add_argument("name", nargs="?", help="print the card of this method, with what was measured of it")
-    listing.set_defaults(command="methods")
-    return whole
+def words(source: Any) -> dict[str, str]:
+    """What a docstring says of each attribute or argument, without its full stop.
+
+    >>> words(Talk)["quiet"]
+    'no progress: only errors and the result'
+    """
+    text = inspect.cleandoc(source.__doc__ or "")
+    section = re.search(r"^(?:Attributes|Args):\n((?:    .*\n?|\n)*)", text, re.M)
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", section[1] if section else "", re.M)
+    return {
+        name: re.sub(r"\s+", " ", said).replace("`", "").removesuffix(".")
+        for names, said in entries
+        for name in names.split(", ")
+    }
+
+
+def taking(**kinds: type[Any]) -> Callable[[F], F]:
+    """Says what the dataclasses are made of that a command takes, and that each of their fields is an option."""
+
+    def mark(command: F) -> F:
+        for name, kind in kinds.items():
+            command.__annotations__[name] = Annotated[kind, Parameter(name="*")]
+            if MISSING not in defaults(kind).values():
+                command.__kwdefaults__ = {**(command.__kwdefaults__ or {}), name: kind()}
+        return command
+
+    return mark
+
+
+def _tuple(hint: Any) -> Any:
+    """Tuples where a hint says `Sequence`, of which cyclopts would make lists."""
+    return tuple[get_args(hint)[0], ...] if get_origin(hint) is Sequence else hint  # type: ignore[misc]
+
+
+def share(_: Any, tokens: Sequence[Token]) -> float:
+    """0.8 or 80%."""
+    return _share(tokens[-1].value, tokens[-1].keyword)
+
+
+def shares(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """Shares with commas between them."""
+    return tuple(_share(word, t.keyword) for t in tokens for word in t.value.split(",") if word.strip())
+
+
+def _share(word: str, option: str | None) -> float:
+    number, percent = (word.strip()[:-1], 100.0) if word.strip().endswith("%") else (word, 1.0)
+    try:
+        return float(number) / percent
+    except ValueError:
+        raise Refused(f"{option} {word}: a share is needed, as in 0.8 or 80%") from None
+
+
+def gigabytes(_: Any, tokens: Sequence[Token]) -> int:
+    """GB as bytes."""
+    try:
+        number = float(tokens[-1].value)
+    except ValueError:
+        number = math.nan
+    if not 1e-9 <= number < math.inf:
+        given = tokens[-1].value if math.isnan(number) else number
+        raise Refused(f"memory={given} is no number of GB above 0")
+    return round(number * 1e9)
+
+
+def text_or_none(_: Any, tokens: Sequence[Token]) -> str:
+    """The name of a text; "" for none."""
+    return "" if tokens[-1].value == "none" else tokens[-1].value
+
+
+def one_of(arguments: ArgumentCollection) -> None:
+    """Raises Refused where several options of a group are given."""
+    given = [argument.name for argument in arguments if argument.tokens]
+    if len(given) > 1:
+        raise Refused(f"{given[0]} is not allowed with {given[1]}: name one of them")
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How much a command says.
+
+    Attributes:
+        quiet: no progress: only errors and the result.
+        verbose: the seconds of every phase too.
+        json: print one JSON document instead of tables.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+
+
+_Q, _V = Parameter(name=("--quiet", "-q")), Parameter(name=("--verbose", "-v"))
+_GROUPS = {OUTPUT: "quiet verbose json"}
+TALK = options_of(Talk, _GROUPS, quiet=_Q, verbose=_V)
+NO_JSON = options_of(Talk, _GROUPS, quiet=_Q, verbose=_V, json=Parameter(parse=False))
+
+TAKE = Parameter(help="pattern of matrices to take; repeatable", metavar="PATTERN")
+LEAVE = Parameter(help="pattern of matrices to leave; repeatable", metavar="PATTERN")
+METHOD = Parameter(help="see eckart methods", metavar="NAME")
+SAMPLES = Parameter(help="calibration sequences")
+LENGTH = Parameter(help="tokens in each")
+SEED = Parameter(help="of everything random")
+EVALUATION = Parameter(name="--eval", help="file or name of a text, or none", metavar="TEXT", converter=text_or_none)
+EVALUATION_SAMPLES = Parameter(help="evaluation sequences")
+CALIBRATION = Parameter(help="file, name of a text, self for what the model writes, or mixture of both", metavar="TEXT")
+
+Model = Annotated[str, Parameter(help="a local directory, a GGUF file, a hub name, or smollm2")]
+Written = Annotated[str, Parameter(help="a directory that eckart wrote")]
+Out = Annotated[str, Parameter(help="directory to make", group=OUTPUT, metavar="DIR")]
+Memory = Annotated[
+    int | None,
+    Parameter(
+        help="GB the statistics may take in one pass (default: half of what is free)",
+        group=RUN,
+        metavar="GB",
+        converter=gigabytes,
+    ),
+]
+Json = Annotated[bool, Parameter(help="print one JSON document instead of tables", group=OUTPUT, show_default=False)]
+Resume = Annotated[bool, Parameter(help="go on with an interrupted run", group=RUN, show_default=False)]
+NoSpeed = Annotated[bool, Parameter(help="do not time the models", group=RUN, show_default=False)]

@@ -1,4 +1,4 @@
-"""Progress bars on the error stream, and one line a phase where that is no terminal."""
+"""Progress bars on the error stream, and one line a phase where that is no terminal or where more is to be said."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from eckart.cli.options import Talk
+
 console = Console(stderr=True)
 
 
 class Bars:
-    """Phases of a job as progress bars with the time that remains."""
+    """Phases of a job as progress bars with the time that remains, or as a line each when they are done."""
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, lines: bool) -> None:
+        self._progress, self._lines = progress, lines
         self._tasks: dict[str, TaskID] = {}
         self._started: dict[str, float] = {}
 
@@ -25,12 +27,13 @@ class Bars:
             self._tasks[phase] = self._progress.add_task(phase, total=total)
             self._started[phase] = time.perf_counter()
         self._progress.update(self._tasks[phase], completed=done, total=total)
-        if done == total and not console.is_terminal:
-            console.print(f"{phase}: {total} done in {time.perf_counter() - self._started[phase]:.1f} s")
+        if done == total and self._lines:
+            self._progress.console.print(f"{phase}: {total} done in {time.perf_counter() - self._started[phase]:.1f} s")
 
 
 @contextmanager
-def bars() -> Iterator[Bars]:
+def bars(talk: Talk) -> Iterator[Bars]:
+    """Bars for a job, as much of them as a command is to say."""
     columns = (
         TextColumn("{task.description:>12}"),
         BarColumn(),
@@ -39,5 +42,7 @@ def bars() -> Iterator[Bars]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, refresh_per_second=2, disable=not console.is_terminal) as progress:
-        yield Bars(progress)
+    lines = not talk.quiet and (talk.verbose or not console.is_terminal)
+    hidden = talk.quiet or not console.is_terminal
+    with Progress(*columns, console=console, refresh_per_second=2, disable=hidden) as progress:
+        yield Bars(progress, lines)

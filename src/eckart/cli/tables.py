@@ -12,7 +12,7 @@ _UNITS = ("", "k", "M", "G", "T")
 
 
 def summary_table(report: Mapping[str, Any]) -> Table:
-    """What a compression did: before and after, a row for each thing measured; rows that were not measured are left out."""
+    """What a compression did: before and after, a row for each thing that was measured."""
     title = Text(f"{report['model']}, method {report['method']}")
     table = Table(title=title, title_justify="left")
     table.add_column("")

@@ -1,0 +1,105 @@
+"""`eckart compress`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from eckart.budget import ALLOCATIONS
+from eckart.budget.currencies import CURRENCIES
+from eckart.cli import options as o
+from eckart.cli.options import Memory, Model, NoSpeed, Resume, Talk
+from eckart.cli.progress_bars import bars
+from eckart.cli.results import show, warnings_of
+from eckart.cli.tables import summary_table
+from eckart.errors import Refused
+from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.recipe import Recipe
+
+EITHER = Group("keep or max-loss", show=False, validator=o.one_of)
+
+RECIPE = o.options_of(
+    Recipe,
+    {
+        o.WHAT: "method include exclude embeddings head",
+        o.BUDGET: "keep of allocation floor",
+        o.DATA: "samples length",
+        o.TRAINING: "sequential heal distill",
+        o.RUN: "seed",
+    },
+    method=o.METHOD,
+    include=o.TAKE,
+    exclude=o.LEAVE,
+    embeddings=Parameter(help="compress the embeddings too"),
+    head=Parameter(help="compress the output head too"),
+    keep=Parameter(group=(o.BUDGET, EITHER), converter=o.share, metavar="SHARE", help="share that is kept, 0.8 or 80%"),
+    of=Parameter(help="of what", choices=list(CURRENCIES), metavar="WHAT"),
+    allocation=Parameter(
+        help="how sizes are shared out (default: the method's)", choices=sorted(ALLOCATIONS), metavar="NAME"
+    ),
+    floor=Parameter(converter=o.share, metavar="SHARE"),
+    samples=o.SAMPLES,
+    length=o.LENGTH,
+    heal=Parameter(metavar="STEPS"),
+    distill=Parameter(metavar="STEPS"),
+    seed=o.SEED,
+)
+TEXTS = o.options_of(
+    Texts,
+    {o.DATA: "calibration evaluation eval_samples eval_length"},
+    calibration=o.CALIBRATION,
+    evaluation=o.EVALUATION,
+    eval_samples=o.EVALUATION_SAMPLES,
+    eval_length=Parameter(parse=False),
+)
+
+
+@o.taking(recipe=RECIPE, texts=TEXTS, talk=o.TALK)
+def compress(
+    model: Model,
+    /,
+    *,
+    out: Annotated[str | None, Parameter(help="directory to make", group=o.OUTPUT, metavar="DIR")] = None,
+    recipe: Recipe,
+    max_loss: Annotated[
+        float | None,
+        Parameter(
+            help="smallest model whose perplexity rises by at most this share, 0.05 or 5%",
+            group=(o.BUDGET, EITHER),
+            converter=o.share,
+            metavar="SHARE",
+        ),
+    ] = None,
+    texts: Texts,
+    memory: Memory = None,
+    no_speed: NoSpeed = False,
+    resume: Resume = False,
+    scheduler: Annotated[
+        str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN, metavar="ADDRESS")
+    ] = None,
+    talk: Talk,
+) -> int:
+    """Makes a model smaller and measures what it cost."""
+    texts = replace(texts, eval_length=recipe.length)
+    if out is None:
+        raise Refused("eckart compress needs --out DIR, the directory to make")
+    started = time.perf_counter()
+    with bars(talk) as progress:
+        report = compress_directory(
+            model,
+            out,
+            recipe,
+            texts,
+            max_loss=max_loss,
+            resume=resume,
+            scheduler=scheduler,
+            memory=memory,
+            measure_speed=not no_speed,
+            progress=progress,
+        )
+    wrote = f"wrote {out} in {time.perf_counter() - started:.0f} s; open {out}/report.html"
+    show(talk, report, [summary_table(report)], [*warnings_of(report), wrote])
+    return 0

@@ -1,0 +1,45 @@
+"""`eckart export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from eckart.cli import options as o
+from eckart.cli.options import Out, Written
+from eckart.cli.progress_bars import console
+from eckart.errors import Refused
+from eckart.jobs.adapt.files import ADAPTER
+from eckart.jobs.adapt.peft import export_adapter
+from eckart.jobs.export import to_dense_directory, to_peft_directory
+
+
+def export(
+    model: Written,
+    /,
+    *,
+    to: Annotated[
+        Literal["dense", "peft"],
+        Parameter(
+            help="dense: ordinary matrices, no eckart needed; peft: what compensate added, or an adapter, as a LoRA",
+            group=o.WHAT,
+        ),
+    ],
+    rank: Annotated[
+        int | None, Parameter(help="of the LoRA that an adapter becomes (default: its own)", group=o.WHAT)
+    ] = None,
+    out: Out,
+) -> int:
+    """Turns a compressed model into another format."""
+    if (Path(model) / ADAPTER).is_file():
+        if to != "peft":
+            raise Refused(f"{model} is an adapter, which has no dense form of its own: export --to peft")
+        errors = export_adapter(model, out, rank)
+        worst = max(errors, key=errors.__getitem__)
+        console.print(f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False)
+    else:
+        {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    return 0
