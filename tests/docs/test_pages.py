@@ -13,7 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from jsonschema import Draft202012Validator
+from torch import nn
 
 import eckart
 from eckart import structures
@@ -30,6 +32,7 @@ from support.tiny import TEXT, save_tiny
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 GENERATED = ("reference/report.md", "reference/cli.md", *(f"papers/{family}.md" for family in FAMILIES))
 NOT_SHOWN = {"__version__", "ADAPTERS", "METHODS", "KINDS", "Spec"}  # tables and aliases, told of elsewhere
@@ -78,6 +81,15 @@ def load_script(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+def run(source: str, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a block of Python defines."""
+    # __future__ imports must come first, and classes need a module to be in.
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    space: dict[str, Any] = {"__name__": name}
+    exec(compile(source, name, "exec", dont_inherit=True), space)
+    return space
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with what the documentation takes for granted, in tiny: my-model, my-text.txt and smaller."""
@@ -108,11 +120,25 @@ def registers() -> Iterator[None]:
 def test_python_runs(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     for i, source in enumerate(blocks(page, "python")):
-        # __future__ imports must come first, and classes need a module to be in.
-        name = f"documentation_{page.stem}_{i}"
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-        space: dict[str, Any] = {"__name__": name}
-        exec(compile(source, f"{page.name}, block {i + 1}", "exec", dont_inherit=True), space)
+        run(source, f"{page.stem}_{i}", monkeypatch)
+
+
+@pytest.mark.usefixtures("registers")
+def test_examples_of_papers_do_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    spaces = [run(source, f"example_{i}", monkeypatch) for i, source in enumerate(blocks(CONTRIBUTING, "python"))]
+    named = {name: value for space in spaces for name, value in space.items()}
+    x = torch.randn(64, 24, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Linear(24, 20)).eval()
+    before = net(x)
+    with named["half_batches"](net):
+        assert torch.allclose(net(x), before, atol=1e-6)
+    assert eckart.diagnose(net).rows[0]["entry_kurtosis"] > 1
+    assert named["Outer"](torch.ones(2), torch.ones(3)).to_dense().shape == (2, 3)
+    adapter = eckart.adapt(net, "row-scales", rank=4)
+    assert torch.equal(net(x), before)
+    assert sum(p.numel() for p in adapter.trainable_parameters()) == 4
+    adapter.remove()
+    assert eckart.compress(net, "row-scaled", keep=0.5, calibration=[x]).choice["0"]
 
 
 @every_page
@@ -161,8 +187,9 @@ def test_every_public_name_is_on_a_page_of_the_reference() -> None:
     pages = "\n".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
     shown = set(re.findall(r"^::: (\S+)$", pages, re.M))
     public = {f"eckart.{name}" for name in set(eckart.__all__) - NOT_SHOWN}
-    public |= {f"eckart.structures.{name}" for name in set(structures.__all__) - NOT_SHOWN}
     assert not public - shown
+    ends = {name.rpartition(".")[2] for name in shown if name.startswith("eckart.structures.")}
+    assert not set(structures.__all__) - NOT_SHOWN - ends
 
 
 @pytest.mark.parametrize("family", FAMILIES)
