@@ -19,14 +19,15 @@ demo: .venv/.demo
 	$(THREADS) $(BIN)/eckart compress smollm2 --method kfac --keep 0.8 --of linear-parameters --out demo-out/model
 	$(THREADS) $(BIN)/python examples/demo.py demo-out/model
 
-## test: style, types, tests
+## test: style, types, who imports whom, tests
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 ## docs: the generated pages, and the site in site/
 docs: .venv/.docs

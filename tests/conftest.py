@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from support.commands import prose
 
 torch.set_num_threads(1)
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new empty directory of statistics for each test."""
-    directory = tmp_path_factory.mktemp("cache")
+    """A directory of statistics for each test, which is not there yet: most tests need none."""
+    directory = tmp_path_factory.getbasetemp() / "caches" / str(next(NUMBERS))
     monkeypatch.setenv("ECKART_CACHE", str(directory))
     return directory
 

@@ -13,11 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import eckart
-from eckart.adapters.contract import ADAPTERS, Layer
-from eckart.adapters.flora import ranks
+from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.run import find_bases
-from eckart.statistics import Statistics
 from eckart.statistics.gradients import mean_gradients
 from support import hard
 from support.adapting import IN_PLACE, close, has_matrix, unquantized
@@ -131,19 +129,6 @@ def test_several_beside_compressed_convolutions() -> None:
     first.remove()
     second.remove()
     assert close(logits(model), one)
-
-
-def test_a_core_between_four_modes() -> None:
-    weight, size = hard.normal(6, 5 * 3 * 2).float(), (6, 5, 3, 2)
-    start = ADAPTERS["flora"].entry(Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
-    assert start is not None
-    core = next(p for p in start.path.parameters() if not p.any())
-    with torch.no_grad():
-        core.copy_(hard.normal(*core.shape).float())
-    u1, g, (u3, u4), u2 = (list(part.parameters()) for part in start.path.operands())
-    g = g[0].reshape(ranks(size, 4))
-    expected = torch.einsum("op,pqst,qc,sy,tx->ocyx", u1[0], g, u2[0], u3, u4)
-    torch.testing.assert_close(start.path.to_dense().reshape(size), expected)
 
 
 def test_mean_gradients_are_those_of_autograd() -> None:

@@ -1,4 +1,4 @@
-"""MoDeGPT: its three decompositions against computations of their own, and the modules it finds in models."""
+"""MoDeGPT: its three decompositions against computations of their own."""
 
 from __future__ import annotations
 
@@ -7,82 +7,20 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    OPTConfig,
-    OPTForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
-from eckart import METHODS, Statistics
+from eckart import Statistics
 from eckart.compressors._fewer_units import Units
 from eckart.compressors._head_products import pair_scores, rotated_order
 from eckart.compressors.contract import Fitted, JointFamily, Members
 from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.run import put
 from eckart.layouts.attention_heads import Heads
-from eckart.linalg.nystrom import by_leverage
-from eckart.models.groups import Group, find_groups
+from eckart.models.groups import Group
 from eckart.models.sites import find_sites
 from eckart.statistics import collect
 from eckart.structures import Selection
 from support import hard
-from support.tiny import CONTEXT, HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
-
-CARD = METHODS["modegpt"]
-SHAPE = {"vocab_size": VOCABULARY, "hidden_size": HIDDEN, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
-
-
-def seeded(make: type, config: object) -> nn.Module:
-    """A model of a config with biases that are not zero, in float64."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model: nn.Module = make(config).double().eval()
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                nn.init.normal_(parameter, std=0.5)
-    return model
-
-
-def tiny_opt() -> nn.Module:
-    return seeded(
-        OPTForCausalLM, OPTConfig(**SHAPE, ffn_dim=64, num_hidden_layers=2, word_embed_proj_dim=HIDDEN, init_std=0.2)
-    )
-
-
-def tiny_bert() -> nn.Module:
-    return seeded(
-        BertForMaskedLM, BertConfig(**SHAPE, intermediate_size=64, num_hidden_layers=2, initializer_range=0.2)
-    )
-
-
-def tiny_qwen2() -> nn.Module:
-    config = Qwen2Config(**SHAPE, intermediate_size=64, num_hidden_layers=2, num_key_value_heads=2)
-    return seeded(Qwen2ForCausalLM, config)
-
-
-def tiny_qwen3() -> nn.Module:
-    config = Qwen3Config(**SHAPE, intermediate_size=64, num_hidden_layers=2, num_key_value_heads=2, head_dim=8)
-    return seeded(Qwen3ForCausalLM, config)
-
-
-MODELS = {
-    "llama": lambda: tiny_llama(gqa=False).double(),
-    "llama-gqa": lambda: tiny_llama().double(),
-    "gpt2": lambda: tiny_gpt2().double(),
-    "opt": tiny_opt,
-    "bert": tiny_bert,
-    "qwen2": tiny_qwen2,
-    "qwen3": tiny_qwen3,
-}
-
-
-def ids() -> Tensor:
-    return torch.randint(0, VOCABULARY, (8, 16), generator=torch.Generator().manual_seed(3))
+from support.attention import CARD, MODELS, ids
 
 
 def plan_for(model: nn.Module) -> Plan:
@@ -110,46 +48,6 @@ def with_fitted(model: nn.Module, group: Group, fitted: list[Fitted]) -> nn.Modu
 def outputs(model: nn.Module) -> Tensor:
     found: Tensor = model(ids()).logits
     return found.detach()
-
-
-@pytest.mark.parametrize(
-    ("name", "kinds"),
-    [
-        ("llama-gqa", {"mlp": 2, "query-key": 2, "value-output": 2}),
-        ("qwen2", {"mlp": 2, "query-key": 2, "value-output": 2}),
-        ("qwen3", {"mlp": 2, "value-output": 2, "matrix": 4}),
-        ("gpt2", {"mlp": 2, "matrix": 4}),
-        ("opt", {"mlp": 2, "query-key": 2, "value-output": 2}),
-        ("bert", {"mlp": 2, "query-key": 2, "value-output": 2, "matrix": 1}),
-    ],
-)
-def test_modules_are_found(name: str, kinds: dict[str, int]) -> None:
-    model = MODELS[name]()
-    groups = find_groups(model, find_sites(model), list(CARD.together))
-    assert {kind: sum(g.kind == kind for g in groups) for kind in {g.kind for g in groups}} == kinds
-    rotary = {"llama-gqa": 8, "qwen2": 8}.get(name, 0)
-    assert {g.heads.rotary for g in groups if g.kind == "query-key" and g.heads} <= {rotary}
-
-
-@pytest.mark.parametrize("change", ["norm", "gate", "tied", "interleaved"])
-def test_a_module_that_does_more_is_none(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_llama()
-    layer = model.model.layers[0]
-    if change == "norm":
-        layer.mlp.hidden_norm, lost = nn.LayerNorm(64), {"mlp"}
-    elif change == "gate":
-        layer.self_attn.gate, lost = nn.Linear(HIDDEN, HIDDEN), {"query-key", "value-output"}
-    elif change == "tied":
-        model.model.layers[1].mlp.down_proj.weight, lost = layer.mlp.down_proj.weight, {"mlp"}
-    else:
-        import transformers.models.llama.modeling_llama as llama
-
-        turned = lambda x: torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)  # noqa: E731
-        monkeypatch.setattr(llama, "rotate_half", turned)
-        lost = {"query-key"}
-    groups = find_groups(model, find_sites(model), list(CARD.together))
-    found = [group.kind for group in groups if group.name.startswith("model.layers.0")]
-    assert {"mlp", "query-key", "value-output"} - set(found) == lost
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -193,13 +91,6 @@ def test_hidden_units_are_merged_by_least_squares(name: str) -> None:
     trial(ids())
     own = members.biases[-1] if members.biases[-1] is not None else 0.0
     torch.testing.assert_close(inner[0].flatten(0, -2) - own, best, rtol=1e-3, atol=1e-3)
-
-
-def test_units_are_kept_by_leverage() -> None:
-    moment = hard.normal(40, 9, seed=3)
-    moment = moment.T @ moment
-    scores = (moment @ torch.linalg.inv(moment + 0.7 * torch.eye(9))).diagonal()
-    assert torch.equal(by_leverage(moment, 0.7), scores.argsort(descending=True))
 
 
 @pytest.mark.parametrize("name", ["llama", "llama-gqa", "qwen2", "opt"])

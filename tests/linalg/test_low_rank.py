@@ -1,4 +1,4 @@
-"""`project` against the optimum by explicit square roots, and `skeleton` against the product it stores."""
+"""`project` against the optimum by explicit square roots."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eckart.linalg import Projection, project, skeleton
+from eckart.linalg import Projection, nested_errors, project
 from eckart.metrics import Metric, Side
-from eckart.ops.order_statistics import kth_largest
 from support import hard
 from support.roots import root, sides
 
 few = settings(deadline=None, max_examples=25)
+
 SHAPES = [(5, 9), (9, 5), (7, 7), (1, 6), (6, 1)]
+
 SIDES = ("none", "vector", "matrix")
 
 
@@ -201,68 +202,6 @@ def test_ranks_and_sides_that_do_not_fit_are_refused() -> None:
         project(torch.ones(3), Metric())
 
 
-def restored(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """The product a skeleton stores, and its combinations; checks what always holds."""
-    pivots, rest, rows = skeleton(left, right)
-    out, r = len(left), len(pivots)
-    assert 1 <= r <= left.shape[1]
-    assert pivots.dtype == torch.int64
-    assert len(set(pivots.tolist())) == r
-    assert rest.shape == (out - r, r)
-    assert rows.shape == (r, right.shape[1])
-    others = torch.ones(out, dtype=torch.bool)
-    others[pivots] = False
-    product = rows.new_zeros(out, right.shape[1])
-    product[pivots], product[others] = rows, rest @ rows
-    return product, rest
-
-
-@few
-@given(out=st.integers(1, 30), rank=st.integers(1, 30), columns=st.integers(1, 12), seed=st.integers(0, 99))
-def test_a_skeleton_stores_the_product(out: int, rank: int, columns: int, seed: int) -> None:
-    rank = min(rank, out)
-    left, right = hard.normal(out, rank, seed=seed), hard.normal(rank, columns, seed=seed + 1)
-    product, rest = restored(left, right)
-    assert (product - left @ right).norm() <= 1e-10 * (left @ right).norm()
-    assert rest.shape == (out - rank, rank)
-    assert rest.numel() == 0 or rest.abs().max() < 100
-
-
-def test_a_skeleton_of_a_smaller_rank_says_so() -> None:
-    left, right = hard.normal(12, 3) @ hard.normal(3, 7, seed=1), hard.normal(7, 9, seed=2)
-    product, rest = restored(left, right)
-    assert rest.shape == (9, 3)
-    torch.testing.assert_close(product, left @ right, rtol=1e-10, atol=1e-11)
-
-
-def test_a_skeleton_of_a_square_left_keeps_all_rows() -> None:
-    product, rest = restored(hard.normal(6, 6), hard.normal(6, 9, seed=1))
-    assert rest.shape == (0, 6)
-    torch.testing.assert_close(product, hard.normal(6, 6) @ hard.normal(6, 9, seed=1), rtol=1e-12, atol=1e-12)
-
-
-def test_a_skeleton_of_nothing_is_nothing() -> None:
-    for left, right in ((torch.zeros(5, 2), hard.normal(2, 3)), (hard.normal(5, 2), torch.zeros(2, 3))):
-        product, rest = restored(left, right)
-        assert not product.any()
-        assert torch.isfinite(rest).all()
-
-
-@pytest.mark.parametrize("scale", [1e-290, 1e-30, 1e30, 1e290])
-def test_a_skeleton_does_not_care_for_scale(scale: float) -> None:
-    left, right = hard.normal(9, 4), hard.normal(4, 5, seed=1)
-    product, rest = restored(left * scale, right)
-    torch.testing.assert_close(product / scale, left @ right, rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(rest, skeleton(left, right)[1], rtol=1e-9, atol=1e-9)
-
-
-def test_a_skeleton_of_kahan_is_moderate() -> None:
-    left = torch.cat([hard.kahan(20).T, hard.normal(10, 20)])[:, :15]
-    product, rest = restored(left, torch.eye(15).double())
-    assert (product - left).norm() <= 1e-10 * left.norm()
-    assert rest.abs().max() < 1000
-
-
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5)], ids=str)
 def test_a_large_moment_that_the_weight_does_not_see(shape: tuple[int, int]) -> None:
     # All of R's size lies where W is zero: the product W R W^T cancels.
@@ -276,11 +215,16 @@ def test_a_large_moment_that_the_weight_does_not_see(shape: tuple[int, int]) -> 
         torch.testing.assert_close(errors, expected, rtol=1e-6, atol=1e-9 * float(expected[0]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_kth_largest_is_that_of_sorted_rows(dtype: torch.dtype) -> None:
-    values = torch.randint(-3, 4, (5, 12), generator=torch.Generator().manual_seed(0)).to(dtype) / 4
-    for view in (values, values.T, values[:, ::2]):
-        for k in range(1, view.shape[1] + 1):
-            found = kth_largest(view, k)
-            assert found.dtype == dtype
-            assert torch.equal(found, view.sort(1, descending=True).values[:, k - 1 : k])
+@few
+@given(
+    out=st.integers(1, 9), columns=st.integers(1, 9), k=st.integers(1, 7), sides=st.integers(0, 8),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_nested_errors_are_those_of_every_product(out: int, columns: int, k: int, sides: int, seed: int) -> None:
+    weight, left, right = (
+        hard.normal(*s, seed=seed + i) for i, s in enumerate(((out, columns), (out, k), (k, columns)))
+    )
+    g, h = hard.normal(out, out, seed=seed + 3), hard.normal(columns, columns, seed=seed + 4)
+    metric = Metric([None, g[0].square(), g @ g.T][sides % 3], [None, h[0].square(), h @ h.T][sides // 3])
+    expected = torch.stack([metric.error(weight - left[:, :r] @ right[:r]) for r in range(k + 1)])
+    torch.testing.assert_close(nested_errors(weight, left, right, metric), expected, rtol=1e-9, atol=1e-9)

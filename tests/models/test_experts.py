@@ -1,4 +1,4 @@
-"""Fused experts as ordinary matrices: the same outputs, every way in and out of a file, and experts merged."""
+"""Fused experts as ordinary matrices: the same outputs, and every way in and out of a file."""
 
 from __future__ import annotations
 
@@ -14,33 +14,18 @@ import transformers
 from torch import Tensor, nn
 
 import eckart
-from eckart.compressors._merged_experts import merging
-from eckart.compressors.contract import METHODS, Members
 from eckart.jobs.export import to_dense_directory
-from eckart.layouts.experts import Mixture
-from eckart.linalg.clustering import k_means
 from eckart.models import transformers as hf
 from eckart.models.experts import Experts, experts, per_token
 from eckart.models.fused_experts import fuse, unfuse, unfuse_named
 from eckart.models.sites import find_sites, model_cost
-from eckart.statistics import Need, Statistics, collect
-from eckart.statistics.sample import SAMPLED_TOKENS, Sample
-from eckart.structures import Shared
-from support import hard
+from eckart.statistics import Need, collect
+from support.mixtures import ids, logits
 from support.tiny import VOCABULARY, save_tiny, tiny_gpt_oss, tiny_llama, tiny_mixtral, tiny_qwen3_moe, tiny_tokenizer
 
 MAKERS: list[Callable[[], Any]] = [tiny_mixtral, tiny_qwen3_moe, tiny_gpt_oss]
+
 FIRST = "model.layers.0.mlp.experts"
-
-
-def ids(count: int = 8, length: int = 16) -> Tensor:
-    return torch.randint(0, VOCABULARY, (count, length), generator=torch.Generator().manual_seed(3))
-
-
-@torch.no_grad()
-def logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    found: Tensor = model(tokens).logits
-    return found
 
 
 def one_expert_only(model: Any, expert: int, layer: int = 0) -> None:
@@ -186,17 +171,6 @@ def test_statistics_are_of_the_tokens_that_came() -> None:
     assert scaled[name] is found[name]
 
 
-def test_a_sample_is_evenly_spaced() -> None:
-    rows = torch.arange(3000.0)[:, None]
-    whole, parts = Sample(), Sample()
-    whole.add(rows)
-    for part in rows.split(7):
-        parts.add(part)
-    assert torch.equal(whole.rows, parts.rows)
-    assert SAMPLED_TOKENS / 2 <= len(whole.rows) <= SAMPLED_TOKENS
-    assert whole.rows.diff(dim=0).unique().numel() == 1
-
-
 @pytest.mark.parametrize("method", ["kfac", "gptq", "lord", "sub-moe", "rtn"])
 def test_experts_that_no_token_reached(method: str) -> None:
     model: Any = tiny_mixtral()
@@ -228,93 +202,6 @@ def test_multiply_adds_are_of_the_experts_that_a_token_visits() -> None:
     result = eckart.compress(model, "svd", keep=0.7, of="macs", calibration=ids())
     assert model_cost(model)["macs_per_token"] <= 0.7 * result.plan.totals["macs"]
     assert model_cost(model)["macs_per_token"] >= 0.6 * result.plan.totals["macs"]
-
-
-def test_all_experts_are_the_model_itself() -> None:
-    model, dense = tiny_mixtral(), tiny_mixtral()
-    unfuse(dense)
-    result = eckart.compress(model, "sub-moe", keep=1.0, calibration=ids())
-    assert set(result.choice.values()) == {None}
-    assert torch.equal(logits(model, ids()), logits(dense, ids()))
-
-
-def mixture(seeds: list[int], visits: list[int], seed: int = 7) -> Members:
-    """Experts drawn from seeds, (6 -> 5 -> 6), each with inputs of its own."""
-    weights = [hard.normal(*s, seed=10 * e + i) for e in seeds for i, s in enumerate([(5, 6), (5, 6), (6, 5)])]
-    known = [
-        Statistics(tokens=n, input_sample=hard.normal(40, k, seed=seed + 10 * e + i) if n else None)
-        for e, n in enumerate(visits)
-        for i, k in enumerate((6, 6, 5))
-    ]
-    return Members(tuple(weights), tuple(known), mixture=Mixture(len(seeds), lambda y: y[0].relu() * y[1]))
-
-
-def test_equal_experts_are_merged_first_and_for_nothing() -> None:
-    family = METHODS["sub-moe"].together["experts"](mixture([1, 2, 1, 3, 2], [30, 20, 10, 5, 0]))
-    assert list(family.sizes) == [1, 2, 3, 4]
-    assert float(family.errors[2]) <= 1e-12 * family.zero_error < float(family.errors[1])
-    parts = family.build(3)
-    for one, other in (0, 2), (1, 4):
-        for role in range(3):
-            structure = parts[3 * other + role].structure
-            assert isinstance(structure, Shared)
-            assert structure.owner is parts[3 * one + role].structure
-    assert not any(isinstance(part.structure, Shared) for part in parts[9:12])
-    for part, weight in zip(parts, mixture([1, 2, 1, 3, 2], [30, 20, 10, 5, 0]).weights, strict=True):
-        assert torch.allclose(part.structure.to_dense(), weight)
-
-
-def test_the_error_is_that_of_the_outputs_on_sampled_inputs() -> None:
-    visits = [30, 20, 10, 0]
-    members = mixture([1, 2, 3, 4], visits)
-    family = METHODS["sub-moe"].together["experts"](members)
-    for size in family.sizes:
-        for i, part in enumerate(family.build(size)):
-            x = members.statistics[i].input_sample
-            if x is None:
-                assert part.error == 0
-                continue
-            lost = x @ (members.weights[i] - part.structure.to_dense().detach()).T
-            assert part.error == pytest.approx(visits[i // 3] / 60 * float(lost.square().sum()) / len(x), rel=1e-9)
-
-
-@pytest.mark.parametrize("rank", [10, 5, 2])
-def test_merging_in_the_joint_decomposition_is_a_projected_mean(rank: int) -> None:
-    """U S sum f_i V_i is the mean of the W_i at full rank, and that mean projected on U_r below it."""
-    weights = [hard.normal(10, 8, seed=i) for i in range(3)]
-    shares = torch.tensor([0.5, 0.3, 0.2]).double()
-    u, s, vt = torch.linalg.svd(torch.cat(weights, 1), full_matrices=False)
-    u, s, vt = u[:, :rank], s[:rank], vt[:rank]
-    merged = u * s @ sum(f * v for f, v in zip(shares, vt.split(8, 1), strict=True))
-    mean = sum(f * w for f, w in zip(shares, weights, strict=True))
-    assert torch.allclose(merged, u @ (u.T @ mean))
-
-    def lost(a: Tensor) -> float:
-        return sum(float(f * (a - w).square().sum()) for f, w in zip(shares, weights, strict=True))
-
-    assert lost(mean) <= lost(merged) * (1 + 1e-12)
-    assert rank < 10 or torch.allclose(merged, mean)
-
-
-def test_k_means_finds_what_is_apart() -> None:
-    centres = 10 * hard.normal(5, 4, seed=1)
-    truth = torch.arange(40) % 5
-    label = k_means(centres[truth] + 0.1 * hard.normal(40, 4, seed=2), 5, torch.Generator().manual_seed(0))
-    assert torch.equal(label[:, None] == label, truth[:, None] == truth)
-    same = k_means(torch.ones(6, 3).double(), 4, torch.Generator().manual_seed(0))
-    assert same.unique().numel() == 1
-
-
-def test_shares_of_a_cluster() -> None:
-    shares = merging(torch.tensor([0, 1, 0, 2, 2]), torch.tensor([30.0, 5.0, 10.0, 0.0, 0.0]).double())
-    expected = torch.tensor([[0.75, 0, 0.25, 0, 0], [0, 1, 0, 0, 0]]).double()
-    assert torch.allclose(shares[:2], expected)
-    assert torch.allclose(shares[3:, 3:], torch.full((2, 2), 0.5).double())
-
-
-def test_experts_nobody_visits_stay_as_they_are() -> None:
-    with pytest.raises(ValueError, match="reached any of the experts"):
-        METHODS["sub-moe"].together["experts"](mixture([1, 2], [0, 0]))
 
 
 def test_experts_that_are_not_dense_do_not_fuse() -> None:
