@@ -33,7 +33,7 @@ def observe(state: Mapping[str, Tensor], leaves: Mapping[str, Tensor]) -> None:
 
 
 def importance(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """Of every number of a leaf: the product of both averages (section 3.2)."""
+    """How important each number of a leaf is: the product of both averages (section 3.2)."""
     return state[f"{name}/average"] * state[f"{name}/spread"]
 
 

@@ -61,7 +61,7 @@ class Layer:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of trainable leaves: that of the weight, at least float32."""
+        """The dtype of what trains: that of the weight, at least float32."""
         return torch.promote_types(self.weight.dtype, torch.float32)
 
 
@@ -72,7 +72,11 @@ class Schedule(Protocol):
     """What has to be kept to go on with an interrupted run; may be assigned."""
 
     def step(self, done: int) -> None:
-        """Args: done: optimizer steps so far, this one included."""
+        """Acts once, after an optimizer's step.
+
+        Args:
+            done: optimizer steps so far, this one included.
+        """
 
 
 Frozen = Callable[[str], Tensor]
@@ -125,6 +129,7 @@ class AdapterCard(Card):
 
 
 ADAPTERS = REGISTER = Register(AdapterCard, "adapter", "eckart.adapt, or eckart adapt --method {name}")
+"""The cards of all adapters, by name."""
 
 
 def adapter(

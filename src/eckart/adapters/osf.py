@@ -39,7 +39,7 @@ def leading(weight: Tensor, path: torch.nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def projection(paths: Paths, steps: int, frozen: Frozen) -> Schedule:
-    """See `Projection`."""
+    """The schedule that keeps what trains off the space that is to stay; see `Projection`."""
     return Projection(paths, steps, frozen)
 
 

@@ -26,7 +26,7 @@ def sides(out: int, columns: int) -> tuple[int, int]:
 
 
 def numbers(out: int, columns: int, rank: int) -> int:
-    """Numbers in so many terms."""
+    """Numbers that train in `rank` terms beside a matrix (out, columns)."""
     c, d = sides(out, columns)
     return rank * ((out // c) * (columns // d) + c * d)
 

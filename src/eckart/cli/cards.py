@@ -24,7 +24,7 @@ def table(family: str) -> Table:
 
 
 def entries(family: str) -> list[dict[str, str]]:
-    """The same for JSON."""
+    """The cards of a family as rows of their table, for JSON."""
     register = register_of(family)
     return [{"name": name, **register[name].columns()} for name in register]
 

@@ -41,7 +41,7 @@ class Measured:
         raise NotImplementedError
 
     def estimates(self) -> Tensor:
-        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+        """The errors of all sizes judged from those in `known`; measures a few sizes where none is known."""
         raise NotImplementedError
 
     def measure(self, size: int) -> None:

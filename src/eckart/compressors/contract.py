@@ -18,10 +18,10 @@ from eckart.structures.base import Cost, StructuredMatrix
 
 @dataclass(frozen=True)
 class Fitted:
-    """One candidate built.
+    """A candidate that was built.
 
     Attributes:
-        structure: What.
+        structure: the matrix that stands in for W.
         bias: (out,), added to the layer's own: `structure(x) + bias` replaces `W x`; None for none.
         error: squared error in the method's metric.
     """
@@ -109,7 +109,7 @@ class Lazy(Family, Protocol):
         """Enters the error of a size in `known`."""
 
     def estimates(self) -> Tensor:
-        """As `errors`, from `known` alone; measures a few sizes where none is known."""
+        """The errors of all sizes judged from those in `known`; measures a few sizes where none is known."""
 
 
 def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
@@ -117,7 +117,7 @@ def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
 
 
 def members(family: Family | JointFamily, method: CompressorCard) -> list[tuple[str, int]]:
-    """Of each candidate of a family, the method it is from and its size there."""
+    """The method that each candidate of a family is from, and its size there."""
     found: Sequence[tuple[str, int]] | None = getattr(family, "members", None)
     return list(found) if found is not None else [(method.name, size) for size in family.sizes]
 
@@ -177,6 +177,7 @@ class CompressorCard(Card):
 
 
 METHODS = REGISTER = Register(CompressorCard, "compressor", "eckart.compress, or eckart compress --method {name}")
+"""The cards of all compressors, by name."""
 
 
 def compressor(

@@ -206,18 +206,19 @@ class DiagnosticCard(Card):
 
     @property
     def words(self) -> str:
-        """As any card's, and what each column is."""
+        """The docstring of `entry` without its summary, and what each column is."""
         listed = "\n".join(f"- `{name}`: {column.about}." for name, column in self.gives.items())
         return f"{super().words}\n\nIt gives\n\n{listed}".strip()
 
     def columns(self) -> dict[str, str]:
-        """Its row in the table of diagnostics."""
+        """The card's row in the table of diagnostics, by heading."""
         first, more = list(self.gives)[:SHOWN], len(self.gives) - SHOWN
         gives = ", ".join(first) + (f" and {more} more" if more > 0 else "")
         return {"of": self.of, "what it does": self.summary, "gives": gives, "paper": self.paper}
 
 
 DIAGNOSTICS = REGISTER = Register(DiagnosticCard, "diagnostic", "eckart.diagnose, or eckart diagnose")
+"""The cards of all diagnostics, by name."""
 
 
 def diagnostic(

@@ -13,7 +13,7 @@ from eckart.errors import Refused
 
 @dataclass(frozen=True)
 class Intruders:
-    """Of the top k singular triples of a fine-tuned matrix, how new they are.
+    """The top k singular triples of a fine-tuned matrix, and how new they are.
 
     Attributes:
         left: (out, k), descending by singular value.
@@ -31,7 +31,7 @@ class Intruders:
 
     @property
     def index(self) -> Tensor:
-        """Which of the k are intruders."""
+        """The positions, among the k, of the intruders."""
         return torch.nonzero(self.cosines < self.threshold).squeeze(1)
 
 

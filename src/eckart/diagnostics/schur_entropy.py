@@ -42,17 +42,17 @@ class Schur:
 
     @property
     def entropy(self) -> float:
-        """Of what the text does not explain, sum_i l_i ln(sum l / l_i), l eigenvalues of S (Ospanov et al. 2024)."""
+        """The entropy of what is not explained, sum_i l_i ln(sum l / l_i), l eigenvalues of S (Ospanov et al. 2024)."""
         return unscaled_entropy(self.unexplained)
 
     @property
     def entropy_explained(self) -> float:
-        """The same of the explained part."""
+        """The entropy of what texts explain."""
         return unscaled_entropy(self.explained)
 
     @property
     def share(self) -> float:
-        """Of the trace of C_II that is not explained, in [0, 1]; 0 where images are zero."""
+        """The share of the trace of C_II that is not explained, in [0, 1]; 0 where images are zero."""
         rest, explained = max(0.0, float(self.unexplained.trace())), float(self.explained.trace())
         return rest / (rest + explained) if rest + explained > 0 else 0.0
 

@@ -33,6 +33,7 @@ class InferenceCard(Card):
 
 
 INFERENCE = REGISTER = Register(InferenceCard, "way to compute", "a context: with eckart.tiled(model)")
+"""The cards of all ways to compute, by name."""
 
 
 def inside(name: str, *, paper: str, saves: str, unmeasured: str = "") -> Callable[[Inside[P]], Inside[P]]:

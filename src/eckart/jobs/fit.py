@@ -20,7 +20,7 @@ def fit(
     statistics: Statistics | None = None,
     **size: int,
 ) -> StructuredMatrix:
-    """Approximates one matrix.
+    """Approximates one matrix by a structure of a given size.
 
     Args:
         weight: W (out, in), any float dtype, which the result keeps.
@@ -28,7 +28,11 @@ def fit(
         metric: what close means, for `svd`: the optimum of `metric.error(W - What)`. Other methods make their metric
             from `statistics`.
         statistics: what the method needs to know about inputs and gradients.
-        **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `eckart.SIZES`.
+        **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `SIZES` in
+            `eckart.compressors.contract`.
+
+    Returns:
+        The structure, of the weight's shape and dtype.
 
     Raises:
         Refused: unknown method, a size it does not offer, missing statistics, NaN or Inf in W.

@@ -39,7 +39,11 @@ class StructuredLinear(nn.Module):
 
 
 class StructuredEmbedding(nn.Module):
-    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding."""
+    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
+
+    Attributes:
+        structure: W (rows, dimension).
+    """
 
     def __init__(self, structure: StructuredMatrix) -> None:
         super().__init__()

@@ -13,7 +13,10 @@ from eckart.errors import Refused
 
 
 class Need(str, Enum):
-    """Names of the statistics; a member's value is the attribute of `Statistics` that holds it."""
+    """Names of the statistics; a member's value is the attribute of `Statistics` that holds it.
+
+    What each is stands there: `INPUT_SECOND_MOMENT` is `Statistics.input_second_moment`, and so on.
+    """
 
     INPUT_SECOND_MOMENT = "input_second_moment"
     INPUT_MEAN = "input_mean"

@@ -18,7 +18,7 @@ class Sample:
         self._passed = 0
 
     def add(self, rows: Tensor) -> None:
-        """Args: rows: (tokens, in)."""
+        """Adds some of the rows (tokens, in)."""
         taken = rows[-self._passed % self._distance :: self._distance]
         self._passed += len(rows)
         self.rows = torch.cat([self.rows, taken]) if len(self.rows) else taken.clone()
@@ -27,7 +27,7 @@ class Sample:
             self._distance *= 2
 
     def settle(self) -> None:
-        """Nothing is added up."""
+        """Does nothing: nothing is added up."""
 
     def result(self, count: int) -> Tensor:
         """The rows that were kept; `count` does not matter."""

@@ -21,7 +21,7 @@ class SecondMoment:
         self._fresh: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
-        """Args: rows: (tokens, n), float32."""
+        """Adds the products of rows (tokens, n), float32."""
         n = rows.shape[1]
         if n > LARGEST:
             self._to_total(rows.square().sum(0))

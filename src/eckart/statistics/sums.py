@@ -12,11 +12,11 @@ class Sum:
         self._total: Tensor | None = None
 
     def add(self, value: Tensor) -> None:
-        """Args: value: of the shape of all others."""
+        """Adds a value, which has the shape of all others."""
         self._total = value.double() if self._total is None else self._total.add_(value)
 
     def settle(self) -> None:
-        """Nothing is added up in float32."""
+        """Does nothing: no sum is in float32."""
 
     def result(self, count: int) -> Tensor:
         """The sum by `count`."""
@@ -29,7 +29,7 @@ class RowSum(Sum):
     """The sum of rows (n,)."""
 
     def add(self, rows: Tensor) -> None:
-        """Args: rows: (tokens, n)."""
+        """Adds rows (tokens, n)."""
         super().add(rows.sum(0))
 
 
@@ -37,5 +37,5 @@ class AbsoluteSum(Sum):
     """The sum of the absolute values of rows (n,)."""
 
     def add(self, rows: Tensor) -> None:
-        """Args: rows: (tokens, n)."""
+        """Adds rows (tokens, n)."""
         super().add(rows.abs().sum(0))

@@ -14,7 +14,7 @@ from eckart.errors import Refused
 
 @dataclass(frozen=True)
 class Cost:
-    """What a matrix costs.
+    """What a matrix costs to store and to apply.
 
     Attributes:
         parameters: stored values (entries of float leaves, or codes); indices and scales of codes are not values.

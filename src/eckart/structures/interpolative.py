@@ -16,7 +16,7 @@ from eckart.structures.permutation import gather
 class Interpolative(StructuredMatrix):
     """A matrix of rank r that stores r of its rows, and the others as combinations of them: r (out + in - r) numbers.
 
-    W[i] = [R; T R][index[i]]. The same matrix as `Chain(Permutation(index), Stack(Identity(r), Dense(T)), Dense(R))`;
+    `W[i] = [R; T R][index[i]]`. The same matrix as `Chain(Permutation(index), Stack(Identity(r), Dense(T)), Dense(R))`,
     in one node, because at batch 1 a call of a module takes as long as reading a hundred kilobytes.
 
     Args:

@@ -36,7 +36,7 @@ class _Move(StructuredMatrix):
 
 @structure("permutation")
 class Permutation(_Move):
-    """(W x)[i] = x[index[i]].
+    """`(W x)[i] = x[index[i]]`.
 
     Args:
         index: (n,), integer, a permutation of 0..n-1; stored in 32 bits.
@@ -60,12 +60,12 @@ class Permutation(_Move):
 
 @structure("selection")
 class Selection(_Move):
-    """Picks entries: (W x)[i] = x[index[i]], W (k, size); adjoint, puts them back: (W x)[index[i]] = x[i], W (size, k).
+    """Picks entries, `(W x)[i] = x[index[i]]`, W (k, size), or puts them back, `(W x)[index[i]] = x[i]`, W (size, k).
 
     Args:
         index: (k,), integer, below `size`; distinct if adjoint; stored in 32 bits.
         size: the longer side.
-        adjoint: whether W is the transpose.
+        adjoint: whether entries are put back, and W is the transpose.
     """
 
     def __init__(self, index: Tensor, *, size: int, adjoint: bool = False) -> None:

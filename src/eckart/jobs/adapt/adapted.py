@@ -50,7 +50,7 @@ class Adapted(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of the base, as it is now; some models look at its dtype."""
+        """The base's matrix as it is now; some models look at its dtype."""
         if isinstance(self.base, StructuredLinear):
             return self.base.structure.to_dense()
         weight: Tensor = self.base.weight  # type: ignore[assignment]
@@ -167,7 +167,7 @@ class Adapted(nn.Module):
         self._path = self._evaluated()
 
     def path(self) -> StructuredMatrix:
-        """Of the active adapter."""
+        """The path of the active adapter."""
         path = self.paths[self.active]
         assert isinstance(path, StructuredMatrix)
         return path

@@ -17,15 +17,18 @@ from eckart.structures import StructuredMatrix
 
 @dataclass
 class Adapter:
-    """One adapter of a model.
+    """An adapter of a model: what is trained beside its matrices, and how to switch, merge and remove it.
+
+    `eckart.adapt` and `eckart.load_adapter` make one.
 
     Attributes:
         model: the model, its linear maps wrapped in `eckart.jobs.adapt.adapted.Adapted`.
-        name: of the adapter.
-        method: what it is.
-        places: the wrapped layers, by name.
-        ranks: of each.
-        errors: ||W - (what is frozen + path)||_F / ||W||_F of each at the start.
+        name: the adapter's name; a model may have several.
+        method: the card of the method it was made by.
+        places: the wrapped layers, by the name of the matrix.
+        ranks: the rank of each path, by the name of its matrix.
+        alpha: what paths are multiplied by, over the rank; None for methods that are not scaled.
+        errors: ||W - (what is frozen + path)||_F / ||W||_F of each matrix at the start, by its name.
         seconds: what making it took, statistics included.
         peak_bytes: memory of the process at its largest so far; None where the system does not say.
     """
@@ -49,7 +52,7 @@ class Adapter:
         return {name: path for name, path in found.items() if isinstance(path, StructuredMatrix)}
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What goes to the optimizer."""
+        """The numbers that train: what goes to the optimizer."""
         return [p for path in self.paths.values() for p in path.parameters() if p.requires_grad]
 
     def regulariser(self) -> Tensor:

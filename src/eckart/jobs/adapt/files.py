@@ -53,6 +53,10 @@ class Parts:
 def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
     """Writes an adapter: its paths, what they were at the start if that was taken out of W, and replaced bases.
 
+    Args:
+        adapter: of a model, which is not written itself.
+        directory: new or empty.
+
     Raises:
         Refused: the directory exists and is not empty.
     """

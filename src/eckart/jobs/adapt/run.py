@@ -58,8 +58,14 @@ def adapt(
         name: of this adapter; a model can have several, of which the last one added is active.
         alpha: paths are multiplied by alpha / rank, for methods that are `scaled`; None for 1.
         parameters: instead of `rank`: the largest rank with at most so many trainable numbers in all.
-        include, exclude: patterns of module names, see `eckart.models.sites.find_sites`; all linear maps but the head.
-        calibration, tokenizer, samples, length: as for `eckart.compress`, for methods that look at data.
+        include: patterns of the names of matrices to take, or regular expressions behind `re:`; all linear maps but
+            the head where there are none.
+        exclude: patterns of those to leave.
+        calibration: for methods that look at data: text, texts, token ids (sequences, length), or batches the model
+            can be called with; None lets a language model write its own text.
+        tokenizer: turns text into ids; needed for text.
+        samples: calibration sequences, of text.
+        length: tokens in each.
         seed: of whatever is drawn.
         cache: directory for statistics, which one method leaves for the next; None keeps them in memory.
         progress: told of the phases.

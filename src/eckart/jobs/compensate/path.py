@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Added:
-    """What one matrix was given.
+    """What one matrix was given for what its compression lost.
 
     Attributes:
         rank: of the path; 0 for none.

@@ -37,9 +37,9 @@ class Compensation:
 
     Attributes:
         model: the model, changed in place.
-        added: by name of the matrix.
-        calibration: fingerprint and tokens.
-        warnings: what did not go as asked.
+        added: what each matrix was given, by its name: the rank of the path, and the error before and after.
+        calibration: fingerprint and number of the tokens that were read.
+        warnings: what did not go as asked, in words.
     """
 
     model: nn.Module
@@ -82,8 +82,12 @@ def compensate(
             where the allocation is greedy.
         allocation: `uniform`, or `greedy`: one solve for the ranks of all matrices, which together cost what uniform
             ones would. It needs errors that can be compared between matrices, those of `kfac`.
-        calibration, tokenizer, samples, length, seed: as for `eckart.compress`; without calibration the dense model
-            writes text.
+        calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets
+            the dense model write text.
+        tokenizer: turns text into ids; needed for text.
+        samples: calibration sequences, of text.
+        length: tokens in each.
+        seed: of everything random.
         cache: directory for statistics; None keeps them in memory.
         memory: bytes the statistics may take in one pass.
         progress: told of the phases.

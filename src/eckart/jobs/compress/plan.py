@@ -95,7 +95,7 @@ class Plan:
 
     @property
     def sites(self) -> list[Site]:
-        """Of all groups."""
+        """The matrices of all groups, in the order of the model."""
         return [site for group in self.groups for site in group.sites]
 
     def members(self, group: Group) -> Members:
@@ -147,7 +147,7 @@ class Plan:
     def choose(
         self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
     ) -> dict[str, int | None]:
-        """As `solve`, but what is picked was measured, see `eckart.settle`."""
+        """The size of each group, as `solve` picks it, None for dense; of estimates, what is picked is measured."""
 
         def solve() -> dict[str, int | None]:
             return self.solve(keep, of, allocation, floor, only)

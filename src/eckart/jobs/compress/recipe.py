@@ -13,7 +13,7 @@ from eckart.jobs.calibration import check_sampling
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is asked for; it travels with the compressed model.
+    """What is asked of a compression; it travels with the compressed model.
 
     Attributes:
         method: a name from `eckart methods`.
@@ -21,8 +21,10 @@ class Recipe:
         of: what cost: linear-parameters, parameters, bytes or macs.
         allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
-        include, exclude: patterns of module names; see `find_sites`.
-        embeddings, head: take these matrices too.
+        include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
+        exclude: patterns of those to leave.
+        embeddings: take the embeddings too.
+        head: take the output head too.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last; 0

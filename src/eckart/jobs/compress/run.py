@@ -89,7 +89,10 @@ def compress(
     length: int = 256,
     seed: int = 0,
 ) -> Compression:
-    """Compresses a model in place.
+    """Compresses a model in place: structures with fewer numbers take the places of its matrices.
+
+    Every matrix is fitted at all sizes, in the metric of the method; one solver picks a size for each so that the
+    budget is kept and the errors sum up to least.
 
     Args:
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
@@ -102,14 +105,20 @@ def compress(
         tokenizer: turns text into ids; needed for text.
         allocation: how sizes are shared out: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
-        include, exclude: patterns of module names, such as `model.layers.*.mlp.*`; all linear maps but the head.
-        embeddings, head: take these matrices too.
+        include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
+            behind `re:`; all linear maps but the head where there are none.
+        exclude: patterns of those to leave, of what `include` takes.
+        embeddings: take the embeddings too.
+        head: take the output head too.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last.
         samples: calibration sequences, of text.
         length: tokens in each.
         seed: of everything random.
+
+    Returns:
+        The model and what is known about it: the size of every matrix, errors, seconds.
 
     Raises:
         Refused: what is asked for is unknown or cannot be had, or weights are not finite; nothing is changed then.

@@ -27,7 +27,7 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What `embeddings` found.
+    """What one set of embeddings explains of another, as `eckart.embeddings` found it.
 
     Attributes:
         pairs: the features of both sets.

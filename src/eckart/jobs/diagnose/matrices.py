@@ -53,7 +53,7 @@ def filters(site: Site) -> Tensor:
 
 
 def layer_type(site: Site) -> str:
-    """WeightWatcher's word for it."""
+    """The kind of a layer in WeightWatcher's words: embedding, conv2d or dense."""
     return "embedding" if site.is_embedding else "conv2d" if filters(site).ndim > 2 else "dense"
 
 

@@ -25,7 +25,7 @@ from eckart.statistics.cache import finite_weights
 
 @dataclass
 class Diagnosis:
-    """What was found in a model.
+    """What `eckart.diagnose` found in a model.
 
     Attributes:
         rows: one for each matrix: its name, columns of numbers, and notes on those that are missing.
@@ -45,7 +45,7 @@ class Diagnosis:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Means over the matrices that have the number."""
+        """The mean of each number over the matrices that have it, by column."""
         names = [name for name, column in columns_of(*MATRIX_SUBJECTS).items() if column.mean]
         values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in names}
         return {name: sum(found) / len(found) for name, found in values.items() if found}
@@ -88,7 +88,9 @@ def diagnose(
             curve of what a lower rank would cost, in the two-sided metric.
         measure: shares of the linear parameters. The model is compressed to each by the curves, and its divergence
             from the dense one measured on every eighth sequence, which the curves then have not seen.
-        include, exclude: patterns of module names; see `find_sites`. Embeddings and head are taken too.
+        include: patterns of the names of matrices to look at, or regular expressions behind `re:`; all where there
+            are none, embeddings and head among them.
+        exclude: patterns of those to leave.
         seed: of everything random.
         cache: directory for statistics; None keeps them in memory.
         memory: bytes the statistics may take in one pass.
@@ -154,13 +156,17 @@ def model_size(model: nn.Module) -> dict[str, int]:
 def mitigate_intruders(
     model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
 ) -> dict[str, int]:
-    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place; see `mitigate`.
+    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place.
+
+    An intruder is a leading direction of a matrix that the model it came from does not have (Shuttleworth et al. 2024);
+    its singular value is multiplied by `scale`.
 
     Args:
         model: a dense model.
         base: what it was fine-tuned from.
         scale: what their singular values are multiplied by, in [0, 1].
-        k, threshold: see `find_intruders`.
+        k: how many of a matrix's leading directions are looked at.
+        threshold: a direction is an intruder where its cosine with every direction of the base is below, in (0, 1].
         progress: told of the phase "mitigate".
 
     Returns:
