@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from inspect import BoundArguments
@@ -24,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from eckart.cli.command_line import command_line, said
 
+    if {"-q", "--quiet"} & set(tokens):
+        # Libraries that draw progress bars of their own read these when they are loaded.
+        os.environ |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     app = command_line()
     if not tokens:
         app.help_print([])

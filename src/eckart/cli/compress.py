@@ -11,12 +11,14 @@ from cyclopts import Group, Parameter
 from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.cli import options as o
+from eckart.cli.dry_run import dry_run_tables
 from eckart.cli.options import Memory, Model, NoSpeed, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
 from eckart.errors import Refused
 from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.dry_run import dry_run as expected
 from eckart.jobs.compress.recipe import Recipe
 
 EITHER = Group("keep or max-loss", show=False, validator=o.one_of)
@@ -80,12 +82,25 @@ def compress(
     scheduler: Annotated[
         str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN, metavar="ADDRESS")
     ] = None,
+    dry_run: Annotated[
+        bool,
+        Parameter(
+            help="say what would be done, how small it gets and what it takes",
+            group=o.RUN,
+            show_default=False,
+        ),
+    ] = False,
     talk: Talk,
 ) -> int:
     """Makes a model smaller and measures what it cost."""
     texts = replace(texts, eval_length=recipe.length)
+    if dry_run:
+        with bars(talk) as progress:
+            found = expected(model, recipe, texts, max_loss=max_loss, memory=memory, progress=progress)
+        show(talk, found, dry_run_tables(found), found["notes"])
+        return 0
     if out is None:
-        raise Refused("eckart compress needs --out DIR, the directory to make")
+        raise Refused("eckart compress needs --out DIR, the directory to make; or --dry-run")
     started = time.perf_counter()
     with bars(talk) as progress:
         report = compress_directory(

@@ -32,7 +32,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
         table.add_row(*(Text(cell) for cell in cells))
 
     for name, pair in report["size"].items():
-        row(name.replace("_", " "), pair["before"], pair["after"], _bytes if name == "bytes" else _count)
+        row(name.replace("_", " "), pair["before"], pair["after"], shown_bytes if name == "bytes" else shown_count)
     if quality := report.get("quality"):
         before, after = quality["before"], quality["after"]
         row(quality["metric"], before["mean"], after["mean"], _number, (_plus_minus(before), _plus_minus(after)))
@@ -46,7 +46,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
 def training_table(report: Mapping[str, Any]) -> Table:
     """What a `training.json` says of the model before and after."""
     title = Text(
-        f"{report['model']}, {report['method']} of rank {report['rank']}, {_count(report['parameters'])} trained"
+        f"{report['model']}, {report['method']} of rank {report['rank']}, {shown_count(report['parameters'])} trained"
     )
     table = Table(title=title, title_justify="left")
     for heading in ("", "before", "after"):
@@ -70,7 +70,7 @@ def compensation_table(report: Mapping[str, Any]) -> Table:
     states = ("dense", "before", "after")
     for heading in states:
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, show in (("parameters", _count), ("bytes", _bytes)):
+    for name, show in (("parameters", shown_count), ("bytes", shown_bytes)):
         table.add_row(name, *(show(report["size"][state][name]) for state in states))
     if quality := report["quality"]:
         for name in ("perplexity", "kl"):
@@ -79,15 +79,15 @@ def compensation_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _count(value: float) -> str:
+def shown_count(value: float) -> str:
     unit = 0
     while abs(value) >= 999.5 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
     return f"{value:.2f} {_UNITS[unit]}" if unit else f"{value:.0f}"
 
 
-def _bytes(value: float) -> str:
-    text = _count(value)
+def shown_bytes(value: float) -> str:
+    text = shown_count(value)
     return f"{text}B" if " " in text else f"{text} B"
 
 

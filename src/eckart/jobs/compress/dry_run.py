@@ -1,0 +1,236 @@
+"""What a compression would take, do and cost, found out on a few matrices and a few tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart._version import __version__
+from eckart.budget import ALLOCATIONS
+from eckart.budget.currencies import CURRENCIES
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.coverage import coverage, kind_of
+from eckart.jobs.compress.directory import Texts, check_length, read_texts
+from eckart.jobs.compress.plan import Curve, Plan, dense_cost, fit_or_reason, make_plan, memory_available
+from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.run import needs_data, sites_of
+from eckart.jobs.evaluate.quality import config_of
+from eckart.machine import executor_at
+from eckart.models import transformers as hf
+from eckart.models.experts import per_token
+from eckart.models.fused_experts import unfuse
+from eckart.models.groups import Group
+from eckart.models.sites import Site
+from eckart.progress import Progress, silent
+from eckart.statistics import Statistics, statistics_for
+
+SEQUENCES = 2
+"""Sequences of random tokens that the model is timed on, after one that warms it up."""
+
+
+def dry_run(
+    source: str,
+    recipe: Recipe,
+    texts: Texts,
+    *,
+    max_loss: float | None = None,
+    memory: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Says what `compress_directory` would do with these arguments, and writes nothing.
+
+    One matrix (or group) of each shape is fitted, to statistics of a few random tokens: that gives the costs of its
+    candidates, which do not depend on the data, and the time and memory of a fit.
+
+    Returns:
+        `coverage`: see `eckart.jobs.compress.coverage`. `budget`: the `least` share that can be kept, `size` before and
+        after, and what each kind of matrix keeps, if all keep the same share; None with `max_loss`. `seconds` and
+        `memory` (bytes) expected, by what they are for. `notes`: what is not in these numbers.
+
+    Raises:
+        Refused: as `compress_directory` does for a request that cannot be met.
+    """
+    read_texts(texts, needs_data(recipe))
+    clock = time.perf_counter()
+    progress("load", 0, 1)
+    model, _ = hf.load_model(source)
+    progress("load", 1, 1)
+    unfuse(model)
+    check_length(model, max(recipe.length, texts.eval_length if texts.evaluation else 0))
+    sites, method = sites_of(model, recipe), METHODS.find(recipe.method)
+    seconds = {"load": time.perf_counter() - clock}
+    plan = make_plan(model, sites, method, {})
+    examples, counts = _examples(plan.groups)
+    limit = memory_available() // 2 if memory is None else memory
+    passed = _Pass(model, recipe, [site for group in examples for site in group.sites], sites)
+    plan.statistics = per_token(model, passed.statistics)
+    seconds |= passed.seconds(texts, limit)
+    blind = ALLOCATIONS[recipe.allocation or method.allocation].blind
+    fits = _fits(plan, examples, not blind or max_loss is not None, progress)
+    seconds["fit"] = sum(counts[i] * fit.seconds for i, fit in enumerate(fits)) / max(1, torch.get_num_threads())
+    for group in plan.groups:
+        example = next(i for i, one in enumerate(examples) if _key(one) == _key(group))
+        plan.curves[group.name] = fits[example].curve
+    seconds["total"] = sum(seconds.values())
+    held = sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
+    needed = {"model": held, "statistics": min(limit, passed.bytes), "candidates": min(plan.held_limit, _held(plan))}
+    return {
+        "eckart": __version__,
+        "model": source,
+        "method": recipe.method,
+        "allocation": recipe.allocation or method.allocation,
+        "requested": {"max_loss": max_loss} if max_loss is not None else {"keep": recipe.keep, "of": recipe.of},
+        "coverage": coverage(model, recipe),
+        "budget": None if max_loss is not None else _budget(plan, recipe),
+        "seconds": seconds,
+        "memory": needed | {"total": sum(needed.values())},
+        "notes": list(_notes(recipe, blind, max_loss)),
+    }
+
+
+def _key(group: Group) -> tuple[Any, ...]:
+    """What groups share whose candidates cost the same."""
+    return group.kind, *((site.shape, site.weight.dtype, site.is_embedding) for site in group.sites)
+
+
+def _examples(groups: Sequence[Group]) -> tuple[list[Group], list[int]]:
+    """A group of each sort, and how many there are of it."""
+    sorts: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        sorts.setdefault(_key(group), []).append(group)
+    return [same[0] for same in sorts.values()], [len(same) for same in sorts.values()]
+
+
+class _Pass:
+    """The model on a few random tokens: statistics of some matrices, and what those of all would take.
+
+    Attributes:
+        statistics: of the examples.
+        bytes: of the statistics of all matrices.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, examples: Sequence[Site], sites: Sequence[Site]) -> None:
+        needs = METHODS.find(recipe.method).needs
+        self._needed = bool(needs)
+        self._samples = recipe.samples
+        tokens = torch.randint(
+            config_of(model).vocab_size, (SEQUENCES, recipe.length), generator=torch.Generator().manual_seed(0)
+        )
+        with torch.inference_mode():
+            model(tokens[:1])
+            self._forward = _timed(lambda: model(tokens)) / SEQUENCES
+
+        def measured(some: Sequence[Site]) -> tuple[dict[str, Statistics], float]:
+            modules = {site.name: site.module for site in some}
+            clock = time.perf_counter()
+            found, _ = statistics_for(model, modules, needs, [row[None] for row in tokens])
+            return found, (time.perf_counter() - clock) / SEQUENCES
+
+        # One matrix alone costs the pass over the model; what the others add to that grows as their moments do.
+        _, alone = measured(examples[:1])
+        self.statistics, together = measured(examples)
+        more = max(0.0, together - alone) / max(1, _squares(examples[1:]))
+        self._pass = alone + more * _squares(sites) if self._needed else 0.0
+        each = {site.name: _bytes(self.statistics[site.name]) for site in examples}
+        shapes = {site.shape: each[site.name] for site in examples}
+        self.bytes = sum(shapes[site.shape] for site in sites)
+
+    def seconds(self, texts: Texts, limit: int) -> dict[str, float]:
+        """Of the statistics, in as many passes as the memory asks for, and of the evaluation of both models."""
+        passes = -(-self.bytes // max(1, limit)) if self._needed else 0
+        evaluated = 2 * texts.eval_samples if texts.evaluation else 0
+        return {"statistics": passes * self._samples * self._pass, "evaluate": evaluated * self._forward}
+
+
+def _squares(sites: Sequence[Site]) -> int:
+    return sum(n * n for site in sites for n in site.shape)
+
+
+def _bytes(statistics: Statistics) -> int:
+    tensors = (getattr(statistics, each.name) for each in fields(statistics))
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+
+
+def _timed(act: Callable[[], object]) -> float:
+    clock = time.perf_counter()
+    act()
+    return time.perf_counter() - clock
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """One group fitted: its candidates, and the seconds that one thread took."""
+
+    curve: Curve
+    seconds: float
+
+
+def _fits(plan: Plan, examples: Sequence[Group], errors: bool, progress: Progress) -> list[_Fit]:
+    def fit(group: Group) -> _Fit:
+        clock = time.perf_counter()
+        _, curve = fit_or_reason(plan.method, group.kind, plan.members(group), errors)
+        return _Fit(curve, time.perf_counter() - clock)
+
+    found = []
+    with executor_at(None) as executor:
+        for done, fitted in enumerate(executor.map(fit, examples), 1):
+            found.append(fitted)
+            progress("fit", done, len(examples))
+    return found
+
+
+def _held(plan: Plan) -> int:
+    """Bytes of all candidates, if they are factors in float32."""
+    return sum(4 * sum(site.shape) * min(site.shape) for site in plan.sites)
+
+
+def _budget(plan: Plan, recipe: Recipe) -> dict[str, Any]:
+    """The least that can be kept, and what becomes of each kind of matrix if all keep the same share."""
+    choice = plan.solve(recipe.keep, recipe.of, "uniform", recipe.floor)
+    attribute, total = CURRENCIES[recipe.of], plan.totals[recipe.of]
+    least, saved = float(total), {"parameters": 0, "bytes": 0}
+    kinds: dict[str, list[tuple[int | None, int, int]]] = {}
+    for group in plan.groups:
+        curve, dense = plan.curves[group.name], dense_cost([site.weight for site in group.sites])
+        share = group.sites[0].share if recipe.of == "macs" else 1.0
+        least -= share * (getattr(dense, attribute) - min(getattr(cost, attribute) for cost in curve.costs))
+        cost = curve.costs[curve.sizes.index(choice[group.name])]
+        saved["parameters"] += dense.parameters - cost.parameters
+        saved["bytes"] += dense.bytes - cost.bytes
+        kinds.setdefault(kind_of(group.name), []).append((choice[group.name], cost.parameters, dense.parameters))
+    return {
+        "least": least / total,
+        "size": {
+            name: {"before": plan.totals[name], "after": plan.totals[name] - less} for name, less in saved.items()
+        },
+        "matrices": [
+            {
+                "name": name,
+                "count": len(rows),
+                "counts": plan.method.size,
+                "sizes": sorted({size for size, _, _ in rows if size is not None}),
+                "dense": sum(size is None for size, _, _ in rows),
+                "keep": sum(cost for _, cost, _ in rows) / sum(dense for _, _, dense in rows),
+            }
+            for name, rows in kinds.items()
+        ],
+    }
+
+
+def _notes(recipe: Recipe, blind: bool, max_loss: float | None) -> Iterable[str]:
+    yield "time and memory are guesses from a few tokens and one matrix of each shape"
+    if max_loss is not None:
+        yield "how small it gets depends on what is lost: the search evaluates several sizes, not counted here"
+    elif not blind:
+        allocation = recipe.allocation or METHODS.find(recipe.method).allocation
+        yield f"sizes are as if every matrix kept the same share; {allocation} shares out by what each loses"
+    trained = [f"--{name}" for name in ("sequential", "heal", "distill") if getattr(recipe, name)]
+    if trained:
+        yield f"the time of {', '.join(trained)} is not counted"
+    if recipe.method == "auto":
+        yield "the trials of auto are not counted"
