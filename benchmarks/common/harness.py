@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from eckart import METHODS
 from eckart.budget.currencies import CURRENCIES
-from eckart.jobs.compress.plan import Plan, make_plan
-from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.trials import trials
 from eckart.jobs.evaluate.speed import speed
+from eckart.models.sharing import share
 from eckart.models.sites import Site
-from eckart.models.tree import share
 from eckart.progress import silent
 from eckart.statistics import Need, Statistics
 

@@ -38,10 +38,9 @@ from torch import Tensor, nn
 
 from benchmarks.common.click_logs import Part, Row, bandit, encode, movielens
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compress.plan import make_plan
-from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.plan import apply, make_plan
+from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import find_sites
-from eckart.models.tree import in_eval_mode, share
 from eckart.statistics import statistics_for
 
 DEFAULT = "svd,lord,afm,kfac,magnitude,sparsegpt,rtn,nf4,gptq,auto"

@@ -20,8 +20,8 @@ import eckart
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.jobs.compress.plan import make_plan
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.sharing import share
 from eckart.models.transformers import load_model
-from eckart.models.tree import share
 from eckart.statistics import cache_directory
 from eckart.texts.sequences import sequences
 

@@ -37,8 +37,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compress.plan import make_plan
-from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.plan import apply, make_plan
 from eckart.models.sites import find_sites
 from eckart.statistics import Statistics, statistics_for
 

@@ -23,15 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compress.plan import Plan, make_plan
-from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.experts import Experts, experts, per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear
+from eckart.models.sharing import share
 from eckart.models.sites import find_sites
 from eckart.models.transformers import load_model
-from eckart.models.tree import share
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.structures import Dense, Shared
 from eckart.texts.sequences import sequences

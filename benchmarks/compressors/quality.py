@@ -26,13 +26,12 @@ from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.heal import cut, heal
-from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.refit import refit
-from eckart.jobs.compress.run import apply
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.sharing import share
 from eckart.models.sites import find_sites, linear_parameters, replace
 from eckart.models.transformers import load_model
-from eckart.models.tree import share
 from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.structures import low_rank
 from eckart.texts.sequences import sequences

@@ -1,7 +1,9 @@
-"""Where fits run: threads of this process, or the workers of a Dask scheduler."""
+"""The machine: where fits run, the memory there is, and the most that was used."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -45,3 +47,26 @@ def check_scheduler(address: str) -> None:
     """Raises Refused where Dask is not installed, or no scheduler answers."""
     with executor_at(address):
         pass
+
+
+def memory_available() -> int:
+    """Bytes of memory that can be used without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory this process has held resident so far, bytes; None on Windows, which does not count it."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts in bytes, Linux in KiB.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM
 from eckart import METHODS, __version__
 from eckart.cli.app import main
 from eckart.jobs.calibration import calibration_text, text_of
-from eckart.jobs.compress.directory import Texts, compress_directory
-from eckart.report.build import schema
+from eckart.jobs.compress.directory import compress_directory
+from eckart.jobs.texts import Texts
+from eckart.report import schema
 from support.commands import SMALL, nothing_left, prose, report_of
 from support.tiny import CONTEXT, save_tiny, tiny_llama
 

@@ -13,10 +13,10 @@ from eckart.cli.options import defaults, words
 from eckart.jobs.adapt.directory import Request
 from eckart.jobs.adapt.train import Training
 from eckart.jobs.compensate.directory import compensate_directory
-from eckart.jobs.compress.directory import Texts
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.jobs.diagnose.embeddings import embeddings
+from eckart.jobs.texts import Texts
 
 APP = command_line()
 SOURCES: dict[str, tuple[Any, ...]] = {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import eckart
 from eckart import METHODS, Metric, Statistics, StructuredConv2d
-from eckart.jobs.compress.summary import expression
+from eckart.jobs.compress.report import expression
 from eckart.structures import Dense, Geometry
 from support import hard
 from support.convolutions import KERNELS, Net, chosen, family, images, net, normal_kernel

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 import eckart
 from eckart.compressors.contract import METHODS, built
 from eckart.jobs.compress.plan import Plan, make_plan
-from eckart.jobs.compress.summary import site_reports
-from eckart.jobs.resume import DirectoryStore
+from eckart.jobs.compress.report import matrices
+from eckart.jobs.compress.store import DirectoryStore
 from eckart.models.fused_experts import unfuse
 from eckart.models.sites import find_sites
+from eckart.report import as_json
 from eckart.statistics import collect
 from support.tiny import VOCABULARY, tiny_llama, tiny_mixtral
 
@@ -81,7 +82,7 @@ def test_compressed_saved_and_loaded(method: str, tmp_path: Path) -> None:
     result = eckart.compress(model, method, keep=0.7, calibration=ids())
     before, after = (make_plan(m, [], METHODS[method], {}).totals for m in (dense, model))
     assert after["linear-parameters"] <= 0.7 * before["linear-parameters"]
-    reports = site_reports(result)
+    reports = [as_json(matrix) for matrix in matrices(result)]
     assert [r["name"] for r in reports if "group" in r]
     biases = sum(p.numel() for name, p in model.named_parameters() if name.endswith("_proj.bias"))
     assert sum(r["parameters"] for r in reports) + biases == after["linear-parameters"]

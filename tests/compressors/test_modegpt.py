@@ -12,8 +12,7 @@ from eckart import Statistics
 from eckart.compressors._fewer_units import Units
 from eckart.compressors._head_products import pair_scores, rotated_order
 from eckart.compressors.contract import Fitted, JointFamily, Members
-from eckart.jobs.compress.plan import Plan, make_plan
-from eckart.jobs.compress.run import put
+from eckart.jobs.compress.plan import Plan, make_plan, put
 from eckart.layouts.attention_heads import Heads
 from eckart.models.groups import Group
 from eckart.models.sites import find_sites

@@ -9,7 +9,7 @@ import eckart
 from eckart import METHODS, Metric, Statistics
 from eckart.compressors.tucker_2 import expression as tucker
 from eckart.compressors.tucker_2 import rank_path
-from eckart.jobs.compress.summary import expression
+from eckart.jobs.compress.report import expression
 from eckart.linalg.tucker import hooi, modes, tails
 from support import hard
 from support.convolutions import family, normal_kernel

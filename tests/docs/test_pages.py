@@ -22,8 +22,9 @@ from eckart import structures
 from eckart.adapters.contract import ADAPTERS
 from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.texts import Texts
 from eckart.register import FAMILIES, register_of
 from eckart.report import schema
 from eckart.statistics import Need

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 import eckart
 from eckart.cli.app import main
 from eckart.jobs.calibration import calibration_tokens
-from eckart.models.own_text import written
+from eckart.models.own_text import own_text
 from support.commands import SMALL, report_of
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 
@@ -24,7 +23,7 @@ TEXTS = {"a": "one two three four five six seven " * 200, "b": "matrix of number
 def test_written_follows_the_model(make: Callable[[], nn.Module]) -> None:
     # The share of each first token is its probability; later ones follow from those before them, cache or not.
     model = make()
-    tokens = written(model, 4000, 2, seed=3)
+    tokens = own_text(model, 4000, 2, seed=3)
     assert tokens.shape == (4000, 2)
     assert tokens.dtype == torch.int64
     with torch.no_grad():
@@ -42,26 +41,26 @@ def test_written_follows_the_model(make: Callable[[], nn.Module]) -> None:
 def test_written_is_reproducible_and_leaves_the_model() -> None:
     model = tiny_llama().train()
     steps: list[tuple[int, int]] = []
-    first = written(model, 3, 5, seed=1, on_progress=lambda *s: steps.append(s))
+    first = own_text(model, 3, 5, seed=1, on_progress=lambda *s: steps.append(s))
     assert steps == [(i, 5) for i in range(1, 6)]
-    assert torch.equal(first, written(model, 3, 5, seed=1))
-    assert not torch.equal(first, written(model, 3, 5, seed=2))
+    assert torch.equal(first, own_text(model, 3, 5, seed=1))
+    assert not torch.equal(first, own_text(model, 3, 5, seed=2))
     assert model.training
 
 
 def test_a_model_without_a_first_token_starts_anywhere() -> None:
     model = tiny_llama()
     model.config.bos_token_id = model.config.eos_token_id = None
-    assert written(model, 2, 3).shape == (2, 3)
+    assert own_text(model, 2, 3).shape == (2, 3)
 
 
 def test_what_cannot_write_says_so() -> None:
     with pytest.raises(ValueError, match="Linear is no language model"):
-        written(nn.Linear(2, 2), 1, 2)
+        own_text(nn.Linear(2, 2), 1, 2)
     model = tiny_llama()
     model.lm_head.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="NaN or infinite logits on text of its own"):
-        written(model, 1, 2)
+        own_text(model, 1, 2)
 
 
 def test_a_mixture_is_half_the_models_own_and_alternates(tmp_path: Path) -> None:
@@ -78,7 +77,7 @@ def test_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     model = tiny_llama()
     first = calibration_tokens("self", "", model, None, 2, 8, 0, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("eckart.jobs.calibration.written", lambda *_, **__: pytest.fail("written again"))
+        patch.setattr("eckart.jobs.calibration.own_text", lambda *_, **__: pytest.fail("written again"))
         assert torch.equal(calibration_tokens("self", "", model, None, 2, 8, 0, tmp_path), first)
     file = next(tmp_path.iterdir())
     file.write_bytes(file.read_bytes()[:20])
@@ -93,7 +92,7 @@ def test_a_language_model_needs_no_text() -> None:
 
 
 def test_bad_requests_do_not_wait_for_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["eckart.compress"], "written", lambda *_, **__: pytest.fail("written"))
+    monkeypatch.setattr("eckart.jobs.compress.run.own_text", lambda *_, **__: pytest.fail("written"))
     with pytest.raises(ValueError, match="matches no matrix"):
         eckart.compress(tiny_llama(), include=("nothing",))
     model = tiny_llama()

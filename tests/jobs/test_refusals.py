@@ -25,8 +25,8 @@ from eckart.cli.app import main
 from eckart.compressors.contract import Fitted
 from eckart.files.directories import check_target, new_directory
 from eckart.files.tensors import write_safetensors
+from eckart.jobs.compress.store import DirectoryStore
 from eckart.jobs.evaluate.quality import evaluate
-from eckart.jobs.resume import DirectoryStore
 from eckart.machine import check_scheduler
 from eckart.models import transformers as hf
 from eckart.statistics.cache import finite_weights

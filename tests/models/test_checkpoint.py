@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart.cli.app import main
+from eckart.files.json import write_json
 from eckart.jobs.export import to_dense_directory
 from eckart.models import checkpoint
 from eckart.models import transformers as hf
@@ -159,7 +160,7 @@ def test_shards(tmp_path: Path, shard_bytes: int) -> None:
     if len(sizes) > 1:
         index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
         assert index["metadata"]["total_size"] == sum(sizes)
-        checkpoint.write_json(checkpoint.manifest(model), tmp_path / "eckart.json")
+        write_json(checkpoint.manifest(model), tmp_path / "eckart.json")
         assert_equal(eckart.load(tmp_path, net(seed=1)), model)
 
 

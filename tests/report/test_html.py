@@ -91,7 +91,10 @@ def test_bad_values_are_rejected(
 
 
 def test_every_required_field_is_missed(validator: Draft202012Validator, report: dict[str, Any]) -> None:
-    for holder, names in ((report, schema()["required"]), (report["sites"][0], schema()["$defs"]["site"]["required"])):
+    for holder, names in (
+        (report, schema()["required"]),
+        (report["sites"][0], schema()["$defs"]["Matrix"]["required"]),
+    ):
         for name in names:
             value = holder.pop(name)
             assert not validator.is_valid(report), name

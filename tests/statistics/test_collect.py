@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eckart.models.checkpointing import checkpointed
 from eckart.models.sites import find_sites
-from eckart.models.tree import checkpointed
 from eckart.statistics import Need, Statistics, collect, statistics_for
-from eckart.statistics.cache import cache_directory, finite_weights, key
+from eckart.statistics.cache import cache_directory, finite_weights
+from eckart.statistics.fingerprint import statistics_fingerprint as key
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
 Batches = Sequence[Tensor | Mapping[str, Tensor]]

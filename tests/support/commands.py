@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 
-from eckart.report.build import schema
+from eckart.report import schema
 
 SMALL = ["--samples", "4", "--length", "32", "--eval-samples", "3"]
 

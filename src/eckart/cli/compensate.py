@@ -13,7 +13,7 @@ from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import compensation_table
 from eckart.jobs.compensate.directory import compensate_directory
-from eckart.jobs.compress.directory import Texts
+from eckart.jobs.texts import Texts
 
 HOW = o.options_of(
     compensate_directory,

@@ -17,9 +17,10 @@ from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
 from eckart.errors import Refused
-from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.dry_run import dry_run as expected
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.texts import Texts
 
 EITHER = Group("keep or max-loss", show=False, validator=o.one_of)
 

@@ -16,8 +16,8 @@ from eckart.cli.progress_bars import bars
 from eckart.cli.results import show
 from eckart.errors import Refused
 from eckart.files.arrays import SUFFIXES, check_new_file, read_array, write_array
+from eckart.files.json import write_json
 from eckart.jobs.diagnose import embeddings as job
-from eckart.models.checkpoint import write_json
 
 HOW = o.options_of(
     job.embeddings,

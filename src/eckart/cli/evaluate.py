@@ -13,11 +13,14 @@ from eckart.cli.options import Model, NoSpeed, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show
 from eckart.jobs.calibration import text_of
-from eckart.jobs.compress.directory import Texts, check_length, quality_report, speed_lengths
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.evaluate import quality
-from eckart.jobs.evaluate.speed import file_bytes, peak_rss_bytes, speed
+from eckart.jobs.evaluate.quality import check_length, quality_of
+from eckart.jobs.evaluate.speed import file_bytes, speed, speed_lengths
+from eckart.jobs.texts import Texts
+from eckart.machine import peak_rss_bytes
 from eckart.models.transformers import load_model
+from eckart.report import as_json
 from eckart.texts.sequences import sequences
 
 
@@ -47,7 +50,7 @@ def evaluate(
         result = quality.evaluate(
             loaded, held_out, reference, micro_batch=4, on_progress=lambda d, n: progress("evaluate", d, n)
         )
-    report: dict[str, Any] = {"eckart": __version__, "model": model, "quality": quality_report(result, text)}
+    report: dict[str, Any] = {"eckart": __version__, "model": model, "quality": as_json(quality_of(result, text))}
     if not no_speed:
         report["speed"] = speed(loaded, **speed_lengths(loaded))
     if Path(model).is_dir():

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eckart.errors import Refused
+from eckart.files.lock import locked
+
+STATE = "job.json"
+"""In a partial directory that a run can go on from: what it was asked for."""
 
 
 def partial_path(target: Path) -> Path:
@@ -40,14 +44,33 @@ def publish(partial: Path, target: Path) -> None:
 
 @contextmanager
 def new_directory(target: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes `target` on leaving; nothing is left of it after an error."""
+    """A directory to fill, which becomes `target` on leaving; nothing is left of it after an error.
+
+    Raises:
+        Refused: `target` is taken or cannot be made, another process makes it, or an interrupted run waits there.
+    """
+    check_target(target)
+    with locked(target):
+        partial = fresh_partial(target)
+        try:
+            yield partial
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        publish(partial, target)
+
+
+def fresh_partial(target: Path) -> Path:
+    """An empty partial directory; what a killed process left of one goes, an interrupted run is Refused."""
     check_target(target)
     partial = partial_path(target)
+    check_partial(partial)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    publish(partial, target)
+    return partial
+
+
+def check_partial(partial: Path) -> None:
+    """Raises Refused where an interrupted run waits in a partial directory."""
+    if (partial / STATE).is_file():
+        raise Refused(f"{partial} holds an interrupted run: finish it with its own command and --resume, or remove it")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
-from eckart.models.own_text import written
+from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
-from eckart.statistics.cache import key
 from eckart.statistics.collect import Batch
+from eckart.statistics.fingerprint import inputs_fingerprint
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
 from eckart.texts.sequences import fingerprint, read_text, sequences
 
@@ -69,7 +69,7 @@ def calibration_tokens(
             own, half of it texts of several kinds.
         text: `calibration_text(source)`.
         model, tokenizer: a causal language model and its tokenizer.
-        samples, length, seed: see `sequences` and `written`.
+        samples, length, seed: see `sequences` and `own_text`.
         cache: directory that keeps what the model wrote; None for nowhere.
         progress: told of the phase "write text".
 
@@ -79,7 +79,7 @@ def calibration_tokens(
     own = round(samples * OWN_SHARE.get(source, 0.0))
     parts = []
     if own:
-        parts.append(_own_text(model, own, length, seed, cache, progress))
+        parts.append(_kept_text(model, own, length, seed, cache, progress))
     if own < samples:
         parts.append(sequences(tokenizer, text, length, samples - own, seed))
     # Alternating, so that every batch is a mixture.
@@ -87,9 +87,9 @@ def calibration_tokens(
     return torch.cat(parts)[ranks.argsort(stable=True)]
 
 
-def _own_text(model: nn.Module, count: int, length: int, seed: int, cache: Path | None, progress: Progress) -> Tensor:
+def _kept_text(model: nn.Module, count: int, length: int, seed: int, cache: Path | None, progress: Progress) -> Tensor:
     """What the model writes, from the cache if it is there."""
-    file = cache / f"written-{key(model, [], [], [], seed)}-{count}x{length}.safetensors" if cache else None
+    file = cache / f"written-{inputs_fingerprint(model, (), seed)}-{count}x{length}.safetensors" if cache else None
     if file and file.is_file():
         try:
             with safe_open(file, "pt") as opened:
@@ -97,7 +97,7 @@ def _own_text(model: nn.Module, count: int, length: int, seed: int, cache: Path 
                 return tokens
         except (SafetensorError, OSError):
             pass
-    tokens = written(model, count, length, seed, on_progress=lambda done, total: progress("write text", done, total))
+    tokens = own_text(model, count, length, seed, on_progress=lambda done, total: progress("write text", done, total))
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors({"tokens": tokens}, file, {})

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
+from eckart.files.json import read_json
 from eckart.jobs.adapt.peft import write_lora
 from eckart.jobs.compensate.directory import COMPENSATION
-from eckart.models import checkpoint
 from eckart.models import transformers as hf
 from eckart.models.convolution import StructuredConv2d
 from eckart.models.experts import experts
@@ -80,7 +80,7 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     if images := [name for name in found if isinstance(model.get_submodule(name), StructuredConv2d)]:
         raise Refused(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
     notes = Path(source) / COMPENSATION
-    matrices = checkpoint.read_json(notes).get("matrices", []) if notes.is_file() else []
+    matrices = read_json(notes).get("matrices", []) if notes.is_file() else []
     if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
         raise Refused(
             f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the paths and do not fit into an "

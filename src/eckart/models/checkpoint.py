@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from eckart._version import __version__
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
+from eckart.files.json import read_json, write_json
 from eckart.files.tensors import write_safetensors
 from eckart.models.convolution import StructuredConv2d, stand_in
 from eckart.models.experts import experts
@@ -210,27 +210,6 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise Refused(f"{file} is damaged or cut short: {error}") from error
     return tensors
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; Refused that names the file where it is not one."""
-    try:
-        value = json.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise Refused(f"{file} cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Refused(f"{file} does not hold a JSON object")
-    return value
-
-
-def write_json(value: Any, file: Path) -> None:
-    """Writes JSON so that the file is either the old one or the whole new one."""
-    temporary = file.with_name(file.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False), "utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:

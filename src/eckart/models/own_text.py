@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.models.tree import in_eval_mode
+from eckart.models.sharing import in_eval_mode
 from eckart.statistics.labels import draw
 
 
 @torch.inference_mode()
-def written(
+def own_text(
     model: nn.Module,
     count: int,
     length: int,

@@ -289,3 +289,9 @@ def model_cost(model: nn.Module) -> dict[str, int]:
         if id(p) not in inside:
             parameters += p.numel()
     return {"parameters": parameters, "linear_parameters": linear_parameters(model), "macs_per_token": round(macs)}
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all tensors of a model, shared ones counted once."""
+    unique = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
+    return sum(unique.values())

@@ -19,6 +19,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from eckart.errors import Refused
+from eckart.files.json import read_json
 from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import TiedLinear
@@ -148,7 +149,7 @@ def check_directory(path: Path) -> None:
     """Raises Refused where a directory is not a model that can be read without running anything from it."""
     if not (path / "config.json").is_file():
         raise Refused(f"{path} has no config.json; is it a model directory?")
-    checkpoint.read_json(path / "config.json")
+    read_json(path / "config.json")
     files = sorted(path.glob("*.safetensors"))
     if not files:
         pickled = sorted(file for end in ("bin", "pt", "pth", "ckpt", "pkl") for file in path.glob(f"*.{end}"))

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from eckart.report.html import render, to_json
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that every `report.json` follows."""
-    loaded: dict[str, Any] = json.loads(files("eckart.report").joinpath("schema.json").read_text(encoding="utf-8"))
-    return loaded
-
-
-def write_report(report: Mapping[str, Any], directory: Path) -> None:
-    """Writes `report.json` and `report.html`, each whole or not at all.
+def write_report(report: Mapping[str, Any], directory: Path, name: str = "report.json") -> None:
+    """Writes a report and `report.html`, each whole or not at all.
 
     Both texts are made before either file is touched; a file appears under its name only when it is complete.
 
     Args:
         report: the report; see `schema`.
         directory: where to write; made if it does not exist.
+        name: of the file of numbers.
 
     Raises:
         ValueError: where a number is not finite; the text names its place, as in `report.sites[3].error`.
         TypeError: where a value is not JSON.
         OSError: where a file cannot be written; an older report is then still there.
     """
-    texts = {"report.json": to_json(report, indent=1) + "\n", "report.html": render(report)}
+    texts = {name: to_json(report, indent=1) + "\n", "report.html": render(report)}
     directory.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        _replace(directory / name, text)
+    for file, text in texts.items():
+        _replace(directory / file, text)
 
 
 def decimate(values: Sequence[float], limit: int) -> list[float]:

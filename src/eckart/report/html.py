@@ -32,7 +32,7 @@ def to_json(report: Mapping[str, Any], indent: int | None = None) -> str:
     """The report as ASCII JSON in the order of its keys.
 
     Args:
-        report: the report; see `schema.json`.
+        report: what a job says of itself, as `as_json` makes it.
         indent: spaces for each level, or None for one line.
 
     Raises:
@@ -53,7 +53,7 @@ def render(report: Mapping[str, Any]) -> str:
     and the page's own policy lets nothing run or load but the script and style it was built with.
 
     Args:
-        report: what a compression (see `schema.json`), a diagnosis, or the training of an adapter says of itself.
+        report: what a compression, a diagnosis, or the training of an adapter says of itself; see `schema_of`.
 
     Raises:
         ValueError, TypeError: as `to_json`.

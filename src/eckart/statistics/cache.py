@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from eckart.files.tensors import write_safetensors
 from eckart.layouts.patches import kernel_of
 from eckart.statistics import second_moment
 from eckart.statistics.collect import Batch, collect
+from eckart.statistics.fingerprint import statistics_fingerprint
 from eckart.statistics.needs import Need, Statistics
 
 OnProgress = Callable[[int, int], None]
@@ -29,26 +29,6 @@ def cache_directory() -> Path:
     if root:
         return Path(root)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eckart"
-
-
-def key(model: nn.Module, modules: Sequence[str], needs: Sequence[Need], batches: Sequence[Batch], seed: int) -> str:
-    """A name for what `collect` would return: a hash of weights (sums and samples), text, and what is asked for."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 256)].double()
-        # The sum, because a sample does not see every edit.
-        seen = torch.cat([sample, flat.sum(dtype=torch.float64)[None]]).cpu()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + seen.numpy().tobytes())
-    for batch in batches:
-        for label, tensor in {"": batch}.items() if isinstance(batch, Tensor) else sorted(batch.items()):
-            digest.update(f"{label} {tuple(tensor.shape)} {tensor.dtype}".encode() + _bytes(tensor))
-    digest.update(json.dumps([list(modules), sorted(n.value for n in needs), seed, 2]).encode())
-    return digest.hexdigest()[:24]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def statistics_for(
@@ -86,7 +66,7 @@ def statistics_for(
     results: dict[str, Statistics] = {}
     passes = 0
     for i, chunk in enumerate(chunks):
-        file = cache / f"{key(model, chunk, needs, batches, seed)}.safetensors" if cache else None
+        file = cache / f"{statistics_fingerprint(model, chunk, needs, batches, seed)}.safetensors" if cache else None
         part = {name: modules[name] for name in chunk}
         found = _read(file, part) if file else None
         if found is None:

@@ -11,11 +11,12 @@ from transformers import Trainer, TrainingArguments
 
 import eckart
 from eckart.cli.app import main
+from eckart.files.json import read_json
 from eckart.jobs.adapt.train import Order, Training, judged, train
 from eckart.jobs.adapt.trainer_callback import AdapterCallback
-from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.diagnose.directory import diagnose_directory
-from eckart.models.checkpoint import read_json
+from eckart.jobs.texts import Texts
 from eckart.models.transformers import load_model
 from eckart.report import render
 from eckart.texts.examples import IGNORED, Example, collate, read_examples

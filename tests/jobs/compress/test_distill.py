@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import eckart
 from eckart.cli.app import main
+from eckart.files.json import read_json
 from eckart.jobs.compress.distill import distill, judged, sides
-from eckart.models.checkpoint import read_json
-from eckart.report.build import schema
+from eckart.report import schema
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from eckart.cli.app import main
 from eckart.errors import Refused
-from eckart.jobs.compress.directory import Texts, compress_directory
+from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.dry_run import dry_run
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.texts import Texts
 
 
 @pytest.fixture

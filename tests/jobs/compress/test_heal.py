@@ -17,8 +17,8 @@ from eckart.jobs.compress.heal import JUDGES, Healing, cut, heal, relative_error
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.run import Compression, needs_data
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
+from eckart.models.sharing import share
 from eckart.models.sites import find_sites
-from eckart.models.tree import share
 from eckart.structures import Dense, Quantized
 from support.blocks import Blocks, assert_equal, measured, tokens
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama

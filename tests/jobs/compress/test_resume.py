@@ -19,7 +19,7 @@ import eckart
 from eckart.cli.app import main
 from eckart.cli.progress_bars import Bars
 from eckart.compressors._low_rank import LowRank
-from eckart.jobs.resume import DirectoryStore
+from eckart.jobs.compress.store import DirectoryStore
 from support.commands import SMALL, in_child, prose, report_of
 from support.tiny import save_tiny, tiny_llama
 
@@ -107,7 +107,7 @@ def test_killed_at_any_step(
     targets = [Path(steps[i].split()[1]).name for i in renames]
     assert any("cache" in steps[i] for i in renames)
     assert any(name.startswith("job.json") for name in targets)
-    assert any("/sites/" in steps[i] for i in renames)
+    assert any("/finished/" in steps[i] for i in renames)
     assert targets[-1] == "out.partial"
     # Every kind of step for one case, and a few for the others.
     several = {*renames[:3], *renames[5:-5:9], *renames[-5:], len(steps) - 2}
@@ -127,7 +127,7 @@ def test_killed_at_any_step(
         assert not [p for p in inside.rglob("*") if "partial" in p.name], steps[step]
 
 
-@pytest.mark.parametrize("where", ["cache/", "sites/", "config.json", "report.json"])
+@pytest.mark.parametrize("where", ["cache/", "finished/", "config.json", "report.json"])
 def test_interrupted_by_the_user(
     where: str, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
@@ -214,10 +214,10 @@ def test_finished_sites_are_not_fitted_again(
     monkeypatch.setattr(LowRank, "build", lambda self, size: built.append(size) or build(self, size))
     first = tmp_path / "first" / "out"
     steps = steps_of(arguments(first, "--method", "svd", "--eval", "none"), tmp_path / "first", tmp_path / "log.json")
-    sites = [i for i, step in enumerate(steps) if step.startswith("os.rename") and "/sites/" in step]
+    sites = [i for i, step in enumerate(steps) if step.startswith("os.rename") and "/finished/" in step]
     assert len(sites) == 14
     assert stopped(command, inside, sites[9], signal.SIGKILL) == -signal.SIGKILL
-    done = sorted((inside / "out.partial" / "sites").glob("*.safetensors"))
+    done = sorted((inside / "out.partial" / "finished").glob("*.safetensors"))
     assert len(done) == 9
     # One of them is cut short, and one is of another size: both are made again.
     done[0].write_bytes(done[0].read_bytes()[:-9])
@@ -244,7 +244,7 @@ def interrupted(arguments: Arguments, tmp_path: Path) -> Path:
     """The `out` of a run that was killed when half of its sites were there."""
     inside = tmp_path / "run"
     assert stopped(arguments(inside / "out"), inside, 40, signal.SIGKILL) == -signal.SIGKILL
-    assert list((inside / "out.partial" / "sites").iterdir())
+    assert list((inside / "out.partial" / "finished").iterdir())
     return inside / "out"
 
 

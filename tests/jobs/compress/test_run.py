@@ -13,10 +13,12 @@ from torch import Tensor, nn
 import eckart
 from eckart import METHODS
 from eckart.compressors.contract import Family, Fitted
+from eckart.errors import Refused
+from eckart.jobs.compress.report import matrices
 from eckart.jobs.compress.run import Compression
-from eckart.jobs.compress.summary import site_reports
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites
+from eckart.report import as_json
 from eckart.statistics import Statistics
 from eckart.structures import Cost, Quantized
 from support.blocks import Blocks, assert_equal, measured, tokens
@@ -101,7 +103,7 @@ def test_quantizers_keep_a_budget_of_bytes(method: str, kind: str) -> None:
         assert measured(small)["bytes"] <= keep * before
         assert not result.warnings
         assert finite(small)
-        assert {site["bits"] for site in site_reports(result) if not site["dense"]} <= {2, 3, 4, 5, 6, 8}
+        assert {site["bits"] for site in map(as_json, matrices(result)) if not site["dense"]} <= {2, 3, 4, 5, 6, 8}
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -115,8 +117,8 @@ def test_every_other_method_keeps_a_budget_of_bytes(method: str, kind: str) -> N
         assert measured(small)["bytes"] <= 0.75 * before
         assert not result.warnings
         assert finite(small)
-        assert not all(site["dense"] for site in site_reports(result))
-        assert all(METHODS[site["method"]].size in site for site in site_reports(result) if not site["dense"])
+        assert not all(site["dense"] for site in map(as_json, matrices(result)))
+        assert all(METHODS[site["method"]].size in site for site in map(as_json, matrices(result)) if not site["dense"])
 
 
 @pytest.mark.parametrize("method", BITS)
@@ -180,7 +182,7 @@ def test_the_same_seed_gives_the_same_model(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "swd"}, r"unknown method 'swd'; there are .*kfac.*svd"),
+        ({"method": "swd"}, r"unknown compressor 'swd'; did you mean 'svd'\? there are .*kfac.*svd"),
         ({"keep": 0.0}, r"keep=0.0 is not a share in \(0, 1\]"),
         ({"keep": 1.5}, "keep=1.5 is not a share"),
         ({"keep": -1}, "keep=-1 is not a share"),
@@ -189,7 +191,7 @@ def test_the_same_seed_gives_the_same_model(method: str) -> None:
         ({"floor": 1.0}, "floor=1.0 is not a share"),
         ({"samples": 0}, "samples=0 and length=256"),
         ({"length": 1}, "samples=64 and length=1"),
-        ({"allocation": "best"}, "unknown allocation 'best'; there are uniform, greedy, exact, threshold, farms"),
+        ({"allocation": "best"}, "unknown allocation 'best'; there are exact, farms, greedy, threshold, uniform"),
         ({"include": ("fc1",)}, "pattern 'fc1' matches no matrix"),
         ({"keep": 0.001}, "keep=0.001 of linear-parameters cannot be met with svd: the least is 0."),
     ],
@@ -269,10 +271,10 @@ def failing(name: str, when: Callable[[Tensor], bool], error: Exception) -> obje
             raise error
         return card.entry(weight, statistics)
 
-    return dataclasses.replace(card, fit=fit)
+    return dataclasses.replace(card, entry=fit)
 
 
-@pytest.mark.parametrize("error", [ValueError("a singular side"), torch.linalg.LinAlgError("no convergence")])
+@pytest.mark.parametrize("error", [Refused("a singular side"), torch.linalg.LinAlgError("no convergence")])
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("method", ["kfac", "gptq"])
 def test_a_failed_fit_stays_dense_and_is_named(
@@ -283,18 +285,28 @@ def test_a_failed_fit_stays_dense_and_is_named(
     bad = model.get_submodule(name)
     weight = bad.weight.detach().clone()
     card = failing(method, lambda w: w.shape == weight.shape and torch.equal(w, weight), error)
-    monkeypatch.setitem(METHODS, method, card)
+    monkeypatch.setitem(METHODS._cards, method, card)
     before = measured(model)["bytes"]
     result = compressed(model, method, keep=0.8, of="bytes", sequential=sequential)
     assert model.get_submodule(name) is bad
     assert torch.equal(bad.weight, weight)
     assert measured(model)["bytes"] <= 0.8 * before
     assert result.warnings == [f"{name} stays dense: fit failed: {error}"]
-    (entry,) = [site for site in site_reports(result) if site["name"] == name]
+    (entry,) = [site for site in map(as_json, matrices(result)) if site["name"] == name]
     assert entry["dense"]
     assert entry["error"] == 0
     assert entry["reason"] == f"fit failed: {error}"
     assert isinstance(model.model.layers[0].mlp.down_proj, StructuredLinear)
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), ValueError("another"), RuntimeError("a third")])
+def test_a_fault_in_a_method_is_raised(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Only what a method refuses, or LAPACK cannot do, leaves a matrix dense."""
+    monkeypatch.setitem(METHODS._cards, "svd", failing("svd", lambda w: True, error))
+    model = tiny_llama()
+    with pytest.raises(type(error), match=str(error)):
+        compressed(model, "svd")
+    assert not any(isinstance(module, StructuredLinear) for module in model.modules())
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -311,7 +323,7 @@ def test_odd_matrices(method: str) -> None:
     third = model[3]
     dense = third.structure.to_dense() if isinstance(third, StructuredLinear) else third.weight
     assert not dense.any()
-    for site in site_reports(result):
+    for site in map(as_json, matrices(result)):
         assert 0 <= site["error"] < float("inf")
 
 
@@ -475,7 +487,7 @@ def test_memory_for_factors_may_be_short(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_reports_of_sites_agree_with_the_model() -> None:
     model = tiny_llama()
     result = compressed(model, "kfac", keep=0.6, exclude=("o_proj",))
-    reports = site_reports(result)
+    reports = list(map(as_json, matrices(result)))
     assert [r["name"] for r in reports] == [site.name for site in find_sites(tiny_llama(), exclude=["o_proj"])]
     for r in reports:
         module = model.get_submodule(r["name"])
@@ -515,8 +527,8 @@ def test_a_method_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
             out, columns = self.weight.shape
             return Fitted(low_rank(torch.ones(out, 1), torch.ones(1, columns)), None, 1.0)
 
-    card = dataclasses.replace(METHODS["svd"], name="ones", fit=lambda w, _: Ones(w))
-    monkeypatch.setitem(METHODS, "ones", card)
+    card = dataclasses.replace(METHODS["svd"], name="ones", entry=lambda w, _: Ones(w))
+    monkeypatch.setitem(METHODS._cards, "ones", card)
     model = nn.Sequential(nn.Linear(8, 8, bias=False))
     eckart.compress(model, "ones", keep=0.5)
     assert torch.equal(model(torch.ones(1, 8)), torch.full((1, 8), 8.0))

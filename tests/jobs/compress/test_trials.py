@@ -12,11 +12,11 @@ import torch
 import eckart
 from eckart.cli.app import main
 from eckart.compressors.auto import MEMBERS
-from eckart.jobs.compress.summary import site_reports
+from eckart.files.json import read_json
+from eckart.jobs.compress.report import matrices
 from eckart.jobs.compress.trials import held_back
 from eckart.jobs.evaluate.quality import evaluate
-from eckart.models.checkpoint import read_json
-from eckart.report.build import schema
+from eckart.report import as_json, schema
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
 
@@ -43,7 +43,7 @@ def test_the_mixture_is_no_worse_than_its_best_member_on_what_was_held_back(of: 
     _, back = held_back([ids(16)])
     measured = evaluate(model, back, tiny_llama()).kl
     assert measured == pytest.approx(best, rel=1e-4, abs=1e-9)
-    for site in site_reports(result):
+    for site in map(as_json, matrices(result)):
         assert site["dense"] or site["method"] in MEMBERS
 
 

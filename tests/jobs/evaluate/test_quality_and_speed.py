@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from eckart.jobs.evaluate.quality import divergence, evaluate, perplexity
-from eckart.jobs.evaluate.speed import file_bytes, peak_rss_bytes, speed
+from eckart.jobs.evaluate.speed import file_bytes, speed
+from eckart.machine import peak_rss_bytes
 from support.tiny import CONTEXT, VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
 MODELS = {

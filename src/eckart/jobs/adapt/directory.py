@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,28 +12,37 @@ import torch
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS
 from eckart.errors import Refused
-from eckart.files.directories import check_target, partial_path, publish
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import write_adapter
 from eckart.jobs.adapt.run import adapt
 from eckart.jobs.adapt.train import Training, train
 from eckart.jobs.calibration import text_of
-from eckart.jobs.compress.directory import check_length
-from eckart.jobs.evaluate.quality import evaluate
-from eckart.jobs.resume import STATE, check_resume, clear
+from eckart.jobs.evaluate.quality import Evaluation, check_length, evaluate
+from eckart.jobs.workspace import workspace
 from eckart.models import transformers as hf
-from eckart.models.checkpoint import write_json
 from eckart.progress import Progress, silent
-from eckart.report import render
+from eckart.report import as_json, write_report
+from eckart.report.training import (
+    AdaptedMatrix,
+    Beginning,
+    Course,
+    Examples,
+    Forgetting,
+    Judgement,
+    Perplexity,
+    TrainingReport,
+    TrainingSeconds,
+)
 from eckart.statistics import cache_directory
-from eckart.statistics.cache import finite_weights, key
+from eckart.statistics.cache import finite_weights
+from eckart.statistics.fingerprint import inputs_fingerprint
 from eckart.texts.examples import Example, batches, read_examples
 from eckart.texts.sequences import sequences
 
 REPORT = "training.json"
 """What training did, beside the adapter."""
-CHECKPOINT = "sites/checkpoint.safetensors"
-"""In the part of a work directory that an interrupted run leaves."""
+CHECKPOINT = "checkpoint.safetensors"
+"""Among what an interrupted run leaves finished."""
 VALIDATION = 0.1
 """Share of the examples that is held back where no validation data are given."""
 STARTERS = 16
@@ -89,90 +96,92 @@ def adapt_directory(
         Refused: anything that cannot be done as asked, before anything is written; or a loss that is not finite,
             after which `resume` goes on from the last good checkpoint.
     """
-    clock = time.perf_counter()
-    target = Path(out)
-    check_target(target)
-    partial = partial_path(target)
     ADAPTERS.find(request.method)
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
-    check_resume(partial, asked, resume)
-    text = text_of(request.text) if request.text else None
-    progress("load", 0, 1)
-    model, tokenizer = hf.load_model(source)
-    progress("load", 1, 1)
-    check_length(model, request.length)
-    finite_weights({"": model})
-    examples = read_examples(request.data, tokenizer, request.length, training.seed)
-    examples, validation = divided(examples, request, tokenizer, training.seed)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-    held_out = None if text is None else sequences(tokenizer, text, request.length, 16, training.seed)
-    seen = batches(examples[: STARTERS * training.batch], training.batch, padding)
-    asked["inputs"] = key(model, [], [], seen, training.seed)
-    check_resume(partial, asked, resume)
-    seconds = {"load": time.perf_counter() - clock}
-    clock = time.perf_counter()
-    before = None if held_out is None else evaluate(model, held_out, micro_batch=4)
-    adapter = adapt(
-        model,
-        request.method,
-        request.rank,
-        name=request.name,
-        alpha=request.alpha,
-        include=request.include,
-        exclude=request.exclude,
-        calibration=seen,
-        seed=training.seed,
-        cache=cache_directory(),
-        progress=progress,
-    )
-    seconds["start"] = time.perf_counter() - clock
-    clock = time.perf_counter()
-    checkpoint = partial / CHECKPOINT
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    clear(partial)
-    write_json(asked, partial / STATE)
-    trained = train(adapter, examples, validation, training, padding=padding, checkpoint=checkpoint, progress=progress)
-    seconds["train"] = time.perf_counter() - clock
-    after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
-    report = {
-        "eckart": __version__,
-        "model": source,
-        **asdict(request),
-        "training": asdict(training),
-        "examples": {"learned": len(examples), "validation": len(validation)},
-        "parameters": sum(p.numel() for p in adapter.trainable_parameters()),
-        "start": {"seconds": adapter.seconds, "peak_rss_bytes": adapter.peak_bytes, "largest_error": largest(adapter)},
-        "loss": trained.losses,
-        "validation": [{"step": step, "loss": loss} for step, loss in trained.validation],
-        "best_step": trained.best,
-        "forgetting": None
-        if before is None or after is None
-        else {
-            "text": request.text,
-            "before": {"perplexity": before.perplexity, "stderr": before.stderr},
-            "after": {"perplexity": after.perplexity, "stderr": after.stderr},
-        },
-        "seconds": seconds,
-        "matrices": [{"name": n, "rank": r, "error": adapter.errors[n]} for n, r in adapter.ranks.items()],
-    }
-    write_adapter(adapter, partial)
-    write_json(report, partial / REPORT)
-    (partial / "report.html").write_text(render(report), encoding="utf-8")
-    shutil.rmtree(checkpoint.parent)
-    (partial / STATE).unlink()
-    publish(partial, target)
+    with workspace(out, asked, resume) as work:
+        text = text_of(request.text) if request.text else None
+        progress("load", 0, 1)
+        model, tokenizer = hf.load_model(source)
+        progress("load", 1, 1)
+        check_length(model, request.length)
+        finite_weights({"": model})
+        examples, validation = examples_of(request, tokenizer, training.seed)
+        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+        held_out = None if text is None else sequences(tokenizer, text, request.length, 16, training.seed)
+        seen = batches(examples[: STARTERS * training.batch], training.batch, padding)
+        partial = work.begin(inputs_fingerprint(model, seen, training.seed))
+        work.lap("load")
+        before = None if held_out is None else evaluate(model, held_out, micro_batch=4)
+        adapter = adapt(
+            model,
+            request.method,
+            request.rank,
+            name=request.name,
+            alpha=request.alpha,
+            include=request.include,
+            exclude=request.exclude,
+            calibration=seen,
+            seed=training.seed,
+            cache=cache_directory(),
+            progress=progress,
+        )
+        work.lap("start")
+        checkpoint = work.finished / CHECKPOINT
+        trained = train(
+            adapter, examples, validation, training, padding=padding, checkpoint=checkpoint, progress=progress
+        )
+        work.lap("train")
+        after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
+        report = as_json(
+            TrainingReport(
+                eckart=__version__,
+                model=source,
+                data=request.data,
+                method=request.method,
+                rank=request.rank,
+                alpha=request.alpha,
+                name=request.name,
+                include=request.include,
+                exclude=request.exclude,
+                length=request.length,
+                text=request.text,
+                training=Course(**asdict(training)),
+                examples=Examples(learned=len(examples), validation=len(validation)),
+                parameters=sum(p.numel() for p in adapter.trainable_parameters()),
+                start=beginning(adapter),
+                loss=trained.losses,
+                validation=[Judgement(step=step, loss=loss) for step, loss in trained.validation],
+                best_step=trained.best,
+                forgetting=forgetting(request.text, before, after),
+                seconds=TrainingSeconds(**work.lap.seconds),
+                matrices=[
+                    AdaptedMatrix(name=name, rank=rank, error=adapter.errors[name])
+                    for name, rank in adapter.ranks.items()
+                ],
+            )
+        )
+        write_adapter(adapter, partial)
+        write_report(report, partial, REPORT)
     return report
 
 
-def largest(adapter: Adapter) -> float:
-    """The largest relative error of a matrix at the start."""
-    return max(adapter.errors.values(), default=0.0)
+def beginning(adapter: Adapter) -> Beginning:
+    """What making an adapter took."""
+    largest = max(adapter.errors.values(), default=0.0)
+    return Beginning(seconds=adapter.seconds, peak_rss_bytes=adapter.peak_bytes, largest_error=largest)
 
 
-def divided(
-    examples: list[Example], request: Request, tokenizer: Any, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """Examples to learn and to judge by."""
+def forgetting(text: str, before: Evaluation | None, after: Evaluation | None) -> Forgetting | None:
+    """What training took from the model on another text; None where that was not measured."""
+    if before is None or after is None:
+        return None
+    found = [Perplexity(perplexity=each.perplexity, stderr=each.stderr) for each in (before, after)]
+    return Forgetting(text=text, before=found[0], after=found[1])
+
+
+def examples_of(request: Request, tokenizer: Any, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples to learn and to judge by; Refused where there are too few."""
+    examples = read_examples(request.data, tokenizer, request.length, seed)
     if request.validation:
         return examples, read_examples(request.validation, tokenizer, request.length, seed)
     if len(examples) < 2:

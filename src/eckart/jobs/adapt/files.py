@@ -14,12 +14,12 @@ from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS, Start
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
+from eckart.files.json import read_json, write_json
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapted import Adapted, check_name, matrix_shape
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.run import find_bases, switched_off
 from eckart.layouts.patches import Pair
-from eckart.models.checkpoint import read_json, write_json
 from eckart.models.sites import is_conv1d, set_module
 from eckart.structures import StructuredMatrix, from_spec, kernel_of
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from eckart.adapters.contract import ADAPTERS
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
+from eckart.files.json import read_json, write_json
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import Parts, parts_of, put_in, read_adapter
 from eckart.layouts.patches import Pair
-from eckart.models.checkpoint import read_json, write_json
 from eckart.models.sites import is_conv1d
 from eckart.structures import Chain, Dense, Scaled, StructuredMatrix, low_rank
 

@@ -19,10 +19,10 @@ from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted, check_name, dense_of, matrix_shape, structure_of
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
-from eckart.jobs.evaluate.speed import peak_rss_bytes
-from eckart.models.own_text import written
+from eckart.machine import peak_rss_bytes
+from eckart.models.own_text import own_text
+from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import linear_layers, select, set_module
-from eckart.models.tree import in_eval_mode
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
@@ -109,7 +109,7 @@ def adapt(
         batches: Sequence[Batch] = []
         if card.needs or card.task_gradient:
             if calibration is None and hasattr(model, "generation_config"):
-                calibration = written(model, samples, length, seed)
+                calibration = own_text(model, samples, length, seed)
             batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
         statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
         if card.ranks is not None:

@@ -15,13 +15,14 @@ from eckart.compressors._low_rank import rank_step
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
 from eckart.jobs.compensate.path import METRICS, Added, Place, compensated, paths
-from eckart.jobs.compress.plan import memory_available
+from eckart.machine import memory_available
+from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear, Tied
-from eckart.models.own_text import written
+from eckart.models.own_text import own_text
+from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site, is_conv1d
-from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode
 from eckart.progress import Progress, silent
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
@@ -110,7 +111,7 @@ def compensate(
     places = find_places(model, dense)
     ranks = uniform_ranks(places, rank)
     if calibration is None and hasattr(dense, "generation_config"):
-        calibration = written(dense, samples, length, seed)
+        calibration = own_text(dense, samples, length, seed)
     batches, info = as_batches(calibration, tokenizer, samples, length, seed)
     if not batches:
         raise Refused("compensation needs calibration data: pass calibration=")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.sharing import share
 from eckart.models.sites import Site
-from eckart.models.tree import share
 from eckart.statistics.collect import Batch, call
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]

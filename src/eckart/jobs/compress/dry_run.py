@@ -15,12 +15,13 @@ from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.coverage import coverage, kind_of
-from eckart.jobs.compress.directory import Texts, check_length, read_texts
-from eckart.jobs.compress.plan import Curve, Plan, dense_cost, fit_or_reason, make_plan, memory_available
+from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
+from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.run import needs_data, sites_of
-from eckart.jobs.evaluate.quality import config_of
-from eckart.machine import executor_at
+from eckart.jobs.evaluate.quality import check_length, config_of
+from eckart.jobs.texts import Texts, read_texts
+from eckart.machine import executor_at, memory_available
 from eckart.models import transformers as hf
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse

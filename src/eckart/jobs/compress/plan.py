@@ -2,71 +2,31 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from eckart.budget import Candidates, allocate
+from eckart.budget import allocate
 from eckart.budget.currencies import CURRENCIES
-from eckart.compressors._one_by_one import OneByOne
-from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy, members
+from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
-from eckart.jobs.compress.lazy_errors import measured, settle
+from eckart.jobs.compress.curves import Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.tails import tail_exponents
-from eckart.machine import executor_at
+from eckart.machine import executor_at, memory_available
+from eckart.models import sites as places
 from eckart.models.groups import Group, find_groups
-from eckart.models.sites import Site, model_cost
+from eckart.models.sites import Site, model_bytes, model_cost
+from eckart.progress import Progress, silent
 from eckart.statistics import Statistics
-from eckart.structures import Cost
 
 OnProgress = Callable[[int, int], None]
-
-
-@dataclass
-class Curve:
-    """The candidates of one group without their factors.
-
-    Attributes:
-        members: of each candidate, the method it is from and its size there.
-        sizes: of the candidates, see `eckart.SIZES`; the dense matrix, size None, comes last.
-        costs: of each.
-        errors: squared error of each in the method's metric; 0 for the dense matrix. None where they would cost a fit
-            each and the allocation does not ask.
-        zero_error: squared error of the zero matrix, what the errors are relative to.
-        spectrum: squared singular values in the metric, descending, where the method knows them.
-        reason: why the dense matrix is all there is, or "".
-        known: errors by size as far as they were measured, the others being estimates; None where all were.
-    """
-
-    members: list[tuple[str, int]]
-    sizes: list[int | None]
-    costs: list[Cost]
-    errors: list[float] | None
-    zero_error: float = 0.0
-    spectrum: Tensor | None = None
-    reason: str = ""
-    known: dict[int, float] | None = None
-
-    def candidates(self, attribute: str, only: Sequence[int], share: float = 1.0) -> Candidates:
-        """What the solver sees of some candidates, costs being that attribute of each `Cost`, times a share.
-
-        Errors that were not measured are zero.
-        """
-        costs = np.array([share * getattr(self.costs[i], attribute) for i in only])
-        if self.errors is None:
-            return Candidates(costs, np.zeros(len(costs)))
-        errors = np.array([max(0.0, self.errors[i]) for i in only])
-        slope = max(0.0, self.zero_error - float(errors[0])) / max(1.0, costs[0])
-        return Candidates(costs, errors, slope)
-
-
-def dense_cost(weights: Sequence[Tensor]) -> Cost:
-    each = [Cost(w.numel(), w.numel() * w.element_size(), w.numel()) for w in weights]
-    return sum(each[1:], each[0])
+Choice = dict[str, int | None]
+"""The size of each group of matrices, by its name; None for dense."""
+ROUNDS = 8
+"""Solves at most, where errors are estimates until they are measured."""
 
 
 @dataclass
@@ -146,10 +106,10 @@ class Plan:
 
     def choose(
         self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
-    ) -> dict[str, int | None]:
+    ) -> Choice:
         """The size of each group, as `solve` picks it, None for dense; of estimates, what is picked is measured."""
 
-        def solve() -> dict[str, int | None]:
+        def solve() -> Choice:
             return self.solve(keep, of, allocation, floor, only)
 
         if all(curve.known is None for curve in self.curves.values()):
@@ -175,7 +135,7 @@ class Plan:
 
     def solve(
         self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
-    ) -> dict[str, int | None]:
+    ) -> Choice:
         """The size of each group at which the whole model keeps a share of its cost, by the errors known so far.
 
         Args:
@@ -208,15 +168,17 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
-            failed = [
-                f"; {n} stays dense: {c.reason}" for n, c in self.curves.items() if c.reason.startswith("fit failed")
-            ]
+            failed = [f"; {name} stays dense: {reason}" for name, reason in self.failures().items()]
             raise Refused(
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
             ) from error
         picked = zip(self.groups, curves, rows, chosen, strict=True)
         return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}
+
+    def failures(self) -> dict[str, str]:
+        """Why groups that could not be fitted stay dense, by name."""
+        return {name: curve.reason for name, curve in self.curves.items() if curve.failed}
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiplies the errors of all candidates of a method by its factor, those yet to be measured too."""
@@ -242,59 +204,67 @@ def make_plan(
 ) -> Plan:
     """A plan for a model, not yet fitted; its totals are measured on the model as it is."""
     cost = model_cost(model)
-    unique = {t.data_ptr(): t for t in model.state_dict().values()}
     totals = {
         "linear-parameters": cost["linear_parameters"],
         "parameters": cost["parameters"],
-        "bytes": sum(t.numel() * t.element_size() for t in unique.values()),
+        "bytes": model_bytes(model),
         "macs": cost["macs_per_token"],
     }
     return Plan(method, find_groups(model, sites, list(method.together)), statistics, totals)
 
 
-_LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
+def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error: Callable[[Choice], float]) -> Choice:
+    """Solves and measures until all that is picked was measured; returns the choice of the least measured error.
+
+    Args:
+        solve: the choice by the errors known so far.
+        measure: measures what is an estimate in a choice; returns how many candidates that were.
+        error: of a choice that was measured.
+    """
+    best, least = solve(), math.inf
+    choice = best
+    for done in range(1, ROUNDS + 1):
+        fresh = measure(choice)
+        if (value := error(choice)) < least:
+            best, least = choice, value
+        if not fresh or done == ROUNDS:
+            break
+        choice = solve()
+    return best
 
 
-def fit_or_reason(
-    method: CompressorCard, kind: str, together: Members, errors: bool = True
-) -> tuple[Family | JointFamily | None, Curve]:
-    """Candidates of one group, or None and a curve that says why there are none."""
-    dense = dense_cost(together.weights)
-    try:
-        family = method.candidates(kind, together)
-        return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
-    except (Refused, _LinAlgError) as error:
-        return None, Curve([], [None], [dense], [0.0], reason=f"fit failed: {error}")
+class Store(Protocol):
+    """Keeps finished groups of sites."""
+
+    def get(self, name: str, size: int) -> Sequence[Fitted] | None: ...
+
+    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None: ...
 
 
-def curve_of(method: CompressorCard, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:
-    """What is known of a family before anything is built, the dense matrix added."""
-    sizes: list[int | None] = [*family.sizes]
-    errors, known = None, None
-    if with_errors:
-        errors = [*map(float, family.estimates() if lazy(family) else family.errors), 0.0]
-        known = dict(family.known) if lazy(family) else None
-    reason = "" if sizes else "no size pays"
-    spectrum = getattr(family, "spectrum", None)
-    return Curve(
-        members(family, method),
-        [*sizes, None],
-        [*family.costs, dense],
-        errors,
-        family.zero_error,
-        spectrum,
-        reason,
-        known,
-    )
+def apply(
+    model: nn.Module,
+    plan: Plan,
+    choice: Mapping[str, int | None],
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
+    errors = {}
+    for done, group in enumerate(plan.groups, 1):
+        size = choice[group.name]
+        if size is not None:
+            fitted = store.get(group.name, size) if store else None
+            if fitted is None:
+                fitted = plan.build(group, size)
+                if store:
+                    store.put(group.name, size, fitted)
+            for site, one in zip(group.sites, fitted, strict=True):
+                put(model, site, one)
+                errors[site.name] = one.error
+        progress("build", done, len(plan.groups))
+    return errors
 
 
-def memory_available() -> int:
-    """Bytes of memory that can be used without swapping."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+def put(model: nn.Module, site: Site, fitted: Fitted) -> None:
+    """Puts a candidate in the place of a matrix; a table has no bias."""
+    places.replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)

@@ -127,7 +127,7 @@ def refit(
 
 
 def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _Moments) -> dict[str, float]:
-    if size is None and plan.curves[site.name].reason.startswith("fit failed"):
+    if size is None and plan.curves[site.name].failed:
         return {}
     centred = Need.INPUT_MEAN in plan.method.needs and (size is not None or site.bias is not None)
     cross, moment = m.cross, m.moment

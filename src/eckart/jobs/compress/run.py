@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
-from eckart.budget import ALLOCATIONS
-from eckart.compressors.contract import METHODS, Fitted
+from eckart.budget.contract import find as find_allocation
+from eckart.compressors.contract import METHODS, CompressorCard
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.distill import Distillation, distill
 from eckart.jobs.compress.heal import Healing, cut, heal
-from eckart.jobs.compress.plan import Plan, make_plan, memory_available
+from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.refit import refit
-from eckart.jobs.compress.trials import HELD_BACK, held_back, trials
+from eckart.jobs.compress.trials import HELD_BACK, Tried, held_back, trials
+from eckart.machine import memory_available
+from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
-from eckart.models.own_text import written
-from eckart.models.sites import Site, find_sites, replace
-from eckart.models.tree import activation_bytes, checkpointed, in_eval_mode, share
-from eckart.progress import Progress, silent
-from eckart.statistics import statistics_for
+from eckart.models.own_text import own_text
+from eckart.models.sharing import in_eval_mode, share
+from eckart.models.sites import Site, find_sites
+from eckart.progress import Laps, Progress, phase, silent
+from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
+
+Search = Callable[[Plan, nn.Module], Choice]
+"""Picks the size of every group of a model."""
 
 
 @dataclass
@@ -53,12 +57,12 @@ class Compression:
     model: nn.Module
     recipe: Recipe
     plan: Plan
-    choice: dict[str, int | None]
+    choice: Choice
     errors: dict[str, float]
     calibration: dict[str, Any]
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    trials: list[dict[str, float | str]] = field(default_factory=list)
+    trials: list[Tried] = field(default_factory=list)
     healing: Healing | None = None
     distillation: Distillation | None = None
 
@@ -150,7 +154,7 @@ def compress(
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
-        calibration = written(model, recipe.samples, recipe.length, recipe.seed)
+        calibration = own_text(model, recipe.samples, recipe.length, recipe.seed)
     batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
     return run(model, recipe, batches, info)
 
@@ -177,7 +181,8 @@ def run(
     memory: int | None = None,
     scheduler: str | None = None,
     store: Store | None = None,
-    search: Callable[[Plan, nn.Module], dict[str, int | None]] | None = None,
+    search: Search | None = None,
+    lap: Laps | None = None,
     progress: Progress = silent,
 ) -> Compression:
     """`compress` with its parts handed in.
@@ -191,127 +196,125 @@ def run(
         scheduler: address of a Dask scheduler for the fits.
         store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
         search: picks the sizes instead of `recipe.keep`.
+        lap: the clock that is told of the phases; None for one of its own.
         progress: told of the phases.
     """
     method = METHODS.find(recipe.method)
     sites = sites_of(model, recipe)
-    modules = {site.name: site.module for site in sites}
-    if needs_data(recipe) and not batches:
-        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
-        raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
-    if recipe.sequential and method.together:
-        raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
-    if recipe.distill and not (hasattr(model, "generation_config") and all(isinstance(b, Tensor) for b in batches)):
-        raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
-    allocation = recipe.allocation or method.allocation
-    trial = None
-    if recipe.method == "auto" and search is None and hasattr(model, "generation_config"):
-        tokens = [batch for batch in batches if isinstance(batch, Tensor)]
-        if len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
-            batches, trial = held_back(tokens)
-    seconds: dict[str, float] = {}
-    clock = time.perf_counter()
-
-    def lap(phase: str) -> None:
-        nonlocal clock
-        now = time.perf_counter()
-        seconds[phase] = seconds.get(phase, 0.0) + now - clock
-        clock = now
-
-    def report(phase: str) -> Callable[[int, int], None]:
-        return lambda done, total: progress(phase, done, total)
-
+    check_data(model, recipe, method, batches)
+    batches, back = set_aside(model, recipe, batches) if search is None else (batches, None)
+    lap = Laps() if lap is None else lap
+    healing = distillation = None
     with in_eval_mode(model):
         dense = share(model) if recipe.distill else None
         observed = None
         if recipe.sequential or recipe.heal:
             observed = observe(model, sites, cut(batches) if recipe.heal else batches)
-        lap("statistics")
-        activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
-        with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
-            statistics, passes = statistics_for(
-                model,
-                modules,
-                method.needs,
-                batches,
-                seed=recipe.seed,
-                cache=cache,
-                memory=memory,
-                on_progress=report("statistics"),
-            )
+        statistics, passes, recomputed = measured(model, sites, recipe, batches, cache, memory, progress)
         lap("statistics")
         plan = make_plan(model, sites, method, per_token(model, statistics))
-        plan.fit(scheduler, report("fit"), errors=search is not None or not ALLOCATIONS[allocation].blind)
+        allocation = find_allocation(recipe.allocation or method.allocation)
+        plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not allocation.blind)
         lap("fit")
-
-        def choose(only: str | None = None) -> dict[str, int | None]:
-            return plan.choose(recipe.keep, recipe.of, allocation, recipe.floor, only)
-
-        history: list[dict[str, float | str]] = []
-        if search is not None:
-            choice = search(plan, model)
-        elif trial is not None:
-            choice, history = trials(plan, model, trial, choose, apply, progress)
-        else:
-            choice = choose()
+        choice, tried = chosen(plan, model, recipe, search, back, progress)
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
         lap("build")
         if observed is not None and recipe.sequential:
-            errors |= refit(model, plan, choice, observed, on_progress=report("sequential"))
+            errors |= refit(model, plan, choice, observed, on_progress=phase(progress, "sequential"))
             lap("sequential")
-        healing = None
         if observed is not None and recipe.heal:
-            healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=report("heal"))
+            healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
-        distillation = None
         if dense is not None:
-            tokens = [batch for batch in batches if isinstance(batch, Tensor)]
-            steps = recipe.distill
-            distillation = distill(model, dense, tokens, steps, seed=recipe.seed, on_progress=report("distill"))
+            tokens, told = tokens_of(batches), phase(progress, "distill")
+            distillation = distill(model, dense, tokens, recipe.distill, seed=recipe.seed, on_progress=told)
             lap("distill")
-    calibration = {
-        **info,
-        "passes": passes,
-        "sequential": recipe.sequential,
-        "gradient_checkpointing": recomputed,
-    }
-    warnings = [f"{n} stays dense: {c.reason}" for n, c in plan.curves.items() if c.reason.startswith("fit failed")]
-    done = history, healing, distillation
-    return Compression(model, recipe, plan, choice, errors, calibration, seconds, warnings, *done)
+    return Compression(
+        model,
+        recipe,
+        plan,
+        choice,
+        errors,
+        calibration={
+            **info,
+            "passes": passes,
+            "sequential": recipe.sequential,
+            "gradient_checkpointing": recomputed,
+        },
+        seconds=lap.seconds,
+        warnings=[f"{name} stays dense: {reason}" for name, reason in plan.failures().items()],
+        trials=tried,
+        healing=healing,
+        distillation=distillation,
+    )
 
 
-class Store(Protocol):
-    """Keeps finished groups of sites."""
+def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches: Sequence[Batch]) -> None:
+    """Raises Refused where a recipe asks for what the model, the method or the calibration data do not allow."""
+    if needs_data(recipe) and not batches:
+        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
+        raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    if recipe.sequential and method.together:
+        raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
+    if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
+        raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
 
-    def get(self, name: str, size: int) -> Sequence[Fitted] | None: ...
 
-    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None: ...
+def is_language_model(model: nn.Module) -> bool:
+    """Whether a model can write, as transformers' language models do."""
+    return hasattr(model, "generation_config")
 
 
-def apply(
+def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:
+    """The batches that are nothing but tokens."""
+    return [batch for batch in batches if isinstance(batch, Tensor)]
+
+
+def set_aside(model: nn.Module, recipe: Recipe, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
+    """What is fitted on, and the sequences that are held back so that methods can compete on them, or None."""
+    tokens = tokens_of(batches)
+    competing = recipe.method == "auto" and is_language_model(model)
+    if competing and len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
+        return held_back(tokens)
+    return batches, None
+
+
+def measured(
     model: nn.Module,
-    plan: Plan,
-    choice: Mapping[str, int | None],
-    store: Store | None = None,
-    progress: Progress = silent,
-) -> dict[str, float]:
-    """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
-    errors = {}
-    for done, group in enumerate(plan.groups, 1):
-        size = choice[group.name]
-        if size is not None:
-            fitted = store.get(group.name, size) if store else None
-            if fitted is None:
-                fitted = plan.build(group, size)
-                if store:
-                    store.put(group.name, size, fitted)
-            for site, one in zip(group.sites, fitted, strict=True):
-                put(model, site, one)
-                errors[site.name] = one.error
-        progress("build", done, len(plan.groups))
-    return errors
+    sites: Sequence[Site],
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    cache: Path | None,
+    memory: int | None,
+    progress: Progress,
+) -> tuple[dict[str, Statistics], int, bool]:
+    """What the method reads of every site, in how many passes, and whether activations were computed twice for it."""
+    activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
+    with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
+        statistics, passes = statistics_for(
+            model,
+            {site.name: site.module for site in sites},
+            METHODS.find(recipe.method).needs,
+            batches,
+            seed=recipe.seed,
+            cache=cache,
+            memory=memory,
+            on_progress=phase(progress, "statistics"),
+        )
+    return statistics, passes, recomputed
 
 
-def put(model: nn.Module, site: Site, fitted: Fitted) -> None:
-    replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)
+def chosen(
+    plan: Plan, model: nn.Module, recipe: Recipe, search: Search | None, back: Tensor | None, progress: Progress
+) -> tuple[Choice, list[Tried]]:
+    """The size of every group: by a search, by trials on sequences that were held back, or by the errors alone."""
+
+    def choose(only: str | None = None) -> Choice:
+        return plan.choose(recipe.keep, recipe.of, recipe.allocation, recipe.floor, only)
+
+    if search is not None:
+        return search(plan, model), []
+    if back is not None:
+        return trials(plan, model, back, choose, apply, progress)
+    return choose(), []

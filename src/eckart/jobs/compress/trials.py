@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.jobs.compress.plan import Plan
+from eckart.jobs.compress.plan import Choice, Plan
 from eckart.jobs.evaluate.quality import evaluate
-from eckart.models.tree import share
+from eckart.models.sharing import share
 from eckart.progress import Progress
 
 HELD_BACK = 8
 """One calibration sequence in so many is held back for the trials."""
 
-Choice = dict[str, int | None]
+
+class Tried(TypedDict):
+    """A trial: of a method, or of their mixture.
+
+    Attributes:
+        method: its name, or "mixture".
+        predicted_kl: half of the summed errors.
+        kl: mean divergence from the dense model.
+    """
+
+    method: str
+    predicted_kl: float
+    kl: float
+
+
 Put = Callable[[nn.Module, Plan, Choice], object]
 
 
@@ -39,7 +54,7 @@ def trials(
     choose: Callable[[str | None], Choice],
     put: Put,
     progress: Progress,
-) -> tuple[Choice, list[dict[str, float | str]]]:
+) -> tuple[Choice, list[Tried]]:
     """The best of the choices that one method makes alone and of the one that all make together.
 
     A trial measures the mean KL divergence from the dense model. For a method alone, its ratio to half of the summed
@@ -60,7 +75,7 @@ def trials(
     """
     names = sorted({name for curve in plan.curves.values() for name, _ in curve.members})
     found: list[tuple[float, Choice]] = []
-    history: list[dict[str, float | str]] = []
+    history: list[Tried] = []
 
     def attempt(name: str, choice: Choice) -> float:
         trial = share(model)

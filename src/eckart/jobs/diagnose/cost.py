@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
-from eckart.jobs.compress.plan import Curve, Plan, make_plan
-from eckart.jobs.compress.run import apply
+from eckart.jobs.compress.curves import Curve
+from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.trials import HELD_BACK, held_back
 from eckart.jobs.diagnose.matrices import look_at
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.sharing import share
 from eckart.models.sites import find_sites
-from eckart.models.tree import share
 from eckart.progress import Progress
 from eckart.statistics import statistics_for
 

@@ -14,10 +14,10 @@ from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.files import ADAPTER, load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
-from eckart.jobs.compress.directory import check_length
-from eckart.jobs.compress.plan import memory_available
 from eckart.jobs.diagnose.cost import check_measure
 from eckart.jobs.diagnose.run import Diagnosis, diagnose
+from eckart.jobs.evaluate.quality import check_length
+from eckart.machine import memory_available
 from eckart.models import transformers as hf
 from eckart.progress import Progress, silent
 from eckart.report.html import render, to_json

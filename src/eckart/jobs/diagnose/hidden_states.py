@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eckart.diagnostics.contract import columns_of, diagnostics_of
 from eckart.errors import Refused
-from eckart.models.tree import in_eval_mode
+from eckart.models.sharing import in_eval_mode
 from eckart.progress import Progress, silent
 
 

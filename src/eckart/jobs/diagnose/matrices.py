@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
+from eckart.models.sharing import share
 from eckart.models.sites import Site, find_sites, set_module
-from eckart.models.tree import share
 
 
 def densified(model: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.report.types import Estimate, Quality
 
 Reference = nn.Module | Callable[[Tensor], Tensor]
 
@@ -42,6 +43,21 @@ class Evaluation:
     kl: float | None = None
     agreement: float | None = None
     reference: Evaluation | None = None
+
+
+def quality_of(evaluation: Evaluation, text: str, predicted_kl: float | None = None) -> Quality:
+    """What a report says of an evaluation on a text, beside the divergence that was predicted."""
+    reference = evaluation.reference
+    return Quality(
+        metric="perplexity",
+        text=text,
+        tokens=evaluation.tokens,
+        before=None if reference is None else Estimate(mean=reference.perplexity, stderr=reference.stderr),
+        after=Estimate(mean=evaluation.perplexity, stderr=evaluation.stderr),
+        kl=evaluation.kl,
+        top1_agreement=evaluation.agreement,
+        predicted_kl=predicted_kl,
+    )
 
 
 def perplexity(nll: Tensor) -> tuple[float, float | None]:
@@ -169,9 +185,12 @@ def _check(model: nn.Module, sequences: Tensor, micro_batch: int, whose: str = "
 
 
 def check_length(model: nn.Module, length: int, whose: str = "the model") -> None:
+    """Raises Refused where sequences are longer than the model's context."""
     context = getattr(config_of(model), "max_position_embeddings", None)
     if context is not None and length > context:
-        raise Refused(f"{length} tokens do not fit {whose}'s context of {context}; use shorter sequences")
+        raise Refused(
+            f"sequences of {length} tokens do not fit {whose}'s context of {context}: lower --length (length=)"
+        )
 
 
 def config_of(model: nn.Module) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
+from eckart.report.types import RatePair, Speed
 
 _WARM_UP_STEPS = 2
 
@@ -79,23 +79,26 @@ def speed(
     return result
 
 
+def speed_lengths(model: nn.Module) -> dict[str, int]:
+    """Lengths for `speed` that fit the model's context."""
+    context: int = getattr(config_of(model), "max_position_embeddings", None) or 288
+    decode = max(1, min(32, context // 2))
+    return {"prefill_tokens": max(1, min(256, context - decode)), "decode_tokens": decode}
+
+
+def compared_speed(before: nn.Module, after: nn.Module) -> Speed:
+    """What a report says of the speeds of two models, measured in turns."""
+    found = speed({"before": before, "after": after}, **speed_lengths(after))
+    prefill, decode = (RatePair(**found.pop(f"{name}_tokens_per_second")) for name in ("prefill", "decode"))
+    return Speed(prefill_tokens_per_second=prefill, decode_tokens_per_second=decode, **found)
+
+
 def file_bytes(directory: str | Path) -> int:
     """Bytes of the weight files (`*.safetensors`) in a directory; Refused where there are none."""
     files = sorted(Path(directory).glob("*.safetensors"))
     if not files:
         raise Refused(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
     return sum(file.stat().st_size for file in files)
-
-
-def peak_rss_bytes() -> int | None:
-    """The most memory this process has held resident so far, bytes; None on Windows, which does not count it."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts in bytes, Linux in KiB.
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, float]:

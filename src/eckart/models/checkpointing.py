@@ -1,8 +1,7 @@
-"""A second module tree over the same tensors, and recomputing activations instead of holding them."""
+"""Recomputing activations in the backward pass instead of holding them."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,34 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from eckart.statistics.collect import Batch
 
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """All modules in eval mode inside; afterwards each as it was, and new ones like what they stand in."""
-    flags = {name: module.training for name, module in model.named_modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for name, module in model.named_modules():
-            # Parents come first, so that a new module finds the flag of the one around it.
-            flags.setdefault(name, flags[name.rpartition(".")[0]])
-            module.training = flags[name]
-
-
-def share(model: nn.Module) -> nn.Module:
-    """A copy of the module tree that shares every parameter and buffer: replacing a module in one leaves the other."""
-    memo: dict[int, nn.Module] = {}
-
-    def copied(module: nn.Module) -> nn.Module:
-        if id(module) not in memo:
-            twin = memo[id(module)] = copy.copy(module)
-            twin._parameters = dict(module._parameters)
-            twin._buffers = dict(module._buffers)
-            twin._modules = {n: None if m is None else copied(m) for n, m in module._modules.items()}
-        return memo[id(module)]
-
-    return copied(model)
+_FUNCTION = "_gradient_checkpointing_func"
+"""Where transformers' blocks look for what runs them in parts."""
 
 
 def activation_bytes(shapes: Sequence[tuple[int, int]], batches: Sequence[Batch]) -> int:
@@ -70,10 +43,6 @@ def checkpointed(model: nn.Module, wanted: bool) -> Iterator[bool]:
                 delattr(layer, _FUNCTION)
             else:
                 setattr(layer, _FUNCTION, function)
-
-
-_FUNCTION = "_gradient_checkpointing_func"
-"""Where transformers' blocks look for what runs them in parts."""
 
 
 def _can_recompute(module: nn.Module) -> bool:

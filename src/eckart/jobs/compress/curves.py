@@ -1,0 +1,129 @@
+"""What a group of matrices offers: candidates with their costs and errors, and without their factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eckart.budget import Candidates
+from eckart.compressors._one_by_one import OneByOne
+from eckart.compressors.contract import CompressorCard, Family, JointFamily, Members, lazy, members
+from eckart.errors import Refused
+from eckart.structures import Cost
+
+FAILED = "fit failed"
+"""How the reason of a matrix begins that stays dense because it could not be fitted."""
+
+
+@dataclass
+class Curve:
+    """The candidates of one group without their factors.
+
+    Attributes:
+        members: of each candidate, the method it is from and its size there.
+        sizes: of the candidates, see `eckart.SIZES`; the dense matrix, size None, comes last.
+        costs: of each.
+        errors: squared error of each in the method's metric; 0 for the dense matrix. None where they would cost a fit
+            each and the allocation does not ask.
+        zero_error: squared error of the zero matrix, what the errors are relative to.
+        spectrum: squared singular values in the metric, descending, where the method knows them.
+        reason: why the dense matrix is all there is, or "".
+        known: errors by size as far as they were measured, the others being estimates; None where all were.
+    """
+
+    members: list[tuple[str, int]]
+    sizes: list[int | None]
+    costs: list[Cost]
+    errors: list[float] | None
+    zero_error: float = 0.0
+    spectrum: Tensor | None = None
+    reason: str = ""
+    known: dict[int, float] | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the fit did not succeed."""
+        return self.reason.startswith(FAILED)
+
+    def candidates(self, attribute: str, only: Sequence[int], share: float = 1.0) -> Candidates:
+        """What the solver sees of some candidates, costs being that attribute of each `Cost`, times a share.
+
+        Errors that were not measured are zero.
+        """
+        costs = np.array([share * getattr(self.costs[i], attribute) for i in only])
+        if self.errors is None:
+            return Candidates(costs, np.zeros(len(costs)))
+        errors = np.array([max(0.0, self.errors[i]) for i in only])
+        slope = max(0.0, self.zero_error - float(errors[0])) / max(1.0, costs[0])
+        return Candidates(costs, errors, slope)
+
+
+def dense_cost(weights: Sequence[Tensor]) -> Cost:
+    each = [Cost(w.numel(), w.numel() * w.element_size(), w.numel()) for w in weights]
+    return sum(each[1:], each[0])
+
+
+_LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
+
+
+def fit_or_reason(
+    method: CompressorCard, kind: str, together: Members, errors: bool = True
+) -> tuple[Family | JointFamily | None, Curve]:
+    """Candidates of one group, or None and a curve that says why there are none."""
+    dense = dense_cost(together.weights)
+    try:
+        family = method.candidates(kind, together)
+        return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
+    except (Refused, _LinAlgError) as error:
+        return None, Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {error}")
+
+
+def curve_of(method: CompressorCard, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:
+    """What is known of a family before anything is built, the dense matrix added."""
+    sizes: list[int | None] = [*family.sizes]
+    errors, known = None, None
+    if with_errors:
+        errors = [*map(float, family.estimates() if lazy(family) else family.errors), 0.0]
+        known = dict(family.known) if lazy(family) else None
+    reason = "" if sizes else "no size pays"
+    spectrum = getattr(family, "spectrum", None)
+    return Curve(
+        members(family, method),
+        [*sizes, None],
+        [*family.costs, dense],
+        errors,
+        family.zero_error,
+        spectrum,
+        reason,
+        known,
+    )
+
+
+def measured(
+    method: CompressorCard,
+    kind: str,
+    together: Members,
+    family: Family | JointFamily | None,
+    known: Mapping[int, float],
+    size: int,
+) -> tuple[dict[int, float], list[float]]:
+    """Measures one size of a lazy family; returns all errors that are known then, and an error for every size.
+
+    Args:
+        method: of the family.
+        kind: of the group it is fitted to.
+        together: the group.
+        family: None where it was not kept, and is to be fitted again.
+        known: errors by size, measured before.
+        size: what is measured.
+    """
+    family = method.candidates(kind, together) if family is None else family
+    if not lazy(family):
+        raise TypeError(f"the errors of {method.name} cannot be measured one by one")
+    family.known |= known
+    family.measure(size)
+    return dict(family.known), family.estimates().tolist()

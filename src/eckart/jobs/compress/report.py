@@ -1,0 +1,126 @@
+"""What a report says of a compression: what was asked for, and what each matrix became."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+
+from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.curves import Curve, dense_cost
+from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.run import Compression
+from eckart.models.groups import Group
+from eckart.report import compression as said
+from eckart.report.types import CountPair, Size
+from eckart.structures import StructuredMatrix
+
+POINTS = 33
+"""Candidates of a curve that a report names at most."""
+SPECTRUM = 64
+"""Singular values that a report names at most."""
+
+
+def requested(recipe: Recipe, max_loss: float | None) -> said.RequestedSize | said.RequestedLoss:
+    """What was asked for: a size, or a loss in its place."""
+    if max_loss is not None:
+        return said.RequestedLoss(max_loss=max_loss)
+    return said.RequestedSize(keep=recipe.keep, of=cast(said.Currency, recipe.of))
+
+
+def size_change(before: Mapping[str, int], after: Mapping[str, int]) -> Size:
+    """The sizes of both models, by name."""
+    return Size(**{name: CountPair(before=size, after=after[name]) for name, size in before.items()})
+
+
+def healed(result: Compression) -> said.Healed | None:
+    """What the training of the blocks did; None where there was none."""
+    healing = result.healing
+    if healing is None:
+        return None
+    return said.Healed(steps=healing.steps, loss_before=healing.before, loss_after=healing.after)
+
+
+def distilled(result: Compression) -> said.Distilled | None:
+    """What the training end to end did; None where there was none."""
+    distillation = result.distillation
+    return None if distillation is None else said.Distilled(steps=distillation.steps, kl=distillation.kl)
+
+
+def matrices(result: Compression) -> list[said.Matrix]:
+    """What each matrix became, its error, and its nested curve."""
+    return [matrix(result, group, i) for group in result.plan.groups for i in range(len(group.sites))]
+
+
+def matrix(result: Compression, group: Group, position: int) -> said.Matrix:
+    """What the matrix at a position of a group became."""
+    site, halved = group.sites[position], result.plan.method.predicts_loss
+    curve, size = result.plan.curves[group.name], result.choice[group.name]
+    dense = dense_cost([site.weight])
+    structure: StructuredMatrix | None = getattr(result.model.get_submodule(site.name), "structure", None)
+    cost = dense if structure is None else structure.cost()
+    error = result.errors.get(site.name, 0.0)
+    alone = len(group.sites) == 1
+    chosen: dict[str, Any] = {}
+    if size is not None:
+        name, own = curve.members[curve.sizes.index(size)]
+        chosen = {"method": name, _counts(name, group.kind): own}
+    return said.Matrix(
+        name=site.name,
+        structure="Dense" if structure is None else expression(structure),
+        shape=site.shape,
+        parameters=cost.parameters,
+        bytes=cost.bytes,
+        dense_bytes=dense.bytes,
+        error=error / curve.zero_error if curve.zero_error > 0 else 0.0,
+        dense=size is None,
+        group=None if alone else group.name,
+        curve=_points(curve, group.kind, halved) if alone else None,
+        spectrum=_spectrum(curve) if alone else None,
+        predicted_kl=error / 2 if halved else None,
+        reason=curve.reason or None,
+        **chosen,
+    )
+
+
+def expression(module: StructuredMatrix) -> str:
+    """A structure as an expression: `Chain(Dense, Dense)`."""
+    children = module.operands()
+    name = type(module).__name__
+    return f"{name}({', '.join(map(expression, children))})" if children else name
+
+
+def _counts(method: str, kind: str) -> str:
+    """What the sizes of a method count in a group of a kind: a word of `eckart.SIZES`."""
+    card = METHODS.find(method)
+    return card.counted.get(kind, card.size)
+
+
+def _drawn(curve: Curve) -> bool:
+    """Whether there is a curve to show."""
+    return curve.errors is not None and curve.zero_error > 0 and len(curve.sizes) > 1
+
+
+def _points(curve: Curve, kind: str, halved: bool) -> said.Curve | None:
+    """At most `POINTS` of the candidates whose errors were measured."""
+    if curve.errors is None or not _drawn(curve):
+        return None
+    sure = [i for i, size in enumerate(curve.sizes) if curve.known is None or size is None or size in curve.known]
+    picked = [sure[i] for i in torch.linspace(0, len(sure) - 1, min(POINTS, len(sure))).round().long().tolist()]
+    words = [f"{_counts(name, kind)} {own}" for name, own in curve.members]
+    return said.Curve(
+        parameters=[curve.costs[i].parameters for i in picked],
+        bytes=[curve.costs[i].bytes for i in picked],
+        error=[curve.errors[i] / curve.zero_error for i in picked],
+        size=["dense" if curve.sizes[i] is None else words[i] for i in picked],
+        predicted_kl=[max(0.0, curve.errors[i]) / 2 for i in picked] if halved else None,
+    )
+
+
+def _spectrum(curve: Curve) -> list[float] | None:
+    """At most `SPECTRUM` singular values, where the method knows them."""
+    if curve.spectrum is None or not _drawn(curve):
+        return None
+    at = torch.linspace(0, len(curve.spectrum) - 1, min(SPECTRUM, len(curve.spectrum))).round().long()
+    return [float(v) for v in curve.spectrum[at].clamp_min(0).sqrt()]

@@ -1,0 +1,161 @@
+"""Where a job makes its directory: locked, in progress beside its place, and there at once when it is whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eckart.errors import Refused
+from eckart.files.directories import STATE, check_partial, check_target, fresh_partial, partial_path, publish
+from eckart.files.json import read_json, write_json
+from eckart.files.lock import locked
+from eckart.progress import Laps
+
+FORMAT = 2
+"""Of the state that an interrupted run leaves; those of another format cannot be gone on with."""
+FINISHED = "finished"
+"""Directory of what need not be done again after an interruption."""
+
+
+class Workspace:
+    """The directory that a job was asked for, while it is made.
+
+    Attributes:
+        target: its place.
+        partial: where it is built until then.
+        finished: directory of parts that a resumed run finds again.
+        lap: the clock of the job.
+    """
+
+    def __init__(self, target: Path, request: Mapping[str, Any] | None, resume: bool) -> None:
+        self.target = target
+        self.partial = partial_path(target)
+        self.finished = self.partial / FINISHED
+        self.lap = Laps()
+        self._request = request
+        self._resume = resume
+        self._begun = False
+
+    def begin(self, inputs: str = "") -> Path:
+        """Makes the partial directory, empty but for what an earlier run finished, and returns it.
+
+        Args:
+            inputs: a fingerprint of what the job starts from, for jobs that can be resumed.
+
+        Raises:
+            Refused: the run that is resumed started from something else.
+        """
+        if self._request is None:
+            fresh_partial(self.target)
+            self._begun = True
+            return self.partial
+        request = {**self._request, "inputs": inputs}
+        check_resume(self.partial, request, self._resume)
+        self._begun = True
+        if not (self.partial / STATE).is_file():
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self.finished.mkdir(parents=True, exist_ok=True)
+        clear(self.partial)
+        write_json({"format": FORMAT, **request}, self.partial / STATE)
+        return self.partial
+
+    def publish(self) -> None:
+        """Gives the directory its place, if it was begun, without what only a resumed run would have read."""
+        if not self._begun:
+            return
+        shutil.rmtree(self.finished, ignore_errors=True)
+        (self.partial / STATE).unlink(missing_ok=True)
+        publish(self.partial, self.target)
+
+    def leave(self, error: BaseException) -> None:
+        """After an error: keeps what a resumed run can go on from, and nothing else."""
+        idle = not (self.finished.is_dir() and any(self.finished.iterdir()))
+        if self._begun and (self._request is None or (isinstance(error, Refused) and idle)):
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+
+@contextmanager
+def workspace(out: str | Path, request: Mapping[str, Any] | None = None, resume: bool = False) -> Iterator[Workspace]:
+    """Locks the directory that a job is asked for, and gives it its place on leaving, if it was begun and is whole.
+
+    Args:
+        out: the directory to make; it appears whole or not at all.
+        request: what is asked for, as JSON, by which a later run is known to be the same; None for a job that cannot
+            be resumed, of which nothing is left after an error.
+        resume: go on with the work that an interrupted run left.
+
+    Raises:
+        Refused: the directory is taken or cannot be made, another process is at it, or the interrupted run that is
+            in the way was asked for something else.
+    """
+    target = Path(out)
+    check_target(target)
+    with locked(target):
+        check_target(target)  # another process may have made it before its lock was free
+        work = Workspace(target, request, resume)
+        if request is not None:
+            check_resume(work.partial, request, resume)
+        else:
+            check_partial(work.partial)
+        try:
+            yield work
+        except BaseException as error:
+            work.leave(error)
+            raise
+        work.publish()
+
+
+def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> None:
+    """Raises Refused where an interrupted run is in the way, or was another one than is to be resumed.
+
+    Args:
+        partial: where the work in progress is.
+        request: what is asked for, as JSON; `inputs` names the weights and the calibration text as they are now.
+        resume: whether to go on with it.
+    """
+    if not partial.exists():
+        return
+    state = read_json(partial / STATE) if (partial / STATE).is_file() else None
+    if state is not None and state.get("format") != FORMAT:
+        raise Refused(
+            f"{partial} holds a run in which another version of eckart was interrupted, and this one cannot go on with "
+            "it: remove it to start again"
+        )
+    if not resume:
+        raise Refused(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
+    if state is None:
+        return
+    earlier, current = _flat(state), _flat(json.loads(json.dumps(request)))
+    for part, wanted in current.items():
+        if earlier.get(part) == wanted:
+            continue
+        if part == "inputs":
+            raise Refused(
+                f"the weights or the calibration text have changed since the run in {partial} was interrupted: "
+                "remove it to start again"
+            )
+        raise Refused(
+            f"the run in {partial} was for {part}={earlier.get(part)!r}, not {part}={wanted!r}: "
+            "repeat its options, or remove it to start again"
+        )
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a request and of the mappings in it."""
+    flat: dict[str, Any] = {}
+    for name, value in request.items():
+        flat |= value if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+def clear(partial: Path) -> None:
+    """Removes all but the state and what is finished: a file that was being written when the run ended is no use."""
+    for path in partial.iterdir():
+        if path.is_dir() and path.name != FINISHED:
+            shutil.rmtree(path)
+        elif path.is_file() and path.name != STATE:
+            path.unlink()

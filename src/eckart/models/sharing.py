@@ -1,0 +1,38 @@
+"""A second module tree over the same tensors, and a model that is only looked at."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """All modules in eval mode inside; afterwards each as it was, and new ones like what they stand in."""
+    flags = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for name, module in model.named_modules():
+            # Parents come first, so that a new module finds the flag of the one around it.
+            flags.setdefault(name, flags[name.rpartition(".")[0]])
+            module.training = flags[name]
+
+
+def share(model: nn.Module) -> nn.Module:
+    """A copy of the module tree that shares every parameter and buffer: replacing a module in one leaves the other."""
+    memo: dict[int, nn.Module] = {}
+
+    def copied(module: nn.Module) -> nn.Module:
+        if id(module) not in memo:
+            twin = memo[id(module)] = copy.copy(module)
+            twin._parameters = dict(module._parameters)
+            twin._buffers = dict(module._buffers)
+            twin._modules = {n: None if m is None else copied(m) for n, m in module._modules.items()}
+        return memo[id(module)]
+
+    return copied(model)

@@ -1,0 +1,127 @@
+"""What reports of several jobs have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from eckart.report.schema import Rule
+
+Name = Annotated[str, Rule(shortest=1)]
+Count = Annotated[int, Rule(minimum=0)]
+Positive = Annotated[int, Rule(minimum=1)]
+Amount = Annotated[float, Rule(minimum=0)]
+Fraction = Annotated[float, Rule(minimum=0, maximum=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Memory of the process.
+
+    Attributes:
+        peak_rss_bytes: Largest resident set, mapped weights included; null where the system does not tell.
+    """
+
+    peak_rss_bytes: Count | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountPair:
+    """A whole number of the dense model and of the compressed one.
+
+    Attributes:
+        before: The dense model.
+        after: The compressed model.
+    """
+
+    before: Count
+    after: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatePair:
+    """A rate of the dense model and of the compressed one.
+
+    Attributes:
+        before: The dense model.
+        after: The compressed model.
+    """
+
+    before: Amount
+    after: Amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Sizes, measured on what was written.
+
+    Attributes:
+        parameters: Stored values of the whole model.
+        linear_parameters: Stored values of the matrices that may be compressed.
+        bytes: Bytes of the weights on disk.
+        macs_per_token: Multiply-adds for one token.
+    """
+
+    parameters: CountPair
+    linear_parameters: CountPair
+    bytes: CountPair
+    macs_per_token: CountPair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A measured mean.
+
+    Attributes:
+        mean: Mean over the text.
+        stderr: Standard error of the mean; null where it cannot be told.
+    """
+
+    mean: float
+    stderr: Amount | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """Quality on held-out text.
+
+    Attributes:
+        metric: What was measured, such as perplexity.
+        text: Name of the text.
+        tokens: Tokens scored.
+        before: The dense model; null where there was none to compare with.
+        after: The compressed model.
+        kl: Measured KL divergence from the dense model, nats a token.
+        top1_agreement: Fraction of positions where both models rank the same token first.
+        predicted_kl: KL divergence the metric predicted, nats a token.
+    """
+
+    metric: Name
+    text: str
+    tokens: Count
+    before: Estimate | None
+    after: Estimate
+    kl: Amount | None
+    top1_agreement: Fraction | None
+    predicted_kl: Amount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Medians of speeds measured in turns.
+
+    Attributes:
+        prefill_tokens_per_second: Tokens a second read from a prompt.
+        decode_tokens_per_second: Tokens a second written one by one.
+        threads: Threads used.
+        dtype: Type of the weights, such as float32.
+        prefill_ratio: Median over rounds of the ratio of reading speeds, after over before.
+        decode_ratio: Median over rounds of the ratio of writing speeds, after over before.
+    """
+
+    prefill_tokens_per_second: RatePair
+    decode_tokens_per_second: RatePair
+    threads: Positive
+    dtype: str
+    prefill_ratio: Amount | None = None
+    decode_ratio: Amount | None = None
