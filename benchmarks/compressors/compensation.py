@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.jobs.compress.plan import make_plan
 from eckart.jobs.evaluate.quality import evaluate
@@ -26,6 +27,14 @@ from eckart.statistics import cache_directory
 from eckart.texts.sequences import sequences
 
 ARMS = "none,svd,diagonal,eigen,kfac,kfac+greedy"
+NAMES = {
+    "svd": "`svd`",
+    "diagonal": "`diagonal`",
+    "eigen": "`eigen` (EoRA)",
+    "kfac": "`kfac`",
+    "kfac+greedy": "`kfac`, ranks by one solve",
+}
+"""What the arms are called in the documentation."""
 
 
 def main() -> None:
@@ -42,6 +51,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--eval-samples", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
     model, tokenizer = load_model(options.model)
     size = options.samples, options.length, options.seed
@@ -60,6 +70,19 @@ def main() -> None:
         f"{options.seed}), judged on {options.eval_samples} sequences; {torch.get_num_threads()} threads"
     )
     print(f"{'paths':>12} {'MB':>7} " + "".join(f"{name:>19} {'KL':>7} " for name in judges) + "seconds")
+    rows = Rows("compressors.compensation", options.json)
+    setting = {
+        "model": options.model,
+        "base": options.method,
+        "keep": options.keep,
+        "of": options.of,
+        "rank": options.rank,
+        "calibrated on": options.calibration,
+        "samples": options.samples,
+        "length": options.length,
+        "judged on sequences": options.eval_samples,
+        "seed": options.seed,
+    }
     for arm in options.arms.split(","):
         clock = time.perf_counter()
         trial = copy.deepcopy(base)
@@ -77,9 +100,13 @@ def main() -> None:
         seconds = time.perf_counter() - clock
         megabytes = make_plan(trial, [], found.plan.method, {}).totals["bytes"] / 1e6
         cells = ""
-        for ids in judges.values():
+        scores = {}
+        for name, ids in judges.items():
             measured = evaluate(trial, ids, model, micro_batch=4)
+            scores[name] = {"value": measured.perplexity, "stderr": measured.stderr, "distance": measured.kl}
             cells += f"{measured.perplexity:>10.2f} +- {measured.stderr or 0:<5.2f} {measured.kl:>7.3f} "
+        found = {"paths": NAMES.get(arm, arm), "scores": scores, "megabytes": megabytes}
+        rows.add({**setting, "arm": arm}, found | ({"seconds": seconds} if arm != "none" else {}))
         print(f"{arm:>12} {megabytes:>7.1f} {cells}{seconds:>7.0f}", flush=True)
 
 

@@ -21,165 +21,23 @@ from __future__ import annotations
 
 import argparse
 import copy
-import gzip
 import statistics as stats
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common.pictures import Task, face_tasks, fashion_task
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.plan import apply, make_plan
 from eckart.models.sites import find_sites
 from eckart.statistics import Statistics, statistics_for
 
 DEFAULT = "svd,kfac,gptq,sparsegpt,spatial-svd,tucker-2,cp,auto"
-
-
-class Output(NamedTuple):
-    """What a classifier returns; its gradients are those of labels drawn from these logits."""
-
-    logits: Tensor
-
-
-class Stage(nn.Module):
-    """RNet (24 x 24) or ONet (48 x 48) up to its face classifier, from the table of the MTCNN paper."""
-
-    def __init__(self, channels: Sequence[int], kernels: Sequence[int], pools: Sequence[int], hidden: int) -> None:
-        super().__init__()
-        self.pools = pools
-        self.count = len(channels) - 1
-        for i in range(self.count):
-            self.add_module(f"conv{i + 1}", nn.Conv2d(channels[i], channels[i + 1], kernels[i]))
-            self.add_module(f"prelu{i + 1}", nn.PReLU(channels[i + 1]))
-        n = self.count + 1
-        self.add_module(f"dense{n}", nn.Linear(9 * channels[-1], hidden))
-        self.add_module(f"prelu{n}", nn.PReLU(hidden))
-        self.add_module(f"dense{n + 1}_1", nn.Linear(hidden, 2))
-
-    def forward(self, x: Tensor) -> Output:
-        for i in range(self.count):
-            x = self.get_submodule(f"prelu{i + 1}")(self.get_submodule(f"conv{i + 1}")(x))
-            if i < len(self.pools):
-                x = F.max_pool2d(x, self.pools[i], 2, ceil_mode=True)
-        n = self.count + 1
-        # The weights were trained on column-major images.
-        x = self.get_submodule(f"dense{n}")(x.permute(0, 3, 2, 1).flatten(1))
-        return Output(self.get_submodule(f"dense{n + 1}_1")(self.get_submodule(f"prelu{n}")(x)))
-
-
-STAGES = {
-    "rnet": (24, ((3, 28, 48, 64), (3, 3, 2), (3, 3), 128)),
-    "onet": (48, ((3, 32, 64, 64, 128), (3, 3, 3, 2), (3, 3, 2), 256)),
-}
-
-
-class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, which is one of 1 x 1 where the number of channels changes."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(out)
-        self.short = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.norm1(self.conv1(x)))
-        return F.relu(self.norm2(self.conv2(y)) + self.short(x))
-
-
-class ResNet(nn.Module):
-    """A stem of stride 2, three blocks of 32, 64 and 128 channels, a linear head."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 32, 3, 2, 1, bias=False)
-        self.norm = nn.BatchNorm2d(32)
-        self.blocks = nn.Sequential(Block(32, 32, 1), Block(32, 64, 2), Block(64, 128, 2))
-        self.head = nn.Linear(128, 10)
-
-    def forward(self, x: Tensor) -> Output:
-        return Output(self.head(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3))))
-
-
-@dataclass
-class Task:
-    """A net, what it is calibrated on and what it is judged on."""
-
-    name: str
-    model: nn.Module
-    calibration: list[Tensor]
-    images: Tensor
-    labels: Tensor
-
-
-def face_tasks(facenet: Path, lfw: Path) -> list[Task]:
-    pictures = torch.from_numpy(np.load(lfw)).float()[:, None]
-    labels = (torch.arange(len(pictures)) < len(pictures) // 2).long()
-    tasks = []
-    for name, (size, arguments) in STAGES.items():
-        model = Stage(*arguments).eval()
-        weights = torch.load(facenet / f"{name}.pt", weights_only=True)
-        # The heads for boxes and landmarks are left out.
-        model.load_state_dict({key: weights[key] for key in model.state_dict()})
-        x = F.interpolate(pictures, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        x = ((x * 255 - 127.5) / 128).expand(-1, 3, -1, -1).contiguous()
-        tasks.append(Task(name, model, list(x[::2].split(25)), x[1::2], labels[1::2]))
-    return tasks
-
-
-def fashion(directory: Path, part: str) -> tuple[Tensor, Tensor]:
-    def read(kind: str, header: int) -> np.ndarray:
-        with gzip.open(directory / f"{part}-{kind}-ubyte.gz") as file:
-            return np.frombuffer(file.read(), np.uint8, offset=header)
-
-    x = torch.from_numpy(read("images-idx3", 16).copy()).view(-1, 1, 28, 28).float()
-    return (x - 72.9) / 90.0, torch.from_numpy(read("labels-idx1", 8).copy()).long()
-
-
-def trained(x: Tensor, y: Tensor, epochs: int, seed: int) -> ResNet:
-    """The net after so many passes over the images, each as it is or mirrored; SGD under a one-cycle rate."""
-    torch.manual_seed(seed)
-    model, batch = ResNet().to(memory_format=torch.channels_last), 128
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    steps = len(x) // batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.3, epochs * steps)
-    clock = time.process_time()
-    for epoch in range(epochs):
-        order = torch.randperm(len(x))
-        for step in range(steps):
-            index = order[step * batch : (step + 1) * batch]
-            images = x[index]
-            images = torch.where(torch.rand(len(index), 1, 1, 1) < 0.5, images, images.flip(-1))
-            loss = F.cross_entropy(model(images).logits, y[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        print(f"epoch {epoch + 1}: loss {loss:.3f}, {time.process_time() - clock:.0f} s", flush=True)
-    return model.to(memory_format=torch.contiguous_format).eval()
-
-
-def fashion_task(directory: Path, cache: Path, epochs: int, seed: int) -> Task:
-    x, y = fashion(directory, "train")
-    if cache.exists():
-        model = ResNet().eval()
-        model.load_state_dict(load_file(cache))
-    else:
-        model = trained(x, y, epochs, seed)
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, cache)
-    picked = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:512]
-    return Task("resnet", model, list(x[picked].split(64)), *fashion(directory, "t10k"))
 
 
 @torch.no_grad()
@@ -196,16 +54,21 @@ def auc(scores: Tensor, labels: Tensor) -> tuple[float, float]:
     return a, max(0.0, variance / (m * n)) ** 0.5
 
 
-def judged(task: Task, z: Tensor, dense: Tensor) -> str:
+def judged(task: Task, z: Tensor, dense: Tensor) -> dict[str, float]:
     """Accuracy, area under the curve of two classes, and divergence from the dense net, with standard errors."""
     right = (z.argmax(1) == task.labels).double()
-    text = f"{100 * right.mean():6.2f} +- {100 * (right.var() / len(right)).sqrt():4.2f} "
+    found = {"accuracy": 100 * float(right.mean()), "stderr": 100 * float((right.var() / len(right)).sqrt())}
     if z.shape[1] == 2:
-        area, error = auc(z[:, 1] - z[:, 0], task.labels)
-        text += f"{area:6.4f} +- {error:6.4f} "
+        found["auc"], found["auc_stderr"] = auc(z[:, 1] - z[:, 0], task.labels)
     p, q = dense.double().log_softmax(1), z.double().log_softmax(1)
     kl = (p.exp() * (p - q)).sum(1)
-    return text + f"{kl.mean():7.4f} +- {(kl.var() / len(kl)).sqrt():6.4f}"
+    return found | {"kl": float(kl.mean()), "kl_stderr": float((kl.var() / len(kl)).sqrt())}
+
+
+def line(found: Mapping[str, float]) -> str:
+    """What `judged` found, as the columns of the table."""
+    area = f"{found['auc']:6.4f} +- {found['auc_stderr']:6.4f} " if "auc" in found else ""
+    return f"{found['accuracy']:6.2f} +- {found['stderr']:4.2f} {area}{found['kl']:7.4f} +- {found['kl_stderr']:6.4f}"
 
 
 def macs(model: nn.Module, image: Tensor) -> int:
@@ -232,8 +95,8 @@ def stored_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
-def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: int) -> None:
-    """Prints the table of a task: for each method the shares of the size to keep."""
+def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: int, rows: Rows) -> None:
+    """Prints the table of a task, and keeps its rows: for each method the shares of the size to keep."""
     sites = find_sites(task.model)
     needs = sorted({n for m in shares for n in METHODS.find(m).needs}, key=lambda need: need.value)
     clock = time.process_time()
@@ -252,7 +115,11 @@ def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: in
     print(f"{'method':>12} {'keep':>5} {'acc. %':>6}{'':9} {area}{'KL':>7}{'':10} "
           f"{'params':>8} {'bytes':>8} {'k macs':>7} {'speed':>6} {'CPU s':>6}")  # fmt: skip
     whole = macs(task.model, task.images[:1])
-    print(f"{'dense':>12} {1:>5.2f} {judged(task, expected, expected)} {totals['parameters']:>8} "
+    setting = {"model": task.name, "data": task.data, "images": images, "judged on images": len(task.images)}
+    setting |= {"seed": seed}
+    dense = judged(task, expected, expected)
+    rows.add({**setting, "method": "dense", "of": "", "keep": 1.0}, dense | {"size": totals, "k_macs": whole / 1e3})
+    print(f"{'dense':>12} {1:>5.2f} {line(dense)} {totals['parameters']:>8} "
           f"{stored_bytes(task.model):>8} {whole / 1e3:>7.0f} {1:>6.2f}", flush=True)  # fmt: skip
     for name, keeps in shares.items():
         card = METHODS.find(name)
@@ -272,11 +139,16 @@ def run(task: Task, shares: Mapping[str, Sequence[float]], rounds: int, seed: in
             small = copy.deepcopy(task.model)
             apply(small, plan, choice)
             spent = fitted + time.process_time() - clock
-            row = judged(task, logits(small, task.images), expected)
-            after = make_plan(small, [], card, {}).totals["parameters"]
+            found = judged(task, logits(small, task.images), expected)
+            size = make_plan(small, [], card, {}).totals
+            thousands = macs(small, task.images[:1]) / 1e3
             speed = faster(task.model, small, task.images[:64], rounds)
-            print(f"{label:>12} {keep:>5.2f} {row} {after:>8} {stored_bytes(small):>8} "
-                  f"{macs(small, task.images[:1]) / 1e3:>7.0f} {speed:>6.2f} {spent:>6.2f}", flush=True)  # fmt: skip
+            rows.add(
+                {**setting, "method": name, "of": of, "keep": keep},
+                found | {"size": size, "k_macs": thousands, "speed": speed, "cpu_seconds": spent},
+            )
+            print(f"{label:>12} {keep:>5.2f} {line(found)} {size['parameters']:>8} {stored_bytes(small):>8} "
+                  f"{thousands:>7.0f} {speed:>6.2f} {spent:>6.2f}", flush=True)  # fmt: skip
 
 
 def currency(method: str) -> str:
@@ -295,6 +167,7 @@ def main() -> None:
     parser.add_argument("--keep-bits", default="0.3,0.2,0.15,0.11")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
     if (options.facenet is None) != (options.lfw is None):
         parser.error("--facenet and --lfw go together")
@@ -306,8 +179,9 @@ def main() -> None:
         parser.error("nothing to do: pass --facenet and --lfw, or --fashion")
     keeps = {"parameters": options.keep, "bytes": options.keep_bits}
     shares = {name: [*map(float, keeps[currency(name)].split(","))] for name in options.methods.split(",")}
+    rows = Rows("compressors.convolution", options.json)
     for task in tasks:
-        run(task, shares, options.rounds, options.seed)
+        run(task, shares, options.rounds, options.seed, rows)
 
 
 if __name__ == "__main__":

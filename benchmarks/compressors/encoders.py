@@ -31,6 +31,8 @@ from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.texts.corpora import corpus
 
+BENCHMARK = "compressors.encoders"
+
 
 class SentenceEncoder(nn.Module):
     """Token vectors averaged over a sentence, in unit length."""
@@ -103,7 +105,9 @@ def bench(options: argparse.Namespace) -> harness.Bench:
         "judged on pairs": len(scores),
         "seed": options.seed,
     }
-    return harness.Bench(setting, model, sites, {"STS": judge}, "Spearman", "drift", statistics, ascending=True)
+    return harness.Bench(
+        BENCHMARK, setting, model, sites, {"STS": judge}, "Spearman", "drift", statistics, ascending=True
+    )
 
 
 if __name__ == "__main__":
@@ -114,4 +118,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.stsb is None and not given.markdown:
         parser.error("--stsb DIR is needed")
-    harness.main(given, lambda: bench(given))
+    harness.main(given, BENCHMARK, lambda: bench(given))

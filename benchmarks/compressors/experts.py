@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.evaluate.quality import evaluate
@@ -137,6 +138,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--judged", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
     model: Any
     model, tokenizer = load_model(str(options.model), dtype=getattr(torch, options.dtype))
@@ -165,9 +167,18 @@ def main() -> None:
     print(f"{'experts':>8} {'method':<16} {'perplexity':>10} {'error':>6} {'accuracy':>9} {'bytes':>7} {'CPU s':>6}")
     print(f"{'100 %':>8} {'dense':<16} {found.perplexity:>10.2f} {found.stderr:>6.2f} {'100.0 %':>9} {'100.0 %':>7}")
 
+    rows = Rows("compressors.experts", options.json)
+    setting = {"model": options.model.name, "samples": options.samples, "judged": options.judged}
+    setting |= {"dtype": options.dtype, "seed": options.seed}
+    dense = {"perplexity": found.perplexity, "stderr": found.stderr, "accuracy": before}
+    rows.add({**setting, "method": "dense", "experts": 1.0}, dense)
+
     def show(kept: float, name: str, trial: nn.Module, size: int, seconds: float) -> None:
         result = evaluate(trial, judged, micro_batch=8)
         right = accuracy(trial, judged) / before
+        measured = {"share": size / total, "perplexity": result.perplexity, "stderr": result.stderr}
+        measured |= {"relative_accuracy": right, "cpu_seconds": seconds}
+        rows.add({**setting, "method": "dropping experts" if name == "drop" else name, "experts": kept}, measured)
         print(
             f"{kept:>6.0%}   {name:<16} {result.perplexity:>10.2f} {result.stderr:>6.2f} {right:>9.1%} "
             f"{size / total:>7.1%} {seconds:>6.1f}",

@@ -26,6 +26,8 @@ from eckart.models.transformers import load_model
 from eckart.statistics import Need, Statistics, cache_directory, statistics_for
 from eckart.texts.sequences import sequences
 
+BENCHMARK = "compressors.methods"
+
 
 def bench(options: Namespace) -> harness.Bench:
     model, tokenizer = load_model(options.model)
@@ -61,7 +63,7 @@ def bench(options: Namespace) -> harness.Bench:
     }
     named = [item.partition("=")[::2] for item in options.judge or ["news", "docstrings"]]
     judges = {name: judge(path or name) for name, path in named}
-    return harness.Bench(setting, model, sites, judges, "perplexity", "KL", statistics, trial=trial)
+    return harness.Bench(BENCHMARK, setting, model, sites, judges, "perplexity", "KL", statistics, trial=trial)
 
 
 if __name__ == "__main__":
@@ -74,4 +76,4 @@ if __name__ == "__main__":
     parser.add_argument("--eval-samples", type=int, default=32)
     parser.add_argument("--embeddings", action="store_true", help="compress embeddings, and a head tied to them, too")
     given = parser.parse_args()
-    harness.main(given, lambda: bench(given))
+    harness.main(given, BENCHMARK, lambda: bench(given))

@@ -14,13 +14,13 @@ Cholesky whitening and a full SVD at one ratio for all matrices, written out bel
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors._low_rank import LowRank
 from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--eval-samples", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="append one JSON line a row to this file")
+    add_option(parser)
     options = parser.parse_args()
     named = [item.partition("=")[::2] for item in options.judge or ["news"]]
     model, tokenizer = load_model(options.model)
@@ -121,7 +121,18 @@ def main() -> None:
         model, {s.name: s.module for s in sites}, needs, batches, seed=options.seed, cache=cache_directory()
     )
     print(f"statistics for {', '.join(n.value for n in needs)}: {time.perf_counter() - clock:.0f} s")
+    rows = Rows("compressors.quality", options.json)
+    setting = {
+        "model": Path(options.model).name,
+        "samples": options.samples,
+        "length": options.length,
+        "judged on sequences": options.eval_samples,
+        "seed": options.seed,
+    }
     dense = {name: evaluate(model, ids, micro_batch=4) for name, ids in judges.items()}
+    for name, e in dense.items():
+        what = {**setting, "judge": name, "method": "dense", "keep": 1.0}
+        rows.add(what, {"perplexity": e.perplexity, "stderr": e.stderr})
     print(f"{'':>17} {'keep':>5} " + " ".join(f"{name:>22}" for name in judges))
     print(
         f"{'dense':>17} {1:>5.3f} "
@@ -151,14 +162,11 @@ def main() -> None:
                 rise = measured.perplexity - dense[name].perplexity
                 peers.setdefault((keep, name), rise)
                 cells.append(f"{measured.perplexity:>9.2f} rise {rise / peers[keep, name]:>6.3f}x")
-                if options.json:
-                    row = {
-                        "model": options.model, "calibration": label, "judge": name, "method": arm, "keep": keep,
-                        "kept": kept, "perplexity": measured.perplexity, "stderr": measured.stderr,
-                        "dense": dense[name].perplexity, "seed": options.seed, "tokens": info["tokens"],
-                    }  # fmt: skip
-                    with options.json.open("a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(row) + "\n")
+                found = {"perplexity": measured.perplexity, "stderr": measured.stderr, "kept": kept}
+                found |= {"times": measured.perplexity / dense[name].perplexity}
+                if arm != wanted[0]:
+                    found["rise"] = rise / peers[keep, name]
+                rows.add({**setting, "calibrated on": label, "judge": name, "method": arm, "keep": keep}, found)
             print(
                 f"{arm:>17} {kept:>5.3f} " + " ".join(f"{c:>22}" for c in cells) + f"   {seconds:>5.0f} s", flush=True
             )

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.gptq import GROUP, gptq_quantize
 from eckart.jobs.calibration import text_of
 from eckart.metrics import Metric
@@ -98,8 +99,8 @@ def collect(model: nn.Module, tokenizer: Any, text: str, tokens: int, length: in
     return [Matrix(name, layers[name].weight.detach(), moments[0][name], moments[1][name]) for name in names]
 
 
-def compare(title: str, matrices: list[Matrix]) -> None:
-    """Prints the table of one model."""
+def compare(title: str, matrices: list[Matrix], rows: Rows, setting: dict[str, Any]) -> None:
+    """Prints the table of one model, and keeps its rows."""
     entries = sum(m.weight.numel() for m in matrices)
     shapes = sorted({tuple(m.weight.shape) for m in matrices})
     print(f"\n{title}\n{len(matrices)} matrices, {entries / 1e6:.2f} M weights, shapes {shapes}, groups of {GROUP}")
@@ -120,6 +121,8 @@ def compare(title: str, matrices: list[Matrix]) -> None:
                 size += quantized.cost().bytes
                 theory += m.weight.numel() * (bits + 8 * (m.weight.element_size() + 1) / GROUP) / 8
             plain, seen, unseen = torch.tensor(errors).mean(0).tolist()
+            found = {"plain": plain, "seen": seen, "unseen": unseen, "megabytes": size / 1e6}
+            rows.add({**setting, "bits": bits, "method": arm}, found)
             print(
                 f"{bits:>4} {arm:>6} {plain:8.4f} {seen:8.4f} {unseen:8.4f} {size / 1e6:7.3f} {theory / 1e6:7.3f} "
                 f"{seconds:8.2f}",
@@ -136,6 +139,7 @@ def main() -> None:
         "--matrices", type=int, default=36, help="at most so many of a model, drawn at random (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -147,9 +151,12 @@ def main() -> None:
     print(f"{torch.get_num_threads()} thread(s), seed {arguments.seed}, text {arguments.text}, ", end="")
     print(f"2 x {arguments.tokens} tokens in sequences of {arguments.length}")
     sizes = arguments.tokens, arguments.length, arguments.matrices
-    compare("all-MiniLM-L6-v2, never quantized", collect(*encoder(), text, *sizes))
+    rows = Rows("compressors.quantizers", arguments.json)
+    setting = {name: getattr(arguments, name) for name in ("text", "tokens", "length", "matrices", "seed")}
+    minilm = collect(*encoder(), text, *sizes)
+    compare("all-MiniLM-L6-v2, never quantized", minilm, rows, {"model": "all-MiniLM-L6-v2", **setting})
     title = "smollm2-135M; CAUTION: its weights come from a 4-bit file with groups of 32 and lie on that grid"
-    compare(title, collect(*load_model("smollm2"), text, *sizes))
+    compare(title, collect(*load_model("smollm2"), text, *sizes), rows, {"model": "smollm2", **setting})
 
 
 if __name__ == "__main__":

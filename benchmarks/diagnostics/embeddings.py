@@ -35,7 +35,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 import eckart
-from benchmarks.compressors.convolution import fashion_task, logits
+from benchmarks.common.pictures import fashion_task
+from benchmarks.common.rows import Rows, add_option
+from benchmarks.compressors.convolution import logits
 from benchmarks.compressors.encoders import SentenceEncoder, batches_of, embed, pairs
 from benchmarks.diagnostics.weightwatcher import encoder
 from benchmarks.peers.checkouts import checkout, module
@@ -74,13 +76,15 @@ def line(name: str, found: list[Embeddings]) -> str:
     )
 
 
-def on_sentences(x: Tensor, y: Tensor, scores: np.ndarray[Any, Any], count: int, draws: int, seed: int) -> None:
+def on_sentences(
+    x: Tensor, y: Tensor, scores: np.ndarray[Any, Any], count: int, draws: int, seed: int, kept: Rows
+) -> None:
     """The table of pairs by their rating."""
     rng = np.random.default_rng(seed)
     sets = {
-        "rated 4 and more": np.flatnonzero(scores >= 4),
+        "rated 4 or more": np.flatnonzero(scores >= 4),
         "all": np.arange(len(scores)),
-        "rated 1 and less": np.flatnonzero(scores <= 1),
+        "rated 1 or less": np.flatnonzero(scores <= 1),
     }
     for kernel, options in KERNELS.items():
         print(f"\nSTS benchmark, second sentences explain first ones: {count} pairs, {draws} draws, kernel {kernel}")
@@ -93,6 +97,11 @@ def on_sentences(x: Tensor, y: Tensor, scores: np.ndarray[Any, Any], count: int,
             i, j = rng.permutation(len(x))[:count], rng.permutation(count)
             rows["all, shuffled"].append(eckart.embeddings(x[i], y[i[j]], seed=seed, **options))
         for name, found in rows.items():
+            what = {"part": "sentences", "data": "STS-B", "count": count, "draws": draws, "seed": seed}
+            share = [f.split.share for f in found]
+            shuffled = float(np.mean([f.split.shuffled for f in found]))
+            numbers = {"share": float(np.mean(share)), "spread": float(np.std(share)), "shuffled": shuffled}
+            kept.add({**what, "pairs": name, "kernel": kernel}, numbers)
             print(line(name, found), flush=True)
 
 
@@ -161,7 +170,7 @@ def numbers(split: Schur) -> tuple[float, float]:
     return split.entropy, split.entropy_explained
 
 
-def beside_the_reference(directory: Path, x: Tensor, y: Tensor, sizes: list[int], seed: int) -> None:
+def beside_the_reference(directory: Path, x: Tensor, y: Tensor, sizes: list[int], seed: int, kept: Rows) -> None:
     """Values and CPU seconds of both, for growing numbers of pairs."""
     d = x.shape[1]
     features, bandwidth = d // 2, median_distance(x)
@@ -196,6 +205,13 @@ def beside_the_reference(directory: Path, x: Tensor, y: Tensor, sizes: list[int]
             ours = numbers(schur(*same))
             _, seconds = timed(lambda a=images, b=texts, k=dtype: numbers(whole(a, b, k, bandwidth, features, seed)))
             logs = np.log(theirs)
+            kernel = name.replace(" float64", ", float64 both")
+            both = {
+                "theirs": {"seconds": their_seconds, "unexplained": logs[0]},
+                "ours": {"seconds": seconds, "unexplained": ours[0]},
+                "ratio": their_seconds / seconds,
+            }
+            kept.add({"part": "scendi", "pairs": n, "kernel": kernel, "seed": seed}, both)
             print(f"{n:>6} {name:>16} {their_seconds:9.3f} {seconds:9.3f} {their_seconds / seconds:7.1f} "
                   f"{logs[0]:10.6f} {ours[0]:10.6f} {logs[1]:10.6f} {ours[1]:10.6f}", flush=True)  # fmt: skip
 
@@ -225,7 +241,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--sizes", default="250,1000,4000")
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
+    rows = Rows("diagnostics.embeddings", options.json)
     if not (options.stsb or options.fashion) or (options.scendi and not options.stsb):
         parser.error("pass --stsb, --fashion or both; --scendi needs --stsb")
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, seed {options.seed}")
@@ -235,9 +253,9 @@ def main() -> None:
         x, y = both[: len(first)], both[len(first) :]
         print(f"{len(first)} pairs of sentences embedded in {seconds:.0f} CPU seconds")
         if options.scendi:
-            beside_the_reference(options.scendi, x, y, [*map(int, options.sizes.split(","))], options.seed)
+            beside_the_reference(options.scendi, x, y, [*map(int, options.sizes.split(","))], options.seed, rows)
         else:
-            on_sentences(x, y, scores, options.pairs, options.draws, options.seed)
+            on_sentences(x, y, scores, options.pairs, options.draws, options.seed, rows)
     if options.fashion:
         on_images(options.fashion, options.cache, options.epochs, options.seed)
 

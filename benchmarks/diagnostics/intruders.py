@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 import eckart
-from benchmarks.adapters.tasks import Task, learn, sst2
+from benchmarks.adapters.problems import Task, sst2
+from benchmarks.adapters.tasks import learn
+from benchmarks.common.rows import Rows, add_option
 from eckart.diagnostics.intruder_dimensions import mitigate
 from eckart.jobs.adapt.run import find_bases
 
@@ -43,7 +45,15 @@ def tuned(task: Task, rank: int | None, rate: float, steps: int, seed: int) -> n
     own += [p.requires_grad_() for n, m in places.items() if n.endswith(task.head) for p in m.parameters()]
     if adapter is not None:
         adapter.plan(steps)
-    learn(task, model, own, rate, seed, steps, adapter)
+
+    def term() -> torch.Tensor | float:
+        return adapter.regulariser() if adapter is not None else 0.0
+
+    def after(step: int) -> None:
+        if adapter is not None:
+            adapter.step()
+
+    learn(task, model, own, rate, seed, steps, term, after)
     if adapter is not None:
         adapter.merge()
         adapter.remove()
@@ -73,7 +83,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", default="1:1e-2,1:3e-2,8:1e-2,all:1e-3", help="rank:rate, with commas")
+    add_option(parser)
     options = parser.parse_args()
+    rows = Rows("diagnostics.intruders", options.json)
     task = sst2(options.data, options.batch, options.steps)
     print(f"SST-2, {options.steps} steps of {options.batch}, seed {options.seed}, {torch.get_num_threads()} threads")
     for run in options.runs.split(","):
@@ -82,6 +94,11 @@ def main() -> None:
         for scale in SCALES:
             few, whole, count = scaled(task, model, scale)
             kept, less = ((task.test(m), task.forgotten(m)) for m in (few, whole))
+            what = {"task": "sst2", "steps": options.steps, "batch": options.batch, "seed": options.seed}
+            what |= {"rank": rank if rank == "all" else int(rank), "rate": float(rate), "scale": scale}
+            arms = {"intruders": kept, "change": less}
+            found = {arm: {"accuracy": accuracy, "drift": drift} for arm, (accuracy, drift) in arms.items()}
+            rows.add(what, {"count": count, **found})
             print(
                 f"{rank:>4} rate {rate} {count:4} intruders, scaled by {scale:.2f}: accuracy {kept[0]:.4f} drift "
                 f"{kept[1]:.4f}; all of the change: {less[0]:.4f} {less[1]:.4f}",

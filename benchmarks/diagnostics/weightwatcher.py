@@ -31,6 +31,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from eckart.diagnostics.matrix_entropy import matrix_entropy
 from eckart.diagnostics.matrix_nuclear_norm import matrix_nuclear_norm, nuclear_norm
 from eckart.diagnostics.power_law import fit_power_law, tail
@@ -67,7 +68,7 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.process_time() - start
 
 
-def beside_weightwatcher(name: str) -> None:
+def beside_weightwatcher(name: str, rows: Rows) -> None:
     """Every shared column of every matrix, and the seconds of spectra, of fits, and of all."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -98,16 +99,22 @@ def beside_weightwatcher(name: str) -> None:
     print(f"{'CPU seconds':>28} {'WeightWatcher':>14} {'eckart':>9} {'ratio':>7}")
     ours = spectra_seconds + rest
     for what, a, b in (("the shared columns", theirs, ours), ("fits, same values", their_fits, fit_seconds)):
+        kind = "columns" if b == ours else "fits"
+        found = {"of": f"{name}, {len(linear)} matrices, {what}", "theirs": a, "ours": b, "ratio": a / b}
+        rows.add({"part": "seconds", "model": name, "kind": kind}, found)
         print(f"{what:>28} {a:>14.2f} {b:>9.2f} {a / b:>7.1f}")
     print(f"{'all of eckart diagnose':>28} {'':>14} {everything:>9.2f} ({len(found.rows)} matrices)")
     print(f"{'column':>20} {'largest relative difference':>28}")
     shared = [column for column in numbers[0] if column in frame.columns]
     for column in shared:
         pairs = [(row[column], value) for row, value in zip(numbers, frame[column], strict=True)]
+        what = {"part": "columns", "model": name, "matrices": len(linear), "column": column}
         if isinstance(pairs[0][0], str):
+            rows.add(what, {"differ": sum(a != b for a, b in pairs)})
             print(f"{column:>20} {sum(a != b for a, b in pairs):>22} differ")
         else:
             worst = max(abs(a - b) / max(abs(b), 1e-12) if a != b else 0.0 for a, b in pairs)
+            rows.add(what, {"largest relative difference": worst})
             print(f"{column:>20} {worst:>28.1e}")
 
 
@@ -117,7 +124,7 @@ def version(package: str) -> str:
     return of(package)
 
 
-def nuclear_norm_table() -> None:
+def nuclear_norm_table(kept: Rows) -> None:
     """Agreement on the layers of smollm2, and seconds on states of a decaying spectrum as they grow."""
     model, tokenizer = load_model("smollm2")
     tokens = sequences(tokenizer, text_of("news"), 256, 8)
@@ -129,7 +136,10 @@ def nuclear_norm_table() -> None:
                     rows[name].append(measure(state[0]))
     print(f"\nsmollm2 on news, {len(tokens)} sequences of {tokens.shape[1]} tokens, 31 layers: rank correlation")
     for name in ("nuclear_norm", "matrix_entropy"):
-        print(f"  matrix_nuclear_norm with {name}: {spearmanr(rows['matrix_nuclear_norm'], rows[name]).statistic:.3f}")
+        correlation = float(spearmanr(rows["matrix_nuclear_norm"], rows[name]).statistic)
+        what = {"part": "agreement", "model": "smollm2", "text": "news", "sequences": len(tokens), "with": name}
+        kept.add({**what, "seed": 0}, {"rank correlation": correlation, "layers": len(rows[name]) // len(tokens)})
+        print(f"  matrix_nuclear_norm with {name}: {correlation:.3f}")
     print(f"{'tokens x d':>12} " + "".join(f"{name:>21}" for name in MEASURES) + "  ratio to entropy, to SVD; CPU ms")
     for tokens_, width in SIZES:
         generator = torch.Generator().manual_seed(0)
@@ -141,6 +151,7 @@ def nuclear_norm_table() -> None:
             seconds[name] = min(timed(lambda m=measure, s=state: m(s))[1] for _ in range(3))
         fast, exact, entropy = seconds.values()
         cells = "".join(f"{1e3 * value:>21.2f}" for value in seconds.values())
+        kept.add({"part": "nuclear norm", "tokens": tokens_, "width": width}, {k: 1e3 * v for k, v in seconds.items()})
         print(f"{tokens_:>5} x {width:<5}{cells}  {entropy / fast:.1f}, {exact / fast:.1f}")
 
 
@@ -187,12 +198,14 @@ def main() -> None:
     parser.add_argument("--intruders", type=int, default=0, metavar="STEPS", help="of fine-tuning; 0 for none")
     parser.add_argument("--rate", type=float, default=2e-3, help="of that fine-tuning")
     parser.add_argument("--rank", type=int, default=4, help="of its adapter")
+    add_option(parser)
     options = parser.parse_args()
+    rows = Rows("diagnostics.weightwatcher", options.json)
     np.random.seed(0)  # noqa: NPY002  (WeightWatcher draws from it)
     for name in filter(None, options.weightwatcher.split(",")):
-        beside_weightwatcher(name)
+        beside_weightwatcher(name, rows)
     if options.nuclear_norm:
-        nuclear_norm_table()
+        nuclear_norm_table(rows)
     if options.intruders:
         intruders_at_work(options.intruders, options.rate, options.rank)
 

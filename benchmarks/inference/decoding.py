@@ -18,6 +18,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.jobs.evaluate.speed import speed
 from eckart.models.modules import StructuredLinear
 from eckart.models.transformers import load_model
@@ -28,7 +29,7 @@ def bytes_of(module: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def per_matrix(dense: nn.Module, small: nn.Module, rounds: int) -> None:
+def per_matrix(dense: nn.Module, small: nn.Module, rounds: int, rows: Rows, setting: dict[str, str]) -> None:
     """Walks through all layers each round, so that weights come from memory and not from the cache, as in decoding."""
     pairs: dict[str, list[tuple[nn.Module, nn.Module]]] = defaultdict(list)
     for name, module in small.named_modules():
@@ -50,10 +51,15 @@ def per_matrix(dense: nn.Module, small: nn.Module, rounds: int) -> None:
         sums[1] += after * len(modules)
         share = sum(bytes_of(b) for _, b in modules) / sum(bytes_of(a) for a, _ in modules)
         structured = sum(isinstance(b, StructuredLinear) for _, b in modules)
+        found = {"structured": structured, "count": len(modules), "dense_us": before, "compressed_us": after}
+        found |= {"time_ratio": after / before, "bytes_ratio": share}
+        rows.add({"part": "a matrix", **setting, "matrix": kind}, found)
         print(
             f"{kind:>20} {structured:>4} of {len(modules):<3} {before:>8.1f} {after:>9.1f} "
             f"{after / before:>10.3f} {share:>11.3f}"
         )
+    whole = {"dense_us": sums[0], "compressed_us": sums[1], "time_ratio": sums[1] / sums[0]}
+    rows.add({"part": "a matrix", **setting, "matrix": "all, a token"}, whole)
     print(f"{'all matrices':>20} {'':>10} {sums[0]:>9.0f} {sums[1]:>9.0f} {sums[1] / sums[0]:>10.3f}   a token")
 
 
@@ -64,7 +70,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--prefill", type=int, default=256)
     parser.add_argument("--decode", type=int, default=24)
+    parser.add_argument("--of-what", default="", help="how the model was compressed, in words, for the rows")
+    add_option(parser)
     options = parser.parse_args()
+    rows = Rows("inference.decoding", options.json)
+    setting = {"model": options.dense, "compressed": options.of_what or options.compressed}
     dense, small = (load_model(name, dtype=torch.float32)[0] for name in (options.dense, options.compressed))
     bytes_ratio = bytes_of(small) / bytes_of(dense)
     result = speed(
@@ -79,11 +89,14 @@ def main() -> None:
     )
     for what in ("prefill", "decode"):
         t = result[f"{what}_tokens_per_second"]
+        phase = f"reading {options.prefill} tokens" if what == "prefill" else "decoding"
+        found = {"dense": t["before"], "compressed": t["after"], "ratio": result[f"{what}_ratio"]}
+        rows.add({"part": "a model", **setting, "phase": phase}, found)
         print(
             f"{what:>8}: dense {t['before']:.1f} tokens/s, compressed {t['after']:.1f} tokens/s, "
             f"ratio {result[f'{what}_ratio']:.3f} (bytes allow {1 / bytes_ratio:.3f})"
         )
-    per_matrix(dense, small, options.repeats)
+    per_matrix(dense, small, options.repeats, rows, setting)
 
 
 if __name__ == "__main__":

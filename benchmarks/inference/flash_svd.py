@@ -34,6 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModel, AutoTokenizer
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from benchmarks.compressors.encoders import SentenceEncoder, batches_of
 from eckart.models.transformers import load_model
 from eckart.texts.corpora import corpus
@@ -80,6 +81,7 @@ def parts(model: Any, shape: tuple[int, int]) -> dict[str, Call]:
 def compare(
     title: str, dense: nn.Module, small: nn.Module, inputs: dict[str, Any], options: argparse.Namespace
 ) -> None:
+    """Prints the table of a model on some inputs, and keeps its row."""
     batch, length = inputs["input_ids"].shape
     hidden = 4 * batch * length * dense.config.hidden_size  # type: ignore[operator, union-attr]
 
@@ -103,6 +105,16 @@ def compare(
     peaks = {name: peak_bytes(lambda name=name: run(name, forward)) for name in kinds}
     held = {name: {part: transient(name, part) for part in ("attention", "mlp")} for name in kinds}
     times = medians({name: lambda name=name: run(name, forward) for name in kinds}, options.repeats)
+    what = {"part": "a model", "model": title, "method": "kfac", "keep": options.keep, "tile": options.tokens}
+    found = {
+        "peak": {name: value / 1e6 for name, value in peaks.items()},
+        "to_naive": peaks["tiled"] / peaks["naive"] - 1,
+        "to_dense": peaks["tiled"] / peaks["dense"] - 1,
+        "transient": {name: {part: size / 1e6 for part, size in parts.items()} for name, parts in held.items()},
+        "drift": drift,
+        "ms": times,
+    }
+    Rows("inference.flash_svd", options.json).add({**what, "batch": batch, "length": length}, found)
     print(f"{title}, {batch} x {length}, hidden state {hidden / 1e6:.2f} MB, tiled - naive {drift:.1e} (relative)")
     print(
         f"{'':>12} {'peak MB':>8} {'hidden':>7} {'to naive':>8} {'to dense':>8} {'attention MB':>12} {'to naive':>8} "
@@ -212,6 +224,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=["mlp", "MiniLM", "smollm2"], choices=["mlp", "MiniLM", "smollm2"])
+    add_option(parser)
     options = parser.parse_args()
     print(
         f"float32, {torch.get_num_threads()} threads, torch {torch.__version__}, keep {options.keep} of linear "

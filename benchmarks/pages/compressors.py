@@ -67,6 +67,7 @@ TABLES = {
     "methods-bytes": _of(
         {**METHODS, "model": "smollm2", "run": "all", "of": "bytes"}, [METHOD], SIZES, [MB, CPU, DECODING]
     ),
+    "methods-added": _of({**METHODS, "model": "smollm2", "run": "added", "of": "bytes"}, [METHOD], SIZES, [MB, CPU]),
     "methods-gemma": _of(
         {**METHODS, "model": "Gemma 3 270M", "of": "linear-parameters"},
         [METHOD],

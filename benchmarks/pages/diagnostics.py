@@ -15,6 +15,33 @@ TABLES = {
             ("ratio", "{ratio:.1f}"),
         ],
     ),
+    "noise-shapes": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.noise", "part": "shape"},
+        [
+            ("noise", "{rows} x {columns}"),
+            ("Hill's exponent", "{hill.mean:.3f} ± {hill.spread:.3f}"),
+            ("over windows (FARMS)", "{farms.mean:.3f} ± {farms.spread:.3f}"),
+        ],
+    ),
+    "noise-planted": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.noise", "part": "planted"},
+        [
+            ("strength by the edge", "{strength:g}"),
+            ("planted", "{planted}"),
+            ("found", "{spikes.mean:.2f} ± {spikes.spread:.2f}"),
+            ("size of the noise", "{sigma.mean:.3f} ± {sigma.spread:.3f}"),
+        ],
+    ),
+    "weightwatcher-columns": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.weightwatcher", "part": "columns"},
+        [
+            ("column", "`{column}`"),
+            ("largest relative difference", "[{largest relative difference:power}][{differ} differ]"),
+        ],
+    ),
     "intruders": Table(
         "diagnostics",
         {"benchmark": "diagnostics.intruders", "rank": 1, "rate": 0.01},

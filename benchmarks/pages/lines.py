@@ -38,6 +38,16 @@ COMPRESSORS = [
     ),
     *(
         _compressors(
+            "smollm2",
+            _METHODS,
+            {**_SMOLLM2, "run": "added", "of": of, "method": ("svd-int8", "kfac-int8", "lq-lora", "cospadi")},
+            _AT + of.replace("-", " ") + _NEWS,
+            about={**_SMOLLM2, "run": "added", "method": "dense"},
+        )
+        for of in ("linear-parameters", "bytes")
+    ),
+    *(
+        _compressors(
             "encoder",
             "all-MiniLM-L6-v2, {sentences} sentences of calibration, Spearman's correlation on {judged on pairs} pairs "
             "of the STS benchmark (dense {scores.STS.value:.4f} ± {scores.STS.stderr:.4f}) and drift of the embeddings",
@@ -131,4 +141,97 @@ INFERENCE = [
     )
 ]
 
-LINES = [*COMPRESSORS, *ADAPTERS, *INFERENCE]
+_WEIGHTWATCHER = {"benchmark": "diagnostics.weightwatcher"}
+_EMBEDDINGS = {"benchmark": "diagnostics.embeddings"}
+
+
+def _diagnostics(name: str, where: str, conditions: str, select: dict[str, object], line: str, **rest: str) -> Lines:
+    return Lines("diagnostics", where, conditions, select, line, name=name, **rest)
+
+
+_BESIDE = "beside WeightWatcher 0.7.7 on the matrices of smollm2 and all-MiniLM-L6-v2, CPU seconds of one thread"
+
+DIAGNOSTICS = [
+    *(
+        _diagnostics(
+            name,
+            "weightwatcher",
+            _BESIDE,
+            {**_WEIGHTWATCHER, "part": "seconds", "kind": kind},
+            "{of}: {ours:.2f} s, WeightWatcher {theirs:.2f} s",
+        )
+        for name, kind in (("spectrum", "columns"), ("power-law", "fits"))
+    ),
+    *(
+        _diagnostics(
+            name,
+            "columns",
+            "beside WeightWatcher 0.7.7 on {matrices} matrices of all-MiniLM-L6-v2, largest relative difference",
+            {**_WEIGHTWATCHER, "part": "columns", "model": "minilm", "column": columns},
+            "{column} {largest relative difference:power}",
+            together=", ",
+        )
+        for name, columns in (
+            ("spectrum", ("stable_rank", "matrix_rank", "spectral_norm", "log_norm", "entropy")),
+            ("power-law", ("alpha", "xmin", "D", "sigma", "alpha_weighted", "log_alpha_norm")),
+        )
+    ),
+    _diagnostics(
+        "farms",
+        "noise",
+        "Gaussian noise, exponent of the tail over windows and without them (Hill), means over {draws} draws",
+        {"benchmark": "diagnostics.noise", "part": "shape"},
+        "{rows} x {columns}: {farms.mean:.2f} ± {farms.spread:.2f}, Hill {hill.mean:.2f} ± {hill.spread:.2f}",
+    ),
+    _diagnostics(
+        "marchenko-pastur",
+        "planted",
+        "directions planted in {rows} x {columns} of noise, means over {draws} draws; below half of the edge none can "
+        "be told from noise",
+        {"benchmark": "diagnostics.noise", "part": "planted"},
+        "{planted} at {strength:g} of the edge, found {spikes.mean:.2f} ± {spikes.spread:.2f}",
+        together="; ",
+    ),
+    _diagnostics(
+        "matrix-nuclear-norm",
+        "layers",
+        "rank correlation over the layers of {model} on {sequences} sequences of {text}",
+        {**_WEIGHTWATCHER, "part": "agreement"},
+        "with {with} {rank correlation:.3f}",
+        together=", ",
+    ),
+    _diagnostics(
+        "matrix-entropy",
+        "layers",
+        "rank correlation over the layers of {model} on {sequences} sequences of {text}",
+        {**_WEIGHTWATCHER, "part": "agreement", "with": "matrix_entropy"},
+        "with matrix_nuclear_norm {rank correlation:.3f}",
+    ),
+    _diagnostics(
+        "intruder-dimensions",
+        "sst2",
+        "MiniLM after {steps} steps of {batch} sentences by a LoRA of rank {rank} at a rate of {rate:g}, {count} of "
+        "360 directions new: accuracy (drift of other sentences) as they, or all of the change, are scaled",
+        {"benchmark": "diagnostics.intruders", "rank": 1, "rate": 0.01},
+        "by {scale:g} {intruders.accuracy:.4f} ({intruders.drift:.3f}), or {change.accuracy:.4f} ({change.drift:.3f})",
+        together="; ",
+    ),
+    _diagnostics(
+        "schur-entropy",
+        "pairs",
+        "{count} pairs of sentences of STS-B embedded by MiniLM, share unexplained (and in a random order)",
+        {**_EMBEDDINGS, "part": "sentences", "kernel": "cosine"},
+        "{pairs} {share:.3f} ± {spread:.3f} ({shuffled:.3f})",
+        together=", ",
+    ),
+    _diagnostics(
+        "schur-entropy",
+        "authors",
+        "beside the authors' scendi-score, float64, nats unexplained and CPU seconds",
+        {**_EMBEDDINGS, "part": "scendi", "kernel": ("gaussian, float64 both", "cosine")},
+        "{kernel}, {pairs} pairs: {ours.unexplained:.4f} and theirs {theirs.unexplained:.4f}, {ours.seconds:.2f} s and "
+        "{theirs.seconds:.2f} s",
+    ),
+]
+
+LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE]

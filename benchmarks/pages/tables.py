@@ -45,6 +45,7 @@ HOW: dict[str, Callable[[Any], str]] = {
     "%": lambda share: f"{100 * share:.0f} %",
     "%1": lambda share: f"{100 * share:.1f} %",
     "+%": lambda share: f"{100 * share:+.0f} %",
+    "power": lambda value: f"{value:.0e}".replace("e-0", "e-") if value else "0",
     "short": lambda value: f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+"),
 }
 TEXT_TOO = {"code", "card", "whose"}

@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 import eckart
+from benchmarks.common.rows import Rows, add_option
 from benchmarks.peers import checkouts as peers
 from benchmarks.peers import lq_lora as peer_lq_lora
 from benchmarks.peers.checkouts import Outcome
@@ -246,7 +247,7 @@ TABLES: dict[str, dict[str, Callable[[Path, Material], Iterator[Row]]]] = {
 }
 
 
-def show(title: str, rows: Iterator[Row]) -> None:
+def show(title: str, rows: Iterator[Row], kept: Rows) -> None:
     print(
         f"\n{title}\n{'matrix':<24} {'shape':>9} {'setting':<30} {'theirs':>10} {'ours':>10} {'theirs/ours':>12}",
         end="",
@@ -263,6 +264,7 @@ def show(title: str, rows: Iterator[Row]) -> None:
     for setting, values in ratios.items():
         worse = sum(not value >= 1 - 1e-4 for value in values)
         span = f"{min(values):.5f} to {max(values):.5f}, median {statistics.median(values):.5f}"
+        kept.add({"title": title, "setting": setting}, {"matrices": len(values), "ratio": span, "worse": worse})
         print(f"{setting}: theirs/ours {span}; ours worse by more than 1e-4 on {worse} of {len(values)}")
 
 
@@ -273,8 +275,10 @@ def main() -> None:
     parser.add_argument("--layers", default="0,10,29", help="of 30 (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=16, help="sequences of 256 tokens (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    kept = Rows("peers.authors", options.json)
     asked = [int(n) for n in options.layers.split(",")]
     partners = [n + 1 if n < 29 else n - 1 for n in asked] if options.basis_sharing else []
     found = layers(sorted({*asked, *partners}), asked, options.samples, options.seed)
@@ -288,7 +292,7 @@ def main() -> None:
         if directory is None:
             continue
         for title, rows in tables.items():
-            show(title, rows(directory.resolve(), material))
+            show(title, rows(directory.resolve(), material), kept)
         if name == "lq-lora":
             allocation(directory.resolve(), material)
 

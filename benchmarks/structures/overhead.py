@@ -15,8 +15,12 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from benchmarks.common.rows import Rows, add_option
 from eckart import StructuredLinear
 from eckart.structures import Dense, Interpolative, low_rank
+
+NAMES = {"two products": "the two products alone", "StructuredLinear(Chain of two)": "`StructuredLinear(Chain)` of two"}
+"""What the arms are called in the documentation."""
 
 
 def medians(arms: dict[str, Callable[[], object]], rounds: int = 41, burst: int = 400) -> dict[str, float]:
@@ -35,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--rank", type=int, default=16)
+    add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -55,7 +60,9 @@ def main() -> None:
         }
     )
     print(f"{n} x {n}, rank {r}, batch 1, float32, one thread, torch {torch.__version__}")
+    rows = Rows("structures.overhead", options.json)
     for name, value in times.items():
+        rows.add({"arm": NAMES.get(name, f"`{name}`"), "size": n, "rank": r}, {"us": value})
         print(f"{name:>36} {value:8.2f} us")
     print(f"Dense over nn.Linear: {times['StructuredLinear(Dense)'] - times['nn.Linear']:.2f} us (bound 5)")
     print(

@@ -97,7 +97,6 @@ def median(beta: float) -> float:
         "mp_energy": Column("Their share of the squared norm", unit="share", title="norm above noise"),
     },
     noun="Marchenko-Pastur bulk",
-    unmeasured="the tests plant spikes in noise and count them",
 )
 def noise(matrix: Matrix) -> Numbers:
     """The noise that the median eigenvalue speaks of, and what stands out of it.

@@ -60,7 +60,6 @@ def _doubt(matrix: Matrix, numbers: Numbers) -> str:
         ),
         "condition": Column("sv_max / sv_min; null where that is infinite or unknown", place="table"),
     },
-    unmeasured="sums and logarithms of singular values; the tests compare them with numpy",
     doubt=_doubt,
 )
 def spectrum_of(matrix: Matrix) -> Numbers:
