@@ -253,7 +253,7 @@ def test_a_link_leads_to_a_matrix_a_colour_and_an_order(tmp_path: Path, report: 
     pressed = [str(a["aria-label"]) for a in cells if a["aria-pressed"] == "true"]
     assert len(pressed) == 3
     assert re.fullmatch(r"layer 2 up_proj: intruder dimensions \d+", pressed[0])
-    assert "how far it moved" in pressed[1]
+    assert "up_proj: moved " in pressed[1]
     assert "turned away" in pressed[2]
 
 

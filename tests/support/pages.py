@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from eckart.diagnostics.contract import MATRIX_SUBJECTS, described
+
 SHAPES = {
     "self_attn.q_proj": (4096, 4096),
     "self_attn.k_proj": (4096, 4096),
@@ -126,6 +128,7 @@ def diagnosis(layers: int = 32) -> dict[str, Any]:
         "text": {"name": "news", "tokens": 4096},
         "seed": 0,
         "window": 2048,
+        "columns": {"matrices": described(*MATRIX_SUBJECTS), "hidden_states": described("hidden states")},
         "size": {"parameters": 6_738_415_616, "linear_parameters": linear, "bytes": 2 * 6_738_415_616},
         "summary": {"alpha": 3.1},
         "matrices": [*rows, head],

@@ -81,7 +81,7 @@ def _half(curve: Mapping[str, Sequence[float]] | None) -> float | None:
 def _hidden_states(report: Mapping[str, Any]) -> Table:
     table = Table(title=Text(f"hidden states on {report['text']['name']}"), title_justify="left")
     columns = columns_of("hidden states")
-    for heading in ("layer", *(column.heading(name) for name, column in columns.items())):
+    for heading in ("layer", *(column.short or column.heading(name) for name, column in columns.items())):
         table.add_column(heading, justify="right")
     for row in report["hidden_states"]:
         table.add_row(str(row["layer"]), *(f"{row[name]:.3f}" for name in columns))

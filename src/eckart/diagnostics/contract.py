@@ -34,7 +34,7 @@ class Column:
         unit: `share` of a whole, from 0 to 1; `ratio` to something of its kind; `rank` out of the shorter side; `nats`;
             or a plain number.
         title: what it is called in a heading; its name in words where that is left out.
-        short: its heading in the terminal's table of kinds of matrices; "" where that does not show it.
+        short: its heading in the terminal's tables; "" where that of kinds of matrices does not show it.
         place: how far a number goes on the page: nowhere (`file`), beside the matrix that is looked at (`facts`), into
             the table too, or into the colours of the map too.
         mean: whether its mean over all matrices is among the numbers that sum a model up.
@@ -174,7 +174,7 @@ SUBJECTS: dict[str, type] = {
 where no matrix is large enough; hidden states are those of one layer, (tokens, d).
 """
 
-MATRIX_SUBJECTS = ("change", "matrix", "eigenvalues", "windows")
+MATRIX_SUBJECTS = ("change", "windows", "eigenvalues", "matrix")
 """Those whose numbers stand in the row of a matrix, the most telling first."""
 
 SHOWN = 4
@@ -261,6 +261,24 @@ def diagnostics_of(*subjects: str) -> list[DiagnosticCard]:
 def columns_of(*subjects: str) -> dict[str, Column]:
     """Every column of the diagnostics of some subjects, by name."""
     return {name: column for card in diagnostics_of(*subjects) for name, column in card.gives.items()}
+
+
+def described(*subjects: str) -> dict[str, dict[str, str | bool]]:
+    """What a report says of the columns of some subjects, for a reader that has never heard of them."""
+    found: dict[str, dict[str, str | bool]] = {}
+    for card in diagnostics_of(*subjects):
+        for name, column in card.gives.items():
+            found[name] = {
+                "diagnostic": card.name,
+                "title": column.heading(name),
+                "about": column.about,
+                "kind": column.kind,
+                "unit": column.unit,
+                "place": column.place,
+                "mean": column.mean,
+                "extremes": column.extremes,
+            }
+    return found
 
 
 def look(card: DiagnosticCard, subject: object) -> tuple[Numbers, list[str]]:

@@ -26,7 +26,11 @@ def matrix_entropy(hidden: Tensor) -> float:
     paper="Wei et al. 2024, arXiv 2401.17139",
     of="hidden states",
     gives={
-        "matrix_entropy": Column("Entropy of the eigenvalues of their covariance, by the logarithm of the dimension")
+        "matrix_entropy": Column(
+            "Entropy of the eigenvalues of their covariance, by the logarithm of the dimension",
+            title="matrix entropy, 1 = all directions alike",
+            short="matrix entropy",
+        )
     },
 )
 def entropy_of_states(hidden: Tensor) -> Numbers:

@@ -37,9 +37,13 @@ def nuclear_norm(hidden: Tensor) -> float:
     of="hidden states",
     gives={
         "matrix_nuclear_norm": Column(
-            "Sum of the norms of the longest columns of the standardized states, by the tokens"
+            "Sum of the norms of the longest columns of the standardized states, by the tokens",
+            title="matrix nuclear norm, by tokens",
+            short="matrix nuclear norm",
         ),
-        "nuclear_norm": Column("Sum of their singular values, by the tokens"),
+        "nuclear_norm": Column(
+            "Sum of their singular values, by the tokens", title="nuclear norm, by tokens", short="nuclear norm"
+        ),
     },
 )
 def nuclear_norms(hidden: Tensor) -> Numbers:

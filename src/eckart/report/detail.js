@@ -1,7 +1,7 @@
 // One matrix: what is known of it, its spectrum, its curves, and the directions in which it moved.
 
 function facts(list, rows) {
-  list.replaceChildren(...rows.filter(([, value]) => given(value)).map(([name, value, kind]) => el("div", {}, el("dt", {}, name), el("dd", { class: kind }, value))));
+  list.replaceChildren(...rows.filter(([, value]) => given(value)).map(([name, value, kind, about]) => el("div", {}, el("dt", { title: about }, name), el("dd", { class: kind }, value))));
 }
 
 function show(index) {
@@ -20,7 +20,7 @@ function detail() {
   facts(byId("facts"), quantities().map((quantity) => {
     const value = quantity.value(site);
     const text = quantity.fact ?? quantity.text ?? String;
-    return [quantity.title, given(value) ? text(value, site) : null, quantity.kind];
+    return [quantity.title, given(value) ? text(value, site) : null, quantity.kind, quantity.about];
   }));
   for (const [id, picture] of [["spectrum", spectrum], ["curve", curve], ["cosines", cosines]]) {
     const spec = picture(site);

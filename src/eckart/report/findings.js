@@ -2,7 +2,10 @@
 
 const values = (id) => present(sites.map((site) => site[id]));
 const average = (id) => mean(values(id));
-const most = (id) => sites.reduce((best, site) => (site[id] ?? -1) > (best[id] ?? -1) ? site : best, sites[0]);
+const most = (id) => sites.reduce((best, site) => (site[id] ?? -Infinity) > (best[id] ?? -Infinity) ? site : best, sites[0]);
+
+/** The columns that sum a model up and single matrices out, by name. */
+const telling = () => Object.keys(described).filter((id) => described[id].mean && described[id].extremes);
 
 function diagnosisCards() {
   const exactly = sites.filter((site) => site.exact).length;
@@ -12,12 +15,14 @@ function diagnosisCards() {
     const [heavy, light] = [values("alpha").filter((alpha) => alpha < 2).length, values("alpha").filter((alpha) => alpha > 6).length];
     list.push(card("Alpha of the tails", number(average("alpha")), { note: `mean; ${heavy} below 2, ${light} above 6` }));
   }
-  if (average("alpha_farms") !== null) list.push(card("Alpha over windows", number(average("alpha_farms")), { note: `mean; windows of ${report.window} × ${report.window}` }));
+  for (const { id, title, text } of quantities().filter((quantity) => telling().includes(quantity.id))) {
+    const [whole, top] = [average(id), most(id)];
+    list.push(card(title, ["ratio", "share"].includes(described[id].unit) ? percent(whole) : number(whole), { note: `mean; most: ${top.name}, ${text(top[id], top)}` }));
+  }
   const share = mean(present(sites.map((site) => shareOf(site.rank_90, shorter(site)))));
   if (share !== null) list.push(card("Rank for 90 %", percent(share), { note: "of all, mean", part: share }));
   if (average("mp_energy") !== null) list.push(card("Norm above noise", percent(average("mp_energy")), { note: `mean; ${exact(sum(values("mp_spikes")))} singular values`, part: average("mp_energy") }));
-  if (average("moved") !== null) {
-    list.push(card("Moved", percent(average("moved")), { note: `mean; most: ${most("moved").name}, ${percent(most("moved").moved)}` }));
+  if (average("intruders") !== null) {
     list.push(card("Intruder dimensions", exact(sum(values("intruders"))), { note: `in ${values("intruders").filter(Boolean).length} matrices; of the ten leading ones in each` }));
   }
   if (slider.choice) list.push(card(`At ${percent(slider.share, 0)} of ${slider.of.replace("-", " ")}`, `+ ${number(slider.expected ?? slider.rise)}`, { note: `rise of the loss, nats a token, ${calibrated ? "scaled to what was measured" : "predicted"}` }));
@@ -27,6 +32,7 @@ function diagnosisCards() {
 function looked() {
   return [report.against ? `Diagnosed against ${report.against}` : "Diagnosed",
     report.text ? `text ${report.text.name}, ${count(report.text.tokens)} tokens` : "without a text: no curves of cost",
+    report.window ? `windows of ${report.window} × ${report.window}` : null,
     isNumber(report.seconds) ? duration(report.seconds) : null];
 }
 
@@ -40,17 +46,17 @@ function comparison() {
   map(byId("turned"), turned, true);
 }
 
-const LAYERWISE = { matrix_nuclear_norm: "matrix nuclear norm, by tokens", nuclear_norm: "nuclear norm, by tokens", matrix_entropy: "matrix entropy, 1 = all directions alike" };
-
 function hiddenStates() {
   const states = report.hidden_states ?? [];
   if (states.length < 2) return;
   byId("hidden-states").hidden = false;
-  for (const [id, title] of Object.entries(LAYERWISE)) {
+  const own = ["layer", "tokens", "dimension"];
+  const columns = report.columns?.hidden_states ?? Object.fromEntries(Object.keys(states[0]).filter((id) => !own.includes(id)).map((id) => [id, { title: id.replaceAll("_", " ") }]));
+  for (const [id, { title, about }] of Object.entries(columns)) {
     const points = states.filter((each) => isNumber(each[id])).map((each) => [each.layer, each[id]]);
     if (points.length < 2) continue;
     const plot = el("div", { class: "plot" });
-    byId("hidden-plots").append(el("figure", {}, plot));
+    byId("hidden-plots").append(el("figure", { title: about }, plot));
     draw(plot, { height: 210, label: `${capital(title)} of the hidden states, layer by layer: ${points.map(([x, y]) => `${x}: ${number(y)}`).join(", ")}.`,
       x: { title: "layer; 0 is the embedding", format: exact }, y: { title, format: number, pad: 0.05 }, lines: [{ points }] });
   }

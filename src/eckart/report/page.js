@@ -36,7 +36,7 @@ function story() {
 }
 
 // ---- the matrices ---------------------------------------------------------------------------------------------------
-const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], diagnose: ["moved", "alpha_farms", "alpha", "effective_rank"] }[job];
+const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], diagnose: telling() }[job];
 
 /** The matrix that is shown first: the one with the largest error, or that moved most. */
 function first() {

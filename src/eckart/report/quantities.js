@@ -1,13 +1,15 @@
 // What can be said of a matrix, each once: as a column of the table, a fact, and a colour of the map.
 
 /**
- * id, title; value(site): a number, a text, or nothing; text(value, site): how it is shown.
+ * id, title, about: what it is; value(site): a number, a text, or nothing; text(value, site): how it is shown.
  * column: whether the table has it; map: {label, span, weight, cell} where it can colour the map. span says what no
  * colour and full colour are: "whole" 0 and 1, "top" 0 and the largest, "range" the smallest and the largest.
  */
+const given = (value) => value !== undefined && value !== null && value !== "";
 const one = () => 1;
 const hundredths = (value) => (100 * value).toFixed(value < 0.0995 && value > 0 ? 1 : 0);
-const tenths = (value) => value.toFixed(1);
+/** A number that fits into a cell of the map. */
+const tight = (value) => Math.abs(value) >= 99.5 ? count(Math.round(value)) : Math.abs(value) >= 0.95 ? value.toFixed(1) : String(Number(value.toPrecision(1)));
 const plain = (value) => number(value);
 const short = (value) => tidy(number(value));
 const field = (id, title, more = {}) => ({ id, title, value: (site) => site[id], text: short, numeric: true, column: true, ...more });
@@ -22,6 +24,33 @@ const counted = (id, title) => field(id, title, { text: exact });
 function turnedAway(site) {
   const kept = mean(present([site.overlap_left, site.overlap_right]));
   return kept === null ? null : 1 - kept;
+}
+
+// ---- the columns of diagnostics ------------------------------------------------------------------------------------------
+/** What a diagnosis says of its columns; of a file that says nothing, every number and text in it by its name. */
+const described = job !== "diagnose" ? {} : report.columns?.matrices ?? Object.fromEntries(
+  [...new Set(sites.flatMap((site) => Object.keys(site).filter((id) => !["name", "layer_type"].includes(id) && typeof (site[id] ?? []) !== "object")))]
+    .map((id) => [id, { title: id.replaceAll("_", " ") }]));
+
+/** What stands beside a number where it is shown alone. */
+const BESIDE = {
+  alpha: (site) => `${isNumber(site.sigma) ? ` ± ${number(site.sigma, site.alpha)}` : ""}${site.warning ? `, ${site.warning}` : ""}`,
+};
+
+/** A column of a diagnostic as a quantity; see `Column` in `eckart.diagnostics.contract` for its words. */
+function ofColumn(id, { title, about, kind, unit, place = "map" }) {
+  const words = capital(title);
+  const counts = kind === "integer" || (!kind && sites.every((site) => !given(site[id]) || Number.isInteger(site[id])));
+  const coloured = place === "map" && sites.some((site) => isNumber(site[id]));
+  const map = !coloured ? undefined : { label: unit === "rank" ? `${title}, of all` : title };
+  const shown = unit === "rank" ? ofRank(id, words, map)
+    : unit === "share" ? inPercent(id, words, map)
+    : unit === "ratio" ? inPercent(id, words, map && { ...map, span: "top" })
+    : counts ? field(id, words, { text: exact, map: map && { ...map, span: "top", weight: one, cell: (value) => tidy(tight(value)), text: short } })
+    : field(id, words, { text: (value) => isNumber(value) ? plain(value) : String(value), numeric: sites.some((site) => isNumber(site[id])),
+      map: map && { ...map, span: "range", weight: one, cell: tight, text: plain } });
+  return { ...shown, about, column: place === "map" || place === "table", hidden: place === "file" || ["numbers", "integers"].includes(kind),
+    fact: BESIDE[id] && ((value, site) => shown.text(value, site) + BESIDE[id](site)) };
 }
 
 const QUANTITIES = [
@@ -45,38 +74,15 @@ const QUANTITIES = [
   { id: "then_rise", title: "Slider: rise", value: (site) => chosenThen(site)?.rise, text: plain, numeric: true, column: true, slider: true,
     map: { label: "slider: share of the rise", span: "top", weight: one, cell: hundredths, text: percent, value: (site) => shareOf(chosenThen(site)?.rise, slider.rise) } },
 
-  inPercent("moved", "Moved", { label: "how far it moved", span: "top" }),
-  inPercent("moved_spectral", "Moved, spectral norm"),
-  field("turned", "Directions turned", { value: turnedAway, text: (value) => percent(value),
+  field("turned", "Directions turned", { value: turnedAway, text: (value) => percent(value), about: "Of the leading singular subspaces, left and right, the share that is no longer there",
     map: { label: "leading directions turned away", span: "top", weight: one, cell: hundredths, text: percent } }),
-  field("intruders", "Intruders", { text: String, map: { label: "intruder dimensions", span: "top", weight: one, cell: short, text: short } }),
-  ofRank("difference_rank", "Rank of the change", { label: "rank of the change" }),
-  field("difference_effective_rank", "Its effective rank", { column: false }),
-  field("difference_stable_rank", "Its stable rank", { column: false }),
-  { ...inPercent("difference_in_base", "Inside old directions"), column: false },
-
-  field("alpha", "Alpha", { text: plain, fact: (value, site) => `${number(value)}${isNumber(site.sigma) ? ` ± ${number(site.sigma, value)}` : ""}${site.warning ? `, ${site.warning}` : ""}`,
-    map: { label: "alpha of the tail", span: "range", weight: one, cell: tenths, text: plain } }),
-  field("alpha_farms", "Alpha, windows", { text: plain, map: { label: "alpha over windows (unbiased by shape)", span: "range", weight: one, cell: tenths, text: plain } }),
-  field("alpha_hill", "Alpha, Hill", { text: plain, column: false }),
-  field("D", "Distance to the law", { text: plain, column: false }),
-  ofRank("stable_rank", "Stable rank", { label: "stable rank, of all" }),
-  ofRank("effective_rank", "Effective rank", { label: "effective rank, of all" }),
-  ofRank("rank_90", "Rank for 90 %", { label: "rank for 90 % of the norm, of all" }),
-  { ...ofRank("rank_99", "Rank for 99 %"), column: false },
-  ofRank("matrix_rank", "Rank of the matrix"),
-  field("mp_spikes", "Above noise", { text: exact, map: { label: "singular values above noise", span: "top", weight: one, cell: short, text: short } }),
-  inPercent("mp_energy", "Norm above noise", { label: "norm above noise" }),
-  field("entropy", "Entropy", { text: plain, column: false }),
-  field("sv_max", "Largest", { text: plain }),
-  field("condition", "Condition", { text: plain }),
+  ...Object.entries(described).map(([id, column]) => ofColumn(id, column)),
 ];
 
-const given = (value) => value !== undefined && value !== null && value !== "";
 const known = (value) => sites.some((site) => given(value(site)));
 let some = null;
 /** Those that this report knows of any matrix; first asked when the slider has its first choice. */
-const quantities = () => some ??= QUANTITIES.filter((quantity) => known(quantity.value));
+const quantities = () => some ??= QUANTITIES.filter((quantity) => !quantity.hidden && known(quantity.value));
 
 /** The colours the map can have. */
 const colours = () => quantities().filter((quantity) => quantity.map).map(({ id, title, value, map }) => ({ id, title, value, ...map }))

@@ -60,6 +60,6 @@ function heads() {
   byId("sites").tHead.replaceChildren(el("tr", {}, [NAME, ...state.columns].map((column) => {
     const arrow = el("span", { "aria-hidden": "true" });
     return el("th", { scope: "col", class: column.numeric ? "number" : null, "aria-sort": "none", "data-column": column.id },
-      el("button", { type: "button", onclick: () => press(column) }, column.numeric ? [arrow, column.title] : [column.title, arrow]));
+      el("button", { type: "button", title: column.about, onclick: () => press(column) }, column.numeric ? [arrow, column.title] : [column.title, arrow]));
   })));
 }

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from eckart._version import __version__
+from eckart.diagnostics.contract import MATRIX_SUBJECTS, described
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.files import ADAPTER, load_adapter
@@ -112,6 +113,7 @@ def as_report(
         "text": None if text is None else {"name": text, "tokens": tokens},
         "seed": seed,
         "window": found.window,
+        "columns": columns(against is not None, bool(tokens)),
         "size": found.size,
         "summary": found.summary,
         "matrices": found.rows,
@@ -119,6 +121,13 @@ def as_report(
         "measured": found.measured,
         "warnings": found.warnings,
     }
+
+
+def columns(compared: bool, read: bool) -> dict[str, Any]:
+    """What the report says of its columns, by the list they stand in."""
+    subjects = (subject for subject in MATRIX_SUBJECTS if compared or subject != "change")
+    found = {"matrices": described(*subjects)}
+    return found | ({"hidden_states": described("hidden states")} if read else {})
 
 
 def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any, list[str]]:
