@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from eckart.budget import Candidates, allocate
+from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.report import render
 from support.browser import Page, asked, drawn, in_browser
 from support.pages import diagnosis, training
 from support.reports import realistic
-
-SCHEMA = files("eckart.report").joinpath("diagnosis.schema.json")
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +191,7 @@ def test_measured_sizes_stand_beside_the_slider(tmp_path: Path, report: dict[str
         sized["measured"].append({**row, "perplexity": {"before": 20.0, "after": 31.25}})
     if of == "linear-parameters":
         diagnosed = {**sized, "size": {**sized["size"], "parameters": 10**9, "linear_parameters": 10**9}}
-        jsonschema.validate(diagnosed, json.loads(SCHEMA.read_text(encoding="utf-8")))
+        jsonschema.validate(diagnosed, diagnosis_schema())
     said = json.loads(asked(render(sized), PRICE, tmp_path, f"#keep=0.6&of={of}")["data-said"] or "")
     assert said["lines"] == 2
     assert said["rise"] == pytest.approx(rise)
@@ -377,4 +376,4 @@ def test_colours_can_be_told_apart_by_light_and_by_night() -> None:
 
 def test_generated_reports_are_like_real_ones(report: dict[str, Any]) -> None:
     """Every number of the generator has a description in the schema of diagnoses, where there is one."""
-    jsonschema.validate(report, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    jsonschema.validate(report, diagnosis_schema())

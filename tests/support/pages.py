@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from eckart.diagnostics.contract import MATRIX_SUBJECTS, described
+from eckart.jobs.diagnose.report import described_columns
+from eckart.report.schema import as_json
 
 SHAPES = {
     "self_attn.q_proj": (4096, 4096),
@@ -128,7 +129,7 @@ def diagnosis(layers: int = 32) -> dict[str, Any]:
         "text": {"name": "news", "tokens": 4096},
         "seed": 0,
         "window": 2048,
-        "columns": {"matrices": described(*MATRIX_SUBJECTS), "hidden_states": described("hidden states")},
+        "columns": as_json(described_columns(True, True)),
         "size": {"parameters": 6_738_415_616, "linear_parameters": linear, "bytes": 2 * 6_738_415_616},
         "summary": {"alpha": 3.1},
         "matrices": [*rows, head],

@@ -1,24 +1,15 @@
-"""A diagnosis for the terminal, and the schema of `diagnosis.json`."""
+"""A diagnosis for the terminal."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from eckart.diagnostics.contract import MATRIX_SUBJECTS, Column, columns_of
-
-
-def diagnosis_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) that every `diagnosis.json` follows."""
-    text = files("eckart.report").joinpath("diagnosis.schema.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
 
 
 def diagnosis_tables(report: Mapping[str, Any]) -> list[Table]:

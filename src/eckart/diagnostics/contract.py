@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,14 +14,11 @@ from eckart.diagnostics._tails import LEAST
 from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum, check
 from eckart.register import Card, Register
+from eckart.report.diagnosis import Kind, Place, Unit
 
 Value = float | int | bool | str | list[float] | list[int] | None
 Numbers = Mapping[str, Value]
 """What a diagnostic gives: each of its columns, None for a number that there cannot be."""
-
-Kind = Literal["number", "integer", "boolean", "string", "numbers", "integers"]
-Unit = Literal["", "share", "ratio", "rank", "nats"]
-Place = Literal["file", "facts", "table", "map"]
 
 
 @dataclass(frozen=True)
@@ -261,24 +258,6 @@ def diagnostics_of(*subjects: str) -> list[DiagnosticCard]:
 def columns_of(*subjects: str) -> dict[str, Column]:
     """Every column of the diagnostics of some subjects, by name."""
     return {name: column for card in diagnostics_of(*subjects) for name, column in card.gives.items()}
-
-
-def described(*subjects: str) -> dict[str, dict[str, str | bool]]:
-    """What a report says of the columns of some subjects, for a reader that has never heard of them."""
-    found: dict[str, dict[str, str | bool]] = {}
-    for card in diagnostics_of(*subjects):
-        for name, column in card.gives.items():
-            found[name] = {
-                "diagnostic": card.name,
-                "title": column.heading(name),
-                "about": column.about,
-                "kind": column.kind,
-                "unit": column.unit,
-                "place": column.place,
-                "mean": column.mean,
-                "extremes": column.extremes,
-            }
-    return found
 
 
 def look(card: DiagnosticCard, subject: object) -> tuple[Numbers, list[str]]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import eckart
 from eckart.cli.app import main
-from eckart.cli.diagnosis_tables import diagnosis_schema
 from eckart.jobs.compress.trials import held_back
+from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.jobs.evaluate.quality import evaluate
 from support import hard
 from support.changes import planted

@@ -9,14 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from eckart._version import __version__
-from eckart.diagnostics.contract import MATRIX_SUBJECTS, described
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.files import ADAPTER, load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
 from eckart.jobs.diagnose.cost import check_measure
-from eckart.jobs.diagnose.run import Diagnosis, diagnose
+from eckart.jobs.diagnose.report import as_report
+from eckart.jobs.diagnose.run import diagnose
 from eckart.jobs.evaluate.quality import check_length
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
@@ -92,42 +91,14 @@ def diagnose_directory(
         progress=progress,
     )
     found.warnings[:0] = warnings
-    report = as_report(found, source, against, text, 0 if tokens is None else tokens.numel(), seed)
-    report["seconds"] = time.perf_counter() - clock
+    read = 0 if tokens is None else tokens.numel()
+    report = as_report(found, source, against, text, read, seed, time.perf_counter() - clock)
     if out is not None:
         written = to_json(report, indent=1) + "\n"
         with new_directory(Path(out)) as partial:
             (partial / DIAGNOSIS).write_text(written, encoding="utf-8")
             (partial / "report.html").write_text(render(report), encoding="utf-8")
     return report
-
-
-def as_report(
-    found: Diagnosis, source: str, against: str | None, text: str | None, tokens: int, seed: int
-) -> dict[str, Any]:
-    """A diagnosis as `report/diagnosis.schema.json` describes it."""
-    return {
-        "eckart": __version__,
-        "model": source,
-        "against": against,
-        "text": None if text is None else {"name": text, "tokens": tokens},
-        "seed": seed,
-        "window": found.window,
-        "columns": columns(against is not None, bool(tokens)),
-        "size": found.size,
-        "summary": found.summary,
-        "matrices": found.rows,
-        "hidden_states": found.hidden_states,
-        "measured": found.measured,
-        "warnings": found.warnings,
-    }
-
-
-def columns(compared: bool, read: bool) -> dict[str, Any]:
-    """What the report says of its columns, by the list they stand in."""
-    subjects = (subject for subject in MATRIX_SUBJECTS if compared or subject != "change")
-    found = {"matrices": described(*subjects)}
-    return found | ({"hidden_states": described("hidden states")} if read else {})
 
 
 def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any, list[str]]:
