@@ -153,7 +153,7 @@ def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.C
         ([str(llama_directory), "--text", "no such text"], "no text file"),
         ([str(llama_directory), "--text", "news", "--length", "1"], "length=1"),
         ([str(llama_directory), "--measure", "0.5"], "there is no text to measure on: name one with --text"),
-        ([str(llama_directory), "--text", "news", "--measure", "0.5;0.7"], "--measure 0.5;0.7: shares with commas"),
+        ([str(llama_directory), "--text", "news", "--measure", "0.5;0.7"], "--measure 0.5;0.7: a share is needed, as in 0.8 or 80%"),
     ):
         assert main(["diagnose", *arguments, "--out", out]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
