@@ -18,7 +18,6 @@ from eckart.cli.app import main
 from eckart.jobs.compress.trials import held_back
 from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.jobs.evaluate.quality import evaluate
-from support import hard
 from support.changes import planted
 from support.tiny import save_tiny, tiny_llama
 
@@ -153,7 +152,10 @@ def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.C
         ([str(llama_directory), "--text", "no such text"], "no text file"),
         ([str(llama_directory), "--text", "news", "--length", "1"], "length=1"),
         ([str(llama_directory), "--measure", "0.5"], "there is no text to measure on: name one with --text"),
-        ([str(llama_directory), "--text", "news", "--measure", "0.5;0.7"], "--measure 0.5;0.7: a share is needed, as in 0.8 or 80%"),
+        (
+            [str(llama_directory), "--text", "news", "--measure", "0.5;0.7"],
+            "--measure 0.5;0.7: a share is needed",
+        ),
     ):
         assert main(["diagnose", *arguments, "--out", out]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
@@ -229,15 +231,3 @@ def test_measuring_refuses() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             eckart.diagnose(tiny_llama(), **given)
-
-
-def test_compress_by_tails(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
-    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)) for _ in range(3)))
-    with torch.no_grad():
-        for i, block in enumerate(model):
-            for layer in block:
-                decay = torch.arange(1, 65).double() ** -(0.1, 0.2, 0.5)[i]
-                layer.weight.copy_(hard.with_spectrum(64, 64, decay, seed=i))
-    result = eckart.compress(model, "svd", keep=0.5, allocation="farms")
-    sizes = [result.choice[f"{i}.{j}"] for i in range(3) for j in range(2)]
-    assert sizes[0] == sizes[1] < sizes[2] == sizes[3] < sizes[4] == sizes[5]
