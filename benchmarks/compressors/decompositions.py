@@ -27,6 +27,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors import _low_rank as family
 from eckart.compressors.contract import METHODS
 from eckart.linalg import low_rank as linalg
@@ -142,7 +143,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help="matrices of each kind to fit (default: %(default)s)")
     parser.add_argument("--keep", type=float, default=0.7, help="share of parameters at build (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    add_option(parser)
     arguments = parser.parse_args()
+    rows = Rows("compressors.decompositions", arguments.json)
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     print(f"torch {torch.__version__}, {platform.machine()} {torch.backends.cpu.get_cpu_capability()}, ", end="")
@@ -169,6 +172,8 @@ def main() -> None:
             cells = "".join(f"{1e3 * row[c]:9.1f}" for c in COLUMNS)
             size = f"{shape[0]}x{shape[1]}"
             print(f"{kind:>10} {size:>10}{cells}{flops / 1e9:8.2f}{1e3 * flops / speed:9.1f}")
+        what = {"method": method, "layers": arguments.layers, "keep": arguments.keep, "seed": arguments.seed}
+        rows.add(what, {"seconds of 210 matrices": dict(totals), "gflops": speed / 1e9})
         cells = "".join(f"{totals[c]:9.1f}" for c in COLUMNS)
         print(f"{'seconds':>10} {'all 210':>10}{cells}{totals['GFLOP'] / 1e9:8.1f}{totals['ceiling']:9.1f}\n")
 

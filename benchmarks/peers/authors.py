@@ -3,7 +3,7 @@
     python -m benchmarks.peers.authors --svd-llm DIR --asvd DIR --sparsegpt DIR ...
 
 Each DIR is a checkout that the user made; a method whose checkout is not named is left out. None of their code is here,
-and none is changed: `peer_checkouts.py`, `peer_lq_lora.py` and `peer_groups.py` say what stands in for modules that one
+and none is changed: `checkouts.py`, `lq_lora.py` and `groups.py` say what stands in for modules that one
 matrix on a CPU does not need. Measured with
 
     --svd-llm       AIoT-MLSys-Lab/SVD-LLM  1c1009a   Apache-2.0
@@ -20,7 +20,7 @@ matrix on a CPU does not need. Measured with
 
 Errors are ||L^1/2 (W - What) R^1/2||_F / ||L^1/2 W R^1/2||_F in float64, from second moments in float64, of What as
 stored by each side. `theirs/ours` above 1 means that ours is smaller. Seconds are CPU seconds of the fit on one thread,
-without the pass over the inputs except where `peer_checkouts.py` says so; kB are what each side stores.
+without the pass over the inputs except where `checkouts.py` says so; kB are what each side stores.
 """
 
 from __future__ import annotations

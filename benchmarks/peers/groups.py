@@ -1,6 +1,6 @@
 """Methods that fit several matrices together, as their repositories do it and as the formula has it.
 
-What stands in for what they import is said at each function; see `peer_checkouts`. Errors are relative norms, and the
+What stands in for what they import is said at each function; see `checkouts`. Errors are relative norms, and the
 formula is the best that their form allows in exact arithmetic, where there is a closed form.
 """
 

@@ -1,6 +1,6 @@
 """LQ-LoRA by its authors' functions: the decomposition of one matrix, and the integer program that shares out the bits.
 
-See `peer_checkouts`.
+See `checkouts`.
 """
 
 from __future__ import annotations
