@@ -145,11 +145,7 @@ def _usage(argument: Argument) -> str:
     value = ""
     if not argument.is_flag():
         choices = argument.get_choices()
-        value = " " + (
-            "\\|".join(choices)
-            if choices
-            else argument.parameter.metavar or argument.name[2:].upper().replace("-", "_")
-        )
+        value = " " + ("\\|".join(choices) if choices else argument.name[2:].upper().replace("-", "_"))
     return ", ".join(f"`{name}{value}`" for name in argument.names)
 
 

@@ -173,7 +173,7 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--keep", "120%"], "keep=1.2 is not a share"),
         (["--method", "lora"], "'lora' is no compressor but an adapter: eckart.adapt, or eckart adapt --method lora"),
         (["--kep", "0.5"], "unknown option --kep; did you mean '--keep'? see eckart compress --help"),
-        (["--memory", "much"], "memory=much is no number"),
+        (["--memory", "much"], "--memory 'much' is no float"),
         (["--keep", "inf"], "keep=inf is not a share"),
         (["--keep", "-1"], "keep=-1.0 is not a share"),
         (["--memory", "0"], "memory=0.0 is no number of GB above 0"),

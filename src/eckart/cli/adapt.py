@@ -21,15 +21,11 @@ REQUEST = o.options_of(
     name=Parameter(help="of the adapter"),
     include=o.TAKE,
     exclude=o.LEAVE,
-    data=Parameter(help=".jsonl of prompt and response, or of text; or a text file", metavar="FILE"),
-    validation=Parameter(help="file to judge by (default: a tenth of the data)", metavar="FILE"),
-    text=Parameter(
-        name="--eval", help="text to measure forgetting on, or none", metavar="TEXT", converter=o.text_or_none
-    ),
+    data=Parameter(help=".jsonl of prompt and response, or of text; or a text file"),
+    validation=Parameter(help="file to judge by (default: a tenth of the data)"),
+    text=Parameter(name="--eval", help="text to measure forgetting on, or none", converter=o.text_or_none),
 )
-TRAINING = o.options_of(
-    Training, {o.TRAINING: "steps rate batch decay clip every", o.RUN: "seed"}, every=Parameter(metavar="STEPS")
-)
+TRAINING = o.options_of(Training, {o.TRAINING: "steps rate batch decay clip every", o.RUN: "seed"})
 
 
 @o.taking(request=REQUEST, training=TRAINING, talk=o.TALK)

@@ -40,7 +40,7 @@ def compensate(
     model: Written,
     /,
     *,
-    against: Annotated[str, Parameter(help="the model that was compressed", group=o.WHAT, metavar="MODEL")],
+    against: Annotated[str, Parameter(help="the model that was compressed", group=o.WHAT)],
     out: Out,
     rank: Annotated[int, Parameter(help="of the paths", group=o.WHAT)] = 32,
     how: Options,
@@ -52,7 +52,9 @@ def compensate(
     given = how.given()
     texts = replace(texts, eval_length=given["length"])
     with bars(talk) as progress:
-        report = compensate_directory(model, against, out, rank, texts, **given, memory=memory, progress=progress)
+        report = compensate_directory(
+            model, against, out, rank, texts, **given, memory=o.in_bytes(memory), progress=progress
+        )
     wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s"
     show(talk, report, [compensation_table(report)], [*warnings_of(report), wrote])
     return 0

@@ -38,16 +38,12 @@ RECIPE = o.options_of(
     exclude=o.LEAVE,
     embeddings=Parameter(help="compress the embeddings too"),
     head=Parameter(help="compress the output head too"),
-    keep=Parameter(group=(o.BUDGET, EITHER), converter=o.share, metavar="SHARE", help="share that is kept, 0.8 or 80%"),
-    of=Parameter(help="of what", choices=list(CURRENCIES), metavar="WHAT"),
-    allocation=Parameter(
-        help="how sizes are shared out (default: the method's)", choices=sorted(ALLOCATIONS), metavar="NAME"
-    ),
-    floor=Parameter(converter=o.share, metavar="SHARE"),
+    keep=Parameter(group=(o.BUDGET, EITHER), converter=o.share, help="share that is kept, 0.8 or 80%"),
+    of=Parameter(help="of what", choices=list(CURRENCIES)),
+    allocation=Parameter(help="how sizes are shared out (default: the method's)", choices=sorted(ALLOCATIONS)),
+    floor=Parameter(converter=o.share),
     samples=o.SAMPLES,
     length=o.LENGTH,
-    heal=Parameter(metavar="STEPS"),
-    distill=Parameter(metavar="STEPS"),
     seed=o.SEED,
 )
 TEXTS = o.options_of(
@@ -65,7 +61,7 @@ def compress(
     model: Model,
     /,
     *,
-    out: Annotated[str | None, Parameter(help="directory to make", group=o.OUTPUT, metavar="DIR")] = None,
+    out: Annotated[str | None, Parameter(help="directory to make", group=o.OUTPUT)] = None,
     recipe: Recipe,
     max_loss: Annotated[
         float | None,
@@ -73,16 +69,13 @@ def compress(
             help="smallest model whose perplexity rises by at most this share, 0.05 or 5%",
             group=(o.BUDGET, EITHER),
             converter=o.share,
-            metavar="SHARE",
         ),
     ] = None,
     texts: Texts,
     memory: Memory = None,
     no_speed: NoSpeed = False,
     resume: Resume = False,
-    scheduler: Annotated[
-        str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN, metavar="ADDRESS")
-    ] = None,
+    scheduler: Annotated[str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN)] = None,
     dry_run: Annotated[
         bool,
         Parameter(
@@ -97,7 +90,7 @@ def compress(
     texts = replace(texts, eval_length=recipe.length)
     if dry_run:
         with bars(talk) as progress:
-            found = expected(model, recipe, texts, max_loss=max_loss, memory=memory, progress=progress)
+            found = expected(model, recipe, texts, max_loss=max_loss, memory=o.in_bytes(memory), progress=progress)
         show(talk, found, dry_run_tables(found), found["notes"])
         return 0
     if out is None:
@@ -112,7 +105,7 @@ def compress(
             max_loss=max_loss,
             resume=resume,
             scheduler=scheduler,
-            memory=memory,
+            memory=o.in_bytes(memory),
             measure_speed=not no_speed,
             progress=progress,
         )

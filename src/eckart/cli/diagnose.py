@@ -17,7 +17,7 @@ HOW = o.options_of(
     diagnose_directory,
     {o.WHAT: "against include exclude", o.DATA: "text measure samples length", o.RUN: "seed"},
     leave=["out", "cache", "memory", "progress"],
-    against=Parameter(help="the model it came from: what moved, and intruder dimensions", metavar="MODEL"),
+    against=Parameter(help="the model it came from: what moved, and intruder dimensions"),
     include=o.TAKE,
     exclude=o.LEAVE,
     text=Parameter(help="file or name of a text: hidden states, and curves of what a cut would cost"),
@@ -26,7 +26,6 @@ HOW = o.options_of(
         "beside the one that is predicted",
         converter=o.shares,
         n_tokens=1,
-        metavar="SHARES",
     ),
     length=o.LENGTH,
     seed=o.SEED,
@@ -41,16 +40,14 @@ def diagnose(
     how: Options,
     out: Annotated[
         str | None,
-        Parameter(
-            help="directory to make, with diagnosis.json (default: print the table only)", group=o.OUTPUT, metavar="DIR"
-        ),
+        Parameter(help="directory to make, with diagnosis.json (default: print the table only)", group=o.OUTPUT),
     ] = None,
     memory: Memory = None,
     talk: Talk,
 ) -> int:
     """Shows spectra, heavy tails, what changed, and what a cut would cost."""
     with bars(talk) as progress:
-        report = diagnose_directory(model, **how.given(), out=out, memory=memory, progress=progress)
+        report = diagnose_directory(model, **how.given(), out=out, memory=o.in_bytes(memory), progress=progress)
     lines = [f"note: {row['name']}: {text}" for row in report["matrices"] for text in row["notes"]]
     lines += warnings_of(report)
     if out:

@@ -45,22 +45,17 @@ def embeddings(
     how: Options,
     nullify: Annotated[
         str | None,
-        Parameter(
-            help="an embedding like those of the second set, whose direction --out lacks", group=o.WHAT, metavar="FILE"
-        ),
+        Parameter(help="an embedding like those of the second set, whose direction --out lacks", group=o.WHAT),
     ] = None,
     out: Annotated[
         str | None,
-        Parameter(
-            help=".npy or .safetensors to write: the first set without it (cosine only)", group=o.OUTPUT, metavar="FILE"
-        ),
+        Parameter(help=".npy or .safetensors to write: the first set without it (cosine only)", group=o.OUTPUT),
     ] = None,
     json: Annotated[
         str | None,
         Parameter(
             help="file to write the numbers to; - prints them instead of the table",
             group=o.OUTPUT,
-            metavar="FILE",
             allow_leading_hyphen=True,
         ),
     ] = None,

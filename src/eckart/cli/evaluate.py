@@ -29,10 +29,10 @@ def evaluate(
     model: Model,
     /,
     *,
-    text: Annotated[str, Parameter(help="file or name of a text", group=o.DATA, metavar="TEXT")] = Texts.evaluation,
+    text: Annotated[str, Parameter(help="file or name of a text", group=o.DATA)] = Texts.evaluation,
     against: Annotated[
         str | None,
-        Parameter(help="dense model for the divergence and the agreement", group=o.WHAT, metavar="MODEL"),
+        Parameter(help="dense model for the divergence and the agreement", group=o.WHAT),
     ] = None,
     samples: Annotated[int, Parameter(help="sequences of the text", group=o.DATA)] = Texts.eval_samples,
     length: Annotated[int, Parameter(help="tokens in each", group=o.DATA)] = Texts.eval_length,

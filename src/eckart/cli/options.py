@@ -125,16 +125,13 @@ def _share(word: str, option: str | None) -> float:
         raise Refused(f"{option} {word}: a share is needed, as in 0.8 or 80%") from None
 
 
-def gigabytes(_: Any, tokens: Sequence[Token]) -> int:
-    """GB as bytes."""
-    try:
-        number = float(tokens[-1].value)
-    except ValueError:
-        number = math.nan
-    if not 1e-9 <= number < math.inf:
-        given = tokens[-1].value if math.isnan(number) else number
-        raise Refused(f"memory={given} is no number of GB above 0")
-    return round(number * 1e9)
+def in_bytes(gigabytes: float | None) -> int | None:
+    """GB as bytes; Refused where that is no size."""
+    if gigabytes is None:
+        return None
+    if not 1e-9 <= gigabytes < math.inf:
+        raise Refused(f"memory={gigabytes} is no number of GB above 0")
+    return round(gigabytes * 1e9)
 
 
 def text_or_none(_: Any, tokens: Sequence[Token]) -> str:
@@ -169,27 +166,21 @@ _GROUPS = {OUTPUT: "quiet verbose json"}
 TALK = options_of(Talk, _GROUPS, quiet=_Q, verbose=_V)
 NO_JSON = options_of(Talk, _GROUPS, quiet=_Q, verbose=_V, json=Parameter(parse=False))
 
-TAKE = Parameter(help="pattern of matrices to take; repeatable", metavar="PATTERN")
-LEAVE = Parameter(help="pattern of matrices to leave; repeatable", metavar="PATTERN")
-METHOD = Parameter(help="see eckart methods", metavar="NAME")
+TAKE = Parameter(help="pattern of matrices to take; repeatable")
+LEAVE = Parameter(help="pattern of matrices to leave; repeatable")
+METHOD = Parameter(help="see eckart methods")
 SAMPLES = Parameter(help="calibration sequences")
 LENGTH = Parameter(help="tokens in each")
 SEED = Parameter(help="of everything random")
-EVALUATION = Parameter(name="--eval", help="file or name of a text, or none", metavar="TEXT", converter=text_or_none)
+EVALUATION = Parameter(name="--eval", help="file or name of a text, or none", converter=text_or_none)
 EVALUATION_SAMPLES = Parameter(help="evaluation sequences")
-CALIBRATION = Parameter(help="file, name of a text, self for what the model writes, or mixture of both", metavar="TEXT")
+CALIBRATION = Parameter(help="file, name of a text, self for what the model writes, or mixture of both")
 
 Model = Annotated[str, Parameter(help="a local directory, a GGUF file, a hub name, or smollm2")]
 Written = Annotated[str, Parameter(help="a directory that eckart wrote")]
-Out = Annotated[str, Parameter(help="directory to make", group=OUTPUT, metavar="DIR")]
+Out = Annotated[str, Parameter(help="directory to make", group=OUTPUT)]
 Memory = Annotated[
-    int | None,
-    Parameter(
-        help="GB the statistics may take in one pass (default: half of what is free)",
-        group=RUN,
-        metavar="GB",
-        converter=gigabytes,
-    ),
+    float | None, Parameter(help="GB the statistics may take in one pass (default: half of what is free)", group=RUN)
 ]
 Json = Annotated[bool, Parameter(help="print one JSON document instead of tables", group=OUTPUT, show_default=False)]
 Resume = Annotated[bool, Parameter(help="go on with an interrupted run", group=RUN, show_default=False)]
