@@ -158,13 +158,13 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--method", "swd"], "unknown method 'swd'"),
+        (["--method", "swd"], "unknown compressor 'swd'; did you mean 'svd'? there are afm, "),
         (["--keep", "0"], "keep=0.0 is not a share"),
         (["--keep", "1.2"], "keep=1.2 is not a share"),
         (["--keep", "nan"], "keep=nan"),
         (["--of", "size"], "--of 'size' is none of linear-parameters, parameters, bytes, macs"),
-        (["--allocation", "best"], "--allocation 'best' is none of uniform, greedy, exact"),
-        (["--allocation", ""], "--allocation '' is none of uniform"),
+        (["--allocation", "best"], "--allocation 'best' is none of exact, farms, greedy"),
+        (["--allocation", ""], "--allocation '' is none of exact"),
         (["--max-loss", "0.1", "--allocation", "best"], "--allocation 'best'"),
         (["--max-loss", "0.1", "--method", "rtn"], "no size of rtn is smaller in linear-parameters"),
         (["--max-loss", "inf"], "max_loss=inf must be above 0 and finite"),

@@ -16,18 +16,19 @@ from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.coverage import coverage, kind_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
+from eckart.jobs.compress.directory import check_limits, opened
 from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.report import requested
 from eckart.jobs.compress.run import needs_data, sites_of
-from eckart.jobs.evaluate.quality import check_length, config_of
+from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.texts import Texts, read_texts
 from eckart.machine import executor_at, memory_available
-from eckart.models import transformers as hf
 from eckart.models.experts import per_token
-from eckart.models.fused_experts import unfuse
 from eckart.models.groups import Group
-from eckart.models.sites import Site
+from eckart.models.sites import Site, model_bytes
 from eckart.progress import Progress, silent
+from eckart.report import as_json
 from eckart.statistics import Statistics, statistics_for
 
 SEQUENCES = 2
@@ -56,36 +57,36 @@ def dry_run(
     Raises:
         Refused: as `compress_directory` does for a request that cannot be met.
     """
+    check_limits(max_loss, memory, None, texts)
     read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
-    progress("load", 0, 1)
-    model, _ = hf.load_model(source)
-    progress("load", 1, 1)
-    unfuse(model)
-    check_length(model, max(recipe.length, texts.eval_length if texts.evaluation else 0))
-    sites, method = sites_of(model, recipe), METHODS.find(recipe.method)
+    model, _, _ = opened(source, recipe, texts, progress)
     seconds = {"load": time.perf_counter() - clock}
-    plan = make_plan(model, sites, method, {})
-    examples, counts = _examples(plan.groups)
-    limit = memory_available() // 2 if memory is None else memory
-    passed = _Pass(model, recipe, [site for group in examples for site in group.sites], sites)
+    method, limit = METHODS.find(recipe.method), memory_available() // 2 if memory is None else memory
+    plan = make_plan(model, sites_of(model, recipe), method, {})
+    sorts = _sorts(plan.groups)
+    examples = [same[0] for same in sorts]
+    passed = _Pass(model, recipe, [site for group in examples for site in group.sites], plan.sites)
     plan.statistics = per_token(model, passed.statistics)
     seconds |= passed.seconds(texts, limit)
     blind = ALLOCATIONS[recipe.allocation or method.allocation].blind
     fits = _fits(plan, examples, not blind or max_loss is not None, progress)
-    seconds["fit"] = sum(counts[i] * fit.seconds for i, fit in enumerate(fits)) / max(1, torch.get_num_threads())
-    for group in plan.groups:
-        example = next(i for i, one in enumerate(examples) if _key(one) == _key(group))
-        plan.curves[group.name] = fits[example].curve
+    for same, fit in zip(sorts, fits, strict=True):
+        plan.curves |= {group.name: fit.curve for group in same}
+    one_thread = sum(len(same) * fit.seconds for same, fit in zip(sorts, fits, strict=True))
+    seconds["fit"] = one_thread / max(1, torch.get_num_threads())
     seconds["total"] = sum(seconds.values())
-    held = sum(p.numel() * p.element_size() for p in {id(p): p for p in model.parameters()}.values())
-    needed = {"model": held, "statistics": min(limit, passed.bytes), "candidates": min(plan.held_limit, _held(plan))}
+    needed = {
+        "model": model_bytes(model),
+        "statistics": min(limit, passed.bytes),
+        "candidates": min(plan.held_limit, _held(plan)),
+    }
     return {
         "eckart": __version__,
         "model": source,
         "method": recipe.method,
         "allocation": recipe.allocation or method.allocation,
-        "requested": {"max_loss": max_loss} if max_loss is not None else {"keep": recipe.keep, "of": recipe.of},
+        "requested": as_json(requested(recipe, max_loss)),
         "coverage": coverage(model, recipe),
         "budget": None if max_loss is not None else _budget(plan, recipe),
         "seconds": seconds,
@@ -99,12 +100,12 @@ def _key(group: Group) -> tuple[Any, ...]:
     return group.kind, *((site.shape, site.weight.dtype, site.is_embedding) for site in group.sites)
 
 
-def _examples(groups: Sequence[Group]) -> tuple[list[Group], list[int]]:
-    """A group of each sort, and how many there are of it."""
+def _sorts(groups: Sequence[Group]) -> list[list[Group]]:
+    """Groups whose candidates cost the same, together."""
     sorts: dict[tuple[Any, ...], list[Group]] = {}
     for group in groups:
         sorts.setdefault(_key(group), []).append(group)
-    return [same[0] for same in sorts.values()], [len(same) for same in sorts.values()]
+    return list(sorts.values())
 
 
 class _Pass:
