@@ -4,8 +4,8 @@ from .compressors.contract import METHODS as METHODS
 from .errors import Refused as Refused
 from .inference.flash_svd import tiled as tiled
 from .jobs.adapt.adapter import Adapter as Adapter
-from .jobs.adapt.files import load_adapter as load_adapter
 from .jobs.adapt.files import save_adapter as save_adapter
+from .jobs.adapt.load import load_adapter as load_adapter
 from .jobs.adapt.peft import save_peft as save_peft
 from .jobs.adapt.run import adapt as adapt
 from .jobs.compensate.run import Compensation as Compensation

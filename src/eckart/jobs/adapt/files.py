@@ -98,23 +98,8 @@ def parts_of(adapter: Adapter, name: str) -> Parts:
     return Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole, **patches)
 
 
-def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
-    """Puts a saved adapter beside the linear maps of a model, in place, and makes it the active one.
-
-    Args:
-        model: the model that it was trained on, or another with matrices of the same names and shapes.
-        directory: what `save_adapter` wrote, or an adapter of PEFT of the type LoRA.
-        name: instead of its own.
-
-    Raises:
-        Refused: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
-            that is taken; nothing is changed then.
-    """
-    source = Path(directory)
-    if (source / "adapter_config.json").is_file():
-        from eckart.jobs.adapt.peft import load_peft
-
-        return load_peft(model, source, name=name or "default")
+def load_own(model: nn.Module, source: Path, name: str | None) -> Adapter:
+    """Puts what `save_adapter` wrote beside the linear maps of a model; see `eckart.load_adapter`."""
     contents, parts = read_adapter(source)
     method = ADAPTERS.find(str(contents.get("method")))
     matrices = contents["matrices"]

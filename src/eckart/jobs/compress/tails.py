@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from eckart.diagnostics.contract import common_window
 from eckart.diagnostics.farms import farms
 from eckart.errors import Refused
-from eckart.jobs.diagnose.matrices import filters
+from eckart.models.filters import filters
 from eckart.models.groups import Group
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
-from eckart.jobs.adapt.files import ADAPTER, load_adapter
+from eckart.jobs.adapt.files import ADAPTER
+from eckart.jobs.adapt.load import load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
 from eckart.jobs.diagnose.cost import check_measure
 from eckart.jobs.diagnose.report import as_report

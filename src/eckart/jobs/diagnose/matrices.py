@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from eckart.errors import Refused
+from eckart.models.filters import filters
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.sharing import share
 from eckart.models.sites import Site, find_sites, set_module
@@ -43,13 +44,6 @@ def densified(model: nn.Module) -> nn.Module:
 def look_at(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Site]:
     """All matrices of a model in module order, embeddings and head among them; see `find_sites`."""
     return find_sites(model, include, exclude, embeddings=True, head=True)
-
-
-def filters(site: Site) -> Tensor:
-    """The weight as its module holds it: four-dimensional for a convolution, (out, in) for any other."""
-    held = site.module.weight
-    assert isinstance(held, Tensor)
-    return held.detach() if held.ndim > 2 else site.weight
 
 
 def layer_type(site: Site) -> str:

@@ -16,8 +16,9 @@ from eckart.diagnostics.intruder_dimensions import mitigate
 from eckart.errors import Refused
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
-from eckart.jobs.diagnose.matrices import densified, filters, layer_type, look_at, pairs
+from eckart.jobs.diagnose.matrices import densified, layer_type, look_at, pairs
 from eckart.jobs.diagnose.rows import changed, matrix_row
+from eckart.models.filters import filters
 from eckart.models.sites import find_sites, model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics.cache import finite_weights
