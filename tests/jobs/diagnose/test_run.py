@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import eckart
 from eckart.cli.app import main
+from eckart.files.lock import locked
 from eckart.jobs.compress.trials import held_back
 from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.jobs.evaluate.quality import evaluate
@@ -160,6 +162,16 @@ def test_command_refuses(llama_directory: Path, tmp_path: Path, capsys: pytest.C
         assert main(["diagnose", *arguments, "--out", out]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert not Path(out).exists()
+
+
+def test_two_runs_do_not_make_one_directory(
+    llama_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(tmp_path / "out"):
+        assert main(["diagnose", str(llama_directory), "--out", str(tmp_path / "out")]) == 2
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+    assert main(["diagnose", str(llama_directory), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["diagnosis.json", "report.html"]
 
 
 def test_an_adapter_is_compared_with_its_base(llama_directory: Path, tmp_path: Path) -> None:

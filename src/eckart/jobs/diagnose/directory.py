@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from eckart.errors import Refused
-from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.files import ADAPTER
 from eckart.jobs.adapt.load import load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
@@ -18,6 +18,7 @@ from eckart.jobs.diagnose.cost import check_measure
 from eckart.jobs.diagnose.report import as_report
 from eckart.jobs.diagnose.run import diagnose
 from eckart.jobs.evaluate.quality import check_length
+from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
 from eckart.progress import Progress, silent
@@ -69,35 +70,33 @@ def diagnose_directory(
     clock = time.perf_counter()
     check_sampling(samples, length, seed)
     check_measure(measure, 0 if text is None else samples)
-    if out is not None:
-        check_target(Path(out))
-    body = None if text is None else text_of(text)
-    progress("load", 0, 1)
-    model, base, tokenizer, warnings = load_models(source, against)
-    progress("load", 1, 1)
-    tokens = None
-    if body is not None:
-        check_length(model, length)
-        tokens = sequences(tokenizer, body, length, samples, seed)
-    found = diagnose(
-        model,
-        against=base,
-        tokens=tokens,
-        measure=measure,
-        include=include,
-        exclude=exclude,
-        seed=seed,
-        cache=cache or cache_directory(),
-        memory=memory_available() // 2 if memory is None else memory,
-        progress=progress,
-    )
-    found.warnings[:0] = warnings
-    read = 0 if tokens is None else tokens.numel()
-    report = as_report(found, source, against, text, read, seed, time.perf_counter() - clock)
-    if out is not None:
-        written = to_json(report, indent=1) + "\n"
-        with new_directory(Path(out)) as partial:
-            (partial / DIAGNOSIS).write_text(written, encoding="utf-8")
+    with nullcontext() if out is None else workspace(out) as work:
+        body = None if text is None else text_of(text)
+        progress("load", 0, 1)
+        model, base, tokenizer, warnings = load_models(source, against)
+        progress("load", 1, 1)
+        tokens = None
+        if body is not None:
+            check_length(model, length)
+            tokens = sequences(tokenizer, body, length, samples, seed)
+        found = diagnose(
+            model,
+            against=base,
+            tokens=tokens,
+            measure=measure,
+            include=include,
+            exclude=exclude,
+            seed=seed,
+            cache=cache or cache_directory(),
+            memory=memory_available() // 2 if memory is None else memory,
+            progress=progress,
+        )
+        found.warnings[:0] = warnings
+        read = 0 if tokens is None else tokens.numel()
+        report = as_report(found, source, against, text, read, seed, time.perf_counter() - clock)
+        if work is not None:
+            partial = work.begin()
+            (partial / DIAGNOSIS).write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
             (partial / "report.html").write_text(render(report), encoding="utf-8")
     return report
 
