@@ -36,9 +36,9 @@ def test_what_0_1_0_wrote_is_valid() -> None:
 def test_every_column_of_0_1_0_is_still_one() -> None:
     report = json.loads(WRITTEN.read_text("utf-8"))
     own = {"name", "layer_type", "shape", "notes", "curve"}
-    assert {name for row in report["matrices"] for name in row} - own == set(columns_of(*MATRIX_SUBJECTS))
+    assert {name for row in report["matrices"] for name in row} - own <= set(columns_of(*MATRIX_SUBJECTS))
     own = {"layer", "tokens", "dimension"}
-    assert {name for row in report["hidden_states"] for name in row} - own == set(columns_of("hidden states"))
+    assert {name for row in report["hidden_states"] for name in row} - own <= set(columns_of("hidden states"))
 
 
 @pytest.mark.parametrize(
