@@ -18,19 +18,31 @@ from eckart.adapters.contract import AdapterCard
 from eckart.cli.cards import text_of
 from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import SIZES, CompressorCard
+from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.register import FAMILIES, Card, register_of
 from eckart.report import schema
+from eckart.report.compensation import compensation_schema
+from eckart.report.training import training_schema
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Written by docs/generate.py from {source}; run `make docs` after a change there. -->"
 
-REPORT_HEAD = """# report.json
+REPORTS_HEAD = """# Reports
 
-`eckart compress` writes `report.json`, and `report.html` made from it, beside the model. Names and meanings stay from
-version to version; fields that are not required may be added. The JSON Schema is `eckart.report.schema()`.
+Every command that makes a directory writes into it what it did, as JSON; `eckart compress`, `eckart adapt` and `eckart
+diagnose` make a page of it too, `report.html`, which needs no network. Names and meanings stay from version to version;
+fields that are not required may be added. The JSON Schema of `report.json` is `eckart.report.schema()`.
 
 A dot leads into an object and `[]` into the items of an array. Fields marked *optional* may be missing.
 """
+
+REPORTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "report.json": ("eckart compress", schema),
+    "training.json": ("eckart adapt", training_schema),
+    "compensation.json": ("eckart compensate", compensation_schema),
+    "diagnosis.json": ("eckart diagnose", diagnosis_schema),
+}
+"""By the name of the file: the command that writes it, and its schema."""
 
 CLI_HEAD = """# Command line
 
@@ -79,13 +91,15 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def report_page() -> str:
-    """The schema of the report, field by field."""
-    root = schema()
-    lines = [NOTE.format(source="src/eckart/report/compression.py"), "", REPORT_HEAD]
-    lines += ["| field | type | what it is |", "|---|---|---|"]
-    lines += [f"| `{name}` | {kind} | {text} |" for name, kind, text in fields(root, root, "")]
-    return "\n".join(lines) + "\n"
+def reports_page() -> str:
+    """The schemas of the reports, field by field."""
+    lines = [NOTE.format(source="src/eckart/report"), "", REPORTS_HEAD]
+    for file, (command, made) in REPORTS.items():
+        root = made()
+        lines += [f"## {file}", "", f"`{command}` writes it.", "", "| field | type | what it is |", "|---|---|---|"]
+        lines += [f"| `{name}` | {kind} | {text} |" for name, kind, text in fields(root, root, "")]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def fields(node: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
@@ -159,7 +173,7 @@ def _help(argument: Argument) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     **{f"papers/{family}.md": partial(papers_page, family) for family in FAMILIES},
-    "reference/report.md": report_page,
+    "reference/report.md": reports_page,
     "reference/cli.md": cli_page,
 }
 

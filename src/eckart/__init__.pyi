@@ -10,8 +10,8 @@ from .jobs.adapt.peft import save_peft as save_peft
 from .jobs.adapt.run import adapt as adapt
 from .jobs.compensate.run import Compensation as Compensation
 from .jobs.compensate.run import compensate as compensate
+from .jobs.compress.compression import Compression as Compression
 from .jobs.compress.recipe import Recipe as Recipe
-from .jobs.compress.run import Compression as Compression
 from .jobs.compress.run import compress as compress
 from .jobs.diagnose.embeddings import Embeddings as Embeddings
 from .jobs.diagnose.embeddings import embeddings as embeddings

@@ -14,8 +14,8 @@ import eckart
 from eckart import METHODS
 from eckart.compressors.contract import Family, Fitted
 from eckart.errors import Refused
+from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.report import matrices
-from eckart.jobs.compress.run import Compression
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites
 from eckart.report import as_json

@@ -13,9 +13,10 @@ from eckart._version import __version__
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import as_batches, calibration_tokens
+from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.report import distilled, healed, matrices, requested, size_change
-from eckart.jobs.compress.run import Compression, needs_data, run, sites_of
+from eckart.jobs.compress.run import needs_data, run, sites_of
 from eckart.jobs.compress.search import LossSearch
 from eckart.jobs.compress.store import DirectoryStore
 from eckart.jobs.evaluate.quality import check_length, evaluate, quality_of

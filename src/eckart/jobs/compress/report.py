@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 
 from eckart.compressors.contract import METHODS
+from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.curves import Curve, dense_cost
 from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.compress.run import Compression
 from eckart.models.groups import Group
 from eckart.report import compression as said
 from eckart.report.types import CountPair, Size

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from eckart.compressors.contract import METHODS, CompressorCard
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
-from eckart.jobs.compress.distill import Distillation, distill
-from eckart.jobs.compress.heal import Healing, cut, heal
+from eckart.jobs.compress.compression import Compression
+from eckart.jobs.compress.distill import distill
+from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.refit import refit
@@ -34,42 +34,6 @@ from eckart.statistics.collect import Batch
 
 Search = Callable[[Plan, nn.Module], Choice]
 """Picks the size of every group of a model."""
-
-
-@dataclass
-class Compression:
-    """A compressed model and what is known about it.
-
-    Attributes:
-        model: the model, its matrices replaced in place.
-        recipe: what was asked for.
-        plan: the candidates of every matrix.
-        choice: the size chosen for each group of sites, by its name, None for dense.
-        calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
-        errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
-        seconds: by phase.
-        warnings: what did not go as asked.
-        trials: of `auto`: method, predicted_kl and kl of each.
-        healing: what the training of the blocks did; None where there was none.
-        distillation: what the training end to end did; None where there was none.
-    """
-
-    model: nn.Module
-    recipe: Recipe
-    plan: Plan
-    choice: Choice
-    errors: dict[str, float]
-    calibration: dict[str, Any]
-    seconds: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    trials: list[Tried] = field(default_factory=list)
-    healing: Healing | None = None
-    distillation: Distillation | None = None
-
-    @property
-    def error(self) -> float:
-        """Summed squared error in the method's metric; half of it may predict the rise of the loss in nats."""
-        return sum(self.errors.values())
 
 
 def compress(
