@@ -47,11 +47,11 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: LocalCluster) -> None:
 
     def slow(weight: Tensor, statistics: Statistics) -> Family:
         time.sleep(0.2)
-        return svd.fit(weight, statistics)
+        return svd.entry(weight, statistics)
 
     model = tiny_llama()
     sites = find_sites(model)
-    plans = [make_plan(model, sites, method, {}) for method in (svd, replace(svd, fit=slow))]
+    plans = [make_plan(model, sites, method, {}) for method in (svd, replace(svd, entry=slow))]
     with Client(cluster.scheduler_address) as client:
         workers = list(client.run(os.getpid).values())
     killed: list[int] = []

@@ -15,7 +15,7 @@ from support.starts import RANK, begin, layer
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_the_product_is_the_best_for_what_the_codes_leave(scale: float) -> None:
-    w = hard.normal(24, 70)
+    w = hard.normal(12, 70)
     made = layer(w, scale=scale)
     rows, columns = made.statistics.fisher_rows, made.statistics.fisher_columns
     assert rows is not None
@@ -32,7 +32,7 @@ def test_the_product_is_the_best_for_what_the_codes_leave(scale: float) -> None:
     torch.testing.assert_close(product, best(w - codes), rtol=1e-6, atol=1e-7)
     # The paper's alternation, an SVD in every turn, comes no nearer than by a fiftieth.
     errors, other = [], best(w)
-    for _ in range(20):
+    for _ in range(8):
         rounded = nearest(w - other, normal_float(4), 64)
         other = best(w - rounded)
         errors.append(float((g * (w - rounded - other) * h).square().sum()))

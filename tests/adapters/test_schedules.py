@@ -10,7 +10,9 @@ import torch
 import eckart
 from eckart.adapters import loca
 from eckart.jobs.adapt.train import Training, train
+from eckart.structures import Scattered
 from support.adapting import examples, ids, logits
+from support.one_layer import only
 from support.tiny import tiny_llama
 
 
@@ -47,10 +49,13 @@ def test_goes_on_at_every_stage(method: str, tmp_path: Path) -> None:
         assert_goes_on(method, tmp_path / str(every), steps=8, every=every)
 
 
-def test_a_moved_adapter_is_saved_and_loaded(tmp_path: Path) -> None:
+def test_a_moved_adapter_is_saved_and_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loca, "TURN", 3)
     model = tiny_llama()
     adapter = eckart.adapt(model, "loca", rank=2, alpha=4)
-    train(adapter, examples(), [], Training(steps=44, rate=1e-2))
+    before = {name: only(path, Scattered).places.clone() for name, path in adapter.paths.items()}
+    train(adapter, examples(), [], Training(steps=12, rate=1e-2))
+    assert any(not torch.equal(only(path, Scattered).places, before[name]) for name, path in adapter.paths.items())
     eckart.save_adapter(adapter, tmp_path / "a")
     other = tiny_llama()
     eckart.load_adapter(other, tmp_path / "a")

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eckart.budget import ALLOCATIONS, Candidates, allocate
-from eckart.budget.contract import Array
-from eckart.jobs.compress.refit import corrected_weight
-from support import hard
 
 few = settings(deadline=None, max_examples=25)
+
 many = settings(deadline=None, max_examples=60)
+
 EVERY = pytest.mark.parametrize("allocation", ALLOCATIONS)
 
 
@@ -235,62 +233,6 @@ def test_many_sites_are_solved_in_seconds(noise: float) -> None:
     assert time.perf_counter() - start < 45
 
 
-def spectrum_site(out: int, columns: int, spectrum: Array, step: int) -> tuple[Candidates, list[int]]:
-    """The plain SVD of a matrix with these singular values at every rank that pays, and those ranks."""
-    ranks = [r for r in range(step, len(spectrum) + 1, step) if r * (out + columns) < out * columns]
-    tails = np.array([(spectrum[r:] ** 2).sum() for r in ranks])
-    costs = np.array([r * (out + columns) for r in ranks] + [out * columns], dtype=float)
-    slope = ((spectrum**2).sum() - tails[0]) / costs[0]
-    return Candidates(costs, np.append(tails, 0.0), slope), ranks
-
-
-def kept_above(t: float, spectrum: Array, ranks: Sequence[int], step: int) -> int:
-    """Which candidate has all steps of mean square at least t^2 times the first's; the dense one if every step has."""
-    means = [float((spectrum[r - step : r] ** 2).mean()) for r in ranks]
-    kept = sum(m >= t**2 * means[0] * (1 - 1e-9) for m in means)
-    return len(ranks) if kept == len(ranks) else kept - 1
-
-
-@few
-@given(seed=st.integers(0, 10**6), step=st.sampled_from([1, 4]), least=st.sampled_from([0.0, 0.3]))
-def test_threshold_is_one_threshold_on_normalised_singular_values(seed: int, step: int, least: float) -> None:
-    rng = np.random.default_rng(seed)
-    sites, spectra, values = [], [], []
-    for out, columns in ((24, 24), (24, 40), (48, 32), (32, 32)):
-        spectrum = np.sort(rng.uniform(0.5, 1, min(out, columns)) ** rng.integers(1, 3))[::-1] * rng.lognormal(sigma=4)
-        site, ranks = spectrum_site(out, columns, spectrum, step)
-        sites.append(site)
-        spectra.append((spectrum, ranks))
-        values += [((spectrum[r - step : r] ** 2).mean() / (spectrum[:step] ** 2).mean()) ** 0.5 for r in ranks]
-    total = sum(c.costs[-1] for c in sites)
-    for t in rng.choice(values, 6):
-        # Where the floor takes the first ranks away, the largest singular value stays what the others are measured by.
-        lowest = [int(np.argmax(c.costs >= least * c.costs[-1])) for c in sites]
-        expected = [max(i, kept_above(t, *s, step)) for i, s in zip(lowest, spectra, strict=True)]
-        budget = spent(sites, expected)
-        if budget >= 2 * least * total:
-            assert allocate(sites, budget, "threshold", floor=least) == expected
-
-
-def test_threshold_does_not_see_the_scale_of_a_site() -> None:
-    site, _ = spectrum_site(24, 40, np.linspace(1, 0.1, 24), 1)
-    louder = Candidates(site.costs, site.errors * 1e6, site.slope * 1e6)
-    budget = 1.2 * site.costs[-1]
-    quiet, loud = allocate([site, louder], budget, "threshold", floor=0)
-    assert abs(quiet - loud) <= 1
-    quiet, loud = allocate([site, louder], budget, "greedy", floor=0)
-    assert loud - quiet > 5
-
-
-def test_threshold_keeps_a_flat_spectrum_dense_first() -> None:
-    flat, _ = spectrum_site(32, 32, np.linspace(1, 0.9, 32), 1)
-    steep, ranks = spectrum_site(32, 32, 0.5 ** np.arange(32.0), 1)
-    for keep in (0.6, 0.7, 0.8):
-        choice = allocate([flat, steep], keep * 2 * 1024, "threshold")
-        assert choice[0] == len(flat.costs) - 1
-        assert choice[1] < len(ranks)
-
-
 def test_candidates_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 costs.*1 errors"):
         Candidates(np.ones(2), np.ones(1))
@@ -303,39 +245,3 @@ def test_candidates_that_make_no_sense_are_refused() -> None:
             candidates((bad, 1), (2, 0))
     with pytest.raises(ValueError, match=r"'best'.*exact, farms, greedy, threshold, uniform"):
         allocate([candidates((1, 0))], 1, "best")
-
-
-def test_corrected_weight_solves_its_least_squares_problem() -> None:
-    weight, x = hard.normal(5, 8), hard.normal(60, 8, seed=1)
-    z = x @ (torch.eye(8).double() + 0.2 * hard.normal(8, 8, seed=2)) + 0.1 * hard.normal(60, 8, seed=3)
-    moment, ridge = z.T @ z / 60, 0.05
-    s = ridge * moment.trace() / 8
-    # argmin |W x - V z|^2 / n + s |V - W|^2 as one stacked least-squares problem in V^T.
-    a = torch.cat([z / 60**0.5, s.sqrt() * torch.eye(8).double()])
-    b = torch.cat([x @ weight.T / 60**0.5, s.sqrt() * weight.T])
-    expected = torch.linalg.lstsq(a, b).solution.T
-    got = corrected_weight(weight, x.T @ z / 60, moment, ridge)
-    assert got.dtype == torch.float64
-    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("name", hard.second_moments(6))
-def test_corrected_weight_of_unchanged_inputs_is_the_weight(name: str) -> None:
-    weight, moment = hard.normal(4, 6), hard.second_moments(6)[name]
-    torch.testing.assert_close(corrected_weight(weight, moment, moment), weight, rtol=1e-8, atol=1e-8)
-
-
-def test_corrected_weight_tends_to_the_weight_with_the_ridge() -> None:
-    weight, cross, z = hard.normal(4, 6), hard.normal(6, 6, seed=1), hard.normal(30, 6, seed=2)
-    distances = [float((corrected_weight(weight, cross, z.T @ z / 30, r) - weight).norm()) for r in (0.01, 1, 100, 1e6)]
-    assert distances == sorted(distances, reverse=True)
-    assert distances[-1] < 1e-4
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_corrected_weight_refuses_what_is_not_finite(value: float) -> None:
-    good, bad = torch.eye(3).double(), torch.eye(3).double()
-    bad[0, 0] = value
-    for cross, moment in ((bad, good), (good, bad)):
-        with pytest.raises(ValueError, match="NaN or Inf"):
-            corrected_weight(hard.normal(2, 3), cross, moment)

@@ -113,7 +113,7 @@ def test_hard_weights(name: str, weight_name: str) -> None:
 
 @pytest.mark.parametrize("moment_name", hard.second_moments(4))
 @pytest.mark.parametrize("shape", [(8, 12), (12, 8)], ids=str)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name, card in METHODS.items() if card.needs])
 def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) -> None:
     weight, _, statistics = layer(*shape)
     left, right = (hard.second_moments(n)[moment_name] for n in shape)

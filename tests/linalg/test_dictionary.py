@@ -49,7 +49,7 @@ def matching_pursuit(y: Tensor, atoms: Tensor, s: int) -> Tensor:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_codes_are_no_worse_than_those_of_matching_pursuit_and_least_squares(seed: int) -> None:
-    y = hard.normal(120, 24, seed=seed) * hard.decaying(24, 1)
+    y = hard.normal(60, 24, seed=seed) * hard.decaying(24, 1)
     k, s = 16, 8
     atoms, least = torch.eye(k, 24).double(), float("inf")
     for _ in range(8):

@@ -51,8 +51,8 @@ def precision(structure: StructuredMatrix, dtype: torch.dtype) -> torch.dtype:
 
 def test_market_has_every_kind() -> None:
     seen = set().union(*(kinds(structure) for _, structure in market(DTYPES[:1])))
-    # A shared structure is none without its owner: tests/test_groups.py has it. A gated one is no matrix:
-    # tests/test_adapt_other.py has it.
+    # A shared structure is none without its owner: structures/test_shared.py has it. A gated one is no matrix:
+    # adapters/test_flylora.py has it.
     assert seen == set(KINDS) - {"shared", "gated"}, f"not on the market: {set(KINDS) - seen}"
 
 

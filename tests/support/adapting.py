@@ -46,7 +46,7 @@ def logits(model: nn.Module, tokens: Tensor) -> Tensor:
     return found.detach()
 
 
-def train(model: nn.Module, adapter: Adapter, steps: int = 6, rate: float = 3e-2) -> list[float]:
+def train(model: nn.Module, adapter: Adapter, steps: int = 3, rate: float = 3e-2) -> list[float]:
     optimizer = torch.optim.AdamW(adapter.trainable_parameters(), lr=rate, weight_decay=0.0)
     adapter.plan(steps)
     losses, x = [], ids()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -38,7 +40,12 @@ def kahan(n: int, angle: float = 1.2) -> Tensor:
 
 
 def weights() -> dict[str, Tensor]:
-    """Finite matrices that break careless decompositions."""
+    """Finite matrices that break careless decompositions. Not to be changed."""
+    return dict(_weights())
+
+
+@cache
+def _weights() -> dict[str, Tensor]:
     index = torch.arange(1, 13, dtype=torch.float64)
     general = normal(OUT, IN, seed=3)
     extremes = 10.0 ** torch.linspace(-300, 300, OUT * IN, dtype=torch.float64).reshape(OUT, IN)
@@ -89,7 +96,12 @@ def refused() -> dict[str, Tensor]:
 
 
 def second_moments(n: int) -> dict[str, Tensor]:
-    """Symmetric positive semi-definite matrices (n, n) that break careless roots and inverses."""
+    """Symmetric positive semi-definite matrices (n, n) that break careless roots and inverses. Not to be changed."""
+    return dict(_second_moments(n))
+
+
+@cache
+def _second_moments(n: int) -> dict[str, Tensor]:
     rotation = orthogonal(n, 20)
     general = rotation * decaying(n, 2) @ rotation.T
     tokens = normal(max(1, n // 2), n, seed=21)
