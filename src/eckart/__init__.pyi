@@ -15,9 +15,9 @@ from .jobs.compress.recipe import Recipe as Recipe
 from .jobs.compress.run import compress as compress
 from .jobs.diagnose.embeddings import Embeddings as Embeddings
 from .jobs.diagnose.embeddings import embeddings as embeddings
+from .jobs.diagnose.mitigation import mitigate_intruders as mitigate_intruders
 from .jobs.diagnose.run import Diagnosis as Diagnosis
 from .jobs.diagnose.run import diagnose as diagnose
-from .jobs.diagnose.run import mitigate_intruders as mitigate_intruders
 from .jobs.fit import fit as fit
 from .metrics import Metric as Metric
 from .models.checkpoint import load as load

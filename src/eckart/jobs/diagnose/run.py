@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from eckart.diagnostics.contract import MATRIX_SUBJECTS, columns_of, common_window
-from eckart.diagnostics.intruder_dimensions import mitigate
 from eckart.errors import Refused
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
 from eckart.jobs.diagnose.matrices import densified, layer_type, look_at, pairs
 from eckart.jobs.diagnose.rows import changed, matrix_row
 from eckart.models.filters import filters
-from eckart.models.sites import find_sites, model_cost
+from eckart.models.sites import model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics.cache import finite_weights
 
@@ -118,6 +117,10 @@ def diagnose(
         named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
         found.rows.append(named | matrix_row(site.weight, filters(site), window, seed=seed))
         progress("spectra", done, len(sites))
+    columns = columns_of(*MATRIX_SUBJECTS)
+    broken = [row["name"] for row in found.rows if not columns.keys() & row.keys()]
+    if broken:
+        found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
     for done, (site, base) in enumerate(matched, 1):
         row = found.rows[done - 1]
         numbers, notes = changed(base.weight, site.weight)
@@ -139,9 +142,6 @@ def diagnose(
                 if row["name"] in curves:
                     row["curve"] = curves[row["name"]]
             found.measured = measured_costs(plan, model, back, measure, progress)
-    broken = [row["name"] for row in found.rows if "N" not in row]
-    if broken:
-        found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
     return found
 
 
@@ -151,40 +151,3 @@ def model_size(model: nn.Module) -> dict[str, int]:
     tensors = {t.data_ptr(): t for t in model.state_dict().values()}
     stored = sum(t.numel() * t.element_size() for t in tensors.values())
     return {"parameters": cost["parameters"], "linear_parameters": cost["linear_parameters"], "bytes": stored}
-
-
-@torch.no_grad()
-def mitigate_intruders(
-    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
-) -> dict[str, int]:
-    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place.
-
-    An intruder is a leading direction of a matrix that the model it came from does not have (Shuttleworth et al. 2024);
-    its singular value is multiplied by `scale`.
-
-    Args:
-        model: a dense model.
-        base: what it was fine-tuned from.
-        scale: what their singular values are multiplied by, in [0, 1].
-        k: how many of a matrix's leading directions are looked at.
-        threshold: a direction is an intruder where its cosine with every direction of the base is below, in (0, 1].
-        progress: told of the phase "mitigate".
-
-    Returns:
-        The intruders that there were, by matrix.
-
-    Raises:
-        Refused: models that do not match, weights that are not finite, or a bad scale, k or threshold.
-    """
-    matched = pairs(find_sites(model), densified(base))
-    finite_weights({site.name: site.module for site, _ in matched})
-    counts = {}
-    for done, (site, other) in enumerate(matched, 1):
-        weight = site.weight
-        if torch.equal(weight, other.weight):
-            counts[site.name] = 0
-        else:
-            changed, counts[site.name] = mitigate(other.weight, weight, scale, k=k, threshold=threshold)
-            weight.copy_(changed)
-        progress("mitigate", done, len(matched))
-    return counts

@@ -1,0 +1,49 @@
+"""Intruder dimensions of a whole model, scaled down."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from eckart.diagnostics.intruder_dimensions import mitigate
+from eckart.jobs.diagnose.matrices import densified, pairs
+from eckart.models.sites import find_sites
+from eckart.progress import Progress, silent
+from eckart.statistics.cache import finite_weights
+
+
+@torch.no_grad()
+def mitigate_intruders(
+    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
+) -> dict[str, int]:
+    """Scales the intruder dimensions of every linear map of a fine-tuned model, in place.
+
+    An intruder is a leading direction of a matrix that the model it came from does not have (Shuttleworth et al. 2024);
+    its singular value is multiplied by `scale`.
+
+    Args:
+        model: a dense model.
+        base: what it was fine-tuned from.
+        scale: what their singular values are multiplied by, in [0, 1].
+        k: how many of a matrix's leading directions are looked at.
+        threshold: a direction is an intruder where its cosine with every direction of the base is below, in (0, 1].
+        progress: told of the phase "mitigate".
+
+    Returns:
+        The intruders that there were, by matrix.
+
+    Raises:
+        Refused: models that do not match, weights that are not finite, or a bad scale, k or threshold.
+    """
+    matched = pairs(find_sites(model), densified(base))
+    finite_weights({site.name: site.module for site, _ in matched})
+    counts = {}
+    for done, (site, other) in enumerate(matched, 1):
+        weight = site.weight
+        if torch.equal(weight, other.weight):
+            counts[site.name] = 0
+        else:
+            changed, counts[site.name] = mitigate(other.weight, weight, scale, k=k, threshold=threshold)
+            weight.copy_(changed)
+        progress("mitigate", done, len(matched))
+    return counts
