@@ -28,6 +28,14 @@ def _of(select: dict[str, object], left: Heads, across: Heads = (), right: Heads
     return Table("compressors", select, left, across, right)
 
 
+def _faces(net: str) -> Table:
+    return _of(
+        {"benchmark": "compressors.convolution", "model": net, "of": "parameters"},
+        [("kept of the parameters", "{keep:%}")],
+        [("{method:code}", "{kl:.4f}")],
+    )
+
+
 TABLES = {
     "quality": _of(
         {**QUALITY, "calibrated on": (None, "mixture")},
@@ -93,6 +101,8 @@ TABLES = {
         [("kept of the parameters", "{keep:%}")],
         [("{method:code}", "{accuracy:.2f}")],
     ),
+    "faces-rnet": _faces("rnet"),
+    "faces-onet": _faces("onet"),
     "clicks": _of(
         {"benchmark": "compressors.clicks", "log": "ml-100k"},
         [METHOD],
