@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from inspect import signature
@@ -86,3 +87,19 @@ def test_other_errors_are_faults_and_raised() -> None:
 
     with pytest.raises(ValueError, match="a fault"):
         run(command, signature(command).bind())
+
+
+def test_interrupted_while_a_command_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cyclopts.App.parse_args", interrupted)
+    assert main(["export"]) == 130
+    assert capsys.readouterr().err == "eckart: interrupted\n"
+
+
+def test_quiet_silences_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "")
+    assert main(["evaluate", "/nowhere", "-q"]) == 2
+    assert os.environ["TQDM_DISABLE"] == os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"

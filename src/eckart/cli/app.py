@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refused(said(error))
     except Refused as error:
         return refused(error)
+    except KeyboardInterrupt:
+        note("interrupted")
+        return 130
     return run(command, bound)
 
 

@@ -9,17 +9,26 @@ from rich.table import Table
 from eckart.errors import Refused
 from eckart.register import FAMILIES, Card, near, register_of
 
+READABLE = 22
+"""Columns of the terminal that a column of a table needs."""
 
-def table(family: str) -> Table:
-    """The papers of a family, a row for each."""
+
+def table(family: str, width: int) -> Table:
+    """The papers of a family, a row for each; only the first columns of its table where the width has no room for all.
+
+    Args:
+        family: a name in `FAMILIES`.
+        width: of the terminal.
+    """
     register = register_of(family)
     cards = [register[name] for name in register]
+    room = max(1, (width - max(map(len, register)) - 4) // READABLE)
     shown = Table(title=family, title_justify="left")
-    shown.add_column(register.noun, overflow="fold", no_wrap=True)
-    for heading in cards[0].columns():
+    shown.add_column(register.noun, no_wrap=True)
+    for heading in list(cards[0].columns())[:room]:
         shown.add_column(heading, overflow="fold")
     for card in cards:
-        shown.add_row(card.name, *card.columns().values())
+        shown.add_row(card.name, *list(card.columns().values())[:room])
     return shown
 
 
@@ -53,8 +62,11 @@ def cards_of(name: str) -> list[Card]:
 
 
 def printed(card: Card) -> str:
-    """A card for the terminal."""
-    return f"{card.name} ({card.family}){', ' * bool(card.expression)}{card.expression}\n{text_of(card)}"
+    """A card for the terminal, whose paragraphs are as wide as that."""
+    makes = f", {card.expression}" if card.expression else ""
+    paragraphs = text_of(card).split("\n\n")
+    flowing = [text if text.startswith((" ", "- ")) else " ".join(text.split("\n")) for text in paragraphs]
+    return "\n\n".join([f"{card.name} ({card.family}){makes}\n{flowing[0]}", *flowing[1:]])
 
 
 def document(card: Card) -> dict[str, Any]:

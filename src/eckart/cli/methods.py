@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
 from rich.text import Text
 
 from eckart.cli.cards import cards_of, document, entries, printed, table
@@ -24,7 +25,9 @@ def methods(
     """Lists the published methods there are, a table for each family, or prints the card of one."""
     if name is None or name in FAMILIES:
         families = [name] if name else list(FAMILIES)
-        show(Talk(json=json), {family: entries(family) for family in families}, map(table, families))
+        width = Console().width
+        tables = [table(family, width) for family in families]
+        show(Talk(json=json), {family: entries(family) for family in families}, tables)
         return 0
     cards = cards_of(name)
     text = Text("\n\n".join(printed(card) for card in cards))
