@@ -16,7 +16,7 @@ from eckart.adapters.adalora import initial
 from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapted import matrix_shape
 from eckart.jobs.adapt.run import rank_within
-from eckart.structures import kernel_of
+from eckart.structures import patch_of
 
 Batch = Mapping[str, Tensor]
 After = Callable[[int], Any]
@@ -34,7 +34,7 @@ def put(
     Ranks are those that eckart takes for as many numbers; `dora` trains a length of each row besides.
     """
     shapes = {where: matrix_shape(layer) for where, layer in targets.items()}
-    patches = {where: kernel_of(layer) for where, layer in targets.items()}
+    patches = {where: patch_of(layer) for where, layer in targets.items()}
     rank = rank_within(ADAPTERS[name if name in ADAPTERS else "lora"], shapes, patches, budget)
 
     def lora(start: bool | str, **options: Any) -> peft.LoraConfig:

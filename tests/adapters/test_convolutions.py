@@ -94,7 +94,7 @@ def test_every_method_beside_convolutions(method: str, tmp_path: Path) -> None:
         assert close(logits(model), before, 1e-5) if split else torch.equal(logits(model), before)
     for name, place in adapter.places.items():
         count = sum(p.numel() for p in place.path().parameters() if p.requires_grad)
-        patch = None if place.geometry is None else place.geometry.kernel
+        patch = None if place.geometry is None else place.geometry.patch
         assert count == adapter.method.numbers(place.shape, patch, adapter.ranks[name])
     losses = train(model, adapter)
     assert losses[-1] < losses[0]
@@ -197,5 +197,5 @@ def test_what_is_no_matrix_is_left_or_refused_by_name(tmp_path: Path) -> None:
     eckart.save_adapter(adapter, tmp_path / "a")
     other = copy.deepcopy(net())
     other.third = nn.Conv2d(108, 8, 1)
-    with pytest.raises(ValueError, match=r"has kernel \(3, 3\); in this Net it is \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"has patches \(3, 3\); in this Net it is \(1, 1\)"):
         eckart.load_adapter(other, tmp_path / "a")

@@ -21,7 +21,7 @@ def test_flora_is_a_tucker_product() -> None:
 
 def test_a_core_between_four_modes() -> None:
     weight, size = hard.normal(6, 5 * 3 * 2).float(), (6, 5, 3, 2)
-    start = ADAPTERS["flora"].entry(Layer(weight, Statistics(kernel=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
+    start = ADAPTERS["flora"].entry(Layer(weight, Statistics(patch=(3, 2)), 4, 1.0, torch.Generator().manual_seed(0)))
     assert start is not None
     core = next(p for p in start.path.parameters() if not p.any())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Every compressor on a net of convolutions, and those for kernels alone against one suite."""
+"""Every compressor on a net of convolutions, and those for filters alone against one suite."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eckart import METHODS, Metric, Statistics, StructuredConv2d
 from eckart.jobs.compress.report import expression
 from eckart.structures import Dense, Geometry
 from support import hard
-from support.convolutions import KERNELS, Net, chosen, family, images, net, normal_kernel
+from support.convolutions import KERNELS, Net, chosen, family, images, net, normal_filters
 
 
 def test_a_matrix_that_does_not_act_on_such_patches_is_refused() -> None:
@@ -23,7 +23,7 @@ def test_a_matrix_that_does_not_act_on_such_patches_is_refused() -> None:
         StructuredConv2d(Dense(torch.ones(4, 7)), None, Geometry((3, 1)))
     for name in KERNELS:
         with pytest.raises(ValueError, match=r"\(4, 7\) does not act on patches of 3 x 1"):
-            METHODS.find(name).entry(torch.ones(4, 7), Statistics(kernel=(3, 1)))
+            METHODS.find(name).entry(torch.ones(4, 7), Statistics(patch=(3, 1)))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,11 +68,11 @@ def test_more_of_a_network_is_nearer_to_it(method: str) -> None:
 )
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_family_of_kernels_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    kernel = normal_kernel(*shape).to(dtype)
-    found = family(name, kernel)
+    filters = normal_filters(*shape).to(dtype)
+    found = family(name, filters)
     assert [c.bytes for c in found.costs] == sorted(c.bytes for c in found.costs)
     assert len(found.sizes) > 0
-    assert found.costs[-1].parameters < kernel.numel()
+    assert found.costs[-1].parameters < filters.numel()
     at = dict(zip(found.sizes, zip(found.costs, found.errors, strict=True), strict=True))
     assert (found.errors.diff() <= 0).all()
     for size in chosen(found):
@@ -81,9 +81,9 @@ def test_a_family_of_kernels_keeps_its_promises(name: str, dtype: torch.dtype, s
         assert structure.dtype == dtype
         assert structure.cost().bytes <= cost.bytes  # after errors were read, the best candidate up to that size
         if dtype == torch.float64:
-            difference = kernel.flatten(1) - structure.to_dense()
+            difference = filters.flatten(1) - structure.to_dense()
             torch.testing.assert_close(Metric().error(difference), error, rtol=1e-6, atol=1e-9)
-        assert family(name, kernel).build(size).structure.cost() == cost
+        assert family(name, filters).build(size).structure.cost() == cost
 
 
 @pytest.mark.parametrize("name", ["spatial-svd", "cp"])
@@ -94,39 +94,39 @@ def test_without_patches_it_is_the_svd(name: str) -> None:
 
 
 @cache
-def hard_kernels() -> dict[str, Tensor]:
+def hard_filters() -> dict[str, Tensor]:
     """Kernels (out, channels, height, width) that break careless decompositions."""
     reshaped = {n: w.reshape(len(w), -1, 2, 1) for n, w in hard.weights().items() if w.shape[1] % 2 == 0}
     squares = {n: w.reshape(len(w), -1, 2, 2) for n, w in hard.weights().items() if w.shape[1] % 4 == 0}
-    strided = {"one-channel": normal_kernel(12, 1, 3, 3), "one-output": normal_kernel(1, 12, 3, 3)}
+    strided = {"one-channel": normal_filters(12, 1, 3, 3), "one-output": normal_filters(1, 12, 3, 3)}
     strided["constant"] = torch.ones(6, 5, 3, 3)
     strided["zero"] = torch.zeros(6, 5, 3, 3, dtype=torch.float64)
-    strided["one-tap"] = normal_kernel(6, 5, 3, 3) * (torch.arange(9).reshape(3, 3) == 4)
+    strided["one-tap"] = normal_filters(6, 5, 3, 3) * (torch.arange(9).reshape(3, 3) == 4)
     strided["degenerate"] = sum(
-        torch.einsum("o,c,y,x->ocyx", *(normal_kernel(n, seed=3 * n + (k == i)) for i, n in enumerate((6, 5, 3, 3))))
+        torch.einsum("o,c,y,x->ocyx", *(normal_filters(n, seed=3 * n + (k == i)) for i, n in enumerate((6, 5, 3, 3))))
         for k in range(3)
     )
     return {**reshaped, **{f"{n}-square": w for n, w in squares.items()}, **strided}
 
 
-@pytest.mark.parametrize("kernel_name", hard_kernels())
+@pytest.mark.parametrize("filters_name", hard_filters())
 @pytest.mark.parametrize("name", KERNELS)
-def test_hard_kernels(name: str, kernel_name: str) -> None:
-    kernel = hard_kernels()[kernel_name]
-    before = kernel.clone()
-    if kernel_name.startswith("graded-entries") and name == "spatial-svd":
+def test_hard_filters(name: str, filters_name: str) -> None:
+    filters = hard_filters()[filters_name]
+    before = filters.clone()
+    if filters_name.startswith("graded-entries") and name == "spatial-svd":
         with pytest.raises(ValueError, match="overflows"):
-            family(name, kernel)
+            family(name, filters)
         return
-    for size in chosen(family(name, kernel)):
-        dense = family(name, kernel).build(size).structure.to_dense().double()
+    for size in chosen(family(name, filters)):
+        dense = family(name, filters).build(size).structure.to_dense().double()
         assert torch.isfinite(dense).all()
-        assert dense.norm() <= 1.01 * kernel.double().norm() + 1e-30
-    assert torch.equal(kernel, before)
+        assert dense.norm() <= 1.01 * filters.double().norm() + 1e-30
+    assert torch.equal(filters, before)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_that_is_not_finite_is_refused(name: str) -> None:
     for weight in hard.refused().values():
         with pytest.raises(ValueError, match="NaN or Inf"):
-            METHODS.find(name).entry(weight, Statistics(kernel=(2, 1)))
+            METHODS.find(name).entry(weight, Statistics(patch=(2, 1)))

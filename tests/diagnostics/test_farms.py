@@ -37,10 +37,10 @@ def test_windows_are_where_they_should_be() -> None:
 
 
 def test_convolutions_are_a_matrix_at_each_position() -> None:
-    kernel = hard.normal(60, 80, 9).reshape(60, 80, 3, 3)
-    slices = [window_eigenvalues(kernel[:, :, i, j], (60, 60)) for i in range(3) for j in range(3)]
-    torch.testing.assert_close(window_eigenvalues(kernel, (60, 60)), torch.cat(slices).sort().values)
-    assert farms(kernel, (60, 60)) == pytest.approx(hill(torch.cat(slices)))
+    filters = hard.normal(60, 80, 9).reshape(60, 80, 3, 3)
+    slices = [window_eigenvalues(filters[:, :, i, j], (60, 60)) for i in range(3) for j in range(3)]
+    torch.testing.assert_close(window_eigenvalues(filters, (60, 60)), torch.cat(slices).sort().values)
+    assert farms(filters, (60, 60)) == pytest.approx(hill(torch.cat(slices)))
 
 
 def test_bad_input() -> None:

@@ -7,16 +7,16 @@ from itertools import pairwise
 import torch
 
 from eckart.linalg.cp import sweep
-from support.convolutions import normal_kernel
+from support.convolutions import normal_filters
 
 
 def test_sweeps_of_cp_never_go_up_and_state_their_error() -> None:
-    kernel = normal_kernel(8, 7, 3, 2)
-    factors = [normal_kernel(n, 12, seed=n) for n in kernel.shape]
+    filters = normal_filters(8, 7, 3, 2)
+    factors = [normal_filters(n, 12, seed=n) for n in filters.shape]
     errors = []
     for _ in range(30):
-        factors, error = sweep(kernel, factors)
+        factors, error = sweep(filters, factors)
         again = torch.einsum("or,cr,yr,xr->ocyx", *factors)
-        torch.testing.assert_close(error, float((again - kernel).square().sum()), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(error, float((again - filters).square().sum()), rtol=1e-8, atol=1e-8)
         errors.append(error)
     assert all(b <= a + 1e-9 for a, b in pairwise(errors))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from eckart.linalg.tucker import core, hooi, leading, modes
-from support.convolutions import normal_kernel
+from support.convolutions import normal_filters
 
 
 def test_iteration_improves_on_the_truncated_decomposition() -> None:
     for seed in range(5):
-        kernel = normal_kernel(10, 9, 3, 3, seed=seed)
-        start = [leading(matrix, rank) for matrix, rank in zip(modes(kernel), (4, 3), strict=True)]
-        _, g, _ = hooi(kernel, 4, 3)
-        assert g.square().sum() > 1.0001 * core(kernel, *start).square().sum()
+        filters = normal_filters(10, 9, 3, 3, seed=seed)
+        start = [leading(matrix, rank) for matrix, rank in zip(modes(filters), (4, 3), strict=True)]
+        _, g, _ = hooi(filters, 4, 3)
+        assert g.square().sum() > 1.0001 * core(filters, *start).square().sum()

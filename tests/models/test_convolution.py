@@ -41,9 +41,9 @@ def test_which_convolutions_are_sites() -> None:
 def test_replacing_by_the_same_matrix_changes_nothing_and_costs_are_counted() -> None:
     model, x = net(), images()
     expected, before = model(x), model_cost(model)
-    kernels = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert before["macs_per_token"] == sum(kernels)
-    assert before["linear_parameters"] == sum(kernels) + 8 + 12 + 8 + 5
+    filters = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert before["macs_per_token"] == sum(filters)
+    assert before["linear_parameters"] == sum(filters) + 8 + 12 + 8 + 5
     assert before["parameters"] == sum(p.numel() for p in model.parameters())
     for site in find_sites(model):
         replace(model, site, Dense(site.weight.clone()))

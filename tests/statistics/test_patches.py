@@ -54,7 +54,7 @@ def test_statistics_are_those_of_the_patches(entries: int, monkeypatch: pytest.M
     for name in names:
         expected = independent(model, name, batches, seed=7)
         assert found[name].tokens == expected.tokens
-        assert found[name].kernel == model.get_submodule(name).kernel_size
+        assert found[name].patch == model.get_submodule(name).kernel_size
         for need in set(Need) - {Need.INPUT_SAMPLE}:
             got, wanted = found[name].get(need), expected.get(need)
             assert (got - wanted).norm() <= 1e-4 * wanted.norm(), (name, need)
@@ -68,14 +68,14 @@ def test_statistics_of_a_structured_convolution_are_those_of_the_dense_one(tmp_p
     cached = [statistics_for(model, {"second": model.second}, tuple(Need), [images()], cache=tmp_path) for _ in "ab"]
     assert [passes for _, passes in cached] == [1, 0]
     for found, _ in cached:
-        assert found["second"].kernel == (3, 2)
+        assert found["second"].patch == (3, 2)
         for need in set(Need) - {Need.INPUT_SAMPLE}:
             torch.testing.assert_close(found["second"].get(need), expected["second"].get(need), rtol=1e-3, atol=1e-6)
-    assert statistics_for(model, {"second": model.second}, (), [])[0]["second"].kernel == (3, 2)
+    assert statistics_for(model, {"second": model.second}, (), [])[0]["second"].patch == (3, 2)
 
 
 def test_the_loss_rises_by_half_of_the_error_that_is_stated() -> None:
-    """For small changes of one kernel under a Gaussian likelihood, up to what the factored Fisher leaves out."""
+    """For small changes of one filters under a Gaussian likelihood, up to what the factored Fisher leaves out."""
     model, x = net(), images(400, seed=11)
     data = {name: model.get_submodule(name) for name in ("first", "third")}
     found = collect(model, data, (Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT), [x], seed=1)
@@ -84,8 +84,8 @@ def test_the_loss_rises_by_half_of_the_error_that_is_stated() -> None:
         change = 1e-3 * hard.normal(*layer.weight.shape, seed=12)
         s = found[name]
         stated = Metric(s.get(Need.GRADIENT_SECOND_MOMENT), s.get(Need.INPUT_SECOND_MOMENT)).error(change.flatten(1))
-        kernel = layer.weight.detach().clone()
+        filters = layer.weight.detach().clone()
         layer.weight.data += change.float()
         rise = (model(x) - expected).square().sum() / len(x)
-        layer.weight.data = kernel
+        layer.weight.data = filters
         assert 0.2 < float(rise / stated) < 5, name

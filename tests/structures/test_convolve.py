@@ -19,7 +19,7 @@ from support.market import BUILDERS, Stall
 @pytest.mark.parametrize("name", BUILDERS)
 def test_every_structure_acts_on_patches_as_its_matrix_does(name: str, options: dict) -> None:
     structure = BUILDERS[name](Stall(name, torch.float64))
-    height, width = geometry(options).kernel
+    height, width = geometry(options).patch
     if structure.shape[1] % (height * width) or structure.shape[1] > 100:
         pytest.skip("no such patches")
     x = hard.normal(2, structure.shape[1] // (height * width), 7, 8).requires_grad_()
@@ -36,7 +36,7 @@ def test_every_structure_acts_on_patches_as_its_matrix_does(name: str, options: 
 
 
 def factored(height: int, width: int) -> dict[str, StructuredMatrix]:
-    """What the methods make of kernels, with random factors: 4 outputs, 3 channels."""
+    """What the methods make of filters, with random factors: 4 outputs, 3 channels."""
     area, vertical = height * width, Interleaved(Dense(hard.normal(2, 3 * height)), copies=width)
     return {
         "low-rank": low_rank(hard.normal(4, 2), hard.normal(2, 3 * area)),
@@ -53,9 +53,9 @@ def factored(height: int, width: int) -> dict[str, StructuredMatrix]:
 @pytest.mark.parametrize("name", factored(1, 1))
 def test_factors_are_convolutions_of_their_own(name: str, options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     place = geometry(options)
-    structure, x = factored(*place.kernel)[name], hard.normal(2, 3, 9, 8)
+    structure, x = factored(*place.patch)[name], hard.normal(2, 3, 9, 8)
     expected = by_matrix(structure, options, x)
-    if name != "vertical-alone" and place.kernel != (1, 1):
+    if name != "vertical-alone" and place.patch != (1, 1):
         monkeypatch.setattr(F, "unfold", None)  # patches are never written out
         monkeypatch.setattr(type(structure), "to_dense", None)  # nor is the matrix
     torch.testing.assert_close(StructuredConv2d(structure, None, place)(x), expected, rtol=1e-10, atol=1e-10)

@@ -1,4 +1,4 @@
-"""A net of convolutions of all sorts, images for it, and kernels."""
+"""A net of convolutions of all sorts, images for it, and filters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ geometries = pytest.mark.parametrize("options", GEOMETRIES, ids=str)
 
 
 def by_matrix(structure: StructuredMatrix, options: dict, x: Tensor) -> Tensor:
-    """What PyTorch makes of the structure's matrix as a kernel."""
+    """What PyTorch makes of the structure's matrix as a filters."""
     layer = nn.Conv2d(x.shape[-3], structure.shape[0], **options, bias=False).double()
     layer.weight = nn.Parameter(structure.to_dense().detach().double().reshape(layer.weight.shape))
     return layer(x)
@@ -81,12 +81,12 @@ def images(n: int = 6, seed: int = 3) -> Tensor:
     return hard.normal(n, 2, 10, 10, seed=seed).float()
 
 
-def normal_kernel(*shape: int, seed: int = 0) -> Tensor:
+def normal_filters(*shape: int, seed: int = 0) -> Tensor:
     return hard.normal(*shape, seed=seed)
 
 
-def family(name: str, kernel: Tensor) -> Family:
-    return METHODS.find(name).entry(kernel.flatten(1), Statistics(kernel=(kernel.shape[2], kernel.shape[3])))
+def family(name: str, filters: Tensor) -> Family:
+    return METHODS.find(name).entry(filters.flatten(1), Statistics(patch=(filters.shape[2], filters.shape[3])))
 
 
 def chosen(family: Family) -> list[int]:

@@ -42,7 +42,7 @@ class Layer:
     """What an adapter knows of one matrix.
 
     Attributes:
-        weight: W (out, in), in the dtype it is stored in; of a convolution the flattened kernel.
+        weight: W (out, in), in the dtype it is stored in; of a convolution its flattened filters.
         statistics: what the adapter asked for, and the size of the patches that a convolution meets.
         rank: how large; what it counts is on the adapter's card.
         scale: what the path is multiplied by, for adapters that are `scaled`; 1 for others.
@@ -83,7 +83,7 @@ Frozen = Callable[[str], Tensor]
 """The name of a matrix -> what stands in its place without the path, (out, in)."""
 
 Begin = Callable[[Layer], Start | None]
-Kernel = tuple[int, int, int, int]
+Filters = tuple[int, int, int, int]
 """The shape (out, channels, height, width) of a convolution's weight."""
 Ranks = Callable[[Mapping[str, tuple[int, int]], Mapping[str, Statistics], int], dict[str, int]]
 B = TypeVar("B", bound=Begin)
@@ -96,7 +96,8 @@ class AdapterCard(Card):
     Attributes:
         entry: `Layer -> Start`, or None for a matrix that stays as it is.
         parameters: `(out, in, rank)` -> numbers that train beside a matrix.
-        of_kernel: `(kernel, rank)` -> numbers that train beside a convolution; None where that is its matrix.
+        of_filters: `(shape of the filters, rank)` -> numbers that train beside a convolution; None where that is its
+            matrix.
         needs: the statistics it reads.
         task_gradient: whether it reads the mean gradient of the task's loss.
         scaled: whether the path is multiplied by alpha / rank.
@@ -116,16 +117,16 @@ class AdapterCard(Card):
     ranks: Ranks | None = None
     regulariser: Callable[[Paths], Tensor] | None = None
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None
-    of_kernel: Callable[[Kernel, int], int] | None = None
+    of_filters: Callable[[Filters, int], int] | None = None
 
     def columns(self) -> dict[str, str]:
         return super().columns() | {"needs": needed(self.needs, "gradient of the loss" if self.task_gradient else "")}
 
     def numbers(self, shape: tuple[int, int], patch: tuple[int, int] | None, rank: int) -> int:
         """Numbers that train beside a matrix (out, in) whose inputs are patches of that height and width, if any."""
-        if patch is None or self.of_kernel is None:
+        if patch is None or self.of_filters is None:
             return self.parameters(*shape, rank)
-        return self.of_kernel((shape[0], shape[1] // (patch[0] * patch[1]), *patch), rank)
+        return self.of_filters((shape[0], shape[1] // (patch[0] * patch[1]), *patch), rank)
 
 
 ADAPTERS = REGISTER = Register(AdapterCard, "adapter", "eckart.adapt, or eckart adapt --method {name}")
@@ -144,7 +145,7 @@ def adapter(
     ranks: Ranks | None = None,
     regulariser: Callable[[Paths], Tensor] | None = None,
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None,
-    of_kernel: Callable[[Kernel, int], int] | None = None,
+    of_filters: Callable[[Filters, int], int] | None = None,
     unmeasured: str = "",
 ) -> Callable[[B], B]:
     """Registers a function as an adapter. See `AdapterCard` for the arguments."""
@@ -163,7 +164,7 @@ def adapter(
                 ranks=ranks,
                 regulariser=regulariser,
                 schedule=schedule,
-                of_kernel=of_kernel,
+                of_filters=of_filters,
                 unmeasured=unmeasured,
             )
         )

@@ -124,7 +124,7 @@ def members(family: Family | JointFamily, method: CompressorCard) -> list[tuple[
 
 SIZES = {
     "rank": "rank of the product, where the structure has one",
-    "ranks": "ranks of the two channel modes of a kernel, added up",
+    "ranks": "ranks of the two channel modes of filters, added up",
     "bits": "bits for each stored value, where it is quantized",
     "percent": "share of the entries that are stored, in percent",
     "kept": "entries stored of every four neighbours in a row",

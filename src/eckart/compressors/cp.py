@@ -14,7 +14,7 @@ from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal
-from eckart.structures.conv_filters import chain, interleaved, kernel, pointwise, power_of_two
+from eckart.structures.conv_filters import chain, filters_of, interleaved, pointwise, power_of_two
 from eckart.structures.dense import Dense
 
 
@@ -31,7 +31,7 @@ def cp(weight: Tensor, statistics: Statistics) -> Family:
     and the factors are brought to one norm after every sweep. The best of three random starts is carried on. The paper
     uses nonlinear least squares, and trains the network afterwards. Without patches it is the SVD, the optimum then.
     """
-    w = kernel(weight, statistics)
+    w = filters_of(weight, statistics)
     if w[0, 0].numel() == 1:
         return fit_low_rank(weight, Metric())
     scale = power_of_two(w)

@@ -11,7 +11,7 @@ from eckart.linalg.batched_svd import batched_svd
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
-from eckart.structures.conv_filters import interleaved, kernel
+from eckart.structures.conv_filters import filters_of, interleaved
 from eckart.structures.dense import Dense
 
 
@@ -23,11 +23,11 @@ from eckart.structures.dense import Dense
 def spatial_svd(weight: Tensor, statistics: Statistics) -> Terms:
     """k vertical filters (k, channels, height, 1), then k horizontal ones for each output (out, k, 1, width).
 
-    Scheme 2 of the paper: W[o, c, y, x] ~ sum_k H[o, k, x] V[k, c, y]. That is a matrix of rank k once the kernel is
+    Scheme 2 of the paper: W[o, c, y, x] ~ sum_k H[o, k, x] V[k, c, y]. That is a matrix of rank k once they are
     rearranged to (channels height) x (out width), so one SVD has the best filters of all ranks; the paper's first
     objective is this least squares problem, solved there by alternation. Without patches it is the SVD.
     """
-    w = kernel(weight, statistics)
+    w = filters_of(weight, statistics)
     out, channels, height, width = w.shape
     left, right, tails = batched_svd(rearranged(w))
 
@@ -45,6 +45,6 @@ def spatial_svd(weight: Tensor, statistics: Statistics) -> Terms:
     return Terms(weight, tails, cost, build)
 
 
-def rearranged(kernel: Tensor) -> Tensor:
+def rearranged(filters: Tensor) -> Tensor:
     """W (out, channels, height, width) as (channels * height, out * width)."""
-    return kernel.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    return filters.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)

@@ -14,7 +14,7 @@ from eckart.linalg.tucker import hooi, modes, tails
 from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost, StructuredMatrix
-from eckart.structures.conv_filters import chain, kernel, pointwise, power_of_two
+from eckart.structures.conv_filters import chain, filters_of, pointwise, power_of_two
 from eckart.structures.dense import Dense
 
 
@@ -25,14 +25,14 @@ from eckart.structures.dense import Dense
     size="ranks",
 )
 def tucker_2(weight: Tensor, statistics: Statistics) -> OneByOne:
-    """W[o, c] ~ sum_pq U[o, p] G[p, q] V[c, q]: 1 x 1 to fewer channels, the kernel G among those, 1 x 1 to all.
+    """W[o, c] ~ sum_pq U[o, p] G[p, q] V[c, q]: 1 x 1 to fewer channels, the filters G among those, 1 x 1 to all.
 
     Higher-order orthogonal iteration (De Lathauwer et al. 2000) from the truncated decomposition. The paper takes both
-    ranks from variational Bayes, one pair a kernel; here the pairs are one path to any budget: from (1, 1) on, the rank
-    grows of the mode that loses more energy (the squared singular values it cuts off). A factor of full rank is left
-    out. A size is the sum of both ranks. Without patches the product has three factors.
+    ranks from variational Bayes, one pair a convolution; here the pairs are one path to any budget: from (1, 1) on, the
+    rank grows of the mode that loses more energy (the squared singular values it cuts off). A factor of full rank is
+    left out. A size is the sum of both ranks. Without patches the product has three factors.
     """
-    w = kernel(weight, statistics)
+    w = filters_of(weight, statistics)
     scale = power_of_two(w)
     scaled = w.double() / scale
     area = w[0, 0].numel()

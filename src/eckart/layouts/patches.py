@@ -16,13 +16,13 @@ class Geometry:
     """The patches of an image (channels, height, width), one for each output position.
 
     Attributes:
-        kernel: height and width of a patch; its entries are numbered channel by channel, row by row.
+        patch: height and width of a patch; its entries are numbered channel by channel, row by row.
         stride: rows and columns from one patch to the next.
         padding: rows of zeros above and below the image, columns of zeros to the left and to the right of it.
         dilation: rows and columns from one entry of a patch to the next.
     """
 
-    kernel: Pair = (1, 1)
+    patch: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
@@ -30,12 +30,12 @@ class Geometry:
     @property
     def vertical(self) -> Geometry:
         """The part of it that moves along columns."""
-        return Geometry((self.kernel[0], 1), (self.stride[0], 1), (self.padding[0], (0, 0)), (self.dilation[0], 1))
+        return Geometry((self.patch[0], 1), (self.stride[0], 1), (self.padding[0], (0, 0)), (self.dilation[0], 1))
 
     @property
     def horizontal(self) -> Geometry:
         """The part of it that moves along rows: after `vertical` the whole is done."""
-        return Geometry((1, self.kernel[1]), (1, self.stride[1]), ((0, 0), self.padding[1]), (1, self.dilation[1]))
+        return Geometry((1, self.patch[1]), (1, self.stride[1]), ((0, 0), self.padding[1]), (1, self.dilation[1]))
 
     def padded(self, x: Tensor) -> tuple[Tensor, Pair]:
         """The image, and the zeros that it still lacks on both sides of its rows and of its columns.
@@ -50,18 +50,18 @@ class Geometry:
     def positions(self, height: int, width: int) -> Pair:
         """Rows and columns of patches that an image of that size has."""
         rows, columns = (
-            (size + sum(zeros) - dilation * (kernel - 1) - 1) // stride + 1
-            for size, zeros, dilation, kernel, stride in zip(
-                (height, width), self.padding, self.dilation, self.kernel, self.stride, strict=True
+            (size + sum(zeros) - dilation * (patch - 1) - 1) // stride + 1
+            for size, zeros, dilation, patch, stride in zip(
+                (height, width), self.padding, self.dilation, self.patch, self.stride, strict=True
             )
         )
         return rows, columns
 
     def patches(self, x: Tensor) -> Tensor:
-        """Images (n, channels, height, width) as (n, channels * kernel, rows, columns), a patch a position."""
+        """Images (n, channels, height, width) as (n, channels * area of a patch, rows, columns), a patch a position."""
         rows, columns = self.positions(*x.shape[2:])
         x, padding = self.padded(x)
-        flat = F.unfold(x, self.kernel, self.dilation, padding, self.stride)
+        flat = F.unfold(x, self.patch, self.dilation, padding, self.stride)
         return flat.reshape(*flat.shape[:2], rows, columns)
 
 
@@ -108,10 +108,10 @@ def geometry_of(module: nn.Module) -> Geometry | None:
     return Geometry((height, width), _pair(module.stride), (padding[0], padding[1]), (down, across))
 
 
-def kernel_of(module: nn.Module) -> Pair | None:
-    """Height and width of the kernel of a convolution, dense or structured; None for any other module."""
+def patch_of(module: nn.Module) -> Pair | None:
+    """Height and width of the patches of a convolution, dense or structured; None for any other module."""
     geometry = geometry_of(module)
-    return None if geometry is None else geometry.kernel
+    return None if geometry is None else geometry.patch
 
 
 def _pair(values: tuple[int, ...]) -> Pair:

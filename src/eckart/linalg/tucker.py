@@ -11,7 +11,7 @@ GAIN = 1e-6
 
 
 def modes(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """The unfoldings (out, ...) and (channels, ...) of a kernel."""
+    """The unfoldings (out, ...) and (channels, ...) of filters."""
     return tensor.flatten(1), tensor.transpose(0, 1).flatten(1)
 
 

@@ -20,14 +20,14 @@ class StructuredConv2d(StructuredLinear):
     """`y = W p + bias` for every patch p of an image, with W any structure; stands in for nn.Conv2d without groups.
 
     Attributes:
-        structure: W (out channels, in channels * kernel height * kernel width), the kernel flattened.
+        structure: W (out channels, in channels * height * width), the filters flattened.
         bias: (out channels,) or None.
         geometry: where the patches lie.
     """
 
     def __init__(self, structure: StructuredMatrix, bias: Tensor | None, geometry: Geometry) -> None:
         super().__init__(structure, bias)
-        height, width = geometry.kernel
+        height, width = geometry.patch
         if structure.shape[1] % (height * width):
             raise Refused(f"a matrix of shape {structure.shape} does not act on patches of {height} x {width}")
         self.geometry = geometry

@@ -162,7 +162,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
             continue
         if len({is_conv1d(module) for _, module in held}) > 1:
             continue
-        # One kernel in two convolutions stays dense: there is no module that is tied to a structured one.
+        # One weight in two convolutions stays dense: there is no module that is tied to a structured one.
         if is_conv2d(held[0][1]) and len({id(module) for _, module in held}) > 1:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])

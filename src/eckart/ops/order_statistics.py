@@ -10,7 +10,7 @@ from torch import Tensor
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """The k-th largest entry of each row, k from 1: (rows, n) -> (rows, 1).
 
-    On the processor by NumPy's partition, which has kernels of vector instructions for it.
+    On the processor by NumPy's partition, which uses vector instructions.
     """
     place = values.shape[1] - k
     if values.device.type != "cpu":

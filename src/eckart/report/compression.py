@@ -127,7 +127,7 @@ class Matrix:
         rank: Rank, where the structure has one.
         bits: Bits for each stored value, where it is quantized.
         percent: Share of the entries that are stored, in percent.
-        ranks: Ranks of the two channel modes of a kernel, added up.
+        ranks: Ranks of the two channel modes of filters, added up.
         kept: Entries stored of every four neighbours in a row.
         terms: Terms of the sum, or of the sum for each column.
         blocks: Blocks on the diagonal.

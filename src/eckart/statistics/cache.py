@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
-from eckart.layouts.patches import kernel_of
+from eckart.layouts.patches import patch_of
 from eckart.statistics import second_moment
 from eckart.statistics.collect import Batch, collect
 from eckart.statistics.fingerprint import statistics_fingerprint
@@ -56,7 +56,7 @@ def statistics_for(
         Refused: the cache is not a directory that can be made; or as `collect`.
     """
     if not needs:
-        return {name: Statistics(kernel=kernel_of(module)) for name, module in modules.items()}, 0
+        return {name: Statistics(patch=patch_of(module)) for name, module in modules.items()}, 0
     if cache:
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics]
                 tokens=index[name]["tokens"],
                 uses=index[name]["uses"],
                 lookup=index[name]["lookup"],
-                kernel=kernel_of(module),
+                patch=patch_of(module),
                 **{need.value: loaded[index[name][need.value]] for need in Need if need.value in index[name]},
             )
             for name, module in modules.items()

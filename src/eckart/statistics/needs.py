@@ -44,7 +44,7 @@ class Statistics:
             which one sample looks up several rows. The loss of a label rises by so many times what one token adds. 1
             for a convolution and an expert, whose gradient moments count their uses.
         lookup: W is a table whose rows are looked up, and the roles of inputs and gradients are turned; see `collect`.
-        kernel: height and width of the patches that x are, channel by channel and row by row; None where x are not.
+        patch: height and width of the patches that x are, channel by channel and row by row; None where x are not.
         input_sample: inputs of tokens at even distances, (at most 256, in), of linear maps only.
 
     Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
@@ -63,7 +63,7 @@ class Statistics:
     fisher_columns: Tensor | None = None
     uses: float = 1.0
     lookup: bool = False
-    kernel: tuple[int, int] | None = None
+    patch: tuple[int, int] | None = None
     input_sample: Tensor | None = None
 
     def get(self, need: Need) -> Tensor:

@@ -42,6 +42,6 @@ def products(x: Tensor, gradient: Tensor, geometry: Geometry | None) -> Iterator
 def patches_of(x: Tensor, geometry: Geometry) -> Iterator[Tensor]:
     """The patches of images as (n, positions, in), in float32, of a few images at a time."""
     x = images(x.detach())
-    each = x.shape[1] * prod(geometry.kernel) * positions(x[:1], geometry)
+    each = x.shape[1] * prod(geometry.patch) * positions(x[:1], geometry)
     for some in torch.split(x, max(1, ENTRIES // max(1, each))):
         yield geometry.patches(some.float()).flatten(2).mT

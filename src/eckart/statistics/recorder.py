@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.layouts.patches import Geometry, geometry_of, kernel_of
+from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import images, patches_of, positions, products
@@ -181,12 +181,12 @@ class Recorder:
                 value = done.get((leader if need in OF_INPUTS else name, need))
                 if value is not None:
                     values[need.value] = value
-            tokens, kernel = self.tokens.get(name, 0), kernel_of(self.modules[name])
+            tokens, patch = self.tokens.get(name, 0), patch_of(self.modules[name])
             results[name] = Statistics(
                 tokens=tokens,
-                uses=tokens / self.labels if tokens and self.labels and kernel is None else 1.0,
+                uses=tokens / self.labels if tokens and self.labels and patch is None else 1.0,
                 lookup=isinstance(self.modules[name], nn.Embedding),
-                kernel=kernel,
+                patch=patch,
                 **values,
             )
         return results

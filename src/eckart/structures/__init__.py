@@ -1,6 +1,6 @@
 """Matrices stored as fewer numbers than they have entries: atoms, and what joins them."""
 
-from eckart.layouts.patches import Geometry, geometry_of, is_conv2d, kernel_of
+from eckart.layouts.patches import Geometry, geometry_of, is_conv2d, patch_of
 from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spec, structure
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
@@ -65,8 +65,8 @@ __all__ = [
     "geometry_of",
     "interpolative_cost",
     "is_conv2d",
-    "kernel_of",
     "low_rank",
     "low_rank_cost",
+    "patch_of",
     "structure",
 ]

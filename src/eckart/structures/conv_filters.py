@@ -16,14 +16,14 @@ from eckart.structures.interleaved import Interleaved
 from eckart.structures.quantized import finite_matrix
 
 
-def kernel(weight: Tensor, statistics: Statistics) -> Tensor:
+def filters_of(weight: Tensor, statistics: Statistics) -> Tensor:
     """W (out, in) as (out, channels, height, width); height and width are 1 where the inputs are no patches.
 
     Raises:
         Refused: W is no finite matrix, or its inputs cannot be patches of the stated size.
     """
     w = finite_matrix(weight)
-    height, width = statistics.kernel or (1, 1)
+    height, width = statistics.patch or (1, 1)
     if w.shape[1] % (height * width):
         raise Refused(f"a matrix of shape {tuple(w.shape)} does not act on patches of {height} x {width}")
     return w.reshape(len(w), -1, height, width)

@@ -22,29 +22,29 @@ from eckart.structures.scaled import Scaled
 
 @singledispatch
 def convolve(matrix: StructuredMatrix, x: Tensor, geometry: Geometry) -> Tensor:
-    """`W p` for every patch p of every image: a convolution whose kernel, flattened, is W.
+    """`W p` for every patch p of every image: a convolution whose filters, flattened, are W.
 
-    A structure without a rule of its own is written out as a kernel, or applied as it is where a patch is one position.
+    A structure without a rule of its own is written out as filters, or applied as it is where a patch is one position.
 
     Args:
-        matrix: W (out, channels * kernel height * kernel width).
+        matrix: W (out, channels * height * width).
         x: (n, channels, height, width).
         geometry: where the patches lie.
 
     Returns:
         (n, out, rows, columns).
     """
-    if geometry.kernel == (1, 1):
+    if geometry.patch == (1, 1):
         y: Tensor = matrix(geometry.patches(x).movedim(1, -1) if geometry != POINT else x.movedim(1, -1))
         return y.movedim(-1, 1)
     return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
 
 
 def _convolved(weight: Tensor, x: Tensor, geometry: Geometry, groups: int = 1) -> Tensor:
-    """The convolution with a kernel given as (out, channels / groups * kernel height * kernel width)."""
+    """The convolution with filters given as (out, channels / groups * height * width)."""
     x, padding = geometry.padded(x)
-    kernel = weight.reshape(len(weight), -1, *geometry.kernel)
-    return F.conv2d(x, kernel, None, geometry.stride, padding, geometry.dilation, groups)
+    filters = weight.reshape(len(weight), -1, *geometry.patch)
+    return F.conv2d(x, filters, None, geometry.stride, padding, geometry.dilation, groups)
 
 
 @convolve.register
@@ -68,7 +68,7 @@ def _(matrix: Repeated, x: Tensor, geometry: Geometry) -> Tensor:
 
 def _grouped(matrix: StructuredMatrix, geometry: Geometry) -> bool:
     """Whether a matrix has one block for each group of whole channels."""
-    area = geometry.kernel[0] * geometry.kernel[1]
+    area = geometry.patch[0] * geometry.patch[1]
     if isinstance(matrix, BlockDiagonal):
         return matrix.weight.shape[2] % area == 0
     return isinstance(matrix, Repeated) and matrix.matrix.shape[1] % area == 0
@@ -116,8 +116,8 @@ def _(matrix: Interleaved, x: Tensor, geometry: Geometry) -> Tensor:
 def _(matrix: Chain, x: Tensor, geometry: Geometry) -> Tensor:
     *_, last = parts = matrix.operands()
     cheap = _grouped(last, geometry) or _split(last, geometry) is not None
-    if geometry.kernel != (1, 1) and not cheap and last.shape[0] >= matrix.shape[0]:
-        # The last factor as a kernel would have no fewer channels than the whole.
+    if geometry.patch != (1, 1) and not cheap and last.shape[0] >= matrix.shape[0]:
+        # The last factor as filters would have no fewer channels than the whole.
         return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
     for part in reversed(parts):
         x, geometry = _factor(part, x, geometry)
@@ -139,7 +139,7 @@ def _split(matrix: StructuredMatrix, geometry: Geometry) -> tuple[Geometry, Geom
 
     Patches that overlap share what it makes, so that it need not be made for each. None for other matrices.
     """
-    height, width = geometry.kernel
+    height, width = geometry.patch
     if not isinstance(matrix, Interleaved) or (height, width) == (1, 1):
         return None
     if matrix.copies == height * width:

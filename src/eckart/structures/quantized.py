@@ -14,7 +14,7 @@ from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, r
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
-# The group sizes and the divisor of `out` that PyTorch's 4-bit CPU kernel takes; its 8-bit kernel reads past the end
+# The group sizes and the divisor of `out` that PyTorch's 4-bit CPU op takes; its 8-bit op reads past the end
 # of rows that are no multiple of 16 columns.
 _INT4_GROUPS = (32, 64, 128, 256)
 _ROW_BLOCK = 16
@@ -29,7 +29,7 @@ class Quantized(StructuredMatrix):
     The last group is shorter where `group` does not divide the number of columns. Scales and codebook can train;
     codes and zero-points cannot.
 
-    On a CPU, in bfloat16 and where no gradient is wanted, `forward` uses PyTorch's packed 4-bit and 8-bit kernels where
+    On a CPU, in bfloat16 and where no gradient is wanted, `forward` uses PyTorch's packed 4-bit and 8-bit ops where
     they apply (4 bits without codebook, groups of 32, 64, 128 or 256; 8 bits symmetric with one group a row), which
     needs a second copy of the codes in memory, made at the first call. Everywhere else W is formed and multiplied.
 
@@ -163,8 +163,8 @@ class Quantized(StructuredMatrix):
         return {"bits": self.bits, "group": self.group, "columns": self.columns}
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._kernel_applies(x):
-            return self._kernel(x)
+        if self._op_applies(x):
+            return self._op(x)
         dtype = torch.promote_types(x.dtype, self.scales.dtype)
         return F.linear(x, self._decoded(self.codes, self.scales.to(dtype), self.zeros).to(x.dtype))
 
@@ -205,10 +205,10 @@ class Quantized(StructuredMatrix):
         values = decode(grouped(codes, self.group), scales[..., None], _at_groups(zeros), self.bits, self.codebook)
         return values.flatten(-2)[:, : self.columns]
 
-    def _kernel_applies(self, x: Tensor) -> bool:
-        """Whether PyTorch has a kernel for this and it is the faster way.
+    def _op_applies(self, x: Tensor) -> bool:
+        """Whether PyTorch has an op for this and it is the faster way.
 
-        The kernels round as bfloat16 does; in float32 and float16 they are slower than forming W.
+        The ops round as bfloat16 does; in float32 and float16 they are slower than forming W.
         """
         out, columns = self.shape
         wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.scales.requires_grad)
@@ -228,13 +228,13 @@ class Quantized(StructuredMatrix):
             return self.group in _INT4_GROUPS and columns % self.group == 0
         return self.bits == 8 and self.zeros is None and self.scales.shape[1] == 1
 
-    def _kernel(self, x: Tensor) -> Tensor:
+    def _op(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.columns).contiguous()
-        codes = self._kernel_codes()
+        codes = self._op_codes()
         if self.bits == 8:
             y: Tensor = torch.ops.aten._weight_int8pack_mm(tokens, codes, self.scales[:, 0].contiguous())
         else:
-            # The kernel's grid is W = s (q - 8) + b, hence b = s (8 - z).
+            # The grid of the op is W = s (q - 8) + b, hence b = s (8 - z).
             scales = self.scales.detach().T
             shift = torch.zeros_like(scales) if self.zeros is None else scales * (8 - self.zeros.T.to(scales.dtype))
             y = torch.ops.aten._weight_int4pack_mm_for_cpu(
@@ -242,8 +242,8 @@ class Quantized(StructuredMatrix):
             )
         return y.view(*x.shape[:-1], -1)
 
-    def _kernel_codes(self) -> Tensor:
-        """The codes in the kernel's layout, made again whenever `codes` is another tensor or was written to."""
+    def _op_codes(self) -> Tensor:
+        """The codes in the layout of the op, made again whenever `codes` is another tensor or was written to."""
         version = -1 if self.codes.is_inference() else self.codes._version
         cached = self._repacked
         if cached is None or cached[0] is not self.codes or cached[1:3] != (version, self.codes.data_ptr()):

@@ -198,7 +198,7 @@ def check_name(name: str) -> None:
 
 
 def matrix_shape(base: nn.Module) -> tuple[int, int]:
-    """(out, in) of a linear layer, or of the flattened kernel of a convolution."""
+    """(out, in) of a linear layer, or of the flattened filters of a convolution."""
     return base.structure.shape if isinstance(base, StructuredLinear) else Site("", base).shape
 
 

@@ -21,7 +21,7 @@ from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.run import find_bases, switched_off
 from eckart.layouts.patches import Pair
 from eckart.models.sites import is_conv1d, set_module
-from eckart.structures import StructuredMatrix, from_spec, kernel_of
+from eckart.structures import StructuredMatrix, from_spec, patch_of
 
 FORMAT = 1
 ADAPTER = "adapter.json"
@@ -38,7 +38,7 @@ class Parts:
         taken: what was taken out of W for it.
         frozen: what stands in the place of W.
         whole: whether the path does.
-        kernel: height and width of the patches that W meets; None for a linear layer.
+        patch: height and width of the patches that W meets; None for a linear layer.
         dilation: rows and columns from one entry of a patch to the next.
     """
 
@@ -46,7 +46,7 @@ class Parts:
     taken: StructuredMatrix | None = None
     frozen: StructuredMatrix | None = None
     whole: bool = False
-    kernel: Pair | None = None
+    patch: Pair | None = None
     dilation: Pair = (1, 1)
 
 
@@ -72,7 +72,7 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
         entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
         parts = parts_of(adapter, name)
         entry |= {"whole": True} if parts.whole else {}
-        entry |= {"kernel": parts.kernel, "dilation": parts.dilation} if parts.kernel else {}
+        entry |= {"kernel": parts.patch, "dilation": parts.dilation} if parts.patch else {}
         for part in _PARTS:
             structure = getattr(parts, part)
             if structure is None:
@@ -94,7 +94,7 @@ def parts_of(adapter: Adapter, name: str) -> Parts:
     taken: Any = dict(place.taken.items()).get(adapter.name)
     base: Any = place.base
     frozen = base.structure if adapter.name in place.replaced else None
-    patches = {} if place.geometry is None else {"kernel": place.geometry.kernel, "dilation": place.geometry.dilation}
+    patches = {} if place.geometry is None else {"patch": place.geometry.patch, "dilation": place.geometry.dilation}
     return Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole, **patches)
 
 
@@ -134,7 +134,7 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
     for where, entry in contents["matrices"].items():
         try:
             parts: dict[str, Any] = {p: _part(entry[p], where, p, tensors) for p in _PARTS if p in entry}
-            parts |= {p: _pair(entry[p]) for p in ("kernel", "dilation") if p in entry}
+            parts |= {own: _pair(entry[p]) for p, own in (("kernel", "patch"), ("dilation", "dilation")) if p in entry}
             found[where] = Parts(**parts, whole=entry.get("whole") is True)
             if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
                 raise TypeError("its rank or the list of what trains")
@@ -175,7 +175,7 @@ def put_in(
             raise Refused(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
         module = bases[where]
         shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
-        for word, own, there in ("shape", parts.path.shape, shape), ("kernel", parts.kernel, kernel_of(module)):
+        for word, own, there in ("shape", parts.path.shape, shape), ("patches", parts.patch, patch_of(module)):
             if own != there:
                 raise Refused(f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}")
         if isinstance(module, Adapted) and adapter.name in module.paths:

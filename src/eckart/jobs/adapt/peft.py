@@ -59,7 +59,7 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
     starts: dict[str, Parts] = {}
     ranks: dict[str, int] = {}
     for where, pair in factors.items():
-        kernel = _kernel(pair)
+        patch = _patch(pair)
         if len(pair) < 2 or pair["lora_A"].shape[0] != pair["lora_B"].shape[1] or pair["lora_B"][0, 0].numel() != 1:
             raise Refused(f"{file}: the factors of {where} do not multiply")
         ranks[where] = len(pair["lora_A"])
@@ -68,13 +68,13 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
         )
         scale = scale_of(config, where, ranks[where])
         path: StructuredMatrix = low_rank(left, right)
-        starts[where] = Parts(path if scale == 1.0 else Scaled(path, scale=scale), kernel=kernel)
+        starts[where] = Parts(path if scale == 1.0 else Scaled(path, scale=scale), patch=patch)
     adapter = Adapter(model, name, ADAPTERS.find("lora"), {}, ranks)
     put_in(adapter, starts)
     return adapter
 
 
-def _kernel(pair: Mapping[str, Tensor]) -> Pair | None:
+def _patch(pair: Mapping[str, Tensor]) -> Pair | None:
     """Height and width of the patches that factors act on; None for those of a linear layer."""
     shape = pair["lora_A"].shape if "lora_A" in pair else ()
     return (shape[2], shape[3]) if len(shape) == 4 else None
@@ -136,8 +136,8 @@ def _write(
         if part.dilation != (1, 1):
             raise Refused(f"{name} is a convolution of dilation {part.dilation}, which a LoRA of PEFT leaves out")
         left, right, errors[name] = as_low_rank(part.path, part.taken, rank or ranks[name])
-        if part.kernel is not None:
-            left, right = left[:, :, None, None], right.reshape(len(right), -1, *part.kernel)
+        if part.patch is not None:
+            left, right = left[:, :, None, None], right.reshape(len(right), -1, *part.patch)
         factors[name] = left, right
     write_lora(factors, directory, causal=causal, transposed=transposed, errors=errors)
     return errors

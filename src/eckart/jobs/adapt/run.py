@@ -28,7 +28,7 @@ from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
 from eckart.statistics.gradients import mean_gradients
-from eckart.structures import Scaled, kernel_of
+from eckart.structures import Scaled, patch_of
 
 
 def adapt(
@@ -100,7 +100,7 @@ def adapt(
     if taken:
         raise Refused(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
     shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
-    patches = {where: kernel_of(module) for where, module in bases.items()}
+    patches = {where: patch_of(module) for where, module in bases.items()}
     ranks = dict.fromkeys(shapes, rank)
     if parameters is not None:
         rank = rank_within(card, shapes, patches, parameters)
@@ -262,7 +262,7 @@ def shared_out(
     ranks = card.ranks(shapes, statistics, rank)
 
     def total() -> int:
-        return sum(card.numbers(shapes[n], statistics[n].kernel, each) for n, each in ranks.items() if each)
+        return sum(card.numbers(shapes[n], statistics[n].patch, each) for n, each in ranks.items() if each)
 
     while parameters is not None and total() > parameters:
         if rank == 1:
