@@ -20,6 +20,7 @@ from torch import nn
 import eckart
 from eckart import structures
 from eckart.adapters.contract import ADAPTERS
+from eckart.budget import ALLOCATIONS
 from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.directory import compress_directory
@@ -106,7 +107,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def registers() -> Iterator[None]:
     """Leaves the registers as they were: examples add to them."""
-    held: list[dict[str, Any]] = [KINDS, *(register_of(family)._cards for family in FAMILIES)]
+    held: list[dict[str, Any]] = [KINDS, ALLOCATIONS, *(register_of(family)._cards for family in FAMILIES)]
     for family in FAMILIES:
         len(register_of(family))  # imports all papers
     before = [dict(entries) for entries in held]
@@ -139,7 +140,8 @@ def test_examples_of_papers_do_what_they_say(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(net(x), before)
     assert sum(p.numel() for p in adapter.trainable_parameters()) == 4
     adapter.remove()
-    assert eckart.compress(net, "row-scaled", keep=0.5, calibration=[x]).choice["0"]
+    compressed = eckart.compress(net, "row-scaled", keep=0.5, allocation="in_turns", calibration=[x])
+    assert compressed.choice["0"] == 5  # 5 (24 + 20) numbers of the 240 that may be kept
 
 
 @every_page
