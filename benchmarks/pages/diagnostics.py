@@ -42,6 +42,16 @@ TABLES = {
             ("largest relative difference", "[{largest relative difference:power}][{differ} differ]"),
         ],
     ),
+    "nuclear-norm": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.weightwatcher", "part": "nuclear norm"},
+        [
+            ("tokens x width", "{tokens} x {width}"),
+            ("matrix nuclear norm", "{matrix_nuclear_norm:.2f}"),
+            ("matrix entropy", "{matrix_entropy:.2f}"),
+            ("nuclear norm", "{nuclear_norm:.2f}"),
+        ],
+    ),
     "intruders": Table(
         "diagnostics",
         {"benchmark": "diagnostics.intruders", "rank": 1, "rate": 0.01},
