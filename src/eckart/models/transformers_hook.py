@@ -13,7 +13,7 @@ from types import ModuleType
 _TRIGGER = "transformers.quantizers.auto"
 """The module whose tables the loader is entered in."""
 
-_LOADER = "eckart.models.transformers"
+_LOADER = "eckart.models.transformers_quantizer"
 
 
 def when_imported() -> None:
