@@ -48,7 +48,7 @@ from eckart.budget import Candidates, allocate
 from eckart.compressors import gptq as own_gptq
 from eckart.compressors import monarch as own_monarch
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compensate.path import exact
+from eckart.jobs.compensate.branch import exact
 from eckart.linalg.batched_svd import batched_svd
 from eckart.metrics import Metric
 from eckart.ops.packing import grid

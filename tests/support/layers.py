@@ -66,7 +66,7 @@ def metric_of(name: str, s: Statistics) -> Metric:
         return Metric(right=damp(s.get(Need.FISHER_COLUMNS), 1e-6))
     if name == "asvd":
         return Metric(right=damp(s.get(Need.INPUT_ABS_MEAN), 1e-6))
-    if name == "gptq":
+    if name in ("gptq", "eora"):
         return Metric(right=s.get(Need.INPUT_SECOND_MOMENT))
     if name == "lord":
         return Metric(right=covariance(s))
@@ -74,4 +74,4 @@ def metric_of(name: str, s: Statistics) -> Metric:
     return Metric(damp(s.get(Need.GRADIENT_SECOND_MOMENT), 1e-2), damp(covariance(s), 1e-2))
 
 
-WITH_METRIC = [name for name in ("svd", "fwsvd", "asvd", "lord", "kfac", "rtn", "gptq") if name in METHODS]
+WITH_METRIC = [name for name in ("svd", "fwsvd", "asvd", "lord", "kfac", "eora", "rtn", "gptq") if name in METHODS]

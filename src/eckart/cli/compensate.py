@@ -42,13 +42,13 @@ def compensate(
     *,
     against: Annotated[str, Parameter(help="the model that was compressed", group=o.WHAT)],
     out: Out,
-    rank: Annotated[int, Parameter(help="of the paths", group=o.WHAT)] = 32,
+    rank: Annotated[int, Parameter(help="of the branches", group=o.WHAT)] = 32,
     how: Options,
     texts: Texts,
     memory: Memory = None,
     talk: Talk,
 ) -> int:
-    """Adds low-rank paths for what the compression of a model lost."""
+    """Adds low-rank branches for what the compression of a model lost."""
     given = how.given()
     texts = replace(texts, eval_length=given["length"])
     with bars(talk) as progress:

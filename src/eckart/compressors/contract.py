@@ -11,6 +11,7 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.layouts.attention_heads import Heads
 from eckart.layouts.experts import Mixture
+from eckart.metrics import Metric
 from eckart.register import Card, Register
 from eckart.statistics.needs import Need, Statistics, needed
 from eckart.structures.base import Cost, StructuredMatrix
@@ -150,6 +151,7 @@ class CompressorCard(Card):
         needs: the statistics it reads.
         size: what its sizes count, a word of `SIZES`.
         allocation: how sizes are chosen when the user does not say: a name in `eckart.budget.ALLOCATIONS`.
+        in_metric: `(weight, metric) -> Family` in a metric of the caller's; None for one that makes its own.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
         together: for each kind of group that the compressor fits as one, how; see `eckart.models.groups.KINDS`.
             Matrices in no such group are fitted alone.
@@ -162,6 +164,7 @@ class CompressorCard(Card):
     needs: tuple[Need, ...] = ()
     size: str = "rank"
     allocation: str = "uniform"
+    in_metric: Callable[[Tensor, Metric], Family] | None = None
     predicts_loss: bool = False
     together: dict[str, FitTogether] = field(default_factory=dict)
     counted: dict[str, str] = field(default_factory=dict)
@@ -188,6 +191,7 @@ def compressor(
     needs: Sequence[Need] = (),
     size: str = "rank",
     allocation: str = "uniform",
+    in_metric: Callable[[Tensor, Metric], Family] | None = None,
     predicts_loss: bool = False,
     unmeasured: str = "",
 ) -> Callable[[F], F]:
@@ -205,6 +209,7 @@ def compressor(
                 needs=tuple(needs),
                 size=size,
                 allocation=allocation,
+                in_metric=in_metric,
                 predicts_loss=predicts_loss,
                 unmeasured=unmeasured,
             )

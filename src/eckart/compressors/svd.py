@@ -8,7 +8,7 @@ from eckart.metrics import Metric
 from eckart.statistics.needs import Statistics
 
 
-@compressor("svd", paper="Eckart and Young 1936", expression="Chain(Dense, Dense)")
+@compressor("svd", paper="Eckart and Young 1936", expression="Chain(Dense, Dense)", in_metric=fit_low_rank)
 def svd(weight: Tensor, statistics: Statistics) -> LowRank:
     """Plain SVD: W ~ U_r S_r V_r^T, the best rank-r matrix in the Frobenius norm.
 

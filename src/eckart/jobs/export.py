@@ -62,13 +62,13 @@ def to_dense_directory(source: str, out: str | Path) -> None:
 
 
 def to_peft_directory(source: str, out: str | Path) -> None:
-    """Writes the low-rank paths of a compensated model as a LoRA adapter in the layout of PEFT.
+    """Writes the low-rank branches of a compensated model as a LoRA adapter in the layout of PEFT.
 
     The adapter belongs on the model that `compensate` was given, with ordinary matrices, as `to_dense_directory` writes
     it, or in any other format with the same values. Factors go in as they are: the scale is 1.
 
     Raises:
-        Refused: there are no such paths, biases were fitted with them, or `out` is taken.
+        Refused: there are no such branches, biases were fitted with them, or `out` is taken.
     """
     check_target(Path(out))
     model: Any
@@ -76,15 +76,15 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     found = {n: low_rank_terms(m.structure) for n, m in model.named_modules() if isinstance(m, StructuredLinear)}
     found = {name: terms for name, terms in found.items() if terms}
     if not found:
-        raise Refused(f"{source} has no low-rank paths beside its matrices; eckart compensate adds them")
+        raise Refused(f"{source} has no low-rank branches beside its matrices; eckart compensate adds them")
     if images := [name for name in found if isinstance(model.get_submodule(name), StructuredConv2d)]:
-        raise Refused(f"{images[0]} is a convolution, whose path no LoRA adapter holds: export --to dense")
+        raise Refused(f"{images[0]} is a convolution, whose branch no LoRA adapter holds: export --to dense")
     notes = Path(source) / COMPENSATION
     matrices = read_json(notes).get("matrices", []) if notes.is_file() else []
     if rebiased := [entry["name"] for entry in matrices if entry.get("bias")]:
         raise Refused(
-            f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the paths and do not fit into an "
-            "adapter: compensate a model whose compression added no biases, or export --to dense"
+            f"the biases of {len(rebiased)} matrices ({rebiased[0]}) were fitted with the branches and do not fit into "
+            "an adapter: compensate a model whose compression added no biases, or export --to dense"
         )
     factors = {
         name: (torch.cat([left for left, _ in terms], 1), torch.cat([right for _, right in terms]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eckart.compressors._low_rank import fit_low_rank
 from eckart.compressors.contract import METHODS, Family
 from eckart.errors import Refused
 from eckart.metrics import Metric
@@ -51,9 +50,10 @@ def fit(
         got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
         raise Refused(f"method {method!r} is asked for by {card.size}=, got {got}")
     if metric is not None:
-        if method != "svd":
-            raise Refused(f"metric= goes with 'svd'; {method!r} makes its own from statistics=")
-        family: Family = fit_low_rank(weight, metric)
+        if card.in_metric is None:
+            free = ", ".join(repr(name) for name, other in METHODS.items() if other.in_metric is not None)
+            raise Refused(f"metric= goes with {free}; {method!r} makes its own from statistics=")
+        family: Family = card.in_metric(weight, metric)
     else:
         family = card.entry(weight, statistics or Statistics())
     try:

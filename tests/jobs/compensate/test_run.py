@@ -260,7 +260,7 @@ def test_models_that_do_not_fit() -> None:
     dense = tiny_llama()
     model = compressed("rtn", dense)
     for first, second, message in (
-        (dense, dense, "LlamaForCausalLM has no compressed linear layer to put a path beside"),
+        (dense, dense, "LlamaForCausalLM has no compressed linear layer to put a branch beside"),
         (model, model, "of the dense model is a StructuredLinear: name the model from before compression"),
         (model, tiny_gpt2(), r"the dense GPT2LMHeadModel has no 'model\.layers\.0\.self_attn\.q_proj'"),
         (model, tiny_llama(gqa=False), r"k_proj is \(32, 32\) in the dense model and \(16, 32\) in the compressed one"),
@@ -276,7 +276,7 @@ def test_models_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match="compensation needs calibration data: pass calibration="):
         eckart.compensate(small, net, 1)
     full = nn.Sequential(StructuredLinear(Dense(net[0].weight.detach())))
-    with pytest.raises(ValueError, match="no compressed matrix leaves room for a path"):
+    with pytest.raises(ValueError, match="no compressed matrix leaves room for a branch"):
         eckart.compensate(full, net, 1, calibration=[torch.randn(4, 16)])
 
 
@@ -495,7 +495,7 @@ def test_command_refuses_what_is_dense_or_the_same_text(
 ) -> None:
     given = ["--out", str(tmp_path / "out"), "--calibration", texts[0], "--eval", texts[1], *SMALL]
     assert main(["compensate", str(llama_directory), "--against", str(llama_directory), *given]) == 2
-    assert "has no compressed linear layer to put a path beside" in capsys.readouterr().err.replace("\n", "")
+    assert "has no compressed linear layer to put a branch beside" in capsys.readouterr().err.replace("\n", "")
     assert run(tmp_path / "out", "--eval", texts[0]) == 2
     assert "are the same" in capsys.readouterr().err.replace("\n", "")
     assert not (tmp_path / "out").exists()
@@ -572,10 +572,10 @@ def test_what_has_no_adapter(
         return shown
 
     for source in (base_directory, llama_directory):
-        assert "has no low-rank paths beside its matrices; eckart compensate adds them" in refused(source)
+        assert "has no low-rank branches beside its matrices; eckart compensate adds them" in refused(source)
     text = ["--calibration", texts[0], "--eval", "none", *SMALL]
     small, again = tmp_path / "small", tmp_path / "again"
     assert main(["compress", str(llama_directory), "--out", str(small), "--keep", "0.6", "--no-speed", *text]) == 0
     given = ["--against", str(llama_directory), "--rank", "2", "--out", str(again)]
     assert main(["compensate", str(small), *given, *text]) == 0
-    assert "matrices (model.layers.0.self_attn.q_proj) were fitted with the paths" in refused(again)
+    assert "matrices (model.layers.0.self_attn.q_proj) were fitted with the branches" in refused(again)

@@ -1,4 +1,4 @@
-"""The job: a path of low rank beside each matrix of a compressed model, for what its compression lost."""
+"""The job: a branch of low rank beside each matrix of a compressed model, for what its compression lost."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import nn
 
 from eckart.budget import Candidates, allocate
 from eckart.compressors._low_rank import rank_step
+from eckart.compressors.eora import METRICS
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
-from eckart.jobs.compensate.path import METRICS, Added, Place, compensated, paths
+from eckart.jobs.compensate.branch import Added, Place, branches_of, compensated
 from eckart.machine import memory_available
 from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
@@ -38,7 +39,7 @@ class Compensation:
 
     Attributes:
         model: the model, changed in place.
-        added: what each matrix was given, by its name: the rank of the path, and the error before and after.
+        added: what each matrix was given, by its name: the rank of the branch, and the error before and after.
         calibration: fingerprint and number of the tokens that were read.
         warnings: what did not go as asked, in words.
     """
@@ -65,19 +66,19 @@ def compensate(
     memory: int | None = None,
     progress: Progress = silent,
 ) -> Compensation:
-    """Puts a path of low rank beside each compressed linear layer, in place (EoRA, Liu et al. 2024, arXiv 2410.21271).
+    """Puts a low-rank branch beside each compressed linear layer, in place (EoRA, Liu et al. 2024, arXiv 2410.21271).
 
-    With W dense, What compressed and x the inputs that the compressed model hands on, the path is the best `B A` for
+    With W dense, What compressed and x the inputs that the compressed model hands on, the branch is the best `B A` for
     `||(W - What - B A) R^1/2||_F`, and `Sum(What, Chain(B, A))` replaces What, compressed by whatever method. A bias
     that the compression changed is fitted again; embeddings and matrices that are tied to another are left alone.
     The authors' code adds its sequences up with weights that fall off by a factor of e, and is 0.1 to 0.6 % above this
     optimum on the calibration text itself (`benchmarks/peers/authors.py`).
-    Inputs are measured once, before any path is added: a path sees what the compression in front of it did.
+    Inputs are measured once, before any branch is added: a branch sees what the compression in front of it did.
 
     Args:
         model: compressed by eckart, in eval mode.
         dense: the model that it was before.
-        rank: of every path. A matrix gets less where it would otherwise take as many bytes as the dense one.
+        rank: of every branch. A matrix gets less where it would otherwise take as many bytes as the dense one.
         metric: what R is: `eigen` E[x x^T] as published, `diagonal` its diagonal, `svd` the identity. `kfac` weighs
             the outputs too, by the second moment of their gradients in the dense model. None is `eigen`, or `kfac`
             where the allocation is greedy.
@@ -152,7 +153,7 @@ def metric_for(metric: str | None, allocation: str) -> str:
 
 
 def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
-    """The compressed linear layers and convolutions that can take a path, each with the dense one of the same name.
+    """The compressed linear layers and convolutions that can take a branch, each with the dense one of the same name.
 
     Raises:
         Refused: there is none, the dense model has no such layer, or weights are not finite.
@@ -178,7 +179,7 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
             )
         places.append(Place(name, module, site))
     if not places:
-        raise Refused(f"{type(model).__name__} has no compressed linear layer to put a path beside")
+        raise Refused(f"{type(model).__name__} has no compressed linear layer to put a branch beside")
     for place in places:
         finite_weights({place.name: place.module, f"dense {place.name}": place.dense.module})
     return places
@@ -223,7 +224,7 @@ def uniform_ranks(places: Sequence[Place], rank: int) -> dict[str, int]:
     """One rank for all, less where a matrix would not stay smaller than dense; Refused where that is all of them."""
     roomy = max(places, key=lambda place: place.most)
     if roomy.most == 0:
-        raise Refused("no compressed matrix leaves room for a path: with one of rank 1 none is smaller than dense")
+        raise Refused("no compressed matrix leaves room for a branch: with one of rank 1 none is smaller than dense")
     if not 1 <= rank <= roomy.most:
         raise Refused(
             f"rank={rank} is not in 1..{roomy.most}: beyond that every matrix takes more bytes than a dense one "
@@ -239,12 +240,12 @@ def greedy_ranks(
     uniform: Mapping[str, int],
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Ranks of the least summed error among those whose paths hold no more numbers than the uniform ones."""
+    """Ranks of the least summed error among those whose branches hold no more numbers than the uniform ones."""
     offers, candidates = [], []
     for done, place in enumerate(places, 1):
-        # From rank 0 on: without a path a matrix is no worse than it was.
+        # From rank 0 on: without a branch a matrix is no worse than it was.
         offers.append(list(range(0, place.most + 1, rank_step(*place.dense.shape))))
-        errors = paths(place, statistics[place.name], metric).projection.errors[offers[-1]]
+        errors = branches_of(place, statistics[place.name], metric).projection.errors[offers[-1]]
         candidates.append(Candidates(sum(place.dense.shape) * np.array(offers[-1], dtype=float), errors.numpy()))
         progress("ranks", done, len(places))
     budget = sum(uniform[place.name] * sum(place.dense.shape) for place in places)

@@ -1,4 +1,4 @@
-"""The path of low rank beside one compressed matrix, and what it gives back."""
+"""The branch of low rank beside one compressed matrix, and what it gives back."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eckart.compressors._low_rank import LowRank, fit_low_rank
-from eckart.linalg.low_rank import damped
+from eckart.compressors._low_rank import LowRank
+from eckart.compressors.eora import branches
 from eckart.metrics import Metric
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics
 from eckart.structures import StructuredMatrix, Sum
-
-METRICS = ("eigen", "diagonal", "svd", "kfac")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Place:
 
     @property
     def most(self) -> int:
-        """The largest rank of a path with which the matrix takes fewer bytes than a dense one."""
+        """The largest rank of a branch with which the matrix takes fewer bytes than a dense one."""
         structure = self.module.structure
         (out, columns), size = structure.shape, structure.dtype.itemsize
         spare = out * columns * size - structure.cost().bytes - 1
@@ -55,10 +53,10 @@ class Added:
     """What one matrix was given for what its compression lost.
 
     Attributes:
-        rank: of the path; 0 for none.
+        rank: of the branch; 0 for none.
         before: mean squared error of the layer's output over the calibration tokens, relative to that of the zero
-            matrix, without the path.
-        after: the same with the path.
+            matrix, without the branch.
+        after: the same with the branch.
         bias: whether the layer's bias was fitted again.
     """
 
@@ -68,41 +66,22 @@ class Added:
     bias: bool
 
 
-def weighting(metric: str, statistics: Statistics, centred: bool) -> Metric:
-    """The metric of that name around E[x x^T], or around Cov(x) where a bias takes care of the mean."""
-    if metric == "svd":
-        return Metric()
-    right = statistics.get(Need.INPUT_SECOND_MOMENT)
-    if centred:
-        mean = statistics.get(Need.INPUT_MEAN)
-        right = right - (mean.outer(mean) if right.ndim == 2 else mean.square())
-    if metric == "diagonal":
-        return Metric(right=right.diagonal() if right.ndim == 2 else right)
-    if metric == "eigen":
-        return Metric(right=right)
-    return Metric(damped(statistics.get(Need.GRADIENT_SECOND_MOMENT)), damped(right))
-
-
-def paths(place: Place, statistics: Statistics, metric: str) -> LowRank:
-    """The best paths of all ranks: `B A` that minimizes `||L^1/2 (W - What - B A) R^1/2||`.
-
-    Where the compression changed the bias it is fitted too: `b + (W - What - B A) E[x]` is the best one.
-    """
-    difference = place.dense.weight.double() - exact(place.module.structure)
-    mean = statistics.get(Need.INPUT_MEAN) if place.rebiased else None
-    return fit_low_rank(difference, weighting(metric, statistics, place.rebiased), mean=mean)
+def branches_of(place: Place, statistics: Statistics, metric: str) -> LowRank:
+    """The best branches of all ranks; where the compression changed the bias it is fitted too."""
+    lost = place.dense.weight.double() - exact(place.module.structure)
+    return branches(lost, statistics, metric, rebiased=place.rebiased)
 
 
 @torch.no_grad()
 def compensated(
     place: Place, statistics: Statistics, metric: str, rank: int
 ) -> tuple[StructuredMatrix, Tensor | None, Added]:
-    """The best path of a rank beside a matrix: what replaces its structure and its bias, and what that gains."""
+    """The best branch of a rank beside a matrix: what replaces its structure and its bias, and what that gains."""
     structure: StructuredMatrix = place.module.structure
     bias: Tensor | None = place.module.bias
     before = after = output_error(place.dense, structure, bias, statistics)
     if rank:
-        fitted = paths(place, statistics, metric).build(rank)
+        fitted = branches_of(place, statistics, metric).build(rank)
         if fitted.bias is not None:
             own = place.dense.bias
             bias = (fitted.bias if own is None else own.double() + fitted.bias).to(structure.dtype)
