@@ -23,7 +23,7 @@ import eckart
 from eckart import METHODS
 from eckart.cli.app import main
 from eckart.compressors.contract import Fitted
-from eckart.files.directories import check_target, new_directory
+from eckart.files.directories import check_target
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.compress.store import DirectoryStore
 from eckart.jobs.evaluate.quality import evaluate
@@ -170,17 +170,6 @@ def test_links_and_no_name_are_refused_as_output(
     with pytest.raises(ValueError, match="'/' is no name"):
         check_target(Path("/"))
     assert sorted(os.listdir(tmp_path)) == ["dangling", "empty", "link"]
-
-
-def test_a_directory_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
-    def stopped() -> None:
-        with new_directory(tmp_path / "out") as partial:
-            (partial / "a").write_text("x")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stopped()
-    assert not list(tmp_path.iterdir())
 
 
 # --- what an interrupted run left, damaged --------------------------------------------------------------------------

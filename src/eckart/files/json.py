@@ -21,7 +21,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(value: Any, file: Path) -> None:
+def write_json(value: object, file: Path) -> None:
     """Writes JSON so that the file is either the old one or the whole new one."""
     temporary = file.with_name(file.name + ".tmp")
     try:

@@ -18,6 +18,7 @@ from eckart.statistics.collect import Batch
 from eckart.statistics.fingerprint import inputs_fingerprint
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
 from eckart.texts.sequences import fingerprint, read_text, sequences
+from eckart.texts.tokenizer import Tokenizer
 
 Calibration = str | Sequence[str] | Mapping[str, str] | Tensor | Sequence[Batch]
 
@@ -55,7 +56,7 @@ def calibration_tokens(
     source: str,
     text: str | Mapping[str, str],
     model: nn.Module,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     samples: int,
     length: int,
     seed: int,
@@ -106,7 +107,7 @@ def _kept_text(model: nn.Module, count: int, length: int, seed: int, cache: Path
 
 def as_batches(
     calibration: Calibration | None,
-    tokenizer: Any,
+    tokenizer: Tokenizer | None,
     samples: int,
     length: int,
     seed: int,
@@ -120,8 +121,8 @@ def as_batches(
     ):
         if tokenizer is None:
             raise Refused("calibration text needs a tokenizer: pass tokenizer=, or token ids instead of text")
-        texts: Any = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
-        calibration = sequences(tokenizer, texts, length, samples, seed)
+        text = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
+        calibration = sequences(tokenizer, text, length, samples, seed)
     if isinstance(calibration, Tensor):
         if calibration.ndim != 2 or calibration.is_floating_point():
             raise Refused(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")

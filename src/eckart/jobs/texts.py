@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.jobs.calibration import calibration_text, text_of
 from eckart.texts.sequences import overlap, sequences
+from eckart.texts.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, s
     return text, evaluation_text
 
 
-def held_out_tokens(text: str | None, tokenizer: Any, texts: Texts, seed: int) -> Tensor | None:
+def held_out_tokens(text: str | None, tokenizer: Tokenizer, texts: Texts, seed: int) -> Tensor | None:
     """Token sequences of the evaluation; None where there is to be none."""
     return None if text is None else sequences(tokenizer, text, texts.eval_length, texts.eval_samples, seed)
 

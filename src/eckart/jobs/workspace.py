@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from eckart.errors import Refused
 from eckart.files.directories import STATE, check_partial, check_target, fresh_partial, partial_path, publish
@@ -31,7 +30,7 @@ class Workspace:
         lap: the clock of the job.
     """
 
-    def __init__(self, target: Path, request: Mapping[str, Any] | None, resume: bool) -> None:
+    def __init__(self, target: Path, request: Mapping[str, object] | None, resume: bool) -> None:
         self.target = target
         self.partial = partial_path(target)
         self.finished = self.partial / FINISHED
@@ -79,7 +78,9 @@ class Workspace:
 
 
 @contextmanager
-def workspace(out: str | Path, request: Mapping[str, Any] | None = None, resume: bool = False) -> Iterator[Workspace]:
+def workspace(
+    out: str | Path, request: Mapping[str, object] | None = None, resume: bool = False
+) -> Iterator[Workspace]:
     """Locks the directory that a job is asked for, and gives it its place on leaving, if it was begun and is whole.
 
     Args:
@@ -109,7 +110,7 @@ def workspace(out: str | Path, request: Mapping[str, Any] | None = None, resume:
         work.publish()
 
 
-def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> None:
+def check_resume(partial: Path, request: Mapping[str, object], resume: bool) -> None:
     """Raises Refused where an interrupted run is in the way, or was another one than is to be resumed.
 
     Args:
@@ -144,9 +145,9 @@ def check_resume(partial: Path, request: Mapping[str, Any], resume: bool) -> Non
         )
 
 
-def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(request: Mapping[str, object]) -> dict[str, object]:
     """The entries of a request and of the mappings in it."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, value in request.items():
         flat |= value if isinstance(value, Mapping) else {name: value}
     return flat

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eckart.report.html import render, to_json
 
 
-def write_report(report: Mapping[str, Any], directory: Path, name: str = "report.json") -> None:
+def write_report(report: Mapping[str, object], directory: Path, name: str = "report.json") -> None:
     """Writes a report and `report.html`, each whole or not at all.
 
     Both texts are made before either file is touched; a file appears under its name only when it is complete.

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
 
 SCRIPTS = (
     "plots.js",
@@ -28,7 +27,7 @@ SCRIPTS = (
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
 
 
-def to_json(report: Mapping[str, Any], indent: int | None = None) -> str:
+def to_json(report: Mapping[str, object], indent: int | None = None) -> str:
     """The report as ASCII JSON in the order of its keys.
 
     Args:
@@ -44,7 +43,7 @@ def to_json(report: Mapping[str, Any], indent: int | None = None) -> str:
     return json.dumps(report, indent=indent, separators=separators, allow_nan=False)
 
 
-def render(report: Mapping[str, Any]) -> str:
+def render(report: Mapping[str, object]) -> str:
     """A report as one HTML page that needs no network and no other file.
 
     The page is the same for every job; its parts appear where the report has their data.

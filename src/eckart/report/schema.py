@@ -79,7 +79,7 @@ def descriptions(kind: type) -> dict[str, str]:
 def _is_default(field: Field[Any], report: DataclassInstance) -> bool:
     default = field.default if field.default_factory is MISSING else field.default_factory()
     value = getattr(report, field.name)
-    return default is not MISSING and bool(value == default or (default == () and value == []))
+    return default is not MISSING and bool(value == default or (default == () and not value))
 
 
 def _value(value: object) -> object:

@@ -38,6 +38,7 @@ from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import inputs_fingerprint
 from eckart.texts.examples import Example, batches, read_examples
 from eckart.texts.sequences import sequences
+from eckart.texts.tokenizer import Tokenizer
 
 REPORT = "training.json"
 """What training did, beside the adapter."""
@@ -179,7 +180,7 @@ def forgetting(text: str, before: Evaluation | None, after: Evaluation | None) -
     return Forgetting(text=text, before=found[0], after=found[1])
 
 
-def examples_of(request: Request, tokenizer: Any, seed: int) -> tuple[list[Example], list[Example]]:
+def examples_of(request: Request, tokenizer: Tokenizer, seed: int) -> tuple[list[Example], list[Example]]:
     """Examples to learn and to judge by; Refused where there are too few."""
     examples = read_examples(request.data, tokenizer, request.length, seed)
     if request.validation:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 import torch
@@ -29,6 +28,7 @@ from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
 from eckart.statistics.gradients import mean_gradients
 from eckart.structures import Scaled, patch_of
+from eckart.texts.tokenizer import Tokenizer
 
 
 def adapt(
@@ -42,7 +42,7 @@ def adapt(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     calibration: Calibration | None = None,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     samples: int = 64,
     length: int = 256,
     seed: int = 0,

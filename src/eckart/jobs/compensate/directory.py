@@ -33,6 +33,7 @@ from eckart.report.compensation import (
     Standings,
 )
 from eckart.statistics import cache_directory
+from eckart.texts.tokenizer import Tokenizer
 
 COMPENSATION = "compensation.json"
 """What was done to a compensated model, beside it."""
@@ -123,7 +124,7 @@ def compensate_directory(
     return report
 
 
-def opened(source: str, against: str, progress: Progress) -> tuple[nn.Module, nn.Module, Any]:
+def opened(source: str, against: str, progress: Progress) -> tuple[nn.Module, nn.Module, Tokenizer]:
     """The compressed model, what it was, and its tokenizer."""
     progress("load", 0, 2)
     model, tokenizer = hf.load_model(source)

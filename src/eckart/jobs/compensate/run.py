@@ -29,6 +29,7 @@ from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
 from eckart.structures import is_conv2d
+from eckart.texts.tokenizer import Tokenizer
 
 ALLOCATIONS = ("uniform", "greedy")
 
@@ -58,7 +59,7 @@ def compensate(
     metric: str | None = None,
     allocation: str = "uniform",
     calibration: Calibration | None = None,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     samples: int = 64,
     length: int = 256,
     seed: int = 0,

@@ -9,13 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eckart._version import __version__
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import as_batches, calibration_tokens
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.compress.report import distilled, healed, matrices, requested, size_change
+from eckart.jobs.compress.report import compression_report, size_change
 from eckart.jobs.compress.run import needs_data, run, sites_of
 from eckart.jobs.compress.search import LossSearch
 from eckart.jobs.compress.store import DirectoryStore
@@ -23,18 +22,18 @@ from eckart.jobs.evaluate.quality import check_length, evaluate, quality_of
 from eckart.jobs.evaluate.speed import compared_speed, file_bytes
 from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, read_texts
 from eckart.jobs.workspace import workspace
-from eckart.machine import check_scheduler, memory_available, peak_rss_bytes
+from eckart.machine import check_scheduler, memory_available
 from eckart.models import transformers as hf
 from eckart.models.fused_experts import unfuse
 from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
 from eckart.progress import Progress, phase, silent
 from eckart.report import as_json, write_report
-from eckart.report.compression import Calibration, CompressionReport, Seconds, Trial
-from eckart.report.types import Memory, Quality, Speed
+from eckart.report.types import Quality, Speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import inputs_fingerprint
+from eckart.texts.tokenizer import Tokenizer
 
 
 def compress_directory(
@@ -107,25 +106,17 @@ def compress_directory(
         speed = timed(dense, model, progress) if measure_speed else None
         work.lap("evaluate")
         report = as_json(
-            CompressionReport(
-                eckart=__version__,
+            compression_report(
+                result,
                 model=source,
-                method=recipe.method,
-                allocation=recipe.allocation or result.plan.method.allocation,
-                seed=recipe.seed,
-                requested=requested(recipe, max_loss),
-                calibration=None if tokens is None else Calibration(text=texts.calibration, **result.calibration),
+                max_loss=max_loss,
+                text=texts.calibration,
                 size=size_change(before, {**model_cost(model), "bytes": file_bytes(partial)}),
                 quality=quality,
                 speed=speed,
-                memory=Memory(peak_rss_bytes=peak_rss_bytes()),
-                seconds=Seconds(**work.lap.seconds),
-                sites=matrices(result),
-                warnings=warnings + result.warnings,
-                distill=distilled(result),
-                heal=healed(result),
+                seconds=work.lap.seconds,
                 history=search.history if search else (),
-                trials=[Trial(**trial) for trial in result.trials],
+                warnings=warnings,
             )
         )
         write_report(report, partial)
@@ -142,7 +133,7 @@ def check_limits(max_loss: float | None, memory: int | None, scheduler: str | No
         check_scheduler(scheduler)
 
 
-def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tuple[nn.Module, nn.Module, Any]:
+def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tuple[nn.Module, nn.Module, Tokenizer]:
     """The model, itself once more to stay dense, and its tokenizer; Refused where it cannot be compressed as asked."""
     progress("load", 0, 1)
     model, tokenizer = hf.load_model(source)

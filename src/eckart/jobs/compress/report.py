@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 
+from eckart._version import __version__
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.curves import Curve, dense_cost
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.run import needs_data
+from eckart.machine import peak_rss_bytes
 from eckart.models.groups import Group
 from eckart.report import compression as said
-from eckart.report.types import CountPair, Size
+from eckart.report.types import CountPair, Memory, Quality, Size, Speed
 from eckart.structures import StructuredMatrix
 
 POINTS = 33
 """Candidates of a curve that a report names at most."""
 SPECTRUM = 64
 """Singular values that a report names at most."""
+
+
+def compression_report(
+    result: Compression,
+    *,
+    model: str,
+    max_loss: float | None,
+    text: str,
+    size: Size,
+    quality: Quality | None,
+    speed: Speed | None,
+    seconds: Mapping[str, float],
+    history: Sequence[said.MeasuredSize],
+    warnings: Sequence[str],
+) -> said.CompressionReport:
+    """All that is known of a compression; calibration is null where the method looked at no text."""
+    recipe, calibration = result.recipe, result.calibration
+    return said.CompressionReport(
+        eckart=__version__,
+        model=model,
+        method=recipe.method,
+        allocation=recipe.allocation or result.plan.method.allocation,
+        seed=recipe.seed,
+        requested=requested(recipe, max_loss),
+        calibration=said.Calibration(text=text, **calibration) if needs_data(recipe) else None,
+        size=size,
+        quality=quality,
+        speed=speed,
+        memory=Memory(peak_rss_bytes=peak_rss_bytes()),
+        seconds=said.Seconds(**seconds),
+        sites=matrices(result),
+        warnings=[*warnings, *result.warnings],
+        distill=distilled(result),
+        heal=healed(result),
+        history=history,
+        trials=[said.Trial(**trial) for trial in result.trials],
+    )
 
 
 def requested(recipe: Recipe, max_loss: float | None) -> said.RequestedSize | said.RequestedLoss:

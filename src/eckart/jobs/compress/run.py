@@ -31,6 +31,7 @@ from eckart.progress import Laps, Progress, phase, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.collect import Batch
+from eckart.texts.tokenizer import Tokenizer
 
 Search = Callable[[Plan, nn.Module], Choice]
 """Picks the size of every group of a model."""
@@ -43,7 +44,7 @@ def compress(
     keep: float = 0.8,
     of: str = "linear-parameters",
     calibration: Calibration | None = None,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     allocation: str | None = None,
     floor: float = 0.1,
     include: Sequence[str] = (),
