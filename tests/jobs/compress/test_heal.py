@@ -15,8 +15,7 @@ from eckart import METHODS
 from eckart.jobs.compress.block_streams import Observed, entering, forward, observe
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.heal import JUDGES, Healing, cut, heal, relative_error
-from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.compress.run import needs_data
+from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sharing import share
 from eckart.models.sites import find_sites

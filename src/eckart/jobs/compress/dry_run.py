@@ -18,9 +18,9 @@ from eckart.jobs.compress.coverage import coverage, kind_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
 from eckart.jobs.compress.directory import check_limits, opened
 from eckart.jobs.compress.plan import Plan, make_plan
-from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import requested
-from eckart.jobs.compress.run import needs_data, sites_of
+from eckart.jobs.compress.run import sites_of
 from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.texts import Texts, read_texts
 from eckart.machine import executor_at, memory_available

@@ -67,3 +67,8 @@ class Recipe:
             raise Refused(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
         if self.distill < 0:
             raise Refused(f"distill={self.distill} steps cannot be made; 0 is none, 50 a good start")
+
+
+def needs_data(recipe: Recipe) -> bool:
+    """Whether a recipe has to be calibrated."""
+    return bool(METHODS.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0 or recipe.distill > 0

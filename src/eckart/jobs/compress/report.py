@@ -11,8 +11,7 @@ from eckart._version import __version__
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.curves import Curve, dense_cost
-from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.compress.run import needs_data
+from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.machine import peak_rss_bytes
 from eckart.models.groups import Group
 from eckart.report import compression as said

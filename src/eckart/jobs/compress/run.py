@@ -17,7 +17,7 @@ from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.distill import distill
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
-from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
 from eckart.jobs.compress.trials import HELD_BACK, Tried, held_back, trials
 from eckart.machine import memory_available
@@ -129,11 +129,6 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
     sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
     finite_weights({site.name: site.module for site in sites})
     return sites
-
-
-def needs_data(recipe: Recipe) -> bool:
-    """Whether a recipe has to be calibrated."""
-    return bool(METHODS.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0 or recipe.distill > 0
 
 
 def run(
