@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from eckart.statistics.gradients import mean_gradients
 from eckart.structures import low_rank
 from support import hard
 from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
+from support.cases import each
 from support.tiny import tiny_llama
 
 
@@ -102,11 +104,13 @@ def test_beside_a_compressed_model(method: str) -> None:
         assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize("by", ["", "svd", "rtn"])
-def test_in_bfloat16_what_trains_is_float32(by: str, method: str) -> None:
-    if method in IN_PLACE and by != "svd":
-        pytest.skip("nothing to train")
+@pytest.mark.parametrize(
+    ("method", "by"),
+    # Low rank is beside each method in float32 above; here beside one that adds, one that splits, one that is in place.
+    [*itertools.product(sorted(ADAPTERS.keys() - IN_PLACE), ("", "rtn")), ("lora", "svd"), ("pissa", "svd")]
+    + [(method, "svd") for method in sorted(IN_PLACE)],
+)
+def test_in_bfloat16_what_trains_is_float32(method: str, by: str) -> None:
     model = tiny_llama().bfloat16()
     if by:
         eckart.compress(model, by, keep=0.8, of="bytes")
@@ -126,9 +130,7 @@ def test_in_bfloat16_what_trains_is_float32(by: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize(
-    "name", ["zero", "rank-one", "rank-deficient", "1xn", "tall", "wide", "repeated", "transposed"]
-)
+@each(name=["zero", "rank-one", "rank-deficient", "1xn", "tall", "wide", "repeated", "transposed"])
 def test_hard_matrices(method: str, name: str) -> None:
     weight = hard.weights()[name].float()
     x = hard.normal(32, weight.shape[1], seed=1)

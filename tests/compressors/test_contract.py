@@ -15,6 +15,7 @@ from eckart import METHODS, Need, StructuredLinear
 from eckart.compressors._low_rank import LowRank
 from eckart.compressors.contract import Family
 from support import hard
+from support.cases import each
 from support.layers import NESTED, WITH_METRIC, layer, metric_of
 
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -43,9 +44,8 @@ def middle(family: Family) -> int:
     return list(family.sizes)[len(family.sizes) // 2]
 
 
-@pytest.mark.parametrize("shape", [(12, 24), (24, 16), (16, 16)], ids=str)
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("name", METHODS)
+@each(dtype=ROUNDING, shape=[(12, 24), (24, 16), (16, 16)])
 def test_a_family_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
     weight = weight.to(dtype)
@@ -75,9 +75,8 @@ def test_a_family_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple
     assert torch.equal(weight, before)
 
 
-@pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16), (1, 6), (6, 1)], ids=str)
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("name", NESTED)
+@each(dtype=ROUNDING, shape=[(12, 20), (20, 12), (16, 16), (1, 6), (6, 1)])
 def test_full_rank_is_exact(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
     weight = weight.to(dtype)
@@ -86,8 +85,8 @@ def test_full_rank_is_exact(name: str, dtype: torch.dtype, shape: tuple[int, int
     assert difference.norm() <= ROUNDING[dtype] * weight.double().norm()
 
 
-@pytest.mark.parametrize("weight_name", hard.weights())
 @pytest.mark.parametrize("name", METHODS)
+@each(weight_name=hard.weights())
 def test_hard_weights(name: str, weight_name: str) -> None:
     weight = hard.weights()[weight_name]
     _, _, statistics = layer(*weight.shape)
@@ -111,9 +110,8 @@ def test_hard_weights(name: str, weight_name: str) -> None:
     assert torch.equal(weight, before)
 
 
-@pytest.mark.parametrize("moment_name", hard.second_moments(4))
-@pytest.mark.parametrize("shape", [(8, 12), (12, 8)], ids=str)
 @pytest.mark.parametrize("name", [name for name, card in METHODS.items() if card.needs])
+@each(moment_name=hard.second_moments(4), shape=[(8, 12), (12, 8)])
 def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) -> None:
     weight, _, statistics = layer(*shape)
     left, right = (hard.second_moments(n)[moment_name] for n in shape)
@@ -140,8 +138,8 @@ def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) ->
             torch.testing.assert_close(dense.detach(), weight, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("weight_name", hard.refused())
 @pytest.mark.parametrize("name", METHODS)
+@each(weight_name=hard.refused())
 def test_weights_that_are_not_finite_are_refused(name: str, weight_name: str) -> None:
     weight = hard.refused()[weight_name]
     _, _, statistics = layer(*weight.shape)

@@ -15,6 +15,7 @@ from eckart import METHODS, Metric, Statistics, StructuredConv2d
 from eckart.jobs.compress.report import expression
 from eckart.structures import Dense, Geometry
 from support import hard
+from support.cases import each
 from support.convolutions import KERNELS, Net, chosen, family, images, net, normal_filters
 
 
@@ -109,8 +110,8 @@ def hard_filters() -> dict[str, Tensor]:
     return {**reshaped, **{f"{n}-square": w for n, w in squares.items()}, **strided}
 
 
-@pytest.mark.parametrize("filters_name", hard_filters())
 @pytest.mark.parametrize("name", KERNELS)
+@each(filters_name=hard_filters())
 def test_hard_filters(name: str, filters_name: str) -> None:
     filters = hard_filters()[filters_name]
     before = filters.clone()

@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from eckart.structures import KINDS, StructuredMatrix, apply_transposed, from_spec
+from support.cases import each
 from support.market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -21,13 +22,13 @@ OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook")}
 UNTOLD = {("masked", "values")}  # only the bits of the mask tell how many there are
 
 
-def goods(*dtypes: torch.dtype) -> Callable[[Any], Any]:
-    names = [
-        pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
-        for name in BUILDERS
-        for dtype in dtypes or DTYPES
-    ]
-    return pytest.mark.parametrize(("name", "dtype"), names)
+def goods(*dtypes: torch.dtype) -> Callable[[Callable[..., None]], Any]:
+    """A test for every structure on the market, of which each runs in some dtypes, by default in all."""
+
+    def decorate(test: Callable[..., None]) -> Any:
+        return pytest.mark.parametrize("name", BUILDERS)(each(dtype=dtypes or DTYPES)(test))
+
+    return decorate
 
 
 def make(name: str, dtype: torch.dtype) -> tuple[StructuredMatrix, Stall]:

@@ -11,12 +11,13 @@ from eckart.compressors.cp import expression as canonical
 from eckart.compressors.tucker_2 import expression as tucker
 from eckart.structures import Chain, Dense, Interleaved, StructuredMatrix, low_rank
 from support import hard
-from support.convolutions import by_matrix, geometries, geometry
+from support.cases import each
+from support.convolutions import GEOMETRIES, by_matrix, geometries, geometry
 from support.market import BUILDERS, Stall
 
 
-@geometries
 @pytest.mark.parametrize("name", BUILDERS)
+@each(options=GEOMETRIES)
 def test_every_structure_acts_on_patches_as_its_matrix_does(name: str, options: dict) -> None:
     structure = BUILDERS[name](Stall(name, torch.float64))
     height, width = geometry(options).patch
