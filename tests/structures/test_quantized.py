@@ -140,13 +140,13 @@ def test_kernels_agree_with_the_dense_matrix(bits: int, group: int, symmetric: b
     x = random(2, 3, 128, seed=7, dtype=torch.bfloat16)
     exact = x.double() @ quantized.to_dense().double().T
     with torch.no_grad():
-        assert quantized._kernel_applies(x)
+        assert quantized._op_applies(x)
         assert ((quantized(x) - exact).norm() < 8e-3 * exact.norm()).item()
         assert quantized(x).shape == (2, 3, 32)
         assert quantized(x[0, 0]).shape == (32,)
-        assert not quantized._kernel_applies(x.float())
-        assert not quantized._kernel_applies(x[..., :64])
-    assert not quantized._kernel_applies(x)
+        assert not quantized._op_applies(x.float())
+        assert not quantized._op_applies(x[..., :64])
+    assert not quantized._op_applies(x)
     assert ((quantized(x) - exact).norm() < 8e-3 * exact.norm()).item()
     assert not any("repacked" in name for name in quantized.state_dict())
 
