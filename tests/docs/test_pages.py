@@ -38,7 +38,7 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 GENERATED = ("reference/report.md", "reference/cli.md", *(f"papers/{family}.md" for family in FAMILIES))
 NOT_SHOWN = {"__version__", "ADAPTERS", "METHODS", "KINDS", "Spec"}  # tables and aliases, told of elsewhere
-FOREIGN = {"--nuclear-norm", "--strict", "--check", "--no-deps", "--nuclear-norm"}  # options of other programs and of benchmarks
+FOREIGN = {"--strict", "--check", "--no-deps", "--nuclear-norm"}  # options of other programs and of benchmarks
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 
 
