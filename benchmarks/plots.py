@@ -78,7 +78,7 @@ def learned_and_forgotten() -> dict[str, Points]:
 def draw_adapters(axes: Any, numbers: Mapping[str, Points]) -> None:
     for name, ((forgotten, accuracy),) in numbers.items():
         axes.plot(forgotten, accuracy, "o", markersize=4, color=COLOURS[1 if name == "lora" else 0])
-    axes.set(xlabel="drift of other sentences (forgotten)", ylabel="accuracy (learned)", xlim=(-0.02, 0.82))
+    axes.set(xlabel="drift of other sentences (forgotten)", ylabel="accuracy (learned)", xlim=(-0.14, 0.82))
     _labels(axes, [(point, name) for name, (point,) in numbers.items()])
 
 
