@@ -17,9 +17,9 @@ from torch import nn
 
 import eckart
 from benchmarks.common.rows import Rows, add_option
-from eckart.adapters import loca
 from eckart.adapters.contract import ADAPTERS
 from eckart.structures import Scattered
+from eckart.structures.scattered import slopes
 
 
 def least(step: Callable[[], None], repeats: int) -> float:
@@ -81,7 +81,7 @@ def main() -> None:
         for spectrum in path.modules():
             if isinstance(spectrum, Scattered):
                 places = spectrum.places.long()
-                spectrum.watch = lambda z, s=spectrum, p=places: loca.slopes(z, s.values.detach(), p)  # type: ignore[misc]
+                spectrum.watch = lambda z, s=spectrum, p=places: slopes(z, s.values.detach(), p)  # type: ignore[misc]
                 seconds = least(forward_and_backward, repeats)
                 found["turn_ms"] = 1e3 * seconds
                 print(f"| {name}, turn of places | {trained} | {1e3 * seconds:.1f} | | |")

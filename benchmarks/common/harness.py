@@ -19,7 +19,7 @@ from benchmarks.common.rows import MEASURED, Row, Rows, add_option
 from eckart import METHODS
 from eckart.budget.currencies import CURRENCIES
 from eckart.jobs.compress.plan import Plan, apply, make_plan
-from eckart.jobs.compress.trials import trials
+from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.evaluate.speed import speed
 from eckart.models.sharing import share
 from eckart.models.sites import Site
@@ -172,7 +172,7 @@ def compute(
     return listed
 
 
-def _choose(plan: Plan, bench: Bench, of: str, keep: float) -> tuple[dict[str, int | None], list[dict[str, Any]]]:
+def _choose(plan: Plan, bench: Bench, of: str, keep: float) -> tuple[dict[str, int | None], list[Tried]]:
     if plan.method.name != "auto" or bench.trial is None:
         return plan.choose(keep, of), []
     # The trials at a budget start from the errors as they were measured, whatever was tried before.

@@ -105,8 +105,8 @@ def main() -> None:
             measured = evaluate(trial, ids, model, micro_batch=4)
             scores[name] = {"value": measured.perplexity, "stderr": measured.stderr, "distance": measured.kl}
             cells += f"{measured.perplexity:>10.2f} +- {measured.stderr or 0:<5.2f} {measured.kl:>7.3f} "
-        found = {"paths": NAMES.get(arm, arm), "scores": scores, "megabytes": megabytes}
-        rows.add({**setting, "arm": arm}, found | ({"seconds": seconds} if arm != "none" else {}))
+        row = {"paths": NAMES.get(arm, arm), "scores": scores, "megabytes": megabytes}
+        rows.add({**setting, "arm": arm}, row | ({"seconds": seconds} if arm != "none" else {}))
         print(f"{arm:>12} {megabytes:>7.1f} {cells}{seconds:>7.0f}", flush=True)
 
 

@@ -74,11 +74,11 @@ def compressed(plan: Plan, model: nn.Module, keep: float, batches: list[Tensor],
 
 def plain(plan: Plan) -> Plan:
     """The same plan with two full factors a matrix instead of the interpolative storage."""
-    twin = Plan(plan.method, plan.sites, plan.statistics, plan.totals)
-    for site in plan.sites:
-        family = plan.family(site)
+    twin = Plan(plan.method, plan.groups, plan.statistics, plan.totals)
+    for group in plan.groups:
+        family = plan.method.candidates(group.kind, plan.members(group))
         assert isinstance(family, LowRank)
-        twin.add(site, LowRank(family.weight, family.projection, mean=family.mean))
+        twin.add(group, LowRank(family.weight, family.projection, mean=family.mean))
     return twin
 
 

@@ -96,13 +96,13 @@ def beside_weightwatcher(name: str, rows: Rows) -> None:
     shared = [column for column in numbers[0] if column in frame.columns]
     for column in shared:
         pairs = [(row[column], value) for row, value in zip(numbers, frame[column], strict=True)]
-        what = {"part": "columns", "model": name, "matrices": len(linear), "column": column}
+        key = {"part": "columns", "model": name, "matrices": len(linear), "column": column}
         if isinstance(pairs[0][0], str):
-            rows.add(what, {"differ": sum(a != b for a, b in pairs)})
+            rows.add(key, {"differ": sum(a != b for a, b in pairs)})
             print(f"{column:>20} {sum(a != b for a, b in pairs):>22} differ")
         else:
             worst = max(abs(a - b) / max(abs(b), 1e-12) if a != b else 0.0 for a, b in pairs)
-            rows.add(what, {"largest relative difference": worst})
+            rows.add(key, {"largest relative difference": worst})
             print(f"{column:>20} {worst:>28.1e}")
 
 
