@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import struct
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-import transformers
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -20,6 +20,16 @@ from eckart.models import checkpoint
 from eckart.texts.tokenizer import Tokenizer
 
 METHOD = "eckart"
+
+
+def library() -> ModuleType:
+    """transformers, which takes seconds to load and is loaded when a model is; Refused where it is not installed."""
+    try:
+        return importlib.import_module("transformers")
+    except ModuleNotFoundError as error:
+        if error.name != "transformers":
+            raise
+        raise Refused("language models are read by transformers, which is missing: pip install 'eckart[hf]'") from error
 
 
 def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
@@ -42,6 +52,9 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
         raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
     elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
         raise Refused(f"there is no directory {source}")
+    transformers = library()
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
@@ -92,6 +105,7 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     """The model of a GGUF file, its codes turned into numbers."""
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
         raise Refused(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
+    transformers = library()
     extra: dict[str, Any] = {}
     if hasattr(transformers, "GgufConfig"):
         extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
