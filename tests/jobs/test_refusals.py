@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import re
 import socket
@@ -32,6 +33,7 @@ from eckart.models import transformers as hf
 from eckart.statistics.cache import finite_weights
 from eckart.structures import Interpolative, low_rank
 from support import hard
+from support.cases import each
 from support.commands import SMALL
 from support.tiny import VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
@@ -223,12 +225,16 @@ def same(one: nn.Module, other: nn.Module) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-@pytest.mark.parametrize("sequential", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize(
+    ("method", "dtype", "sequential"),
+    [
+        *itertools.product(sorted(METHODS), (torch.bfloat16, torch.float16), (False,)),
+        *((name, torch.bfloat16, True) for name in sorted(METHODS) if not METHODS[name].together),
+    ],
+    ids=str,
+)
 def test_short_dtypes_all_the_way(method: str, dtype: torch.dtype, sequential: bool, tmp_path: Path) -> None:
     model = tiny_llama().to(dtype)
-    sequential = sequential and not METHODS[method].together
     result = eckart.compress(model, method, keep=0.8, of="bytes", calibration=IDS, sequential=sequential)
     assert not result.warnings
     assert {t.dtype for t in model.state_dict().values() if t.is_floating_point()} == {dtype}
@@ -262,8 +268,8 @@ def test_weights_that_are_not_contiguous(method: str, tmp_path: Path) -> None:
     assert torch.equal(loaded(x), strided(x))
 
 
-@pytest.mark.parametrize("name", hard.weights())
 @pytest.mark.parametrize("method", sorted(METHODS))
+@each(name=hard.weights())
 def test_hard_matrices_are_compressed_and_saved_or_refused(method: str, name: str, tmp_path: Path) -> None:
     weight = hard.weights()[name]
 
@@ -287,8 +293,8 @@ def test_hard_matrices_are_compressed_and_saved_or_refused(method: str, name: st
         return
     assert not result.warnings
     assert torch.isfinite(model[0].structure.to_dense()).all()
-    eckart.save(model, tmp_path / "saved")
-    loaded = eckart.load(tmp_path / "saved", net())
+    eckart.save(model, tmp_path / name)
+    loaded = eckart.load(tmp_path / name, net())
     same(loaded, model)
     # Products depend on the alignment of what is in memory, which is another one in a mapped file.
     assert torch.equal(copy.deepcopy(loaded)(x), copy.deepcopy(model)(x))
