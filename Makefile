@@ -46,7 +46,8 @@ bench: .venv/.demo
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.decompositions --json $(ROWS)/compressors.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.quantizers --json $(ROWS)/compressors.jsonl
 	$(THREADS) $(BIN)/eckart compress smollm2 --keep 0.6 --out bench-out/model
-	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model --json $(ROWS)/inference.jsonl
+	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model --json $(ROWS)/inference.jsonl \
+		--of-what "kfac at 60 % of the linear parameters"
 	$(THREADS) $(BIN)/python -m benchmarks.compressors.phases --report bench-out/model/report.json \
 		--json $(ROWS)/compressors.jsonl
 	$(THREADS) $(BIN)/python -m benchmarks.compressors.quality --judge news --judge docstrings --json $(ROWS)/compressors.jsonl

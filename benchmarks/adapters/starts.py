@@ -111,12 +111,12 @@ def line(name: str, numbers: str, found: Sequence[tuple[float, float]]) -> str:
     cells = ""
     for column in torch.tensor(found, dtype=torch.float64).T:
         cells += "   " + "".join(f"{value:9.1e}" for value in torch.quantile(column, levels).tolist())
-    return f"{name:>22}{numbers}{cells}"
+    return f"{name:>32}{numbers}{cells}"
 
 
 def heading(words: str) -> str:
     three = f"{'median':>9}{'90 %':>9}{'max':>9}"
-    return f"{words:>47}   {'residual: excess':>27}   {'largest angle: sine':>27}\n{'':>47}   {three}   {three}"
+    return f"{words:>57}   {'residual: excess':>27}   {'largest angle: sine':>27}\n{'':>57}   {three}   {three}"
 
 
 def decompositions(
@@ -138,8 +138,8 @@ def decompositions(
 
         return run
 
-    arms = {f"svd_lowrank niter {n}": theirs(n) for n in (4, 16)}
-    arms |= {f"truncated_svd {tolerance:.0e}": ours(tolerance) for tolerance in (1e-3, 1e-6, 1e-8)}
+    arms = {f"`torch.svd_lowrank`, niter {n}": theirs(n) for n in (4, 16)}
+    arms |= {f"`truncated_svd`, tolerance 1e-{digits}": ours(10.0**-digits) for digits in (3, 6, 8)}
     seconds: dict[str, float] = defaultdict(float)
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for name, weight in weights.items():
