@@ -122,3 +122,13 @@ def test_a_name_is_registered_once() -> None:
     with pytest.raises(ValueError, match="'svd' is registered twice") as told:
         register.add(register["svd"])
     assert not isinstance(told.value, Refused)
+
+
+def test_a_register_is_a_mapping_of_names() -> None:
+    assert 3 not in eckart.METHODS
+    assert None not in eckart.METHODS
+    with pytest.raises(KeyError):
+        eckart.METHODS[3]  # type: ignore[index]
+    with pytest.raises(eckart.Refused, match="unknown compressor 'KFAC'; did you mean 'kfac'"):
+        eckart.METHODS.find("KFAC")
+    assert repr(eckart.ADAPTERS).startswith("<adapters: adalora, corda")

@@ -104,7 +104,7 @@ class Register(Mapping[str, C], Generic[C]):
         raise Refused(f"unknown {self.noun} {name!r}; {near(name, self)}there are {', '.join(self)}")
 
     def __getitem__(self, name: str) -> C:
-        if name not in self._cards:
+        if name not in self._cards and isinstance(name, str):
             self._import(name)
         return self._cards[name]
 
@@ -115,6 +115,9 @@ class Register(Mapping[str, C], Generic[C]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{self.family}: {', '.join(self)}>"
 
     def _files(self) -> list[str]:
         """The modules of the family that are papers, by their full names."""
@@ -133,7 +136,7 @@ class Register(Mapping[str, C], Generic[C]):
 
 def near(name: str, names: Sequence[str] | Mapping[str, object]) -> str:
     """A question that offers the nearest of some names, with a space at its end; "" where none is near."""
-    found = difflib.get_close_matches(name, list(names), 1)
+    found = difflib.get_close_matches(str(name).lower(), list(names), 1)
     return f"did you mean {found[0]!r}? " if found else ""
 
 

@@ -144,8 +144,9 @@ def select(
             raise Refused(f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}")
         return found
 
-    kept = set().union(*map(matching, include)) if include else set(range(len(named)))
-    return sorted(kept.difference(*map(matching, exclude)))
+    taken, left = ([each] if isinstance(each, str) else each for each in (include, exclude))
+    kept = set().union(*map(matching, taken)) if taken else set(range(len(named)))
+    return sorted(kept.difference(*map(matching, left)))
 
 
 def _all_sites(model: nn.Module) -> list[Site]:

@@ -60,7 +60,8 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
             source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
     except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise Refused(f"{source} cannot be loaded: {error}") from error
+        what = source if path.is_dir() else f"there is no directory {source}, and as a name on the hub it"
+        raise Refused(f"{what} cannot be loaded: {error}") from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # tokenizers raises no other

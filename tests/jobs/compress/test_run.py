@@ -533,3 +533,17 @@ def test_a_method_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     eckart.compress(model, "ones", keep=0.5)
     assert torch.equal(model(torch.ones(1, 8)), torch.full((1, 8), 8.0))
     assert Dense(torch.ones(2, 2)).cost().parameters == 4
+
+
+def test_a_pattern_may_stand_alone() -> None:
+    model = tiny_llama()
+    result = eckart.compress(model, "svd", keep=0.97, include="re:.*q_proj", exclude="model.layers.1.*")
+    assert [site.name for site in result.plan.sites] == ["model.layers.0.self_attn.q_proj"]
+
+
+def test_one_batch_is_too_little_to_distill_on_and_nothing_is_changed() -> None:
+    model = tiny_llama()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(eckart.Refused, match=r"distill=2 trains on one batch .* and there is 1"):
+        eckart.compress(model, "kfac", keep=0.6, distill=2, calibration=torch.zeros(2, 8, dtype=torch.long))
+    assert_equal(model.state_dict(), before)

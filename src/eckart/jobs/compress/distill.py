@@ -71,8 +71,10 @@ def distill(
     judges = list(batches[JUDGES - 1 :: JUDGES]) or list(batches[-1:])
     training = [batch for i, batch in enumerate(batches) if i % JUDGES != JUDGES - 1][: len(batches) - 1]
     rounds = [names for names in sides(model) if names]
-    if not training or not rounds:
-        raise Refused("distillation needs two batches of calibration tokens, and structures made of dense factors")
+    if not training:
+        raise Refused("distillation needs two batches of calibration tokens: one to train on, one to judge on")
+    if not rounds:
+        raise Refused("distillation trains dense factors, and no matrix has become any: leave distill out")
     generator = torch.Generator().manual_seed(seed)
     history = [judged(model, dense, judges, {})]
     for i, names in enumerate(rounds):

@@ -105,8 +105,8 @@ def compress(
         of=of,
         allocation=allocation,
         floor=floor,
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=(include,) if isinstance(include, str) else tuple(include),
+        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
         embeddings=embeddings,
         head=head,
         sequential=sequential,
@@ -219,6 +219,11 @@ def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches
         raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
     if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
         raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
+    if recipe.distill and len(batches) < 2:
+        raise Refused(
+            f"distill={recipe.distill} trains on one batch of calibration tokens and judges on another, and there is "
+            f"{len(batches)}: raise samples= or length="
+        )
 
 
 def is_language_model(model: nn.Module) -> bool:
