@@ -101,6 +101,7 @@ def diagnose(
             to measure that cannot be had.
 
     >>> import torch, eckart
+    >>> generator = torch.manual_seed(0)
     >>> row = eckart.diagnose(torch.nn.Sequential(torch.nn.Linear(64, 256))).rows[0]
     >>> row["N"], row["M"], row["mp_spikes"]
     (256, 64, 0)
