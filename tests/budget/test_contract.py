@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eckart.budget import ALLOCATIONS, Candidates, allocate
@@ -68,6 +68,7 @@ def test_exact_is_the_optimum(seed: int, unit: float) -> None:
 
 @many
 @given(seed=st.integers(0, 10**6))
+@example(seed=3600)
 def test_a_budget_that_is_just_met_is_met(seed: int) -> None:
     sites, budget = instance(seed, unit=1e6)
     choices = itertools.product(*(range(len(c.costs)) for c in sites))

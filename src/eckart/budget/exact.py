@@ -34,17 +34,21 @@ def exact(sites: Sequence[Candidates], budget: float) -> list[int]:
     keep = [np.flatnonzero(r <= r.min() + slack) for r in reduced]
     if all(len(k) == 1 for k in keep):
         return [int(k[0]) for k in keep]
-    limit = budget
+    best, loss, limit = start, value, budget
     for _ in range(3):
         choice = _knapsack(sites, keep, limit, value)
         if choice is None:
             break
         excess = sum(float(c.costs[i]) for c, i in zip(sites, choice, strict=True)) - budget
-        if excess <= 0:
-            return choice if sum(float(c.errors[i]) for c, i in zip(sites, choice, strict=True)) <= value else start
-        # HiGHS takes 0.999999 for one, and may so overspend by some millionth.
-        limit -= excess + 4e-6 * budget
-    return start
+        found = sum(float(c.errors[i]) for c, i in zip(sites, choice, strict=True))
+        if excess <= 0 and (found < loss or (found == loss and best is start)):
+            best, loss = choice, found
+        if excess <= 0 and limit < budget:
+            break
+        # HiGHS takes 0.999999 for one, and may so overspend by some millionth. Where a choice costs a hair more than
+        # the budget it may also miss the best of the others, and finds it a few millionths below.
+        limit -= max(0.0, excess) + 4e-6 * budget
+    return best
 
 
 def _knapsack(
