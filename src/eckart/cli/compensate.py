@@ -12,6 +12,7 @@ from eckart.cli.options import Memory, Options, Out, Talk, Written
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import compensation_table
+from eckart.cli.texts import TEXTS
 from eckart.jobs.compensate.directory import compensate_directory
 from eckart.jobs.texts import Texts
 
@@ -24,14 +25,6 @@ HOW = o.options_of(
     samples=o.SAMPLES,
     length=o.LENGTH,
     seed=o.SEED,
-)
-TEXTS = o.options_of(
-    Texts,
-    {o.DATA: "calibration evaluation eval_samples eval_length"},
-    calibration=o.CALIBRATION,
-    evaluation=o.EVALUATION,
-    eval_samples=o.EVALUATION_SAMPLES,
-    eval_length=Parameter(parse=False),
 )
 
 

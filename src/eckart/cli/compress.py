@@ -16,6 +16,7 @@ from eckart.cli.options import Memory, Model, NoSpeed, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
+from eckart.cli.texts import TEXTS
 from eckart.errors import Refused
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.dry_run import dry_run as expected
@@ -45,14 +46,6 @@ RECIPE = o.options_of(
     samples=o.SAMPLES,
     length=o.LENGTH,
     seed=o.SEED,
-)
-TEXTS = o.options_of(
-    Texts,
-    {o.DATA: "calibration evaluation eval_samples eval_length"},
-    calibration=o.CALIBRATION,
-    evaluation=o.EVALUATION,
-    eval_samples=o.EVALUATION_SAMPLES,
-    eval_length=Parameter(parse=False),
 )
 
 
