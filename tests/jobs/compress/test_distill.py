@@ -78,3 +78,14 @@ def test_the_report(llama_directory: Path, texts: tuple[str, str], tmp_path: Pat
     jsonschema.validate(report, schema(), jsonschema.Draft202012Validator)
     assert report["distill"]["steps"] == 3
     assert report["seconds"]["distill"] > 0
+
+
+def test_where_nothing_can_be_distilled_the_result_says_so() -> None:
+    plain, distilled = tiny_llama(), tiny_llama()
+    eckart.compress(plain, "magnitude", keep=0.6, of="bytes", calibration=ids(64))
+    result = eckart.compress(distilled, "magnitude", keep=0.6, of="bytes", calibration=ids(64), distill=2)
+    assert result.distillation is None
+    assert result.warnings == [
+        "distillation was left out: the structures are made of no matrices, which are what it trains"
+    ]
+    assert torch.equal(plain(ids()).logits, distilled(ids()).logits)

@@ -74,7 +74,7 @@ def distill(
     if not training:
         raise Refused("distillation needs two batches of calibration tokens: one to train on, one to judge on")
     if not rounds:
-        raise Refused("distillation trains dense factors, and no matrix has become any: leave distill out")
+        raise Refused("distillation trains the matrices that structures are made of, and there are none: leave it out")
     generator = torch.Generator().manual_seed(seed)
     history = [judged(model, dense, judges, {})]
     for i, names in enumerate(rounds):

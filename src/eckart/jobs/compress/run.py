@@ -14,7 +14,7 @@ from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.compression import Compression
-from eckart.jobs.compress.distill import distill
+from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
@@ -163,6 +163,11 @@ def run(
     sites = sites_of(model, recipe)
     check_data(model, recipe, method, batches)
     batches, back = set_aside(model, recipe, batches) if search is None else (batches, None)
+    if recipe.distill and len(batches) < 2:
+        raise Refused(
+            f"distill={recipe.distill} trains on one batch of calibration tokens and judges on another, and there is "
+            f"{len(batches)}: raise samples= or length="
+        )
     lap = Laps() if lap is None else lap
     healing = distillation = None
     with in_eval_mode(model):
@@ -186,7 +191,12 @@ def run(
         if observed is not None and recipe.heal:
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
-        if dense is not None:
+        warnings = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
+        if dense is not None and not any(sides(model)):
+            warnings.append(
+                "distillation was left out: the structures are made of no matrices, which are what it trains"
+            )
+        elif dense is not None:
             tokens, told = tokens_of(batches), phase(progress, "distill")
             distillation = distill(model, dense, tokens, recipe.distill, seed=recipe.seed, on_progress=told)
             lap("distill")
@@ -203,7 +213,7 @@ def run(
             "gradient_checkpointing": recomputed,
         },
         seconds=lap.seconds,
-        warnings=[f"{name} stays dense: {reason}" for name, reason in plan.failures().items()],
+        warnings=warnings,
         trials=tried,
         healing=healing,
         distillation=distillation,
@@ -219,11 +229,6 @@ def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches
         raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
     if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
         raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
-    if recipe.distill and len(batches) < 2:
-        raise Refused(
-            f"distill={recipe.distill} trains on one batch of calibration tokens and judges on another, and there is "
-            f"{len(batches)}: raise samples= or length="
-        )
 
 
 def is_language_model(model: nn.Module) -> bool:
