@@ -81,7 +81,7 @@ def zoo() -> dict[str, Make]:
 
 
 class ConvolutionalRecurrent(nn.Module):
-    """Convolutions over images, a recurrent net over their rows, and a classifier, as readers of text lines are built."""
+    """Convolutions over images, a recurrent net over their rows, a classifier: as readers of text lines are built."""
 
     def __init__(self) -> None:
         super().__init__()
