@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,16 @@ from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
 from eckart.structures import Dense, Quantized, Scaled, StructuredMatrix, Sum, geometry_of
 
+Kept = tuple[Tensor | StructuredMatrix, ...]
+"""A matrix kept to be put back; in a tuple, so that a module does not register it as a part of itself."""
+
 
 class Adapted(nn.Module):
     """`y = base(x) + path(x)`, the path being that of the adapter that is active, if any.
 
     Where an adapter starts by taking its path out of the matrix, the base holds the rest as long as that adapter is
-    active, and W again, up to rounding, when it is not. A path that is all of W is evaluated instead of the base.
+    active, and W again when it is not, bit for bit: what stood there is kept meanwhile, as it is while a path is
+    merged. A path that is all of W is evaluated instead of the base.
 
     Attributes:
         base: nn.Linear, transformers' Conv1D, nn.Conv2d or StructuredLinear, its convolution included.
@@ -45,7 +50,9 @@ class Adapted(nn.Module):
         self.trains: dict[str, list[str]] = {}
         self.replaced: set[str] = set()
         self.whole: set[str] = set()
-        self._before: StructuredMatrix | None = None
+        # W without any adapter while one took its path out of it, and what stood there before a path was merged.
+        self._whole: Kept = ()
+        self._unmerged: Kept = ()
         self._path: tuple[StructuredLinear, torch.dtype] | None = None
 
     @property
@@ -119,9 +126,11 @@ class Adapted(nn.Module):
             return
         if self.merged:
             self.unmerge()
-        if self.active in self.taken:
-            add_to(self.base, self.taken[self.active], 1.0)  # type: ignore[arg-type]
+        if self._whole:
+            put_back(self.base, self._whole)
+            self._whole = ()
         if name in self.taken:
+            self._whole = kept(self.base)
             add_to(self.base, self.taken[name], -1.0)  # type: ignore[arg-type]
         self.active = name
         self._path = self._evaluated() if name else None
@@ -142,11 +151,10 @@ class Adapted(nn.Module):
         """
         path = self.path()
         exact = self.beside().double() + path.to_dense().double()
+        self._unmerged = kept(self.base)
         if self.active in self.whole:
-            self._before = structure_of(self.base)
             put(self.base, self._constant(path))
         elif isinstance(self.base, StructuredLinear):
-            self._before = self.base.structure
             self.base.structure = merged(self.base.structure, path, self._constant)
         else:
             add_to(self.base, path, 1.0)
@@ -155,16 +163,16 @@ class Adapted(nn.Module):
         size = torch.linalg.matrix_norm(path.to_dense().double())
         return float(error / size) if size > 0 else 0.0
 
-    @torch.no_grad()
     def unmerge(self) -> None:
-        """Takes the path out again: exactly where W was replaced, up to rounding for an ordinary matrix."""
-        if self._before is not None:
-            put(self.base, self._before)
-            self._before = None
-        else:
-            add_to(self.base, self.path(), -1.0)
-        self.merged = ""
+        """Puts back what stood there before the path was merged, bit for bit."""
+        put_back(self.base, self._unmerged)
+        self._unmerged, self.merged = (), ""
         self._path = self._evaluated()
+
+    def keep_merged(self) -> None:
+        """Leaves the merged path where it is for good: it is no adapter's any more."""
+        self._whole, self._unmerged = (), ()
+        self.active = self.merged = ""
 
     def path(self) -> StructuredMatrix:
         """The path of the active adapter."""
@@ -221,22 +229,36 @@ def put(base: nn.Module, structure: StructuredMatrix) -> None:
     weight.data = Site("", base).stored(structure.to_dense()).to(weight.dtype).contiguous()
 
 
-def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
-    """Adds a path to W or takes it out: to an ordinary matrix in place, to a structure as a last term of a sum."""
-    if not isinstance(base, StructuredLinear):
-        weight: nn.Parameter = base.weight  # type: ignore[assignment]
-        change = Site("", base).stored(path.to_dense())
-        # A new tensor: the old one may be mapped from a file.
-        exact = torch.promote_types(weight.dtype, change.dtype)
-        weight.data = weight.to(exact).add(change.to(exact), alpha=sign).to(weight.dtype)
+def kept(base: nn.Module) -> Kept:
+    """W of a base as it is stored now, for `put_back`."""
+    if isinstance(base, StructuredLinear):
+        return (base.structure,)
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    return (weight.data,)
+
+
+def put_back(base: nn.Module, before: Kept) -> None:
+    """Makes W what it was when it was kept, on the device and in the dtype that the base has by now."""
+    if isinstance(base, StructuredLinear):
+        structure, now = before[0], next(chain(base.structure.parameters(), base.structure.buffers()))
+        assert isinstance(structure, StructuredMatrix)
+        base.structure = structure.to(now.device)
         return
-    structure = base.structure
-    last = structure.operands()[-1] if isinstance(structure, Sum) else None
-    if isinstance(last, Scaled) and last.matrix is path:
-        rest = structure.operands()[:-1]
-        base.structure = rest[0] if len(rest) == 1 else Sum(*rest)
-    else:
-        base.structure = Sum(structure, Scaled(path, scale=sign))
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    assert isinstance(before[0], Tensor)
+    weight.data = before[0].to(weight)
+
+
+def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
+    """Adds a path to W or takes it out: of an ordinary matrix the sum, of a structure a sum with a last term."""
+    if isinstance(base, StructuredLinear):
+        base.structure = Sum(base.structure, Scaled(path, scale=sign))
+        return
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    change = Site("", base).stored(path.to_dense())
+    # A new tensor: the old one is kept, and may be mapped from a file.
+    exact = torch.promote_types(weight.dtype, change.dtype)
+    weight.data = weight.to(exact).add(change.to(exact), alpha=sign).to(weight.dtype)
 
 
 def merged(

@@ -44,10 +44,12 @@ class Adapter:
     peak_bytes: int | None = None
     _schedule: Schedule | None = None
     _done: int = 0
+    _removed: bool = False
 
     @property
     def paths(self) -> dict[str, StructuredMatrix]:
-        """What is trained beside each matrix, by its name."""
+        """What is trained beside each matrix, by its name; Refused where the adapter was removed."""
+        self._check_there()
         found = {name: place.paths[self.name] for name, place in self.places.items()}
         return {name: path for name, path in found.items() if isinstance(path, StructuredMatrix)}
 
@@ -92,13 +94,15 @@ class Adapter:
             self._schedule.state = dict(state)
 
     def activate(self) -> None:
-        """Makes this the one adapter of the model that is evaluated and trained."""
+        """Makes this the one adapter of the model that is evaluated and trained; another that is merged is unmerged."""
+        self._check_there()
         for place in adapted_layers(self.model).values():
             place.activate(self.name if self.name in place.paths else "")
             place.train_only(self.name)
 
     def deactivate(self) -> None:
-        """Leaves the base model alone: its output is that from before, up to rounding for split weights."""
+        """Leaves the base model alone: its output is that from before."""
+        self._check_there()
         for place in self.places.values():
             if place.active == self.name:
                 place.activate("")
@@ -107,31 +111,46 @@ class Adapter:
         """Adds the paths to the matrices; returns what that costs each of them, see `Adapted.merge`.
 
         Raises:
-            Refused: the adapter is not active, or depends on its input and has no matrix.
+            Refused: the adapter is not active, is merged already, was removed, or depends on its input and has no
+                matrix.
         """
-        self._check_active()
+        self._check_there()
+        if any(place.merged == self.name for place in self.places.values()):
+            raise Refused(f"adapter {self.name!r} is merged already: unmerge() takes it out of the matrices again")
+        if any(place.active != self.name for place in self.places.values()):
+            raise Refused(f"adapter {self.name!r} is not active: call activate() before merge()")
         return {name: place.merge() for name, place in self.places.items()}
 
     def unmerge(self) -> None:
-        """Takes the paths out of the matrices again."""
+        """Puts the matrices back that stood there before, bit for bit.
+
+        Raises:
+            Refused: the adapter is not merged, or was removed.
+        """
+        self._check_there()
         if any(place.merged != self.name for place in self.places.values()):
             raise Refused(f"adapter {self.name!r} is not merged")
         for place in self.places.values():
             place.unmerge()
 
     def remove(self) -> None:
-        """Takes the adapter off the model, which is as merged or as before; the last one takes the wrappers along."""
+        """Takes the adapter off the model, which is as merged or as before; the last one takes the wrappers along.
+
+        Raises:
+            Refused: the adapter was removed already.
+        """
+        self._check_there()
         for name, place in self.places.items():
             if place.merged == self.name:
-                place.active = place.merged = ""
-                place._before = None
+                place.keep_merged()
             place.remove(self.name)
             if not place.paths:
                 set_module(self.model, name, place.base)
+        self._removed = True
 
-    def _check_active(self) -> None:
-        if any(place.active != self.name or place.merged for place in self.places.values()):
-            raise Refused(f"adapter {self.name!r} is not active, or already merged: call activate() or unmerge()")
+    def _check_there(self) -> None:
+        if self._removed:
+            raise Refused(f"adapter {self.name!r} was removed from the model: make or load another one")
 
 
 def adapted_layers(model: nn.Module) -> dict[str, Adapted]:

@@ -198,7 +198,14 @@ def check_starts(card: AdapterCard, starts: Mapping[str, Start], parameters: int
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """No adapter is active inside, nor afterwards; after an error the same ones as before are."""
+    """No adapter is active inside, nor afterwards; after an error the same ones as before are.
+
+    Raises:
+        Refused: an adapter is merged, and whether it is to stay is not for this to say.
+    """
+    merged = {place.merged for place in adapted_layers(model).values()} - {""}
+    if merged:
+        raise Refused(f"adapter {min(merged)!r} is merged: call its remove() to leave it in the model, or unmerge()")
     active = {place: place.active for place in adapted_layers(model).values()}
     for place in active:
         place.activate("")
