@@ -21,6 +21,7 @@ from eckart.models.convolution import StructuredConv2d, stand_in
 from eckart.models.experts import experts
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
+from eckart.models.presence import present
 from eckart.models.sites import set_module
 from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
@@ -216,7 +217,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
     """Saves any module with structured parts: `model.safetensors` (or shards) and `eckart.json`.
 
     Raises:
-        Refused: the directory exists and is not empty.
+        Refused: the directory exists and is not empty, or the model holds no numbers.
 
     >>> import tempfile, torch, eckart
     >>> net = torch.nn.Sequential(torch.nn.Linear(8, 8))
@@ -227,6 +228,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
     >>> torch.equal(same(torch.ones(8)), net(torch.ones(8)))
     True
     """
+    present(model)
     target = Path(directory)
     with new_directory(target) as partial:
         write_tensors(state(model), partial)

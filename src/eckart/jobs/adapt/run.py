@@ -20,6 +20,7 @@ from eckart.jobs.adapt.adapter import Adapter, adapted_layers
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
 from eckart.machine import peak_rss_bytes
 from eckart.models.own_text import own_text
+from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import linear_layers, select, set_module
 from eckart.progress import Progress, silent
@@ -87,6 +88,7 @@ def adapt(
     >>> optimizer.step()
     >>> adapter.step()
     """
+    present(model)
     card = ADAPTERS.find(method)
     check_name(name)
     check_sampling(samples, length, seed)

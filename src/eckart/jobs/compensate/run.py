@@ -22,6 +22,7 @@ from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.own_text import own_text
+from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site, is_conv1d
 from eckart.progress import Progress, silent
@@ -107,6 +108,8 @@ def compensate(
     >>> all(added.after < added.before for added in result.added.values())
     True
     """
+    present(model)
+    present(dense, "the dense model")
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
     unfuse(dense)

@@ -25,6 +25,7 @@ from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
+from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, find_sites
 from eckart.progress import Laps, Progress, phase, silent
@@ -116,6 +117,7 @@ def compress(
         length=length,
         seed=seed,
     )
+    present(model)
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
@@ -159,6 +161,7 @@ def run(
         lap: the clock that is told of the phases; None for one of its own.
         progress: told of the phases.
     """
+    present(model)
     method = METHODS.find(recipe.method)
     sites = sites_of(model, recipe)
     check_data(model, recipe, method, batches)

@@ -7,6 +7,7 @@ from torch import nn
 
 from eckart.diagnostics.intruder_dimensions import mitigate
 from eckart.jobs.diagnose.matrices import densified, pairs
+from eckart.models.presence import present
 from eckart.models.sites import find_sites
 from eckart.progress import Progress, silent
 from eckart.statistics.cache import finite_weights
@@ -35,6 +36,8 @@ def mitigate_intruders(
     Raises:
         Refused: models that do not match, weights that are not finite, or a bad scale, k or threshold.
     """
+    present(model)
+    present(base, "the base")
     matched = pairs(find_sites(model), densified(base))
     finite_weights({site.name: site.module for site, _ in matched})
     counts = {}

@@ -18,6 +18,7 @@ from eckart.jobs.diagnose.hidden_states import hidden_state_rows
 from eckart.jobs.diagnose.matrices import densified, layer_type, look_at, pairs
 from eckart.jobs.diagnose.rows import changed, matrix_row
 from eckart.models.filters import filters
+from eckart.models.presence import present
 from eckart.models.sites import model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics.cache import finite_weights
@@ -106,6 +107,9 @@ def diagnose(
     >>> row["N"], row["M"], row["mp_spikes"]
     (256, 64, 0)
     """
+    present(model)
+    if against is not None:
+        present(against, "the model it is compared with")
     check_measure(measure, 0 if tokens is None else len(tokens))
     model = densified(model)
     sites = look_at(model, include, exclude)

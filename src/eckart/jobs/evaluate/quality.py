@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.presence import present
 from eckart.report.types import Estimate, Quality
 
 Reference = nn.Module | Callable[[Tensor], Tensor]
@@ -173,6 +174,7 @@ def _log_softmax(logits: Tensor, whose: str) -> Tensor:
 
 
 def _check(model: nn.Module, sequences: Tensor, micro_batch: int, whose: str = "the model") -> None:
+    present(model, whose)
     if sequences.ndim != 2 or sequences.dtype != torch.int64 or not len(sequences) or sequences.shape[1] < 2:
         got = f"{sequences.dtype} of shape {tuple(sequences.shape)}"
         raise Refused(f"evaluate needs token sequences (n, length) of int64, length at least 2; got {got}")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
+from eckart.models.presence import present
 from eckart.report.types import RatePair, Speed
 
 _WARM_UP_STEPS = 2
@@ -51,6 +52,8 @@ def speed(
     arms = {"model": models} if isinstance(models, nn.Module) else dict(models)
     if not arms:
         raise Refused("speed: no models given")
+    for name, arm in arms.items():
+        present(arm, name)
     for name, count in (("prefill_tokens", prefill_tokens), ("decode_tokens", decode_tokens), ("repeats", repeats)):
         if count < 1:
             raise Refused(f"speed: {name} must be at least 1, got {count}")

@@ -1,0 +1,66 @@
+"""Models without numbers: each public function says which tensor has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import eckart
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.evaluate.speed import speed
+from support.tiny import VOCABULARY, tiny_llama
+
+IDS = torch.randint(VOCABULARY, (2, 8), generator=torch.Generator().manual_seed(0))
+DATA = [torch.ones(4, 8)]
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+USES: dict[str, Callable[[nn.Module], object]] = {
+    "compress": lambda model: eckart.compress(model, "svd", keep=0.5),
+    "compress-with-data": lambda model: eckart.compress(model, "kfac", keep=0.5, calibration=DATA),
+    "adapt": lambda model: eckart.adapt(model, "lora", rank=2),
+    "diagnose": lambda model: eckart.diagnose(model),
+    "diagnose-against": lambda model: eckart.diagnose(net(), against=model),
+    "mitigate": lambda model: eckart.mitigate_intruders(net(), model, 0.5),
+    "compensate": lambda model: eckart.compensate(model, net(), 1, calibration=DATA),
+    "compensate-against": lambda model: eckart.compensate(net(), model, 1, calibration=DATA),
+    "save": lambda model: eckart.save(model, "nowhere"),
+}
+OF_LANGUAGE: dict[str, Callable[[nn.Module], object]] = {
+    "evaluate": lambda model: evaluate(model, IDS),
+    "evaluate-against": lambda model: evaluate(tiny_llama(), IDS, model),
+    "speed": lambda model: speed(model, prefill_tokens=2, decode_tokens=1, repeats=1),
+    "compress": lambda model: eckart.compress(model, "kfac", keep=0.5),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_model_on_the_meta_device_is_refused(use: str) -> None:
+    with pytest.raises(eckart.Refused, match=r"0\.weight of .* is on the meta device and holds no numbers: load"):
+        USES[use](net().to("meta"))
+
+
+@pytest.mark.parametrize("use", OF_LANGUAGE)
+def test_a_language_model_on_the_meta_device_is_refused(use: str) -> None:
+    with pytest.raises(eckart.Refused, match=r"embed_tokens\.weight of .* is on the meta device"):
+        OF_LANGUAGE[use](tiny_llama().to("meta"))
+
+
+@pytest.mark.parametrize("use", USES)
+def test_one_offloaded_tensor_is_enough(use: str) -> None:
+    model = net()
+    model[2].to("meta")  # type: ignore[index]
+    with pytest.raises(eckart.Refused, match=r"2\.weight of .* is on the meta device"):
+        USES[use](model)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_layer_that_was_never_called_is_refused(use: str) -> None:
+    with pytest.raises(eckart.Refused, match=r"0\.weight of .* has no shape yet: call the model once"):
+        USES[use](nn.Sequential(nn.LazyLinear(8)))
