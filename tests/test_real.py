@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eckart.cli.app import main
 from eckart.models import transformers
 from eckart.models.sites import model_cost
-from eckart.models.transformers import load_model
+from eckart.models.transformers import load, load_model
 from eckart.report import schema
 
 # The package's own code needs a runtime that nothing here uses: it is found, not imported.
@@ -100,7 +100,7 @@ def test_a_gguf_file_is_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ValueError, match=r"cut\.gguf cannot be read"):
         load_model(str(cut))
     asked: list[Path] = []
-    monkeypatch.setattr(transformers, "_load_gguf", lambda path, dtype: asked.append(path))
-    load_model(str(file))
-    load_model("smollm2")
+    monkeypatch.setattr(transformers, "_load_gguf", lambda path, dtype: (asked.append(path), None))
+    load(str(file))
+    load("smollm2")
     assert asked == [file, file]

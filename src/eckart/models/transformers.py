@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import json
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,8 @@ from torch import nn
 from eckart.errors import Refused
 from eckart.files.json import read_json
 from eckart.models import checkpoint
+from eckart.models.architectures import check_keys, class_of, lacks_pooler
+from eckart.models.hub import check_name, reachable
 from eckart.texts.tokenizer import Tokenizer
 
 METHOD = "eckart"
@@ -29,11 +33,41 @@ def library() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "transformers":
             raise
-        raise Refused("language models are read by transformers, which is missing: pip install 'eckart[hf]'") from error
+        raise Refused("models are read by transformers, which is missing: pip install 'eckart[hf]'") from error
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and what turns data into what it reads.
+
+    Attributes:
+        model: in eval mode.
+        processor: a tokenizer, a processor of images or sound, or one of several of them; None where there is none.
+        source: the name it was asked for by.
+    """
+
+    model: nn.Module
+    processor: Any
+    source: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What turns text into tokens; Refused where there is nothing that does."""
+        found = getattr(self.processor, "tokenizer", self.processor)
+        if not hasattr(found, "eos_token_id"):
+            raise Refused(f"{self.source} has no tokenizer; write it there with tokenizer.save_pretrained(DIR)")
+        tokenizer: Tokenizer = found
+        return tokenizer
 
 
 def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
-    """A causal language model and its tokenizer; weights of a local directory are mapped, not copied.
+    """A language model and its tokenizer: `load`, where text is all that is read."""
+    loaded = load(source, dtype=dtype)
+    return loaded.model, loaded.tokenizer
+
+
+def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
+    """A model of the class that its configuration names; weights of a local directory are mapped, not copied.
 
     Args:
         source: a local directory with safetensors, a GGUF file, `smollm2` (a real model of 135 M parameters that the
@@ -41,36 +75,53 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
         dtype: None for the one of the checkpoint.
 
     Raises:
-        Refused: nothing there that can be read safely, with what to do about it.
+        Refused: nothing there that can be read safely and as a whole, with what to do about it.
     """
     path = _smollm2() if source == "smollm2" else Path(source)
     if path.suffix == ".gguf" and path.is_file():
-        return _load_gguf(path, dtype)
+        return Loaded(*_load_gguf(path, dtype), source)
     if path.is_dir():
         check_directory(path)
     elif path.exists():
         raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
-    elif path.is_absolute() or source.startswith(".") or source.count("/") > 1:
-        raise Refused(f"there is no directory {source}")
+    else:
+        check_name(source)
     transformers = library()
     from huggingface_hub.errors import StrictDataclassError
 
+    safely = {"trust_remote_code": False, "local_files_only": path.is_dir() or not reachable(source)}
+    options = {**safely, "dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # they are in what is said of the loading, and refused by name
+    broken = (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, ValueError)
     try:
-        model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype or "auto", use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
-        what = source if path.is_dir() else f"there is no directory {source}, and as a name on the hub it"
-        raise Refused(f"{what} cannot be loaded: {error}") from error
+        config = transformers.AutoConfig.from_pretrained(source, **safely)
+        kind = class_of(config, transformers, source)
+        model, info = kind.from_pretrained(source, **options)
+        if lacks_pooler(info):
+            model, info = kind.from_pretrained(source, **options, add_pooling_layer=False)
+    except Refused:
+        raise
+    except (*broken, StrictDataclassError) as error:
+        raise Refused(f"{source} cannot be loaded: {error}") from error
+    check_keys(info, type(model).__name__, source)
+    return Loaded(model.eval(), _processor(source, path, model, safely), source)
+
+
+def _processor(source: str, path: Path, model: Any, options: Mapping[str, bool]) -> Any:
+    """What reads data for a model; None for models of images or sound that come without."""
+    transformers = library()
+    beside = any((path / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))
+    reads_text = model.main_input_name == "input_ids"
+    auto = transformers.AutoProcessor if beside or not path.is_dir() else transformers.AutoTokenizer
+    if path.is_dir() and not beside and not reads_text:
+        return None
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        return auto.from_pretrained(source, **options)
     except Exception as error:  # tokenizers raises no other
+        what = "tokenizer" if reads_text else "processor"
         raise Refused(
-            f"{source} has no tokenizer that can be read ({error}); write it there with tokenizer.save_pretrained(DIR)"
+            f"{source} has no {what} that can be read ({error}); write it there with {what}.save_pretrained(DIR)"
         ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise Refused(f"{source} lacks weights that {type(model).__name__} needs: {', '.join(missing[:5])}")
-    return model.eval(), tokenizer
 
 
 def check_directory(path: Path) -> None:
@@ -84,7 +135,7 @@ def check_directory(path: Path) -> None:
         if pickled:
             raise Refused(
                 f"{path} holds only pickled weights ({pickled[0].name}), which can run code when they are read. If you "
-                "trust them, convert them once: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW_DIR)"
+                "trust them, convert them once: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
             )
         raise Refused(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
     for file in checkpoint.weight_files(path):
