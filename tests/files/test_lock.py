@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -156,5 +156,39 @@ class TestWithoutLocks:
             pass
 
     def test_a_file_that_says_nothing_holds_nothing(self, tmp_path: Path) -> None:
-        with locked(self.left(tmp_path, some="thing")):
+        lock_path(tmp_path / "out").touch()
+        with locked(tmp_path / "out"):
             pass
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "text": lambda file: file.write_text("[[package]]\nname = 'torch'\n"),
+    "JSON": lambda file: file.write_text('{"pid": 1, "host": "here", "since": "today", "version": 1}'),
+    "a directory": lambda file: file.mkdir(),
+    "a pipe": lambda file: os.mkfifo(file),
+    "a link": lambda file: file.symlink_to(file.with_name("other")),
+    "a link to a lock": lambda file: (
+        file.with_name("other").write_text('{"pid": 1, "host": "here", "since": "today"}'),
+        file.symlink_to(file.with_name("other")),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_lock_that_is_not_ours_is_left_alone(kind: str, tmp_path: Path) -> None:
+    """poetry.lock beside a directory that is to be called poetry."""
+    file = lock_path(tmp_path / "out")
+    FOREIGN[kind](file)
+    before = file.lstat(), file.read_text() if kind in ("text", "JSON") else None
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"out\.lock is in the way: .* move it elsewhere"), locked(tmp_path / "out"):
+            pytest.fail("it was taken for a lock")
+    assert (file.lstat(), file.read_text() if kind in ("text", "JSON") else None) == before
+
+
+def test_an_empty_file_is_used_and_left(tmp_path: Path) -> None:
+    file = lock_path(tmp_path / "out")
+    file.touch()
+    with locked(tmp_path / "out"), pytest.raises(Refused, match="is being made by process"), locked(tmp_path / "out"):
+        pass
+    assert file.read_bytes() == b""

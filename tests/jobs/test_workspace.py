@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from eckart.cli.app import main
 from eckart.errors import Refused
-from eckart.files.directories import new_directory
-from eckart.jobs.workspace import FORMAT, workspace
+from eckart.files.directories import begin_partial, new_directory
+from eckart.files.made import OUTPUT, STORED
+from eckart.files.tensors import write_safetensors
+from eckart.jobs.workspace import FORMAT, Workspace, workspace
 from support.commands import SMALL, report_of
 
 REQUEST = {"model": "m", "options": {"keep": 0.5, "seed": 0}}
@@ -34,13 +37,17 @@ def begun(out: Path, error: type[BaseException], finish: bool = False) -> None:
 
     def job() -> None:
         with workspace(out, REQUEST) as work:
-            (work.begin("inputs") / "model.tmp").touch()
+            (work.begin("inputs") / "config.json").touch()
             if finish:
-                (work.finished / "a").touch()
+                finished(work)
             raise error
 
     with pytest.raises(error):
         job()
+
+
+def finished(work: Workspace) -> None:
+    write_safetensors({"x": torch.ones(1)}, work.finished / "a.safetensors", {STORED: "0"})
 
 
 def names(directory: Path) -> list[str]:
@@ -50,17 +57,18 @@ def names(directory: Path) -> list[str]:
 def test_what_is_whole_appears_at_once(tmp_path: Path) -> None:
     with workspace(tmp_path / "out", REQUEST) as work:
         work.lap("load")
-        (work.begin("inputs") / "model").touch()
-        (work.finished / "a").touch()
+        (work.begin("inputs") / "config.json").touch()
+        finished(work)
         assert names(tmp_path) == [
             "out.lock",
             "out.partial",
             "out.partial/finished",
-            "out.partial/finished/a",
+            "out.partial/finished/a.safetensors",
             "out.partial/job.json",
-            "out.partial/model",
+            "out.partial/output",
+            "out.partial/output/config.json",
         ]
-    assert names(tmp_path) == ["out", "out/model"]
+    assert names(tmp_path) == ["out", "out/config.json"]
     assert list(work.lap.seconds) == ["load"]
 
 
@@ -75,17 +83,16 @@ def test_a_job_that_never_began_leaves_nothing(tmp_path: Path) -> None:
 def test_a_job_that_cannot_be_resumed_leaves_nothing(tmp_path: Path) -> None:
     def stopped() -> None:
         with workspace(tmp_path / "out") as work:
-            (work.begin() / "model").touch()
+            (work.begin() / "config.json").touch()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert not names(tmp_path)
-    (tmp_path / "out.partial").mkdir()  # as a kill would leave it
-    (tmp_path / "out.partial" / "half").touch()
+    (begin_partial(tmp_path / "out.partial", {"resumable": False}) / "config.json").touch()  # as a kill leaves it
     with workspace(tmp_path / "out") as work:
-        (work.begin() / "model").touch()
-    assert names(tmp_path) == ["out", "out/model"]
+        (work.begin() / "config.json").touch()
+    assert names(tmp_path) == ["out", "out/config.json"]
 
 
 @pytest.mark.parametrize(
@@ -108,8 +115,8 @@ def test_what_an_error_leaves(error: type[BaseException], finish: bool, kept: bo
             pytest.fail("it began anew")
         with workspace(tmp_path / "out", REQUEST, resume=True) as work:
             work.begin("inputs")
-            assert [path.name for path in work.finished.iterdir()] == ["a"] * finish
-            assert not (work.partial / "model.tmp").exists()
+            assert [path.name for path in work.finished.iterdir()] == ["a.safetensors"] * finish
+            assert not list((work.partial / OUTPUT).iterdir())
         assert names(tmp_path) == ["out"]
 
 

@@ -81,7 +81,7 @@ def embeddings(
         write_array(found.nullified(first, prompt), out)
         lines.append(f"wrote {out}: {images} without the direction of {nullify}")
     if json is not None and not printed:
-        write_json(report, Path(json))
+        write_json(report, Path(json), new=True)
         lines.append(f"wrote {json}")
     title = f"{images} given {texts}"
     show(Talk(json=printed), report, [table(found, title, given["bandwidth"] is None)], lines)

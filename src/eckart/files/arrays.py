@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.files.atomic import replacing
+from eckart.files.regular import regular
 from eckart.files.tensors import write_safetensors
 
 SUFFIXES = (".npy", ".safetensors")
@@ -40,7 +42,9 @@ def read_array(source: str) -> Tensor:
 
 def _read_npy(file: str) -> Tensor:
     try:
-        array = np.lib.format.open_memmap(file, mode="c")
+        array = np.lib.format.open_memmap(regular(Path(file)), mode="c")
+    except Refused:
+        raise
     except (OSError, ValueError, EOFError) as error:
         hint = ""
         if "object" in str(error).lower():
@@ -56,7 +60,7 @@ def _read_npy(file: str) -> Tensor:
 
 def _read_safetensors(file: str, name: str | None) -> Tensor:
     try:
-        with safe_open(file, "pt") as opened:
+        with safe_open(regular(Path(file)), "pt") as opened:
             names = sorted(opened.keys())
             if name is None and len(names) == 1:
                 name = names[0]
@@ -84,17 +88,10 @@ def check_new_file(file: str, *suffixes: str) -> None:
 
 
 def write_array(array: Tensor, file: str) -> None:
-    """Writes .safetensors with one tensor, or else .npy, whole or not at all."""
+    """Writes .safetensors with one tensor, or else .npy, into a new file, whole or not at all."""
     target = Path(file)
     if target.suffix == ".safetensors":
-        write_safetensors({NAME: array.contiguous()}, target, {})
+        write_safetensors({NAME: array.contiguous()}, target, {}, new=True)
         return
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            np.save(stream, array.numpy(), allow_pickle=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(target, new=True) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array.numpy(), allow_pickle=False)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from eckart.errors import Refused
+from eckart.files.json import write_json
 from eckart.files.lock import locked
+from eckart.files.made import MARK, OUTPUT, STATE, foreign, read_state, remove_made
 
-STATE = "job.json"
-"""In a partial directory that a run can go on from: what it was asked for."""
+RESUMABLE = "resumable"
+"""Whether the run that a state belongs to can be gone on with."""
 
 
 def partial_path(target: Path) -> Path:
@@ -36,10 +37,11 @@ def check_target(target: Path) -> None:
 
 
 def publish(partial: Path, target: Path) -> None:
-    """Gives a finished directory its name."""
+    """Gives what was built in a partial directory its name, and removes what else was in it."""
     if target.is_dir():
         target.rmdir()
-    os.replace(partial, target)
+    os.replace(partial / OUTPUT, target)
+    remove_made(partial)
 
 
 @contextmanager
@@ -47,30 +49,54 @@ def new_directory(target: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `target` on leaving; nothing is left of it after an error.
 
     Raises:
-        Refused: `target` is taken or cannot be made, another process makes it, or an interrupted run waits there.
+        Refused: `target` is taken or cannot be made, another process makes it, an interrupted run waits there, or
+            something that eckart did not make.
     """
     check_target(target)
     with locked(target):
-        partial = fresh_partial(target)
+        output = fresh_partial(target)
         try:
-            yield partial
+            yield output
+            publish(output.parent, target)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_made(output.parent)
             raise
-        publish(partial, target)
 
 
 def fresh_partial(target: Path) -> Path:
-    """An empty partial directory; what a killed process left of one goes, an interrupted run is Refused."""
+    """An empty directory to fill in a partial one; what a killed process left there goes, all else is Refused."""
     check_target(target)
     partial = partial_path(target)
     check_partial(partial)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    return partial
+    remove_made(partial)
+    try:
+        return begin_partial(partial, {RESUMABLE: False})
+    except BaseException:
+        remove_made(partial)
+        raise
+
+
+def begin_partial(partial: Path, state: Mapping[str, object]) -> Path:
+    """Makes a partial directory that is known to be eckart's, and returns the one in it to fill."""
+    partial.mkdir(parents=True, exist_ok=True)
+    write_json({"maker": MARK, **state}, partial / STATE)
+    (partial / OUTPUT).mkdir(exist_ok=True)
+    return partial / OUTPUT
 
 
 def check_partial(partial: Path) -> None:
-    """Raises Refused where an interrupted run waits in a partial directory."""
-    if (partial / STATE).is_file():
+    """Raises Refused where a partial directory holds an interrupted run, or anything that eckart did not make."""
+    state = read_state(partial) or {}
+    if state.get(RESUMABLE) or "model" in state:  # versions before the mark wrote only the latter
         raise Refused(f"{partial} holds an interrupted run: finish it with its own command and --resume, or remove it")
+    check_own(partial)
+
+
+def check_own(partial: Path) -> None:
+    """Raises Refused where a partial directory holds anything that eckart did not make, or is a link."""
+    strange = foreign(partial)
+    if strange is not None:
+        raise Refused(
+            f"{strange} is in the way: work in progress is kept in {partial}, and eckart removes nothing there that it "
+            "did not make itself; move it elsewhere, or name another directory to make"
+        )

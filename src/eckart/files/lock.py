@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,8 @@ from typing import TypedDict
 from eckart.errors import Refused
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+_FLAGS = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A link is not followed, and a pipe not waited for."""
 _BEYOND = 1 << 30
 """Windows keeps others from reading what is locked there, so that a byte is locked which no holder writes."""
 
@@ -43,43 +47,89 @@ def locked(target: Path) -> Iterator[None]:
     gone.
 
     Raises:
-        Refused: another process holds it; it is named.
+        Refused: another process holds it; it is named. Or something is there that is no lock of eckart's.
         OSError: the file cannot be made.
     """
     file = lock_path(target)
     made = [parent for parent in file.absolute().parents if not parent.exists()]
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = _acquire(file, target)
+        descriptor, own = _acquire(file, target)
         try:
             yield
         finally:
-            _release(descriptor, file)
+            _release(descriptor, file, own)
     finally:
         for directory in made:
             with suppress(OSError):
                 directory.rmdir()
 
 
-def _acquire(file: Path, target: Path) -> int:
-    """An open, locked descriptor of the file, with this process written into it."""
+def _acquire(file: Path, target: Path) -> tuple[int, bool]:
+    """An open, locked descriptor of the file, with this process written into it; and whether the file is eckart's."""
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
+            descriptor = os.open(file, _FLAGS)
+        except FileNotFoundError:
+            new = _new(file)
+            if new is not None:
+                return new, True
+            continue  # another process was faster
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _strange(target, file) from error
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _strange(target, file)
             if not _lock(descriptor, _read(file)):
                 raise _held(target, file)
             if _same(descriptor, file):
+                # Nobody writes to it now, so that what it says is whole.
+                size = os.fstat(descriptor).st_size
+                if size and _read(file) is None:
+                    raise _strange(target, file)
                 _write(descriptor)
-                return descriptor
+                return descriptor, size > 0
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its holder removed the file in the meantime: lock the one that is there now
 
 
-def _release(descriptor: int, file: Path) -> None:
-    """Removes the file while it is still locked, so that it is never another's; Windows lets no open file go."""
-    if sys.platform == "win32":
+def _new(file: Path) -> int | None:
+    """An open, locked descriptor of a file that was not there, with this process written into it; None where it is."""
+    # It is locked and written before it gets its name, so that nobody meets it empty.
+    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _lock(descriptor, None)
+        _write(descriptor)
+        try:
+            os.link(temporary, file)
+        except FileExistsError:
+            os.close(descriptor)
+            return None
+        except OSError:  # a file system without links
+            os.rename(temporary, file)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return descriptor
+
+
+def _release(descriptor: int, file: Path, own: bool) -> None:
+    """Removes the file while it is still locked, so that it is never another's; Windows lets no open file go.
+
+    One that was there before, and empty, may be somebody else's: it is left as it was found.
+    """
+    if not own:
+        os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+    elif sys.platform == "win32":
         os.close(descriptor)
         with suppress(OSError):
             file.unlink()
@@ -87,6 +137,13 @@ def _release(descriptor: int, file: Path) -> None:
         with suppress(OSError):
             file.unlink()
         os.close(descriptor)
+
+
+def _strange(target: Path, file: Path) -> Refused:
+    return Refused(
+        f"{file} is in the way: that is where eckart locks {target}, and this is no lock of its; move it elsewhere, or "
+        "name another directory to make"
+    )
 
 
 def _lock(descriptor: int, holder: Holder | None) -> bool:
@@ -145,8 +202,10 @@ def _read(file: Path) -> Holder | None:
     """What the file says; None where its holder has not written it yet."""
     try:
         found = json.loads(file.read_text("utf-8"))
+        if set(found) != set(Holder.__annotations__):
+            return None
         return Holder(pid=int(found["pid"]), host=str(found["host"]), since=str(found["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

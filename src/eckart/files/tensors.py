@@ -11,29 +11,30 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eckart.files.atomic import replacing
 
-def write_safetensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str]) -> None:
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str], *, new: bool = False
+) -> None:
     """Writes a file whole or not at all, with the permissions of any other new file.
 
     Args:
         tensors: contiguous, no two of which share storage.
         file: replaced if it exists.
         metadata: text for the header.
+        new: whether the file may not exist.
 
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(dict(tensors), temporary, metadata=dict(metadata))
-        temporary.chmod(mode)
-        os.replace(temporary, file)
+        with replacing(file, new=new) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(dict(tensors), temporary, metadata=dict(metadata))
+            temporary.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

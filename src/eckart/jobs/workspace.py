@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from eckart.errors import Refused
-from eckart.files.directories import STATE, check_partial, check_target, fresh_partial, partial_path, publish
-from eckart.files.json import read_json, write_json
+from eckart.files.directories import (
+    RESUMABLE,
+    begin_partial,
+    check_own,
+    check_partial,
+    check_target,
+    fresh_partial,
+    partial_path,
+    publish,
+)
 from eckart.files.lock import locked
+from eckart.files.made import FINISHED, MARK, read_state, remove_made
 from eckart.progress import Laps
 
-FORMAT = 2
+FORMAT = 3
 """Of the state that an interrupted run leaves; those of another format cannot be gone on with."""
-FINISHED = "finished"
-"""Directory of what need not be done again after an interruption."""
 
 
 class Workspace:
@@ -40,7 +46,7 @@ class Workspace:
         self._begun = False
 
     def begin(self, inputs: str = "") -> Path:
-        """Makes the partial directory, empty but for what an earlier run finished, and returns it.
+        """Makes the directory to fill, empty, keeping what an earlier run finished beside it, and returns it.
 
         Args:
             inputs: a fingerprint of what the job starts from, for jobs that can be resumed.
@@ -49,32 +55,27 @@ class Workspace:
             Refused: the run that is resumed started from something else.
         """
         if self._request is None:
-            fresh_partial(self.target)
+            output = fresh_partial(self.target)
             self._begun = True
-            return self.partial
+            return output
         request = {**self._request, "inputs": inputs}
         check_resume(self.partial, request, self._resume)
         self._begun = True
-        if not (self.partial / STATE).is_file():
-            shutil.rmtree(self.partial, ignore_errors=True)
-        self.finished.mkdir(parents=True, exist_ok=True)
-        clear(self.partial)
-        write_json({"format": FORMAT, **request}, self.partial / STATE)
-        return self.partial
+        remove_made(self.partial, keep_finished=True)
+        output = begin_partial(self.partial, {RESUMABLE: True, "format": FORMAT, **request})
+        self.finished.mkdir(exist_ok=True)
+        return output
 
     def publish(self) -> None:
         """Gives the directory its place, if it was begun, without what only a resumed run would have read."""
-        if not self._begun:
-            return
-        shutil.rmtree(self.finished, ignore_errors=True)
-        (self.partial / STATE).unlink(missing_ok=True)
-        publish(self.partial, self.target)
+        if self._begun:
+            publish(self.partial, self.target)
 
     def leave(self, error: BaseException) -> None:
         """After an error: keeps what a resumed run can go on from, and nothing else."""
         idle = not (self.finished.is_dir() and any(self.finished.iterdir()))
         if self._begun and (self._request is None or (isinstance(error, Refused) and idle)):
-            shutil.rmtree(self.partial, ignore_errors=True)
+            remove_made(self.partial)
 
 
 @contextmanager
@@ -118,18 +119,17 @@ def check_resume(partial: Path, request: Mapping[str, object], resume: bool) -> 
         request: what is asked for, as JSON; `inputs` names the weights and the calibration text as they are now.
         resume: whether to go on with it.
     """
-    if not partial.exists():
-        return
-    state = read_json(partial / STATE) if (partial / STATE).is_file() else None
-    if state is not None and state.get("format") != FORMAT:
+    state = read_state(partial) or {}
+    if "model" in state and (state.get("maker"), state.get("format")) != (MARK, FORMAT):
         raise Refused(
             f"{partial} holds a run in which another version of eckart was interrupted, and this one cannot go on with "
             "it: remove it to start again"
         )
+    check_own(partial)
+    if not state.get(RESUMABLE):
+        return
     if not resume:
         raise Refused(f"{partial} holds an interrupted run: go on with --resume, or remove it to start again")
-    if state is None:
-        return
     earlier, current = _flat(state), _flat(json.loads(json.dumps(request)))
     for part, wanted in current.items():
         if earlier.get(part) == wanted:
@@ -151,12 +151,3 @@ def _flat(request: Mapping[str, object]) -> dict[str, object]:
     for name, value in request.items():
         flat |= value if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-def clear(partial: Path) -> None:
-    """Removes all but the state and what is finished: a file that was being written when the run ended is no use."""
-    for path in partial.iterdir():
-        if path.is_dir() and path.name != FINISHED:
-            shutil.rmtree(path)
-        elif path.is_file() and path.name != STATE:
-            path.unlink()

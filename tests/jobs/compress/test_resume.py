@@ -108,7 +108,7 @@ def test_killed_at_any_step(
     assert any("cache" in steps[i] for i in renames)
     assert any(name.startswith("job.json") for name in targets)
     assert any("/finished/" in steps[i] for i in renames)
-    assert targets[-1] == "out.partial"
+    assert targets[-1] == "output"
     # Every kind of step for one case, and a few for the others.
     several = {*renames[:3], *renames[5:-5:9], *renames[-5:], len(steps) - 2}
     chosen = sorted(several) if case == "kfac" else [renames[len(renames) // 2], renames[-2]]
@@ -122,7 +122,7 @@ def test_killed_at_any_step(
         if out.exists():  # whole, and only its lock was left
             same(out, first)
             shutil.rmtree(out)
-        if out.with_name("out.partial").exists():
+        if (out.with_name("out.partial") / "job.json").exists():
             assert main(command) == 2
             assert "holds an interrupted run" in capfd.readouterr().err
         assert main([*command, "--resume"]) == 0, steps[step]
@@ -332,7 +332,7 @@ def test_ctrl_c_in_a_process_of_its_own(arguments: Arguments, tmp_path: Path) ->
         # A job in the background of a script inherits that Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while not (partial / "model.safetensors").exists():
+    while not (partial / "output" / "model.safetensors").exists():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)

@@ -13,7 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from eckart._version import __version__
 from eckart.errors import Refused
+from eckart.files.made import STORED
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.progress import Progress, silent
@@ -194,7 +196,7 @@ def write_checkpoint(
     tensors |= {f"schedule/{key}": value for key, value in adapter.schedule_state().items()}
     history = {"losses": trained.losses, "validation": trained.validation, "best": trained.best}
     unique = {key: value.detach().contiguous().clone() for key, value in tensors.items()}
-    write_safetensors(unique, file, {"history": json.dumps(history)})
+    write_safetensors(unique, file, {STORED: __version__, "history": json.dumps(history)})
 
 
 def read_checkpoint(

@@ -9,7 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from eckart._version import __version__
 from eckart.compressors.contract import Fitted
+from eckart.files.made import STORED
 from eckart.files.tensors import write_safetensors
 from eckart.structures import from_spec
 from eckart.structures.shared import bind, locate
@@ -50,4 +52,4 @@ class DirectoryStore:
         tensors |= {f"{i}.bias": one.bias.contiguous() for i, one in enumerate(fitted) if one.bias is not None}
         specs, errors = [structure.spec() for structure in structures.values()], [one.error for one in fitted]
         group = json.dumps({"size": size, "errors": errors, "structures": specs})
-        write_safetensors(tensors, self.directory / f"{name}.safetensors", {"group": group})
+        write_safetensors(tensors, self.directory / f"{name}.safetensors", {STORED: __version__, "group": group})
