@@ -20,10 +20,10 @@ from .jobs.diagnose.run import Diagnosis as Diagnosis
 from .jobs.diagnose.run import diagnose as diagnose
 from .jobs.fit import fit as fit
 from .metrics import Metric as Metric
-from .models.checkpoint import load as load
-from .models.checkpoint import save as save
 from .models.convolution import StructuredConv2d as StructuredConv2d
 from .models.modules import StructuredEmbedding as StructuredEmbedding
 from .models.modules import StructuredLinear as StructuredLinear
+from .models.saving import load as load
+from .models.saving import save as save
 from .statistics.needs import Need as Need
 from .statistics.needs import Statistics as Statistics

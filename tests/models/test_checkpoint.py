@@ -13,7 +13,7 @@ from torch import nn
 
 import eckart
 from eckart.files.json import write_json
-from eckart.models import checkpoint
+from eckart.models import checkpoint, saving
 from eckart.models.modules import TiedLinear
 from eckart.models.sites import find_sites, replace
 from eckart.structures import Dense
@@ -86,7 +86,7 @@ def test_an_error_while_saving_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_json", fail)
+    monkeypatch.setattr(saving, "write_json", fail)
     with pytest.raises(OSError, match="No space left"):
         eckart.save(net(), tmp_path / "saved")
     assert not list(tmp_path.iterdir())

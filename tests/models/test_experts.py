@@ -112,9 +112,11 @@ def test_a_checkpoint_that_names_no_experts_is_refused(tmp_path: Path) -> None:
     model = tiny_mixtral()
     eckart.compress(model, "svd", keep=0.6, calibration=ids())
     eckart.save(model, tmp_path / "m")
-    entry = json.loads((tmp_path / "m" / "eckart.json").read_text())
+    file = tmp_path / "m" / "config.json"
+    config = json.loads(file.read_text())
     for unfused, complaint in ("model", "no list"), (["model.layers.0.mlp"], "should be fused experts"):
-        (tmp_path / "m" / "eckart.json").write_text(json.dumps({**entry, "unfused": unfused}))
+        config["quantization_config"]["unfused"] = unfused
+        file.write_text(json.dumps(config))
         with pytest.raises(ValueError, match=complaint):
             eckart.load(tmp_path / "m", tiny_mixtral())
 

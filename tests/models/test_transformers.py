@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import eckart
 from eckart.jobs.export import to_dense_directory
-from eckart.models import checkpoint
 from eckart.models import transformers as hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites
@@ -85,9 +84,8 @@ def test_a_loaded_model_saves_itself_again(saved: dict[str, tuple[nn.Module, Pat
 def test_a_compressed_model_saved_by_transformers(
     saved: dict[str, tuple[nn.Module, Path]], case: str, tmp_path: Path
 ) -> None:
-    # A model compressed in memory has no quantization_config: save_pretrained alone would lose the structures.
     model, _ = saved[case]
-    hf.write_model(copy.deepcopy(model), None, tmp_path)
+    copy.deepcopy(model).save_pretrained(tmp_path)
     assert_equal(AutoModelForCausalLM.from_pretrained(tmp_path), model)
 
 
@@ -200,13 +198,9 @@ def test_export_refuses_biases_that_have_no_place(tmp_path: Path) -> None:
         assert not (tmp_path / "dense").exists()
 
 
-def test_transformers_reads_shards(
-    saved: dict[str, tuple[nn.Module, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_reads_shards(saved: dict[str, tuple[nn.Module, Path]], tmp_path: Path) -> None:
     model, _ = saved["kfac"]
-    write = checkpoint.write_tensors
-    monkeypatch.setattr(checkpoint, "write_tensors", lambda tensors, where: write(tensors, where, 20_000))
-    hf.write_model(model, None, tmp_path)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     assert_equal(AutoModelForCausalLM.from_pretrained(tmp_path), model)
 

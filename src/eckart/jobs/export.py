@@ -56,6 +56,9 @@ def to_dense_directory(source: str, out: str | Path) -> None:
         if isinstance(module, Tied):
             owner = names[id(module.owner)]
             model.get_submodule(name).weight = model.get_submodule(owner).weight
+    for ties in ("_tied_weights_keys", "all_tied_weights_keys"):
+        if hasattr(skeleton, ties):
+            setattr(model, ties, getattr(skeleton, ties))
     fuse(model)
     with new_directory(Path(out)) as partial:
         hf.write_model(model, tokenizer, partial)

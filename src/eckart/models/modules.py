@@ -94,3 +94,13 @@ class TiedEmbedding(Tied):
 
     def forward(self, index: Tensor) -> Tensor:
         return self.structure.rows(index)
+
+
+def tied_by_construction(model: nn.Module) -> None:
+    """Takes structured ties off the lists of those that transformers makes anew, between weights that are gone."""
+    for part in model.modules():
+        tied = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, Tied)}
+        for attribute in ("_tied_weights_keys", "all_tied_weights_keys") if tied else ():
+            keys = getattr(part, attribute, None)
+            if isinstance(keys, dict):
+                setattr(part, attribute, {k: v for k, v in keys.items() if k not in tied and v not in tied})

@@ -15,7 +15,14 @@ from eckart.errors import Refused
 from eckart.layouts.patches import geometry_of, is_conv2d, why_no_matrix
 from eckart.models.convolution import stand_in
 from eckart.models.experts import experts
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
+from eckart.models.modules import (
+    StructuredEmbedding,
+    StructuredLinear,
+    Tied,
+    TiedEmbedding,
+    TiedLinear,
+    tied_by_construction,
+)
 from eckart.structures.base import StructuredMatrix
 
 
@@ -235,6 +242,8 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
             is_embedding = isinstance(old, nn.Embedding | TiedEmbedding)
             new[id(old)] = TiedEmbedding(owner) if is_embedding else TiedLinear(owner, getattr(old, "bias", None))
         set_module(model, name, new[id(old)])
+    if len(new) > 1:
+        tied_by_construction(model)
 
 
 def set_module(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,16 +175,15 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
 
 def write_model(model: Any, tokenizer: Tokenizer | None, directory: Path) -> None:
     """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
-    checkpoint.write_tensors(checkpoint.state(model), directory)
-    contents = checkpoint.manifest(model)
-    config = model.config.to_dict()
-    config.pop("quantization_config", None)
-    if contents["modules"] or "unfused" in contents:
-        config["quantization_config"] = {"quant_method": METHOD, **contents}
-    config["architectures"] = [type(model).__name__]
-    config["dtype"] = str(model.dtype).removeprefix("torch.")
-    (directory / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n", "utf-8")
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.save_pretrained(directory)
+    quiet = library().utils.logging
+    shown = quiet.is_progress_bar_enabled()
+    quiet.disable_progress_bar()
+    try:
+        model.save_pretrained(directory)
+    finally:
+        if shown:
+            quiet.enable_progress_bar()
+    for file in directory.glob("*.safetensors"):  # which safetensors keeps to its owner
+        file.chmod((directory / "config.json").stat().st_mode)
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)

@@ -1,4 +1,4 @@
-"""Tells transformers how to read compressed models, without importing transformers before the user does."""
+"""Tells transformers how to read and write compressed models, without importing it before the user does."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-_TRIGGER = "transformers.quantizers.auto"
-"""The module whose tables the loader is entered in."""
+_TRIGGER = "transformers.modeling_utils"
+"""The module that every model of transformers imports; its quantizers are there when it is."""
 
 _LOADER = "eckart.models.transformers_quantizer"
+_SAVER = "eckart.models.transformers_saving"
 
 
 def when_imported() -> None:
-    """Registers the loader now if transformers is there, else as soon as it is imported."""
+    """Registers the loader and the saver now if transformers' models are there, else as soon as they are imported."""
     if _TRIGGER in sys.modules:
-        importlib.import_module(_LOADER)
+        _register()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -48,4 +49,9 @@ class _Loader(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         self._inner.exec_module(module)
-        importlib.import_module(_LOADER)
+        _register()
+
+
+def _register() -> None:
+    importlib.import_module(_LOADER)
+    importlib.import_module(_SAVER).install()
