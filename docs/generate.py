@@ -29,8 +29,8 @@ NOTE = "<!-- Written by docs/generate.py from {source}; run `make docs` after a 
 
 REPORTS_HEAD = """# Reports
 
-Every command that makes a directory writes into it what it did, as JSON; `eckart compress`, `eckart adapt` and `eckart
-diagnose` make a page of it too, `report.html`, which needs no network. Names and meanings stay from version to version;
+Every command that makes a directory writes into it what it did, as JSON and as a page,
+`report.html`, which needs no network. Names and meanings stay from version to version;
 fields that are not required may be added. The JSON Schema of `report.json` is `eckart.report.schema()`.
 
 A dot leads into an object and `[]` into the items of an array. Fields marked *optional* may be missing.

@@ -171,7 +171,7 @@ const read = (id) => {
 const price = document.getElementById("price");
 document.documentElement.dataset.said = JSON.stringify({
   label: price.querySelector("svg").getAttribute("aria-label"),
-  spots: price.querySelectorAll("rect").length, lines: price.querySelectorAll("polyline").length,
+  spots: price.querySelectorAll("rect.mark").length, lines: price.querySelectorAll("polyline").length,
   rise: slider.rise, expected: slider.expected, keys: read("price-keys"), said: read("expected"),
   spoken: document.getElementById("keep").getAttribute("aria-valuetext"),
 });
@@ -221,6 +221,7 @@ def test_a_run_shows_what_it_measured(tmp_path: Path, report: dict[str, Any], tr
     for site, row in zip(run["sites"], report["matrices"], strict=False):
         curve = {name: values for name, values in row["curve"].items() if name != "macs"}
         site["curve"] = {**curve, "error": list(curve["predicted_kl"])}
+    run["size"]["linear_parameters"]["before"] = sum(site["curve"]["parameters"][-1] for site in run["sites"])
     if trained:
         run["heal"] = {"steps": 1, "loss_before": [1.0], "loss_after": [0.5]}
     said = json.loads(asked(render(run), PRICE, tmp_path)["data-said"] or "")
@@ -277,7 +278,7 @@ said.address = location.hash;
 by("far").querySelector("[aria-label^='layer 3 o_proj']").click();
 by("far").querySelector("[aria-label^='layer 3 o_proj']").focus();
 key("ArrowLeft");
-said.compared = [title(), location.hash, by("cosines").querySelectorAll("circle").length];
+said.compared = [title(), location.hash, by("cosines").querySelectorAll("circle.mark").length];
 const heads = [...document.querySelectorAll("#sites thead th")];
 const head = heads.find((each) => each.dataset.column === "then_rise");
 head.querySelector("button").click();

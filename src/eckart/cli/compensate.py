@@ -48,6 +48,6 @@ def compensate(
         report = compensate_directory(
             model, against, out, rank, texts, **given, memory=o.in_bytes(memory), progress=progress
         )
-    wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s"
+    wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s; open {out}/report.html"
     show(talk, report, [compensation_table(report)], [*warnings_of(report), wrote])
     return 0

@@ -16,7 +16,7 @@ from eckart.jobs.calibration import text_of
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.evaluate import quality
 from eckart.jobs.evaluate.quality import check_length, quality_of
-from eckart.jobs.evaluate.speed import file_bytes, speed, speed_lengths
+from eckart.jobs.evaluate.speed import speed, speed_lengths, weight_bytes
 from eckart.jobs.texts import Texts
 from eckart.machine import peak_rss_bytes
 from eckart.models.transformers import load_model
@@ -54,7 +54,7 @@ def evaluate(
     if not no_speed:
         report["speed"] = speed(loaded, **speed_lengths(loaded))
     if Path(model).is_dir():
-        report["bytes"] = file_bytes(model)
+        report["bytes"] = weight_bytes(model)
     report["memory"] = {"peak_rss_bytes": peak_rss_bytes()}
     show(Talk(json=True), report, [])
     return 0

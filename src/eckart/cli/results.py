@@ -32,7 +32,7 @@ def show(talk: Talk, report: Mapping[str, Any], tables: Iterable[RenderableType]
     for table in tables:
         output.print(table)
     for line in lines:
-        output.print(Text(line))
+        output.print(Text(line), soft_wrap=True)
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:

@@ -25,10 +25,8 @@ def summary_table(report: Mapping[str, Any]) -> Table:
         after: float,
         show: Callable[[float], str],
         errors: tuple[str, str] = ("", ""),
-        ratio: float | None = None,
     ) -> None:
-        change = _change(before, after) if ratio is None else _change(1, ratio)
-        cells = (name, show(before) + errors[0], show(after) + errors[1], change)
+        cells = (name, show(before) + errors[0], show(after) + errors[1], _change(before, after))
         table.add_row(*(Text(cell) for cell in cells))
 
     for name, pair in report["size"].items():
@@ -39,7 +37,7 @@ def summary_table(report: Mapping[str, Any]) -> Table:
     speed = report.get("speed") or {}
     for phase in ("prefill", "decode"):
         if pair := speed.get(f"{phase}_tokens_per_second"):
-            row(f"{phase} tokens/s", pair["before"], pair["after"], _number, ratio=speed.get(f"{phase}_ratio"))
+            row(f"{phase} tokens/s", pair["before"], pair["after"], _number)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Writing safetensors files."""
+"""Safetensors files: written whole, and where their tensors begin."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eckart.errors import Refused
 from eckart.files.atomic import replacing
 
 
@@ -38,3 +39,12 @@ def write_safetensors(
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def tensors_begin(file: Path) -> int:
+    """Bytes of a file before its tensors: the length of its header, and the header; Refused where there is none."""
+    with file.open("rb") as stream:
+        begin = 8 + int.from_bytes(stream.read(8), "little")
+    if begin > file.stat().st_size:
+        raise Refused(f"{file} is no safetensors file, or a part of one: write it again")
+    return begin

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.jobs.calibration import calibration_text, text_of
+from eckart.report.command import changed, text_name
 from eckart.texts.sequences import overlap, sequences
 from eckart.texts.tokenizer import Tokenizer
 
@@ -33,6 +34,16 @@ class Texts:
             raise Refused(
                 f"eval_samples={self.eval_samples} and eval_length={self.eval_length} must be at least 1 and 2"
             )
+
+
+def options_of(texts: Texts) -> dict[str, object]:
+    """What the command line was told of texts, but for defaults; the length of the sequences is no option of theirs."""
+    told = changed(texts)
+    told.pop("eval_length", None)
+    if "evaluation" in told:
+        told["eval"] = text_name(texts.evaluation)
+        del told["evaluation"]
+    return told
 
 
 def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, str] | None, str | None]:

@@ -144,9 +144,9 @@ def select(
     """
 
     def matching(pattern: str) -> set[int]:
-        found = {i for i, names in enumerate(named) if any(_matches(pattern, name) for name in names)}
+        found = {i for i, names in enumerate(named) if any(matches(pattern, name) for name in names)}
         if not found:
-            other = ((n, why_no_matrix(m)) for n, m in model.named_modules() if _matches(pattern, n))
+            other = ((n, why_no_matrix(m)) for n, m in model.named_modules() if matches(pattern, n))
             hint = next((f": {name} is {why}" for name, why in other if why), "")
             raise Refused(f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}")
         return found
@@ -195,7 +195,8 @@ def _is_linear(module: nn.Module) -> bool:
     return type(module) is nn.Linear or is_conv1d(module) or is_conv2d(module)
 
 
-def _matches(pattern: str, name: str) -> bool:
+def matches(pattern: str, name: str) -> bool:
+    """Whether a name, or its end, is what a pattern asks for; Refused where that is no regular expression."""
     if pattern.startswith("re:"):
         try:
             return re.search(pattern[3:], name) is not None

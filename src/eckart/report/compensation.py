@@ -144,6 +144,7 @@ class CompensationReport:
         matrices: Every matrix that was considered.
         seconds: Wall-clock time of each phase.
         warnings: What a reader of these numbers has to know.
+        command: Words of the command that repeats the run, but for --out.
     """
 
     eckart: Name
@@ -159,6 +160,7 @@ class CompensationReport:
     matrices: Sequence[CompensatedMatrix]
     seconds: CompensationSeconds
     warnings: Sequence[str]
+    command: Sequence[str] = ()
 
 
 def compensation_schema() -> dict[str, Any]:

@@ -253,7 +253,7 @@ class CompressionReport:
         calibration: The text the statistics were collected on; null for a method that needs none.
         size: Sizes, measured on what was written.
         quality: Quality on held-out text; null when no evaluation was asked for.
-        speed: Medians of speeds measured in turns; null when speed was not measured.
+        speed: Speeds measured in turns; null when speed was not measured.
         memory: Memory of the process.
         seconds: Wall-clock time of each phase.
         sites: Every matrix that was considered, in the order of the model.
@@ -263,6 +263,7 @@ class CompressionReport:
         heal: Training of the compressed blocks towards the outputs of the dense ones.
         history: Perplexities measured at other sizes on the same text.
         trials: What methods measured alone, and together, on calibration text that was held back.
+        command: Words of the command that repeats the run, but for --out.
     """
 
     eckart: Name
@@ -284,6 +285,7 @@ class CompressionReport:
     heal: Healed | None = None
     history: Sequence[MeasuredSize] = ()
     trials: Sequence[Trial] = ()
+    command: Sequence[str] = ()
 
 
 def schema() -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 const report = JSON.parse(byId("report").textContent);
 const sites = report.sites ?? report.matrices ?? [];
-const job = report.sites ? "compress" : report.training ? "adapt" : "diagnose";
-const source = { compress: "report.json", adapt: "training.json", diagnose: "diagnosis.json" }[job];
+const job = report.sites ? "compress" : report.training ? "adapt" : report.size?.dense ? "compensate" : "diagnose";
+const source = { compress: "report.json", adapt: "training.json", compensate: "compensation.json", diagnose: "diagnosis.json" }[job];
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const denseParameters = (site) => (site.shape ?? []).reduce((product, extent) => product * extent, 1);
@@ -54,7 +54,8 @@ function totals() {
   const whole = (name) => report.size?.[name]?.before ?? report.size?.[name];
   const matrices = sum(offers.map((each) => each ? each.parameters.at(-1) : 0));
   const known = {
-    "linear-parameters": whole("linear_parameters") ?? matrices,
+    // With embeddings or the head among the matrices they are more than what is called linear.
+    "linear-parameters": (whole("linear_parameters") ?? matrices) >= matrices ? whole("linear_parameters") ?? matrices : undefined,
     parameters: whole("parameters"),
     bytes: offers.every((each) => !each || each.bytes) ? whole("bytes") : undefined };
   return Object.fromEntries(Object.entries(known).filter(([, value]) => isNumber(value) && value > 0));

@@ -10,10 +10,19 @@ function show(index) {
   detail();
 }
 
+/** Says below the map what the matrix that is shown has of its colour; a finger covers what it points at. */
+function saidOfMap(site) {
+  const value = state.colour?.value(site);
+  const text = given(value) ? `${state.colour.label} ${state.colour.text(value)}` : "";
+  byId("map-said").replaceChildren(el("b", {}, site.name), text ? `: ${text}. ` : ". ",
+    el("button", { type: "button", class: "link for-touch", onclick: () => byId("detail-title").scrollIntoView({ behavior: "smooth" }) }, "See it below"));
+}
+
 /** Draws the matrix that is shown, with what the slider would make of it. */
 function detail() {
   const site = sites[state.shown];
   const notes = [site.reason ? `${site.dense ? "Left dense: " : ""}${site.reason}` : null, ...(site.notes ?? [])].filter(Boolean);
+  saidOfMap(site);
   byId("detail-title").textContent = site.name;
   byId("detail-note").textContent = notes.join("; ");
   byId("detail-note").hidden = !notes.length;

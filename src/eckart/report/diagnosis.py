@@ -188,6 +188,9 @@ class DiagnosisReport:
         seconds: Wall clock.
         measured: One entry for each size that --measure names, from the largest down.
         columns: What the columns are that diagnostics give.
+        command: Words of the command that repeats the diagnosis, but for --out.
+        compress: Words of the command that compresses the model on the text of the curves, but for its budget and
+            --out; missing where there are no curves, or where the model is an adapter.
     """
 
     eckart: Name
@@ -204,3 +207,5 @@ class DiagnosisReport:
     seconds: Amount
     measured: Sequence[Measured] = ()
     columns: Columns | None = None
+    command: Sequence[str] = ()
+    compress: Sequence[str] = ()

@@ -13,6 +13,7 @@ from importlib.resources import files
 SCRIPTS = (
     "plots.js",
     "data.js",
+    "command.js",
     "solve.js",
     "quantities.js",
     "map.js",
@@ -22,6 +23,7 @@ SCRIPTS = (
     "slider.js",
     "runs.js",
     "findings.js",
+    "compensated.js",
     "page.js",
 )
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -52,7 +54,8 @@ def render(report: Mapping[str, object]) -> str:
     and the page's own policy lets nothing run or load but the script and style it was built with.
 
     Args:
-        report: what a compression, a diagnosis, or the training of an adapter says of itself; see `schema_of`.
+        report: what a compression, a compensation, a diagnosis, or the training of an adapter says of itself; see
+            `schema_of`.
 
     Raises:
         ValueError, TypeError: as `to_json`.

@@ -26,10 +26,18 @@ const layers = [...new Set(inside.map((i) => located[i].layer))].sort((a, b) => 
 const kinds = [...new Set(inside.map((i) => located[i].kind))];
 const byKind = grouped(inside, (i) => located[i].kind);
 
+/**
+ * What no colour and full colour stand for. A range is at least half as wide as its largest value is far from 0:
+ * numbers that are nearly alike have colours that are nearly alike, instead of the whole ramp for their noise.
+ */
 function limits({ span }, values) {
   if (span === "whole" || !values.length) return [0, 1];
-  return [span === "top" ? 0 : Math.min(...values), Math.max(...values)];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (span === "top") return [0, high];
+  const missing = Math.max(0, LEAST_SPAN * Math.max(Math.abs(low), Math.abs(high)) - (high - low));
+  return [low - missing / 2, high + missing / 2];
 }
+const LEAST_SPAN = 0.5;
 
 /** Whether a colour is of what the run did, and not of what the slider would do. */
 const ofRun = ({ id }) => !id.startsWith("then_");
@@ -48,9 +56,10 @@ function cell(colour, [low, high], group, title, row, col, bare) {
 
 /** Fills a container with the map of a colour; a bare one has no numbers in its cells and no totals. */
 function map(container, colour, bare = false) {
-  const ends = limits(colour, present([...cells.values(), ...outside.map((i) => [i])].map((group) => amount(colour, group))));
+  const found = present([...cells.values(), ...outside.map((i) => [i])].map((group) => amount(colour, group)));
+  const ends = limits(colour, found);
   const heading = (text, scope, kind) => el("th", { scope, class: kind }, text);
-  const total = (kind) => { const value = amount(colour, byKind.get(kind)); return el("td", { class: "total" }, value === null ? "" : colour.text(value)); };
+  const total = (kind, text) => { const value = amount(colour, byKind.get(kind)); return el("td", { class: "total", title: value === null ? null : colour.text(value) }, value === null ? "" : text(value)); };
   const at = (layer, kind, row, col) => {
     const group = cells.get(`${layer} ${kind}`);
     return el("td", {}, group ? cell(colour, ends, group, `layer ${layer} ${kind}`, row, col, bare) : null);
@@ -61,8 +70,9 @@ function map(container, colour, bare = false) {
     const [across, down] = tall ? [kinds, layers] : [layers, kinds];
     const wide = !tall && !bare;
     const rows = down.map((head, row) => el("tr", {}, heading(head, "row"),
-      across.map((other, col) => tall ? at(head, other, row, col) : at(other, head, row, col)), wide ? total(head) : null));
-    const foot = el("tr", {}, heading("all", "row"), kinds.map(total));
+      across.map((other, col) => tall ? at(head, other, row, col) : at(other, head, row, col)), wide ? total(head, colour.text) : null));
+    // Below narrow columns the totals are as short as the numbers in the cells.
+    const foot = el("tr", {}, heading("all", "row"), kinds.map((kind) => total(kind, colour.cell)));
     // Every layer's number fits above a cell only where cells are wide.
     const sparse = (text, i) => heading(bare && !tall && layers.length > 16 && i % 4 ? el("span", { class: "unseen" }, text) : text, "col");
     parts.push(el("table", { class: `heat${tall ? " tall" : ""}${bare ? " bare" : ""}` },
@@ -74,7 +84,9 @@ function map(container, colour, bare = false) {
     parts.push(el("div", { class: `others${bare ? " bare" : ""}` }, inside.length ? "Outside the layers:" : null,
       outside.map((i, order) => el("span", {}, located[i].kind, cell(colour, ends, [i], sites[i].name, -1, order, bare)))));
   }
+  const wider = found.length && (Math.min(...found) > ends[0] || Math.max(...found) < ends[1]) && colour.span === "range";
   parts.push(el("div", { class: "key" }, colour.text(ends[0]), el("span", { class: "ramp", "aria-hidden": "true" }), `${colour.text(ends[1])} ${colour.label}`,
+    wider ? `; here ${colour.text(Math.min(...found))} to ${colour.text(Math.max(...found))}` : null,
     ofRun(colour) && sites.some((site) => site.dense) ? el("span", { class: "pairing" }, el("span", { class: "swatch", "aria-hidden": "true" }), "left dense") : null));
   container.replaceChildren(...parts);
 }

@@ -10,7 +10,8 @@ function header() {
   const wish = {
     compress: asked,
     diagnose: looked,
-    adapt: () => [`Adapted by ${report.method} of rank ${report.rank}`] }[job]();
+    adapt: () => [`Adapted by ${report.method} of rank ${report.rank}`],
+    compensate: compensated }[job]();
   const seed = report.seed ?? report.training?.seed;
   byId("request").textContent = [...wish, isNumber(seed) ? `seed ${seed}` : null].filter(Boolean).join(" · ");
   const warnings = report.warnings ?? [];
@@ -21,7 +22,7 @@ function header() {
 }
 
 function story() {
-  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards }[job];
+  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards, compensate: compensationCards }[job];
   byId("cards").replaceChildren(...cards());
   if (job === "diagnose") {
     byId("whole").hidden = true;
@@ -30,13 +31,14 @@ function story() {
     return;
   }
   time();
-  facts(byId("run"), job === "adapt" ? trainingFacts() : runFacts());
-  if (job === "adapt") learning(); else trade();
+  facts(byId("run"), { compress: runFacts, adapt: trainingFacts, compensate: compensationFacts }[job]());
+  if (job === "adapt") learning();
+  if (job === "compress") trade();
   samples();
 }
 
 // ---- the matrices ---------------------------------------------------------------------------------------------------
-const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], diagnose: telling() }[job];
+const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], compensate: ["after"], diagnose: telling() }[job];
 
 /** The matrix that is shown first: the one with the largest error, or that moved most. */
 function first() {
@@ -49,6 +51,7 @@ function colourMap() {
   byId("map").closest("section").hidden = !state.colour;
   if (!state.colour) return;
   map(byId("map"), state.colour);
+  if (state.shown !== null) saidOfMap(sites[state.shown]);
   if (state.chosen !== null) mark();
 }
 
@@ -113,6 +116,7 @@ function follow() {
 }
 
 header();
+repeated();
 budget();
 story();
 explore();

@@ -148,6 +148,8 @@ function paint(container, drawing) {
   const px = (value) => frame.left + xs.place(value) * (frame.right - frame.left);
   const py = (value) => frame.bottom - ys.place(value) * (frame.bottom - frame.top);
 
+  // What a mark stands for, for those who point at it or tap it.
+  const said = el("p", { class: "tip" });
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img", "aria-label": spec.label });
   picture.append(svg("text", { x: 0, y: 11 }, spec.y.title));
   ys.ticks.forEach((tick, i) => picture.append(
@@ -160,10 +162,7 @@ function paint(container, drawing) {
   }
   picture.append(svg("text", { x: frame.right, y: height - 5, "text-anchor": "end" }, spec.x.title));
   for (const rule of rules) {
-    const late = px(rule.x) > (frame.left + frame.right) / 2;
-    picture.append(
-      svg("line", { class: "rule", x1: px(rule.x), x2: px(rule.x), y1: frame.top, y2: frame.bottom }),
-      svg("text", { class: "name", x: px(rule.x) + (late ? -6 : 6), y: frame.top + 10, "text-anchor": late ? "end" : "start" }, rule.name));
+    picture.append(svg("line", { class: "rule", x1: px(rule.x), x2: px(rule.x), y1: frame.top, y2: frame.bottom }));
   }
   for (const line of lines) {
     picture.append(svg("polyline", { class: `line ${line.kind ?? ""}`, points: line.points.map(([x, y]) => `${px(x)},${py(y)}`).join(" ") }));
@@ -173,20 +172,25 @@ function paint(container, drawing) {
     if (isNumber(mark.low)) picture.append(svg("line", { class: "whisker", x1: x, x2: x, y1: py(mark.low), y2: py(mark.high) }));
     const [r, tone] = [mark.radius ?? 5, { class: `mark ${mark.kind ?? ""}` }];
     const shape = mark.kind === "measured" ? svg("rect", { ...tone, x: x - r, y: y - r, width: 2 * r, height: 2 * r }) : svg("circle", { ...tone, cx: x, cy: y, r });
-    shape.append(svg("title", {}, mark.title));
-    picture.append(shape);
+    // What a finger can hit is larger than what is seen.
+    const hit = svg("circle", { class: "hit", cx: x, cy: y, r: 14, onpointerover: () => { said.textContent = mark.title; }, onclick: () => { said.textContent = mark.title; } });
+    hit.append(svg("title", {}, mark.title));
+    picture.append(shape, hit);
   }
   const curves = lines.map((line) => line.points.map(([x, y]) => [px(x), py(y)]));
-  for (const { mark, x, y } of labelled(marks.map((m) => ({ mark: m, x: px(m.x), y: py(m.y) })), curves, frame)) {
+  const upright = rules.map(({ x }) => [[px(x), frame.top], [px(x), frame.bottom]]);
+  const spots = marks.map((m) => ({ mark: m, x: px(m.x), y: py(m.y) }));
+  for (const { x, name } of rules) spots.push({ mark: { name, rule: true }, x: px(x), y: frame.top + 8 });
+  for (const { mark, x, y } of labelled(spots, [...curves, ...upright], frame)) {
     picture.append(svg("text", { class: `name ${mark.kind ? "strong" : ""}`, x, y }, mark.name));
   }
-  container.replaceChildren(picture);
+  container.replaceChildren(...(marks.length ? [picture, said] : [picture]));
 }
 
 /** Where the names of marks go (left end of the baseline): beside the mark, clear of other names, marks and lines. */
 function labelled(spots, curves, frame) {
   const HEIGHT = 13;
-  const taken = spots.map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
+  const taken = spots.filter(({ mark }) => !mark.rule).map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
   const steps = curves.flatMap((curve) => curve.slice(1).flatMap(([x, y], i) => {
     const pieces = Math.ceil(Math.hypot(x - curve[i][0], y - curve[i][1]) / 5);
     return Array.from({ length: pieces }, (_, k) => [curve[i][0] + (x - curve[i][0]) * k / pieces, curve[i][1] + (y - curve[i][1]) * k / pieces]);
@@ -195,15 +199,17 @@ function labelled(spots, curves, frame) {
   for (const { mark, x, y } of [...spots].sort((a, b) => Number(Boolean(b.mark.kind)) - Number(Boolean(a.mark.kind)))) {
     if (!mark.name) continue;
     const length = (mark.kind ? 7.6 : 7) * mark.name.length;
-    const options = [[x + 9, y - 9], [x - 9 - length, y - 9], [x + 9, y + 18], [x - 9 - length, y + 18], [x - length / 2, y - 13], [x - length / 2, y + 24]].map(([left, base]) => {
+    const beside = mark.rule ? [0, 16, 32, 48, 80, 120].flatMap((down) => [[x + 6, y + down], [x - 6 - length, y + down]])
+      : [9, 22, 40].flatMap((far) => [[x + 9, y - far], [x - 9 - length, y - far], [x + 9, y + far + 9], [x - 9 - length, y + far + 9], [x - length / 2, y - far - 4], [x - length / 2, y + far + 15]]);
+    const options = beside.map(([left, base]) => {
       const box = [left, base - HEIGHT, left + length, base + 3];
       const meets = (other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3];
       const outside = box[0] < frame.left || box[2] > frame.right + 12 || box[1] < frame.top - 12 || box[3] > frame.bottom + 4;
-      const cost = 1000 * Number(outside) + 100 * taken.filter(meets).length + steps.filter(([sx, sy]) => meets([sx, sy, sx, sy])).length;
+      const cost = 1000 * Number(outside) + 100 * taken.filter(meets).length + steps.filter(([sx, sy]) => meets([sx - 2, sy - 2, sx + 2, sy + 2])).length;
       return { left, base, box, cost };
     });
     const best = options.reduce((least, option) => option.cost < least.cost ? option : least);
-    if (best.cost >= 100 && !mark.kind) continue;
+    if (best.cost >= 100 && !mark.kind && !mark.rule) continue;
     taken.push(best.box);
     placed.push({ mark, x: best.left, y: best.base });
   }

@@ -62,9 +62,12 @@ const QUANTITIES = [
   field("bytes", "Bytes", { text: bytes, fact: (value, site) => isNumber(site.dense_bytes) ? `${bytes(value)} of ${bytes(site.dense_bytes)}` : bytes(value),
     map: { label: "bytes kept", span: "whole", weight: (site) => site.dense_bytes ?? 0, cell: hundredths, text: percent, value: (site) => shareOf(site.bytes, site.dense_bytes) } }),
   field("error", "Error", { text: plain, map: { label: "error", span: "top", weight: denseParameters, cell: hundredths, text: percent } }),
+  ...(job === "compensate" ? [["after", "with its branch"], ["before", "without its branch"]].map(([id, how]) => field(id, `Error ${how}`, { text: (value) => percent(value),
+    about: "Mean squared error of the layer's output over the calibration tokens, relative to that of the zero matrix",
+    map: { label: `error ${how}`, span: "top", weight: one, cell: hundredths, text: percent } })) : []),
   field("predicted_kl", "Predicted KL", { text: plain }),
   field("rank", "Rank", { text: exact, fact: (value, site) => site.shape ? `${value} of ${shorter(site)}` : exact(value),
-    ...(job === "adapt" ? { map: { label: "rank", span: "top", weight: one, cell: String, text: short } } : {}) }),
+    ...(["adapt", "compensate"].includes(job) ? { map: { label: "rank", span: "top", weight: one, cell: String, text: short } } : {}) }),
   field("bits", "Bits"),
   counted("percent", "Percent"), field("kept_of_4", "Kept of 4", { value: (site) => site.kept, text: exact }), counted("terms", "Terms"), counted("experts", "Experts"), counted("blocks", "Blocks"),
 

@@ -45,8 +45,7 @@ function runCards() {
   if (speed) {
     for (const phase of ["decode", "prefill"]) {
       const pair = speed[`${phase}_tokens_per_second`];
-      const ratio = speed[`${phase}_ratio`] ?? (pair.before > 0 ? pair.after / pair.before : null);
-      list.push(card(`${capital(phase)} speed`, [number(pair.after), el("small", {}, " tokens/s")], { note: `from ${number(pair.before)} tokens/s`, delta: change(1, ratio, "more") }));
+      list.push(card(`${capital(phase)} speed`, [number(pair.after), el("small", {}, " tokens/s")], { note: `from ${number(pair.before)} tokens/s`, delta: change(pair.before, pair.after, "more") }));
     }
   }
   list.push(sizeCard("Multiply-adds per token", size.macs_per_token, count));

@@ -7,6 +7,9 @@ const orderOf = new Map(sites.map((site, i) => [site, i]));
 const placeOf = new Map(priced.map((i, k) => [i, k]));
 const currencies = priced.length ? totals() : {};
 
+/** The least share of its dense cost that the run let a matrix keep. */
+const floor = () => Number(told(compressing() ?? [], "--floor")[0] ?? 0.1);
+
 /** For each currency the solver, its least share, and what lies outside the curves. */
 const budgets = new Map();
 function budgetOf(of) {
@@ -15,7 +18,7 @@ function budgetOf(of) {
     const matrices = priced.map((i) => ({ costs: costs(i), errors: offers[i].rise }));
     const total = currencies[of];
     const fixed = total - sum(matrices.map((matrix) => matrix.costs.at(-1)));
-    const choose = solver(matrices);
+    const choose = solver(matrices, floor());
     const solve = (share) => choose(share * total - fixed);
     const smallest = (fixed + sum(matrices.map((matrix) => Math.min(...matrix.costs)))) / total;
     const least = Math.ceil(smallest / FINEST) * FINEST;
@@ -33,16 +36,6 @@ function chosenThen(site) {
   const [each, at] = [offers[priced[k]], slider.choice[k]];
   const costs = slider.of === "bytes" ? each.bytes : each.parameters;
   return { at, size: each.named[at], kept: costs[at] / costs.at(-1), rise: each.rise[at] };
-}
-
-/** A word as a shell takes it. */
-const quoted = (word) => /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replace(/'/g, "'\\''")}'`;
-
-function command() {
-  const kept = String(Number(slider.share.toFixed(4)));
-  const stem = report.model.replace(/\/+$/, "").split("/").pop() || "model";
-  const method = job === "compress" ? ["--method", report.method, ...(report.allocation ? ["--allocation", report.allocation] : [])] : [];
-  return ["eckart", "compress", report.model, ...method, "--keep", kept, "--of", slider.of, "--out", `${stem}-${kept}`].map(quoted).join(" ");
 }
 
 /** Moves to a share of a currency; the nearest that can be met. */
@@ -69,7 +62,7 @@ function describe() {
   if (calibrated) byId("expected").replaceChildren(...risen(slider.expected, lossOf?.(slider.rise)));
   input.setAttribute("aria-valuetext", text);
   byId("command").textContent = command();
-  const marks = measurement.filter((each) => each.of === slider.of).map(({ keep: x, kl: y, title }) => ({ x, y, kind: "measured", title, radius: 6 }));
+  const marks = measurement.filter((each) => each.of === slider.of).map(({ keep: x, kl: y, title }) => ({ x, y, kind: "measured", title, radius: 8 }));
   const { keep } = report.requested ?? {};
   const predicted = report.quality?.predicted_kl;
   if (report.requested?.of === slider.of && isNumber(predicted)) marks.push({ x: keep, y: predicted, kind: "start", name: "this run", title: `this run: keep ${percent(keep)}, predicted rise ${number(predicted)}` });
@@ -111,12 +104,17 @@ function budget() {
   if (!priced.length || !Object.keys(currencies).length) return;
   byId("budget").hidden = false;
   const { keep, of } = report.requested ?? {};
-  move(keep ?? 0.7, of in currencies ? of : Object.keys(currencies)[0]);
+  const first = of in currencies ? of : Object.keys(currencies)[0];
+  // A run that was asked for a loss, or for a share of something else, kept what it kept.
+  const kept = report.size?.[first.replace("-", "_")];
+  move((of === first ? keep : shareOf(kept?.after, kept?.before)) ?? 0.7, first);
+  byId("does").hidden = !compressing();
   byId("of").append(...Object.keys(currencies).map((name) => el("option", { value: name, selected: name === slider.of }, name.replace("-", " "))));
   const left = sites.length - priced.length;
   byId("budget-note").textContent = `Shared out greedily over ${plural(priced.length, "curve", "curves")} of ${Math.max(...priced.map((i) => offers[i].rise.length))} points at most`
-    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes. The prediction is of second order and often low`
-    + `${job === "diagnose" && !measurement.length ? ": diagnose with --measure to see by how much" : ""}.`;
+    + `${left ? `; ${plural(left, "matrix", "matrices")} without a curve ${left === 1 ? "stays" : "stay"} dense` : ""}. Compressing chooses among all sizes`
+    + `${job === "compress" && report.allocation && report.allocation !== "greedy" ? `, and the command shares them out by ${report.allocation}, as this run did: what it makes of single matrices is not what the slider shows` : ""}. The prediction is of second order and often low`
+    + `${job === "diagnose" && !measurement.length ? ": diagnose with --measure to see by how much" : ""}.${job === "compress" && !report.command?.length ? " This report does not say with which texts and options it was made; the command leaves them at their defaults." : ""}`;
   byId("keep").addEventListener("input", () => {
     if (ofRun(state.colour)) recolour("then_kept");
     move(Number(byId("keep").value) / 100);

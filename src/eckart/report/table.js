@@ -62,4 +62,9 @@ function heads() {
     return el("th", { scope: "col", class: column.numeric ? "number" : null, "aria-sort": "none", "data-column": column.id },
       el("button", { type: "button", title: column.about, onclick: () => press(column) }, column.numeric ? [arrow, column.title] : [column.title, arrow]));
   })));
+  const said = state.columns.filter((column) => column.about);
+  byId("words").hidden = !said.length;
+  facts(byId("words").querySelector("dl"), said.map((column) => [column.title, column.about]));
+  const scroller = byId("sites").parentElement;
+  new ResizeObserver(() => { byId("sideways").hidden = scroller.scrollWidth <= scroller.clientWidth + 1; }).observe(scroller);
 }

@@ -158,6 +158,7 @@ class TrainingReport:
         forgetting: What the training took from the model on another text; null where that was not measured.
         seconds: Wall-clock time of each phase.
         matrices: Every matrix that has an adapter.
+        command: Words of the command that repeats the run, but for --out.
     """
 
     eckart: Name
@@ -181,6 +182,7 @@ class TrainingReport:
     forgetting: Forgetting | None
     seconds: TrainingSeconds
     matrices: Sequence[AdaptedMatrix]
+    command: Sequence[str] = ()
 
 
 def training_schema() -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Size:
     Attributes:
         parameters: Stored values of the whole model.
         linear_parameters: Stored values of the matrices that may be compressed.
-        bytes: Bytes of the weights on disk.
+        bytes: Bytes of the weights on disk, without the names and places before them in a file.
         macs_per_token: Multiply-adds for one token.
     """
 
@@ -108,15 +108,15 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Medians of speeds measured in turns.
+    """Speeds measured in turns; those of a phase are of the round whose ratio is the median.
 
     Attributes:
         prefill_tokens_per_second: Tokens a second read from a prompt.
         decode_tokens_per_second: Tokens a second written one by one.
         threads: Threads used.
         dtype: Type of the weights, such as float32.
-        prefill_ratio: Median over rounds of the ratio of reading speeds, after over before.
-        decode_ratio: Median over rounds of the ratio of writing speeds, after over before.
+        prefill_ratio: Ratio of the reading speeds, after over before.
+        decode_ratio: Ratio of the writing speeds, after over before.
     """
 
     prefill_tokens_per_second: RatePair

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from eckart.jobs.evaluate.quality import divergence, evaluate, perplexity
-from eckart.jobs.evaluate.speed import file_bytes, speed
+from eckart.jobs.evaluate.speed import middle, speed, weight_bytes
 from eckart.machine import peak_rss_bytes
+from eckart.models.sites import model_bytes
 from support.tiny import CONTEXT, VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 
 MODELS = {
@@ -219,15 +222,35 @@ def test_a_cached_decode_is_the_models_own() -> None:
     assert torch.cat(steps, 1).tolist()[0][: generated.shape[1] - 12] == generated[0, 12:].tolist()
 
 
-def test_file_bytes_are_those_on_the_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("repeats", [1, 2, 5])
+def test_speeds_and_their_ratio_are_of_one_round(seed: int, repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the clock drifts: what is printed as before and after has the ratio that is printed."""
+    generator = random.Random(seed)
+    clock = itertools.accumulate(generator.lognormvariate(0, 1) for _ in itertools.count())
+    monkeypatch.setattr("eckart.jobs.evaluate.speed._now", lambda device: next(clock))
+    found = speed({"a": tiny_llama(), "b": tiny_llama()}, prefill_tokens=4, decode_tokens=1, repeats=repeats)
+    for phase in ("prefill", "decode"):
+        rates = found[f"{phase}_tokens_per_second"]
+        assert found[f"{phase}_ratio"] == pytest.approx(rates["b"] / rates["a"])
+
+
+def test_the_round_in_the_middle() -> None:
+    times = {"before": [1.0, 10.0, 2.0], "after": [0.9, 5.0, 3.0]}
+    assert middle(times) == 0
+    assert middle({"model": [3.0, 1.0, 2.0]}) == 2
+
+
+def test_weight_bytes_are_those_of_the_tensors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no \*.safetensors"):
-        file_bytes(tmp_path)
+        weight_bytes(tmp_path)
     save_tiny(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         weights = sum(file.get_tensor(name).nbytes for name in file.keys())  # noqa: SIM118
-    assert weights < file_bytes(tmp_path) < weights + 10_000
+    assert weight_bytes(tmp_path) == weights == model_bytes(tiny_llama())
     (tmp_path / "more.safetensors").write_bytes(b"x" * 11)
-    assert file_bytes(tmp_path) == (tmp_path / "model.safetensors").stat().st_size + 11
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        weight_bytes(tmp_path)
 
 
 def test_peak_memory_holds_what_was_allocated() -> None:

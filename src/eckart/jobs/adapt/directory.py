@@ -22,6 +22,7 @@ from eckart.jobs.workspace import workspace
 from eckart.models import transformers as hf
 from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
+from eckart.report.command import changed, command_words, text_name
 from eckart.report.training import (
     AdaptedMatrix,
     Beginning,
@@ -159,11 +160,21 @@ def adapt_directory(
                     AdaptedMatrix(name=name, rank=rank, error=adapter.errors[name])
                     for name, rank in adapter.ranks.items()
                 ],
+                command=repeating(source, request, training),
             )
         )
         write_adapter(adapter, partial)
         write_report(report, partial, REPORT)
     return report
+
+
+def repeating(source: str, request: Request, training: Training) -> list[str]:
+    """The words of the command that repeats a training, but for its place."""
+    told = changed(request)
+    if "text" in told:
+        told["eval"] = text_name(request.text)
+        del told["text"]
+    return command_words("adapt", [source], {**told, **changed(training)})
 
 
 def beginning(adapter: Adapter) -> Beginning:

@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.files.json import write_json
 from eckart.jobs.calibration import calibration_tokens, check_sampling
 from eckart.jobs.compensate.run import compensate, find_places, metric_for, uniform_ranks
 from eckart.jobs.evaluate.quality import check_length, evaluate
-from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, read_texts
+from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, options_of, read_texts
 from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
@@ -21,7 +20,8 @@ from eckart.models.fused_experts import unfuse
 from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
 from eckart.progress import Progress, silent
-from eckart.report import as_json
+from eckart.report import as_json, write_report
+from eckart.report.command import changed_from, command_words
 from eckart.report.compensation import (
     CompensatedMatrix,
     CompensationReport,
@@ -55,7 +55,7 @@ def compensate_directory(
     memory: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Compensates a compressed model into a new directory, with `compensation.json`, and returns what that says.
+    """Compensates a compressed model into a new directory, and returns what its `compensation.json` says.
 
     Args:
         source: a directory that eckart wrote.
@@ -70,6 +70,9 @@ def compensate_directory(
     Raises:
         Refused: anything that cannot be done as asked, before anything is written.
     """
+    asked = {"metric": metric, "allocation": allocation, "samples": samples, "length": length, "seed": seed}
+    told = {"against": against, "rank": rank, **changed_from(compensate_directory, asked), **options_of(texts)}
+    gigabytes = None if memory is None else memory / 1e9
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
     with workspace(out) as work:
@@ -118,9 +121,10 @@ def compensate_directory(
                 matrices=[CompensatedMatrix(name=name, **asdict(added)) for name, added in result.added.items()],
                 seconds=CompensationSeconds(**work.lap.seconds),
                 warnings=warnings + result.warnings,
+                command=command_words("compensate", [source], {**told, "memory": gigabytes}),
             )
         )
-        write_json(report, partial / COMPENSATION)
+        write_report(report, partial, COMPENSATION)
     return report
 
 

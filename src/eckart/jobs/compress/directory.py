@@ -19,8 +19,8 @@ from eckart.jobs.compress.run import run, sites_of
 from eckart.jobs.compress.search import LossSearch
 from eckart.jobs.compress.store import DirectoryStore
 from eckart.jobs.evaluate.quality import check_length, evaluate, quality_of
-from eckart.jobs.evaluate.speed import compared_speed, file_bytes
-from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, read_texts
+from eckart.jobs.evaluate.speed import compared_speed, weight_bytes
+from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, options_of, read_texts
 from eckart.jobs.workspace import workspace
 from eckart.machine import check_scheduler, memory_available
 from eckart.models import transformers as hf
@@ -29,6 +29,7 @@ from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
 from eckart.progress import Progress, phase, silent
 from eckart.report import as_json, write_report
+from eckart.report.command import changed, command_words
 from eckart.report.types import Quality, Speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
@@ -111,16 +112,34 @@ def compress_directory(
                 model=source,
                 max_loss=max_loss,
                 text=texts.calibration,
-                size=size_change(before, {**model_cost(model), "bytes": file_bytes(partial)}),
+                size=size_change(before, {**model_cost(model), "bytes": weight_bytes(partial)}),
                 quality=quality,
                 speed=speed,
                 seconds=work.lap.seconds,
                 history=search.history if search else (),
                 warnings=warnings,
+                command=repeating(source, recipe, texts, max_loss, scheduler, memory, measure_speed),
             )
         )
         write_report(report, partial)
     return report
+
+
+def repeating(
+    source: str,
+    recipe: Recipe,
+    texts: Texts,
+    max_loss: float | None,
+    scheduler: str | None,
+    memory: int | None,
+    measure_speed: bool,
+) -> list[str]:
+    """The words of the command that repeats a run, but for its place."""
+    asked = {**changed(recipe), "keep": recipe.keep, "of": recipe.of}
+    if max_loss is not None:
+        asked |= {"max_loss": max_loss, "keep": None}
+    run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9, "no_speed": not measure_speed}
+    return command_words("compress", [source], {**asked, **options_of(texts), **run})
 
 
 def check_limits(max_loss: float | None, memory: int | None, scheduler: str | None, texts: Texts) -> None:

@@ -36,6 +36,7 @@ def compression_report(
     seconds: Mapping[str, float],
     history: Sequence[said.MeasuredSize],
     warnings: Sequence[str],
+    command: Sequence[str],
 ) -> said.CompressionReport:
     """All that is known of a compression; calibration is null where the method looked at no text."""
     recipe, calibration = result.recipe, result.calibration
@@ -58,6 +59,7 @@ def compression_report(
         heal=healed(result),
         history=history,
         trials=[said.Trial(**trial) for trial in result.trials],
+        command=command,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,25 @@ from eckart.errors import Refused
 from eckart.jobs.adapt.files import ADAPTER
 from eckart.jobs.adapt.load import load_adapter
 from eckart.jobs.calibration import check_sampling, text_of
+from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.cost import check_measure
 from eckart.jobs.diagnose.report import as_report
 from eckart.jobs.diagnose.run import diagnose
 from eckart.jobs.evaluate.quality import check_length
+from eckart.jobs.texts import Texts, options_of
 from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
+from eckart.models.sites import find_sites, matches
 from eckart.progress import Progress, silent
+from eckart.report.command import changed, changed_from, command_words
 from eckart.report.html import render, to_json
 from eckart.statistics import cache_directory
 from eckart.texts.sequences import sequences
 
 DIAGNOSIS = "diagnosis.json"
+OTHER_TEXT = "wikipedia"
+"""To judge a compression by that is calibrated on the text which does so by default."""
 LOST = 0.1
 """Of an adapter's path in the merging, relative: more of it gets a warning."""
 
@@ -68,6 +74,9 @@ def diagnose_directory(
         Refused: anything that cannot be done as asked, before anything is written.
     """
     clock = time.perf_counter()
+    told: dict[str, Any] = {"against": against, "include": tuple(include), "exclude": tuple(exclude), "text": text}
+    told |= {"samples": samples, "length": length, "seed": seed}
+    command = repeating(source, told, measure, memory)
     check_sampling(samples, length, seed)
     check_measure(measure, 0 if text is None else samples)
     with nullcontext() if out is None else workspace(out) as work:
@@ -93,12 +102,44 @@ def diagnose_directory(
         )
         found.warnings[:0] = warnings
         read = 0 if tokens is None else tokens.numel()
-        report = as_report(found, source, against, text, read, seed, time.perf_counter() - clock)
+        curves = text if any("curve" in row for row in found.rows) and not is_adapter(source) else None
+        names = () if curves is None else [name for site in find_sites(model) for name in (site.name, *site.tied)]
+        compress = () if curves is None else compressing(source, told, curves, names)
+        seconds = time.perf_counter() - clock
+        report = as_report(found, source, against, text, read, seed, seconds, command, compress)
         if work is not None:
             partial = work.begin()
             (partial / DIAGNOSIS).write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
             (partial / "report.html").write_text(render(report), encoding="utf-8")
     return report
+
+
+def repeating(source: str, told: Mapping[str, object], measure: Sequence[float], memory: int | None) -> list[str]:
+    """The words of the command that repeats a diagnosis, but for its place."""
+    sizes = ",".join(map(str, measure)) or None
+    gigabytes = None if memory is None else memory / 1e9
+    asked = {**changed_from(diagnose_directory, told), "measure": sizes, "memory": gigabytes}
+    return command_words("diagnose", [source], asked)
+
+
+def compressing(source: str, told: Mapping[str, Any], text: str, names: Sequence[str]) -> list[str]:
+    """The words of the command whose cost the curves foretell: the same matrices, calibrated on the same text.
+
+    What is calibrated on the text for evaluation has to be judged by another. A diagnosis looks at embeddings and heads
+    too: patterns of those alone mean nothing to a compression, which takes none of the matrices but those of `names`.
+    """
+    apt: dict[str, Any] = {
+        kind: tuple(pattern for pattern in told[kind] if any(matches(pattern, name) for name in names))
+        for kind in ("include", "exclude")
+    }
+    asked = Recipe(**apt, samples=told["samples"], length=told["length"], seed=told["seed"])
+    texts = Texts(calibration=text, evaluation=OTHER_TEXT if text == Texts.evaluation else Texts.evaluation)
+    return command_words("compress", [source], {**changed(asked), **options_of(texts)})
+
+
+def is_adapter(source: str) -> bool:
+    """Whether a directory holds an adapter, eckart's or PEFT's."""
+    return any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER))
 
 
 def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any, list[str]]:
@@ -108,7 +149,7 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
         Refused: what cannot be read safely, an adapter without its base, or one that does not fit it.
     """
     base = None if against is None else hf.load_model(against)[0]
-    if not any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER)):
+    if not is_adapter(source):
         model, tokenizer = hf.load_model(source)
         return model, base, tokenizer, []
     if against is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eckart._version import __version__
@@ -12,7 +13,15 @@ from eckart.report.schema import as_json, schema_of
 
 
 def as_report(
-    found: Diagnosis, source: str, against: str | None, text: str | None, tokens: int, seed: int, seconds: float
+    found: Diagnosis,
+    source: str,
+    against: str | None,
+    text: str | None,
+    tokens: int,
+    seed: int,
+    seconds: float,
+    command: Sequence[str] = (),
+    compress: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A diagnosis as `diagnosis_schema` describes it."""
     report = DiagnosisReport(
@@ -29,6 +38,8 @@ def as_report(
         hidden_states=(),
         warnings=found.warnings,
         seconds=seconds,
+        command=command,
+        compress=compress,
     )
     # The rows hold the columns of whatever diagnostics there are, which no dataclass names.
     rows = {"matrices": found.rows, "hidden_states": found.hidden_states, "measured": found.measured}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.files.tensors import tensors_begin
 from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
 from eckart.models.presence import present
 from eckart.report.types import RatePair, Speed
@@ -38,13 +39,13 @@ def speed(
         models: one model, or models by name.
         prefill_tokens: length of the prompt.
         decode_tokens: tokens generated, one step each.
-        repeats: rounds; medians over them are reported.
+        repeats: rounds, of which one is reported.
         seed: of the prompt.
 
     Returns:
-        Medians by name in "prefill_tokens_per_second" and "decode_tokens_per_second" (one model is named "model"),
+        Speeds by name in "prefill_tokens_per_second" and "decode_tokens_per_second" (one model is named "model"),
         "threads" and "dtype". Several models also give "prefill_ratio" and "decode_ratio": speed of the last over that
-        of the first (above one: the last is faster), the median over rounds of the ratio within a round.
+        of the first (above one: the last is faster). All numbers of a phase are those of one round, see `middle`.
 
     Raises:
         Refused: no model, a count below one, or a prompt and its continuation longer than a model's context.
@@ -73,13 +74,31 @@ def speed(
     dtype = next(iter(dtypes.values())) if same else ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "dtype": dtype}
     for part, (key, tokens) in enumerate((("prefill", prefill_tokens), ("decode", decode_tokens))):
-        result[f"{key}_tokens_per_second"] = {
-            name: tokens / statistics.median(times[part] for times in rounds) for name, rounds in seconds.items()
-        }
+        times = {name: [each[part] for each in rounds] for name, rounds in seconds.items()}
+        rates = {name: tokens / each[middle(times)] for name, each in times.items()}
+        result[f"{key}_tokens_per_second"] = rates
         if len(arms) > 1:
-            first, last = seconds[next(iter(arms))], seconds[list(arms)[-1]]
-            result[f"{key}_ratio"] = statistics.median(a[part] / b[part] for a, b in zip(first, last, strict=True))
+            result[f"{key}_ratio"] = rates[list(arms)[-1]] / rates[next(iter(arms))]
     return result
+
+
+def middle(seconds: Mapping[str, Sequence[float]]) -> int:
+    """The round in which the last of several models was in the middle, measured by the first; of one, by itself.
+
+    Speeds drift while a machine does other things, from round to round more than within one. Ratios within a round do
+    not mind, medians of each model by itself do, and the two need not agree: so both speeds and their ratio are taken
+    from the round whose ratio is the median.
+
+    Args:
+        seconds: of each round, by name.
+
+    >>> middle({"dense": [1.0, 2.0, 3.0], "small": [0.8, 1.0, 2.7]})
+    0
+    """
+    *_, last = seconds.values()
+    first = next(iter(seconds.values())) if len(seconds) > 1 else [1.0] * len(last)
+    ratios = [b / a for a, b in zip(first, last, strict=True)]
+    return ratios.index(statistics.median_low(ratios))
 
 
 def speed_lengths(model: nn.Module) -> dict[str, int]:
@@ -96,12 +115,16 @@ def compared_speed(before: nn.Module, after: nn.Module) -> Speed:
     return Speed(prefill_tokens_per_second=prefill, decode_tokens_per_second=decode, **found)
 
 
-def file_bytes(directory: str | Path) -> int:
-    """Bytes of the weight files (`*.safetensors`) in a directory; Refused where there are none."""
+def weight_bytes(directory: str | Path) -> int:
+    """Bytes of the tensors in the weight files (`*.safetensors`) of a directory; Refused where there are none.
+
+    What is before the tensors in a file, their names and places, is left out: a few kilobytes, which a model in memory
+    has not, so that a model counts as much before it is written as after.
+    """
     files = sorted(Path(directory).glob("*.safetensors"))
     if not files:
         raise Refused(f"{directory} holds no *.safetensors file; is it the directory of a saved model?")
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size - tensors_begin(file) for file in files)
 
 
 def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, float]:
