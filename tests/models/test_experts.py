@@ -173,6 +173,25 @@ def test_statistics_are_of_the_tokens_that_came() -> None:
     assert scaled[name] is found[name]
 
 
+def test_fisher_information_of_experts_is_one_a_sequence() -> None:
+    model: Any = tiny_mixtral()
+    unfuse(model)
+    sites = {site.name: site.module for site in find_sites(model)}
+    name = f"{FIRST}.2.down_proj"
+    found = collect(model, sites, [Need.FISHER_ROWS], [ids(4)])[name]
+    generator, expected = torch.Generator().manual_seed(0), torch.zeros(32)
+    for sequence in ids(4):
+        output = model(sequence[None]).logits[0]
+        drawn = torch.rand(len(output), 1, generator=generator)
+        labels = torch.searchsorted(output.detach().softmax(-1).cumsum(-1), drawn).clamp_max(VOCABULARY - 1).flatten()
+        loss = torch.nn.functional.cross_entropy(output, labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, sites[name].weight, allow_unused=True)
+        expected += 0 if gradient is None else gradient.square().sum(1) / 4
+    torch.testing.assert_close(found.get(Need.FISHER_ROWS).float(), expected, rtol=1e-3, atol=1e-6)
+    scaled = per_token(model, {name: found})[name].get(Need.FISHER_ROWS)
+    torch.testing.assert_close(scaled.float(), expected * (found.tokens + 0.5) / found.tokens, rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("method", ["kfac", "gptq", "lord", "sub-moe", "rtn"])
 def test_experts_that_no_token_reached(method: str) -> None:
     model: Any = tiny_mixtral()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -25,16 +25,28 @@ def sampled(logits: Tensor, generator: torch.Generator) -> Tensor:
     return torch.searchsorted(p.cumsum(-1), u).clamp_max(p.shape[1] - 1).view(logits.shape[:-1])
 
 
+def whole(batches: Batches) -> Iterator[Tensor]:
+    """The batches, those with padding sequence by sequence."""
+    for batch in batches:
+        if isinstance(batch, Tensor):
+            yield batch
+        else:
+            pairs = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            yield from (ids[mask.bool()][None] for ids, mask in pairs)
+
+
 def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: int = 0) -> dict[str, Statistics]:
-    """Statistics by ordinary autograd: gradients by outputs and, a sequence at a time, by weights."""
+    """Statistics by ordinary autograd: gradients by outputs and, a sequence at a time, by weights.
+
+    Padded sequences of a batch must have lengths that differ.
+    """
     generator = torch.Generator().manual_seed(seed)
     x: dict[str, list[Tensor]] = {name: [] for name in names}
     g: dict[str, list[Tensor]] = {name: [] for name in names}
     squared = {name: torch.zeros(find(model, name).shape, dtype=torch.float64) for name in names}
     sequences = 0
-    for batch in batches:
-        ids, mask = (batch, None) if isinstance(batch, Tensor) else (batch["input_ids"], batch["attention_mask"])
-        labels = sampled(model(ids, attention_mask=mask).logits, generator)
+    for ids in whole(batches):
+        labels = sampled(model(ids).logits, generator)
         for i in range(len(ids)):
             sequences += 1
             captured: dict[str, tuple[Tensor, Tensor]] = {}
@@ -43,17 +55,15 @@ def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: 
                 return lambda _, inputs, output: into.__setitem__(name, (inputs[0], output))
 
             handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-            row = None if mask is None else mask[i : i + 1]
-            logits = model(ids[i : i + 1], attention_mask=row).logits
+            logits = model(ids[i : i + 1]).logits
             for handle in handles:
                 handle.remove()
             losses = F.cross_entropy(logits[0], labels[i], reduction="none")
-            keep = torch.ones(len(losses), dtype=torch.bool) if row is None else row[0].bool()
             wanted = [captured[name][1] for name in names] + [find(model, name).module.weight for name in names]
-            gradients = torch.autograd.grad(losses[keep].sum(), wanted)
+            gradients = torch.autograd.grad(losses.sum(), wanted)
             for k, name in enumerate(names):
-                x[name].append(captured[name][0][0, keep].detach().double())
-                g[name].append(gradients[k][0, keep].double())
+                x[name].append(captured[name][0][0].detach().double())
+                g[name].append(gradients[k][0].double())
                 dw = gradients[len(names) + k].double()
                 squared[name] += (dw if dw.shape == squared[name].shape else dw.T).square()
     results = {}

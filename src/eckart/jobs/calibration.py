@@ -14,7 +14,7 @@ from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
-from eckart.statistics.collect import Batch
+from eckart.statistics.batches import Batch
 from eckart.statistics.fingerprint import inputs_fingerprint
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
 from eckart.texts.sequences import fingerprint, read_text, sequences

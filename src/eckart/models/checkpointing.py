@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eckart.statistics.collect import Batch
+from eckart.statistics.batches import Batch
 
 _FUNCTION = "_gradient_checkpointing_func"
 """Where transformers' blocks look for what runs them in parts."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.statistics.accumulators import OF_FISHER
 from eckart.statistics.needs import Need, Statistics
 
 DOWN = "down_proj"
@@ -130,10 +131,10 @@ def experts(model: nn.Module) -> dict[str, Experts]:
 def per_token(model: nn.Module, statistics: Mapping[str, Statistics]) -> dict[str, Statistics]:
     """Statistics of experts in the units of those of other matrices, and for experts that no token reached.
 
-    Second moments of gradients and the Fisher information become means over all tokens of the text, not over the
-    `tokens` that reached the expert: an error that they weigh is then one a token of the text, and can be compared with
-    that of a matrix that every token meets. Half a token is added to each count, so that no matrix comes for free. An
-    expert that no token reached gets the means of its neighbours; its `tokens` stay 0.
+    Second moments of gradients become means over all tokens of the text, not over the `tokens` that reached the expert:
+    an error that they weigh is then one a token of the text, and can be compared with that of a matrix that every token
+    meets. The Fisher information is one a sequence already. Half a token is added to each count, so that no matrix is
+    for free. An expert that no token reached gets the means of its neighbours; its `tokens` stay 0.
     """
     total = max((s.tokens for s in statistics.values()), default=0)
     changed = dict(statistics)
@@ -143,17 +144,22 @@ def per_token(model: nn.Module, statistics: Mapping[str, Statistics]) -> dict[st
             names = [n for n in names if n in statistics]
             reached = [statistics[n] for n in names if statistics[n].tokens]
             mean = _mean(reached) if len(reached) < len(names) and reached else Statistics()
+            typical = sum(s.tokens for s in reached) / max(1, len(reached))
             for each in names:
                 own = statistics[each]
                 scaled = own if own.tokens else replace(mean, tokens=0)
-                share = (own.tokens + 0.5) / max(total, 1)
-                held = {need.value: getattr(scaled, need.value) for need in _OF_GRADIENTS}
-                values = {n: value * share for n, value in held.items() if value is not None}
+                counted = {
+                    Need.GRADIENT_SECOND_MOMENT: max(total, 1),
+                    **dict.fromkeys(OF_FISHER, own.tokens or max(typical, 1)),
+                }
+                held = {need: getattr(scaled, need.value) for need in counted}
+                values = {
+                    need.value: value * ((own.tokens + 0.5) / counted[need])
+                    for need, value in held.items()
+                    if value is not None
+                }
                 changed[each] = replace(scaled, uses=1.0, **values)
     return changed
-
-
-_OF_GRADIENTS = (Need.GRADIENT_SECOND_MOMENT, Need.FISHER_ROWS, Need.FISHER_COLUMNS)
 
 
 def _mean(statistics: Sequence[Statistics]) -> Statistics:

@@ -16,7 +16,8 @@ from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.layouts.patches import patch_of
 from eckart.statistics import second_moment
-from eckart.statistics.collect import Batch, collect
+from eckart.statistics.batches import Batch
+from eckart.statistics.collect import collect
 from eckart.statistics.fingerprint import statistics_fingerprint
 from eckart.statistics.needs import Need, Statistics
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from eckart.statistics.batches import Batch, call, one_by_one
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
-from eckart.statistics.recorder import Recorder
+from eckart.statistics.padding import without_padding
+from eckart.statistics.recorder import Mingled, Recorder
 
-Batch = Tensor | Mapping[str, Tensor]
 OnProgress = Callable[[int, int], None]
 
 
@@ -31,7 +31,8 @@ def collect(
 
     Gradients are those of the log-likelihood of labels drawn from the model itself, see `sampled_gradient`. Weights get
     no gradients; the graph starts at the first measured module. Modules that are handed one and the same tensor share
-    its statistics.
+    its statistics. Where a model puts the rows of several samples together and a statistic is one of samples, or where
+    a matrix is used once for all samples of a batch, samples are run one by one.
 
     Args:
         model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
@@ -41,7 +42,8 @@ def collect(
             `input_abs_mean` E|g|; `input_mean` is zero, because an embedding takes no bias. Indices may have any shape
             whose first dimension is that of the samples.
         needs: what to collect.
-        batches: token ids (sequences, length), or mappings of tensors; an `attention_mask` drops padding.
+        batches: token ids (sequences, length), or mappings of tensors. The model is never run on what an
+            `attention_mask` leaves out, see `without_padding`.
         seed: of the sampled labels.
         on_progress: called with (batches done, batches in all).
 
@@ -49,8 +51,24 @@ def collect(
         Statistics by name; a module that never ran has `tokens == 0`.
 
     Raises:
-        Refused: a batch makes NaN or Inf outputs.
+        Refused: a batch makes NaN or Inf outputs, or has padding that cannot be left out.
     """
+    try:
+        return _collect(model, modules, needs, batches, False, seed, on_progress)
+    except Mingled:
+        return _collect(model, modules, needs, batches, True, seed, on_progress)
+
+
+def _collect(
+    model: nn.Module,
+    modules: Mapping[str, nn.Module],
+    needs: Sequence[Need],
+    batches: Sequence[Batch],
+    singly: bool,
+    seed: int,
+    on_progress: OnProgress | None,
+) -> dict[str, Statistics]:
+    """`collect`, one sample at a time if so wanted; else Mingled where samples cannot be told from each other."""
     recorder = Recorder(modules, frozenset(needs))
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack:
@@ -59,21 +77,17 @@ def collect(
             handle = module.register_forward_hook(recorder.hook(name))
             stack.callback(handle.remove)
         for done, batch in enumerate(batches):
-            recorder.start(batch)
-            with torch.set_grad_enabled(recorder.gradients):
-                output = call(model, batch)
-                if recorder.gradients:
-                    target, gradient, labels = sampled_gradient(output, generator, recorder.mask)
-                    recorder.labels += labels
-                    recorder.recording_inputs = False
-                    torch.autograd.backward(target, gradient)
-            recorder.finish()
+            groups = without_padding(model, batch)
+            for part in [one for group in groups for one in one_by_one(group)] if singly else groups:
+                recorder.start(part)
+                with torch.set_grad_enabled(recorder.gradients):
+                    output = call(model, part)
+                    if recorder.gradients:
+                        target, gradient, labels = sampled_gradient(output, generator)
+                        recorder.labels += labels
+                        recorder.recording_inputs = False
+                        torch.autograd.backward(target, gradient)
+                recorder.finish()
             if on_progress:
                 on_progress(done + 1, len(batches))
     return recorder.results()
-
-
-def call(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a batch; a language model is not to keep its keys and values."""
-    extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
-    return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from eckart.statistics.collect import Batch
+from eckart.statistics.batches import Batch
 from eckart.statistics.needs import Need
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from eckart.errors import Refused
 
 
-def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | None) -> tuple[Tensor, Tensor, int]:
+def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
     """Where to start backpropagation, and the gradient there of -log p(y), y drawn from p.
 
     For `output.logits` of shape (..., classes) a label is categorical and the gradient softmax(z) - onehot(y). Where
@@ -20,7 +20,6 @@ def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | Non
     Args:
         output: what the model returned: logits in an attribute, else a tensor or a tuple that starts with one.
         generator: of the labels.
-        mask: (sequences, length), zero where positions of an output (sequences, length, ...) do not count; or None.
 
     Returns:
         The output, the gradient by it, and the number of labels drawn.
@@ -39,11 +38,7 @@ def sampled_gradient(output: Any, generator: torch.Generator, mask: Tensor | Non
     if not torch.isfinite(target).all():
         raise Refused("the model's output on calibration text has NaN or Inf entries")
     width = 1 if logits is not None and target.ndim < 2 else target.shape[-1]
-    labels = target.numel() // width
-    if mask is not None and mask.shape == gradient.shape[:2]:
-        gradient = gradient * mask[..., None]
-        labels = int(mask.count_nonzero()) * labels // mask.numel()
-    return target, gradient, labels
+    return target, gradient, target.numel() // width
 
 
 def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:

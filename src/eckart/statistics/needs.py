@@ -38,7 +38,8 @@ class Statistics:
         input_abs_mean: E|x|, (in,).
         gradient_second_moment: E[g g^T], (out, out), g the gradient of the summed loss of a sequence by the output at
             one token, labels sampled from the model itself (the true Fisher).
-        fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample.
+        fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample, all uses of W in it added
+            up.
         fisher_columns: sum over outputs of the same, (in,).
         uses: how often W is used for each label that the loss is about: 1 in a language model; more for a table in
             which one sample looks up several rows. The loss of a label rises by so many times what one token adds. 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
+from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import images, patches_of, positions, products
 from eckart.statistics.second_moment import SecondMoment
@@ -20,8 +21,14 @@ BATCHES_IN_FLOAT32 = 16
 """Products of so many batches are summed in float32 before they are added in float64."""
 
 
+class Mingled(Exception):
+    """A module was given rows of several samples of which it is not known which belong to which."""
+
+
 class Recorder:
     """Fills accumulators, a few batches in float32 at a time.
+
+    Every row that a module is given counts: batches have no padding, see `without_padding`.
 
     Args:
         modules: what is measured, by name.
@@ -32,24 +39,32 @@ class Recorder:
         self.modules = modules
         self.needs = needs
         self.gradients = bool(needs & GRADIENT_NEEDS) or any(isinstance(m, nn.Embedding) for m in modules.values())
-        self.mask: Tensor | None = None
         self.recording_inputs = False
         self.leader: dict[str, str] = {}
         self.kept: dict[tuple[str, Need], Accumulator] = {}
         self.batches = 0
         self.labels = 0
         self.tokens: dict[str, int] = {}
-        self.samples: dict[str, int] = {}
+        self.images: dict[str, int] = {}
+        self.samples = 0
+        self._here = 1
+        self._calls: dict[str, int] = {}
+        self._pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._seen: dict[tuple[int, Geometry | None], tuple[Tensor, str]] = {}
 
-    def start(self, batch: Tensor | Mapping[str, Tensor]) -> None:
+    def start(self, batch: Batch) -> None:
         """Before the model is called on a batch."""
-        self.mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
+        self._here = samples_in(batch)
+        self._calls.clear()
         self.recording_inputs = True
 
     def finish(self) -> None:
         """After the model was called on a batch, and back through it where gradients are measured."""
+        for name, pairs in self._pairs.items():
+            self._add_samples(name, *(torch.cat(parts, 1) for parts in zip(*pairs, strict=True)))
+        self._pairs.clear()
         self._seen.clear()
+        self.samples += self._here
         self.batches += 1
         if self.batches % BATCHES_IN_FLOAT32 == 0:
             self._settle()
@@ -68,6 +83,9 @@ class Recorder:
         def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
             x: Tensor = arguments[0]
             recorded = self.recording_inputs
+            if recorded:
+                self._check_samples(module, x)
+                self._calls[name] = self._calls.get(name, 0) + 1
             if recorded and isinstance(module, nn.Embedding):
                 self._count_rows(name, module, x)
             elif recorded:
@@ -93,28 +111,35 @@ class Recorder:
         geometry = geometry_of(module)
         return lambda gradient: self._add_gradient(name, held, gradient.detach().float(), geometry)
 
-    def _kept(self, x: Tensor, leading: torch.Size) -> Tensor:
-        """x (sequences, length, ...) as (tokens, ...), padding left out; `leading` is the shape of its tokens."""
-        if self.mask is not None and leading == self.mask.shape:
-            return x[self.mask.bool()]
-        return x.reshape(-1, *x.shape[len(leading) :])
+    def _check_samples(self, module: nn.Module, x: Tensor) -> None:
+        """Raises Mingled where x does not have the samples of the batch in its first dimension, and has to."""
+        geometry = geometry_of(module)
+        if (x.ndim == 1 and not isinstance(module, nn.Embedding)) or (geometry is not None and x.ndim == 3):
+            self._here = 1  # one vector or one image, without a dimension of samples
+        if self._here == 1 or len(x) == self._here:
+            return
+        once = self.gradients and x.ndim > 2 and len(x) == 1
+        if once or isinstance(module, nn.Embedding) or self.needs & OF_FISHER.keys():
+            raise Mingled
 
-    def _rows(self, x: Tensor) -> Tensor:
-        return self._kept(x.detach().float(), x.shape[:-1])
+    def _by_sample(self, x: Tensor) -> Tensor:
+        """x (..., n) as (samples of the batch, tokens, n)."""
+        return x.reshape(self._here, x[..., 0].numel() // self._here, x.shape[-1])
 
     def _pieces(self, x: Tensor, geometry: Geometry | None) -> Iterator[Tensor]:
-        """Inputs as (tokens, in) in float32; patches, which padding of sequences says nothing about, piece by piece."""
+        """Inputs as (tokens, in) in float32; patches piece by piece."""
         if geometry is None:
-            yield self._rows(x)
+            yield _rows(x)
         else:
             yield from (patches.flatten(0, 1) for patches in patches_of(x, geometry))
 
     def _add_input(self, name: str, x: Tensor, geometry: Geometry | None) -> None:
         found = self._seen.setdefault((id(x), geometry), (x, name))[1]
         leader = self.leader.setdefault(name, found)
-        tokens = positions(x, geometry) if geometry else len(self._kept(x.detach()[..., 0], x.shape[:-1]))
+        tokens = positions(x, geometry) if geometry else x[..., 0].numel()
         self.tokens[name] = self.tokens.get(name, 0) + tokens
-        self.samples[name] = self.samples.get(name, 0) + (len(images(x)) if geometry else x.shape[0])
+        if geometry:
+            self.images[name] = self.images.get(name, 0) + len(images(x))
         if leader != name:
             if found != leader:
                 raise Refused(f"{name!r} shared its input with {leader!r} in one batch and not in another")
@@ -128,37 +153,61 @@ class Recorder:
 
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
         self.leader[name] = name
-        self.samples[name] = self.samples.get(name, 0) + ids.shape[0]
-        ids = self._kept(ids, ids.shape)
         self.tokens[name] = self.tokens.get(name, 0) + ids.numel()
-        counts = torch.bincount(ids, minlength=module.num_embeddings)
+        counts = torch.bincount(ids.flatten(), minlength=module.num_embeddings)
         self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, Sum).add(counts)
 
     def _add_row_gradient(self, name: str, module: nn.Embedding, ids: Tensor, gradient: Tensor) -> None:
-        g = self._rows(gradient)
+        g = _rows(gradient)
         self._accumulator(name, Need.INPUT_SECOND_MOMENT, SecondMoment).add(g)
         if Need.INPUT_MEAN in self.needs:
             self._accumulator(name, Need.INPUT_MEAN, Sum).add(g.new_zeros(g.shape[1]))
         if Need.INPUT_ABS_MEAN in self.needs:
             self._accumulator(name, Need.INPUT_ABS_MEAN, Sum).add(g.abs().sum(0, dtype=torch.float64))
         if self.needs & OF_FISHER.keys():
-            count = module.num_embeddings
-            samples = ids.reshape(len(ids), -1)
-            for row, each in zip(samples, gradient.reshape(*samples.shape, -1), strict=True):
-                used, where = row.unique(return_inverse=True)
-                squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
-                self._add_fisher(name, each.new_zeros(count).index_add_(0, used, squared.sum(1)), squared.sum(0))
+            self._add_pairs(name, [(ids.reshape(self._here, -1), self._by_sample(gradient))])
 
     def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor, geometry: Geometry | None) -> None:
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
-            rows = self._rows(gradient) if geometry is None else images(gradient).movedim(1, -1).flatten(0, -2)
+            rows = _rows(gradient) if geometry is None else _rows(images(gradient).movedim(1, -1))
             self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, SecondMoment).add(rows)
         if x is None:
             return
-        # One sequence, or one image, is one sample of dloss/dW = sum over its tokens of g x^T.
-        for inputs, gradients in products(x, gradient, geometry):
+        if geometry is None:
+            self._add_pairs(name, [(self._by_sample(x.detach().float()), self._by_sample(gradient))])
+        else:
+            self._add_pairs(name, products(x, gradient, geometry))
+
+    def _add_pairs(self, name: str, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Adds inputs and gradients of some samples; those of a module that was called again wait for the others."""
+        if self._calls.get(name, 1) == 1:
+            for inputs, gradients in pairs:
+                self._add_samples(name, inputs, gradients)
+            return
+        whole = [torch.cat(parts) for parts in zip(*pairs, strict=True)]
+        self._pairs.setdefault(name, []).append((self._merged(whole[0]), self._merged(whole[1])))
+
+    def _merged(self, x: Tensor) -> Tensor:
+        """x (n, tokens, ...) as (samples of the batch, ...): several of n may be of one sample."""
+        return x.reshape(self._here, -1, *x.shape[2:])
+
+    def _add_samples(self, name: str, inputs: Tensor, gradients: Tensor) -> None:
+        """Adds squares of dloss/dW = sum over the tokens of a sample of g x^T.
+
+        Args:
+            inputs: (samples, tokens, in), or indices (samples, tokens).
+            gradients: (samples, tokens, out).
+        """
+        module = self.modules[name]
+        if not isinstance(module, nn.Embedding):
             squared = torch.bmm(gradients.mT, inputs).square_().sum(0)
             self._add_fisher(name, squared.sum(1, dtype=torch.float64), squared.sum(0, dtype=torch.float64))
+            return
+        for row, each in zip(inputs, gradients, strict=True):
+            used, where = row.unique(return_inverse=True)
+            squared = each.new_zeros(len(used), each.shape[1]).index_add_(0, where, each).square_()
+            rows = each.new_zeros(module.num_embeddings).index_add_(0, used, squared.sum(1))
+            self._add_fisher(name, rows, squared.sum(0))
 
     def _add_fisher(self, name: str, rows: Tensor, columns: Tensor) -> None:
         for (need, make), value in zip(OF_FISHER.items(), (rows, columns), strict=True):
@@ -170,8 +219,9 @@ class Recorder:
         self._settle()
         done: dict[tuple[str, Need], Tensor] = {}
         for name, need in list(self.kept):
-            images_count = geometry_of(self.modules[name]) is not None and need in GRADIENT_NEEDS
-            count = (self.samples if images_count or need in OF_FISHER else self.tokens)[name]
+            count = self.tokens[name] if need not in OF_FISHER else self.samples
+            if need is Need.GRADIENT_SECOND_MOMENT and name in self.images:
+                count = self.images[name]
             done[name, need] = self.kept.pop((name, need)).result(count)
         results = {}
         for name in self.modules:
@@ -190,3 +240,8 @@ class Recorder:
                 **values,
             )
         return results
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x (..., n) as (tokens, n) in float32."""
+    return x.detach().float().reshape(x[..., 0].numel(), x.shape[-1])

@@ -25,8 +25,8 @@ from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import linear_layers, select, set_module
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics, statistics_for
+from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
-from eckart.statistics.collect import Batch
 from eckart.statistics.gradients import mean_gradients
 from eckart.structures import Scaled, patch_of
 from eckart.texts.tokenizer import Tokenizer

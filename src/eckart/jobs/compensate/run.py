@@ -27,8 +27,8 @@ from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site, is_conv1d
 from eckart.progress import Progress, silent
 from eckart.statistics import Need, Statistics, statistics_for
+from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
-from eckart.statistics.collect import Batch
 from eckart.structures import is_conv2d
 from eckart.texts.tokenizer import Tokenizer
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.models.sharing import share
 from eckart.models.sites import Site
-from eckart.statistics.collect import Batch, call
+from eckart.statistics.batches import Batch, call
+from eckart.statistics.padding import without_padding
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -25,7 +26,7 @@ class Observed:
     Attributes:
         dense: the model, sharing its tensors.
         prefix: name of its list of blocks.
-        batches: what it was run on.
+        batches: what it was run on, without padding.
         calls: how each block is called on each batch, hidden states aside.
         hidden: the hidden states that the first block gets, by batch.
     """
@@ -47,7 +48,8 @@ def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -
     """Runs a dense model over the batches and keeps what a pass over the blocks needs of that.
 
     Raises:
-        Refused: the model has no list of blocks, or does more between them than to hand on what one returns.
+        Refused: the model has no list of blocks, or does more between them than to hand on what one returns; or a
+            batch has padding that cannot be left out.
     """
     prefix, count = _blocks(model, sites)
     for site in sites:
@@ -56,6 +58,7 @@ def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -
                 f"{site.name} is a convolution, and blocks of images cannot be worked on one by one: leave out "
                 "sequential and heal, or exclude it"
             )
+    batches = [part for batch in batches for part in without_padding(model, batch)]
     calls, hidden = _record(model, prefix, count, batches)
     return Observed(share(model), prefix, batches, calls, hidden)
 

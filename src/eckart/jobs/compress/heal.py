@@ -14,7 +14,7 @@ from torch.func import functional_call
 from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Call, Observed, entering, forward, hidden_of
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedLinear
-from eckart.statistics.collect import Batch
+from eckart.statistics.batches import Batch
 from eckart.structures import Shared
 
 RATE = 1e-3
@@ -25,16 +25,14 @@ CHECKS = 8
 """How often a block is judged while it is trained."""
 
 
-def relative_error(output: Tensor, target: Tensor, tokens: Tensor | None = None) -> Tensor:
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
     """The mean over tokens of ||y - t||^2 / ||t||^2, so that a few huge hidden states do not outweigh all others.
 
     Args:
         output: y, (..., n).
         target: t, (..., n).
-        tokens: (...), bool, those that count; None for all.
     """
-    y, t = (output, target) if tokens is None else (output[tokens], target[tokens])
-    y, t = _exact(y), _exact(t)
+    y, t = _exact(output), _exact(target)
     tiny = torch.finfo(t.dtype).tiny
     return ((y - t).square().sum(-1) / t.square().sum(-1).clamp_min(tiny)).mean()
 
@@ -110,14 +108,13 @@ def heal(
         raise Refused(f"steps={steps} must be at least 1, and rate={rate} above 0 and finite")
     generator = torch.Generator().manual_seed(seed)
     dense, healed = observed.hidden, entering(model, observed)
-    counted = [_counted(batch, h) for batch, h in zip(observed.batches, dense, strict=True)]
     before, after = [], []
     blocks = observed.blocks(model)
     shared, read = _sharing(model, observed.prefix)
     for b, (twin, block) in enumerate(blocks):
         calls = observed.calls[b]
         dense, _ = forward(twin, dense, calls, [])
-        task = _Task(block, calls, healed, dense, counted)
+        task = _Task(block, calls, healed, dense)
         names = [] if str(b) in shared else [n for n in _trained(block) if id(block.get_parameter(n)) not in read]
         first = task.judged({})
         if not math.isfinite(first):
@@ -139,10 +136,9 @@ class _Task:
         calls: Sequence[Call],
         inputs: Sequence[Tensor],
         targets: Sequence[Tensor],
-        counted: Sequence[Tensor | None],
     ) -> None:
         self.block = block
-        self._data = list(zip(calls, inputs, targets, counted, strict=True))
+        self._data = list(zip(calls, inputs, targets, strict=True))
         everything = range(len(self._data))
         self._judges = [i for i in everything if i % JUDGES == JUDGES - 1] or [len(self._data) - 1]
         self.training = [i for i in everything if i not in self._judges] or self._judges
@@ -153,19 +149,19 @@ class _Task:
         """The error on held-back batches, with other values of some parameters, in the block's own precision."""
         errors, tokens = 0.0, 0
         for i in self._judges:
-            (arguments, keywords), z, target, counted = self._data[i]
+            (arguments, keywords), z, target = self._data[i]
             output = hidden_of(functional_call(self.block, dict(values), (z, *arguments), keywords))
-            here = target[..., 0].numel() if counted is None else int(counted.sum())
-            errors += here * float(relative_error(output, target, counted)) if here else 0.0
+            here = target[..., 0].numel()
+            errors += here * float(relative_error(output, target))
             tokens += here
         return errors / max(1, tokens)
 
     def loss(self, values: Mapping[str, Tensor], i: int) -> Tensor:
         """The error on one batch, in at least float32."""
-        (arguments, keywords), z, target, counted = self._data[i]
+        (arguments, keywords), z, target = self._data[i]
         inputs = (_exact(z), *_exact_tree(arguments))
         output = functional_call(self.block, {**self.exact, **values}, inputs, _exact_tree(keywords))
-        return relative_error(hidden_of(output), target, counted)
+        return relative_error(hidden_of(output), target)
 
 
 def _train(
@@ -237,12 +233,6 @@ def _sharing(model: nn.Module, prefix: str) -> tuple[set[str], set[int]]:
             blocks |= {block for _ in owners}
             read |= {id(p) for owner in owners for p in owner.parameters()}
     return blocks.union(*(found for found in readers.values() if len(found) > 1)), read
-
-
-def _counted(batch: Batch, hidden: Tensor) -> Tensor | None:
-    """Which tokens of a batch are no padding; None for all."""
-    mask = None if isinstance(batch, Tensor) else batch.get("attention_mask")
-    return mask.bool() if mask is not None and mask.shape == hidden.shape[:-1] else None
 
 
 def _exact(tensor: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, find_sites
 from eckart.progress import Laps, Progress, phase, silent
 from eckart.statistics import Statistics, statistics_for
+from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
-from eckart.statistics.collect import Batch
 from eckart.texts.tokenizer import Tokenizer
 
 Search = Callable[[Plan, nn.Module], Choice]
