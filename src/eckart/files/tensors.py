@@ -1,18 +1,25 @@
-"""Safetensors files: written whole, and where their tensors begin."""
+"""Safetensors files: written whole, read whole, and where their tensors begin."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.files.atomic import replacing
+from eckart.files.checksums import check_checksums, checksums
+from eckart.files.headers import read_headers
+from eckart.files.regular import regular
+
+CHECKSUMS = "checksums"
+"""Key of the checksums of tensors, in the header of their file or in the JSON beside it."""
 
 
 def write_safetensors(
@@ -33,6 +40,7 @@ def write_safetensors(
         with replacing(file, new=new) as temporary:
             mode = temporary.stat().st_mode
             save_file(dict(tensors), temporary, metadata=dict(metadata))
+            _in_order(temporary)
             temporary.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
@@ -48,3 +56,40 @@ def tensors_begin(file: Path) -> int:
     if begin > file.stat().st_size:
         raise Refused(f"{file} is no safetensors file, or a part of one: write it again")
     return begin
+
+
+def _in_order(file: Path) -> None:
+    """Brings the text of a header into the order of its keys, which is any otherwise: equal contents, equal files."""
+    with file.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            stream.seek(8)
+            stream.write(text.ljust(length))
+
+
+def sealed(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Text for the header by which `read_safetensors` finds damage."""
+    return {CHECKSUMS: json.dumps(checksums(tensors))}
+
+
+def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a file, mapped, and the text of its header.
+
+    Raises:
+        Refused: it is not there, damaged, or not what its checksums say.
+    """
+    try:
+        entries = read_headers([regular(file)])
+        with safe_open(file, "pt") as opened:
+            metadata: dict[str, str] = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  (not a mapping)
+        if CHECKSUMS in metadata:
+            check_checksums(entries, json.loads(metadata[CHECKSUMS]), "its header")
+    except Refused:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise Refused(f"{file} cannot be read: {error}") from error
+    return tensors, metadata

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
 from eckart.statistics.batches import Batch
@@ -92,16 +92,12 @@ def _kept_text(model: nn.Module, count: int, length: int, seed: int, cache: Path
     """What the model writes, from the cache if it is there."""
     file = cache / f"written-{inputs_fingerprint(model, (), seed)}-{count}x{length}.safetensors" if cache else None
     if file and file.is_file():
-        try:
-            with safe_open(file, "pt") as opened:
-                tokens: Tensor = opened.get_tensor("tokens")
-                return tokens
-        except (SafetensorError, OSError):
-            pass
+        with suppress(Refused, KeyError):  # damaged: they are written again
+            return read_safetensors(file)[0]["tokens"]
     tokens = own_text(model, count, length, seed, on_progress=lambda done, total: progress("write text", done, total))
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors({"tokens": tokens}, file, {})
+        write_safetensors({"tokens": tokens}, file, sealed({"tokens": tokens}))
     return tokens
 
 

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.errors import Refused
+from eckart.files.checksums import checksums_in_files
+from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, write_safetensors
 from eckart.models.convolution import StructuredConv2d, stand_in
 from eckart.models.experts import experts
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
-from eckart.models.sites import set_module
+from eckart.models.sites import Site, set_module
 from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
 from eckart.structures.shared import bind, locate
 
@@ -113,9 +114,9 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
         raise Refused(f"{name} is tied to {entry.get('to')!r}, which is not structured")
     structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
-    shape = weight.flatten(1).shape if kind == "conv2d" else weight.shape
-    if sorted(shape) != sorted(structure.shape):
-        raise Refused(f"{name}: a structure of shape {structure.shape} does not fit {tuple(weight.shape)}")
+    shape = Site(name, dense).shape
+    if shape != structure.shape:
+        raise Refused(f"{name}: a structure of shape {structure.shape} does not fit a matrix of shape {shape}")
     if kind == "embedding":
         return StructuredEmbedding(structure)
     if kind == "tied-embedding":
@@ -123,16 +124,6 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
     bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
     return TiedLinear(owner, bias) if tied else stand_in(structure, bias, geometry_of(dense))
-
-
-def check_values(model: nn.Module) -> None:
-    """Raises Refused where a loaded structure holds an impossible value, such as an index out of range."""
-    for name, module in model.named_modules():
-        if isinstance(module, StructuredLinear | StructuredEmbedding):
-            try:
-                module.structure.check_values()
-            except Refused as error:
-                raise Refused(f"{name}: {error}") from error
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -201,10 +192,10 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in weight_files(directory):
-        try:
-            with safe_open(file, "pt") as opened:
-                for key in opened.keys():  # noqa: SIM118  (not a mapping)
-                    tensors[key] = opened.get_tensor(key)
-        except SafetensorError as error:
-            raise Refused(f"{file} is damaged or cut short: {error}") from error
+        tensors |= read_safetensors(file)[0]
     return tensors
+
+
+def checksums(directory: Path) -> dict[str, str]:
+    """The checksums of all tensors of a directory, from its files."""
+    return checksums_in_files(read_headers(weight_files(directory)))

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.json import read_json, write_json
+from eckart.files.tensors import CHECKSUMS
 from eckart.models.checkpoint import (
     MANIFEST,
     Manifest,
     check_manifest,
-    check_values,
+    checksums,
     manifest,
     read_tensors,
     rebuild,
     state,
+    weight_files,
     write_tensors,
 )
 from eckart.models.presence import present
+from eckart.models.tensor_checks import check_files
 from eckart.models.transformers import METHOD, write_model
 
 
@@ -52,7 +55,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
             write_model(model, None, partial)
             return
         write_tensors(state(model), partial)
-        write_json(manifest(model), partial / MANIFEST)
+        write_json({**manifest(model), CHECKSUMS: checksums(partial)}, partial / MANIFEST)
 
 
 def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -68,8 +71,9 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     source = Path(directory)
     entry, where = _read_manifest(source)
     rebuild(model, check_manifest(entry, str(where)), entry.get("unfused", ()))
-    tensors = read_tensors(source)
     expected = model.state_dict(keep_vars=True)
+    check_files(weight_files(source), entry, str(where), expected)
+    tensors = read_tensors(source)
     aliases = _aliases(expected, tensors)
     tensors |= {name: tensors[first] for name, first in aliases.items()}
     for name, tensor in tensors.items():
@@ -81,7 +85,6 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         raise Refused(f"{source} does not fit {type(model).__name__}: {error}") from error
     for name, first in aliases.items():
         _tie(model, name, first)
-    check_values(model)
     return model
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from eckart.errors import Refused
+from eckart.files.tensors import CHECKSUMS
 from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, TiedEmbedding, TiedLinear, tied_by_construction
 from eckart.models.placement import Placement
 from eckart.models.sites import set_module
+from eckart.models.tensor_checks import check_files
 from eckart.models.transformers import METHOD
 
 UNREAD = "import-eckart-before-from_pretrained.safetensors"
 """The file that transformers is sent to for the tensors of a compressed model, and does not find, unless eckart is
 imported: it would only warn of a quantization that it does not know, and draw random matrices."""
+
+
+_KEYS = ("format", "version", "modules", "unfused", CHECKSUMS)
 
 
 @register_quantization_config(METHOD)
@@ -30,10 +34,11 @@ class EckartConfig(QuantizationConfigMixin):
 
     def __init__(self, **values: Any) -> None:
         self.quant_method = METHOD
-        self.manifest = {k: v for k, v in values.items() if k in ("format", "version", "modules", "unfused")}
+        self.manifest = {k: v for k, v in values.items() if k in _KEYS}
 
     def to_dict(self) -> dict[str, Any]:
-        return {"quant_method": METHOD, **self.manifest}
+        # Checksums are of the tensors that were read; those of the model may have changed since.
+        return {"quant_method": METHOD, **{k: v for k, v in self.manifest.items() if k != CHECKSUMS}}
 
 
 @register_quantizer(METHOD)
@@ -59,17 +64,17 @@ class EckartQuantizer(HfQuantizer):
         modules = place.modules(saved)
         dense = dict(model.named_modules())
         checkpoint.rebuild(model, modules)
+        files = [Path(file) for file in checkpoint_files or () if file.endswith(".safetensors")]
+        if files:
+            check_files(files, manifest, "config.json", model.state_dict())
         for name in modules:
             # The skeleton has the dtype that was asked for.
             model.get_submodule(name).to(dense[name].weight.dtype)
-        _check_tensors(model, place.sources(saved), checkpoint_files or ())
         _tie(model)
         _skip_initialisation(model, modules)
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
-        if not any(p.is_meta for p in model.parameters()):
-            checkpoint.check_values(model)
         # A model like any other from here on: it trains, and `save_pretrained` sees by itself what it is made of.
         self.remove_quantization_config(model)
         for module in model.modules():
@@ -83,27 +88,6 @@ class EckartQuantizer(HfQuantizer):
     @property
     def is_trainable(self) -> bool:
         return True
-
-
-def _check_tensors(model: nn.Module, names: Mapping[str, str], files: Sequence[str]) -> None:
-    """Raises Refused where files lack a tensor of a structure: transformers would allocate it, whatever its size.
-
-    Args:
-        model: with its structured modules in place.
-        names: of those, each with the name that it has in the files.
-        files: those that end in .safetensors are read.
-    """
-    files = [file for file in files if file.endswith(".safetensors")]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        with safe_open(file, "pt") as opened:
-            shapes |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-    for name, saved in names.items() if files else ():
-        for key, tensor in model.get_submodule(name).state_dict(prefix=f"{saved}.").items():
-            if key not in shapes:
-                raise Refused(f"the checkpoint lacks {key}, of shape {tuple(tensor.shape)}")
-            if shapes[key] != tuple(tensor.shape):
-                raise Refused(f"{key}: the file holds shape {shapes[key]}, not {tuple(tensor.shape)}")
 
 
 def _tie(model: Any) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+from eckart.files.atomic import replacing
+from eckart.files.json import read_json
+from eckart.files.tensors import CHECKSUMS
 from eckart.models import checkpoint
 from eckart.models.transformers import METHOD
 from eckart.models.transformers_quantizer import UNREAD, EckartConfig
@@ -48,10 +53,24 @@ def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
             options["save_original_format"] = False
             if options.get("state_dict") is None and not any(p.is_meta for p in self.parameters()):
                 options["state_dict"] = {name: t.contiguous() for name, t in self.state_dict().items()}
+            found = original(self, *args, **options)
+            directory = Path(args[0] if args else options["save_directory"])
+            if options.get("is_main_process", True) and not options.get("variant"):
+                _add_checksums(directory)
+            return found
         return original(self, *args, **options)
 
     save_pretrained._eckart = True  # type: ignore[attr-defined]
     return save_pretrained
+
+
+def _add_checksums(directory: Path) -> None:
+    """Enters the checksums of all tensors of a directory in its config.json, as they are in the files."""
+    file = directory / "config.json"
+    config = read_json(file)
+    config["quantization_config"][CHECKSUMS] = checkpoint.checksums(directory)
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def _described(original: Callable[..., Any]) -> Callable[..., Any]:

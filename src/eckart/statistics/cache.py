@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.layouts.patches import patch_of
 from eckart.statistics import second_moment
 from eckart.statistics.batches import Batch
@@ -124,15 +123,14 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
             label = where.setdefault(id(value), f"{name}/{need.value}")
             tensors[label] = value.float() if value.ndim == 2 else value.double()
             index[name][need.value] = label
-    write_safetensors(tensors, file, {"index": json.dumps(index)})
+    write_safetensors(tensors, file, {"index": json.dumps(index), **sealed(tensors)})
 
 
 def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics] | None:
     """Statistics mapped from a file; None where it is missing or damaged."""
     try:
-        with safe_open(file, "pt") as opened:
-            index = json.loads((opened.metadata() or {}).get("index", "{}"))
-            loaded = {label: opened.get_tensor(label) for label in opened.keys()}  # noqa: SIM118
+        loaded, metadata = read_safetensors(file)
+        index = json.loads(metadata.get("index", "{}"))
         return {
             name: Statistics(
                 tokens=index[name]["tokens"],
@@ -143,7 +141,7 @@ def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics]
             )
             for name, module in modules.items()
         }
-    except (SafetensorError, OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError):
         return None
 
 

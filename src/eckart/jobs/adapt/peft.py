@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.json import read_json, write_json
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import Parts, parts_of, put_in, read_adapter
 from eckart.layouts.patches import Pair
@@ -45,11 +44,7 @@ def load_peft(model: nn.Module, source: Path, *, name: str = "default") -> Adapt
     file = source / WEIGHTS
     if not file.is_file() and (source / "adapter_model.bin").is_file():
         raise Refused(f"{source} holds pickled weights, which can run code when read: save it with safetensors")
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise Refused(f"{file} cannot be read: {error}") from error
+    tensors, _ = read_safetensors(file)
     factors: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         where, _, kind = key.removeprefix(_PREFIX).removesuffix(".weight").rpartition(".")
@@ -160,7 +155,7 @@ def write_lora(
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = right.contiguous()
         tensors[f"{_PREFIX}{name}.lora_B.weight"] = left.contiguous()
     ranks = {name: len(right) for name, (_, right) in factors.items()}
-    metadata = {"format": "pt", **({"errors": json.dumps(dict(errors))} if errors else {})}
+    metadata = {"format": "pt", **sealed(tensors), **({"errors": json.dumps(dict(errors))} if errors else {})}
     with new_directory(directory) as partial:
         write_json(peft_config(ranks, causal=causal, fan_in_fan_out=transposed), partial / CONFIG)
         write_safetensors(tensors, partial / WEIGHTS, metadata)

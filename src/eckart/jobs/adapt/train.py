@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.errors import Refused
 from eckart.files.made import STORED
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.progress import Progress, silent
 from eckart.texts.examples import IGNORED, Example, collate
@@ -196,7 +195,7 @@ def write_checkpoint(
     tensors |= {f"schedule/{key}": value for key, value in adapter.schedule_state().items()}
     history = {"losses": trained.losses, "validation": trained.validation, "best": trained.best}
     unique = {key: value.detach().contiguous().clone() for key, value in tensors.items()}
-    write_safetensors(unique, file, {STORED: __version__, "history": json.dumps(history)})
+    write_safetensors(unique, file, {STORED: __version__, "history": json.dumps(history), **sealed(unique)})
 
 
 def read_checkpoint(
@@ -208,9 +207,8 @@ def read_checkpoint(
         Refused: a file that is damaged or of another adapter.
     """
     try:
-        with safe_open(file, "pt") as opened:
-            history: dict[str, Any] = json.loads((opened.metadata() or {})["history"])
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        tensors, metadata = read_safetensors(file)
+        history: dict[str, Any] = json.loads(metadata["history"])
         part = {
             kind: {key.removeprefix(f"{kind}/"): value for key, value in tensors.items() if key.startswith(f"{kind}/")}
             for kind in ("now", "best", "optimizer", "schedule")
@@ -224,6 +222,6 @@ def read_checkpoint(
         trained.losses, trained.best = list(history["losses"]), int(history["best"])
         trained.validation = [(int(step), float(loss)) for step, loss in history["validation"]]
         adapter.resume(len(trained.losses), part["schedule"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise Refused(f"{file} is no checkpoint of this training: {error}") from error
     return part["best"]

@@ -6,13 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from eckart._version import __version__
 from eckart.compressors.contract import Fitted
 from eckart.files.made import STORED
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.structures import from_spec
 from eckart.structures.shared import bind, locate
 
@@ -28,9 +27,8 @@ class DirectoryStore:
         if not file.is_file():
             return None
         try:
-            with safe_open(file, "pt") as opened:
-                entry = json.loads((opened.metadata() or {})["group"])
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            tensors, metadata = read_safetensors(file)
+            entry = json.loads(metadata["group"])
             if entry["size"] != size:
                 return None
             biases = {key: tensors.pop(key) for key in list(tensors) if key.endswith(".bias") and key.count(".") == 1}
@@ -41,7 +39,7 @@ class DirectoryStore:
                 structure.check_values()
             fitted = zip(structures.items(), entry["errors"], strict=True)
             return [Fitted(structure, biases.get(f"{i}.bias"), float(error)) for (i, structure), error in fitted]
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError):
             return None
 
     def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None:
@@ -52,4 +50,5 @@ class DirectoryStore:
         tensors |= {f"{i}.bias": one.bias.contiguous() for i, one in enumerate(fitted) if one.bias is not None}
         specs, errors = [structure.spec() for structure in structures.values()], [one.error for one in fitted]
         group = json.dumps({"size": size, "errors": errors, "structures": specs})
-        write_safetensors(tensors, self.directory / f"{name}.safetensors", {STORED: __version__, "group": group})
+        metadata = {STORED: __version__, "group": group, **sealed(tensors)}
+        write_safetensors(tensors, self.directory / f"{name}.safetensors", metadata)

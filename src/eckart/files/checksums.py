@@ -1,0 +1,97 @@
+"""Checksums of tensors: CRC-32 of dtype, shape and bytes, which find any damage and any exchange that is not meant."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.files.headers import DTYPES, Entry
+
+T = TypeVar("T")
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_THREADS = 8
+"""At most; then memory is what is waited for."""
+
+
+def checksum(tensor: Tensor) -> str:
+    """The checksum of a tensor, as 8 hexadecimal digits.
+
+    >>> checksum(torch.ones(2)), checksum(torch.ones(2, 1))
+    ('1064d28b', '5c07d996')
+    """
+    flat = tensor.detach().cpu().contiguous().flatten()
+    name = _NAMES.get(tensor.dtype, str(tensor.dtype))
+    return _checksum(name, tuple(tensor.shape), memoryview(flat.view(torch.uint8).numpy().data))
+
+
+def checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Checksums of tensors by name."""
+    return dict(zip(tensors, _together(checksum, tensors.values()), strict=True))
+
+
+def checksums_in_files(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Checksums of tensors in files by name, from the bytes that are there."""
+    with ExitStack() as stack:
+        maps = {}
+        for file in {entry.file for entry in entries.values()}:
+            descriptor = stack.enter_context(file.open("rb"))
+            maps[file] = memoryview(stack.enter_context(mmap.mmap(descriptor.fileno(), 0, access=mmap.ACCESS_READ)))
+            stack.callback(maps[file].release)
+
+        def of(entry: Entry) -> str:
+            with maps[entry.file][entry.start : entry.stop] as part:
+                return _checksum(entry.dtype, entry.shape, part)
+
+        return dict(zip(entries, _together(of, entries.values()), strict=True))
+
+
+def check_checksums(entries: Mapping[str, Entry], stated: object, where: str) -> None:
+    """Raises Refused where files hold anything but the tensors whose checksums are stated.
+
+    Args:
+        entries: what the files hold.
+        stated: checksums by name, from JSON; None where none were written.
+        where: what states them.
+    """
+    for problem in differences(entries, stated, where):
+        raise Refused(problem)
+
+
+def differences(entries: Mapping[str, Entry], stated: object, where: str) -> Iterator[str]:
+    """What `check_checksums` refuses, all of it, one sentence each."""
+    if stated is None:
+        return
+    if not isinstance(stated, Mapping) or not all(isinstance(value, str) for value in stated.values()):
+        yield f'{where}: "checksums" is no map from names to checksums'
+        return
+    files = sorted({entry.file for entry in entries.values()})
+    for name in stated.keys() - entries.keys():
+        yield f"{where} has a checksum of {name}, which {files[0] if files else 'no file'} does not hold"
+    for name in entries.keys() - stated.keys():
+        yield f"{entries[name].file} holds {name}, of which {where} has no checksum"
+    for name, found in checksums_in_files({name: entries[name] for name in entries if name in stated}).items():
+        if found != stated[name]:
+            yield (
+                f"{entries[name].file} is damaged or was changed: {name} has checksum {found}, and {where} says "
+                f"{stated[name]}; fetch the file again"
+            )
+
+
+def _checksum(dtype: str, shape: tuple[int, ...], data: memoryview) -> str:
+    return f"{zlib.crc32(data, zlib.crc32(f'{dtype} {shape}'.encode())):08x}"
+
+
+def _together(function: object, values: Iterable[T]) -> list[str]:
+    """A function of each of some values; zlib lets other threads run."""
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        return list(pool.map(function, values))  # type: ignore[arg-type]
