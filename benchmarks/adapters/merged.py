@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from benchmarks.adapters.problems import Task
 from eckart.diagnostics.contract import Change
 from eckart.diagnostics.intruder_dimensions import find_intruders
-from eckart.jobs.adapt.adapted import dense_of, put
 from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.bases import dense_of, put
 from eckart.jobs.adapt.files import parts_of
 from eckart.jobs.adapt.peft import as_low_rank
 from eckart.jobs.adapt.run import find_bases

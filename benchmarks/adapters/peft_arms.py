@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from eckart.adapters.adalora import initial
 from eckart.adapters.contract import ADAPTERS
-from eckart.jobs.adapt.adapted import matrix_shape
-from eckart.jobs.adapt.run import rank_within
+from eckart.jobs.adapt.bases import matrix_shape
+from eckart.jobs.adapt.ranks import rank_within
 from eckart.structures import patch_of
 
 Batch = Mapping[str, Tensor]

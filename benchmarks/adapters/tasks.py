@@ -46,8 +46,8 @@ from benchmarks.adapters.merged import afterwards, merged_weights
 from benchmarks.adapters.problems import Task, gsm8k, sst2, turned
 from benchmarks.common.rows import Rows, add_option
 from eckart.adapters.contract import ADAPTERS
-from eckart.jobs.adapt.adapted import matrix_shape
 from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.run import find_bases
 from eckart.jobs.adapt.train import Order
 

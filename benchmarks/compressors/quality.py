@@ -29,8 +29,9 @@ from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.refit import refit
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.places import replace
 from eckart.models.sharing import share
-from eckart.models.sites import find_sites, linear_parameters, replace
+from eckart.models.sites import find_sites, linear_parameters
 from eckart.models.transformers import load_model
 from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.structures import low_rank

@@ -13,7 +13,8 @@ from torch import Tensor
 import eckart
 from eckart.adapters.contract import ADAPTERS, Layer
 from eckart.jobs.adapt.adapted import Adapted
-from eckart.models.sites import find_sites, is_conv1d, linear_layers
+from eckart.models.layers import is_conv1d
+from eckart.models.sites import find_sites, linear_layers
 from eckart.statistics import Statistics
 from eckart.statistics.gradients import mean_gradients
 from eckart.structures import low_rank

@@ -189,7 +189,7 @@ def test_a_budget_counts_the_numbers_of_a_core() -> None:
 def test_what_is_no_matrix_is_left_or_refused_by_name(tmp_path: Path) -> None:
     model = net()
     assert list(find_bases(model)) == [*CONVOLUTIONS, "last"]
-    with pytest.raises(ValueError, match="'depthwise' matches no matrix: depthwise is a convolution in 12 groups"):
+    with pytest.raises(ValueError, match="'depthwise' matches no matrix: depthwise: a convolution in 12 groups"):
         eckart.adapt(model, "lora", rank=2, include=["depthwise"])
     with pytest.raises(ValueError, match=r"short: rank=9 is not in 1..8"):
         eckart.adapt(model, "lora", rank=9, include=["short"])

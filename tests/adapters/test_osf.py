@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from eckart.adapters._svd_form import leaves
-from eckart.jobs.adapt.adapted import dense_of
+from eckart.jobs.adapt.bases import dense_of
 from support.adapting import adapted, train
 from support.starts import SHAPES, assert_triplets
 from support.tiny import tiny_llama

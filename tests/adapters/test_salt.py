@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from eckart.jobs.adapt.adapted import dense_of
+from eckart.jobs.adapt.bases import dense_of
 from support.adapting import adapted, ids, logits, train
 from support.tiny import tiny_llama
 

@@ -15,7 +15,8 @@ import eckart
 from eckart.files.json import write_json
 from eckart.models import checkpoint, saving
 from eckart.models.modules import TiedLinear
-from eckart.models.sites import find_sites, replace
+from eckart.models.places import replace
+from eckart.models.sites import find_sites
 from eckart.structures import Dense
 from support.saving import IDS, Net, assert_equal, net, squeezed
 from support.tiny import HIDDEN

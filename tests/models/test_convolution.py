@@ -13,7 +13,8 @@ from eckart import StructuredConv2d, StructuredLinear
 from eckart.jobs.compress.run import Recipe, run
 from eckart.jobs.export import _fill
 from eckart.models.checkpoint import check_manifest, manifest, rebuild
-from eckart.models.sites import find_sites, model_cost, replace
+from eckart.models.places import replace
+from eckart.models.sites import find_sites, model_cost
 from eckart.structures import Dense, low_rank
 from support.convolutions import images, net
 

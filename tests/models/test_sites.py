@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
-from eckart.models.sites import find_sites, linear_parameters, model_cost, replace
+from eckart.models.places import replace
+from eckart.models.sites import find_sites, linear_parameters, model_cost
 from eckart.structures import Dense, low_rank
 from support.tiny import HIDDEN, VOCABULARY, tiny_gpt2, tiny_llama
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eckart import Metric, Need, Statistics
-from eckart.models.sites import find_sites, replace
+from eckart.models.places import replace
+from eckart.models.sites import find_sites
 from eckart.statistics import collect, patches, statistics_for
 from eckart.structures import Dense
 from support import hard

@@ -18,8 +18,10 @@ from eckart.models import transformers as hf
 from eckart.models.convolution import StructuredConv2d
 from eckart.models.experts import experts
 from eckart.models.fused_experts import fuse, unfuse_named
+from eckart.models.layers import is_conv1d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
-from eckart.models.sites import Site, is_conv1d, set_module
+from eckart.models.places import set_module
+from eckart.models.sites import Site
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
 
 _BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bias", "add_bias_linear", "bias")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 Pair = tuple[int, int]
 
@@ -20,12 +19,24 @@ class Geometry:
         stride: rows and columns from one patch to the next.
         padding: rows of zeros above and below the image, columns of zeros to the left and to the right of it.
         dilation: rows and columns from one entry of a patch to the next.
+        line: the images are sequences (channels, length), which are looked at as images of one row.
     """
 
     patch: Pair = (1, 1)
     stride: Pair = (1, 1)
     padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
     dilation: Pair = (1, 1)
+    line: bool = False
+
+    def images(self, x: Tensor) -> Tensor:
+        """What a convolution was given, or gave, as images (n, channels, height, width), also if it was one."""
+        x = x.unsqueeze(-2) if self.line else x
+        return x if x.ndim == 4 else x[None]
+
+    def as_given(self, images: Tensor, x: Tensor) -> Tensor:
+        """Images in the form of what the convolution was given."""
+        y = images.squeeze(-2) if self.line else images
+        return y if y.ndim == x.ndim else y[0]
 
     @property
     def vertical(self) -> Geometry:
@@ -69,43 +80,33 @@ POINT = Geometry()
 """Every position is a patch of its own."""
 
 
-def is_conv2d(module: nn.Module) -> bool:
-    """Whether a module is one matrix over the patches of zero-padded images: an nn.Conv2d without groups.
+def is_convolution(module: nn.Module) -> bool:
+    """Whether a module is one matrix over zero-padded patches: an nn.Conv2d or nn.Conv1d without groups.
 
-    Not its subclasses, which may do more with a weight than multiply by it.
+    Not their subclasses, which may do more with a weight than multiply by it.
     """
-    return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
-
-
-def why_no_matrix(module: nn.Module) -> str | None:
-    """What keeps a layer that has a weight from being one matrix over its inputs; None for all but kin of those.
-
-    >>> why_no_matrix(nn.Conv2d(8, 8, 3, groups=8))
-    'a convolution in 8 groups'
-    """
-    if type(module) is nn.Conv2d and module.groups > 1:
-        return f"a convolution in {module.groups} groups"
-    if type(module) is nn.Conv2d and module.padding_mode != "zeros":
-        return f"a convolution padded by padding_mode={module.padding_mode!r}"
-    kin = isinstance(module, _ConvNd | nn.Linear) and type(module) not in (nn.Conv2d, nn.Linear)
-    return f"of the type {type(module).__name__}" if kin else None
+    if not isinstance(module, nn.Conv1d | nn.Conv2d) or type(module) not in (nn.Conv1d, nn.Conv2d):
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros"
 
 
 def geometry_of(module: nn.Module) -> Geometry | None:
     """The patches that a convolution meets, dense or structured; None for a module that is no such convolution."""
-    if not is_conv2d(module):
+    if not is_convolution(module):
         geometry = getattr(module, "geometry", None)
         return geometry if isinstance(geometry, Geometry) else None
-    assert isinstance(module, nn.Conv2d)
-    (height, width), (down, across) = map(_pair, (module.kernel_size, module.dilation))
+    assert isinstance(module, nn.Conv1d | nn.Conv2d)
+    line = isinstance(module, nn.Conv1d)
+    # A sequence is an image of one row.
+    size, dilation = (_pair(values, 1) for values in (module.kernel_size, module.dilation))
     if module.padding == "same":
-        total = (height - 1) * down, (width - 1) * across
-        padding = tuple((t // 2, t - t // 2) for t in total)
+        total = [(n - 1) * step for n, step in zip(size, dilation, strict=True)]
+        padding = [(t // 2, t - t // 2) for t in total]
     elif module.padding == "valid":
-        padding = ((0, 0), (0, 0))
+        padding = [(0, 0), (0, 0)]
     else:
-        padding = tuple((int(p), int(p)) for p in module.padding)
-    return Geometry((height, width), _pair(module.stride), (padding[0], padding[1]), (down, across))
+        padding = [(p, p) for p in _pair(tuple(map(int, module.padding)), 0)]
+    return Geometry(size, _pair(module.stride, 1), (padding[0], padding[1]), dilation, line)
 
 
 def patch_of(module: nn.Module) -> Pair | None:
@@ -114,6 +115,7 @@ def patch_of(module: nn.Module) -> Pair | None:
     return None if geometry is None else geometry.patch
 
 
-def _pair(values: tuple[int, ...]) -> Pair:
-    first, second = values
-    return first, second
+def _pair(values: tuple[int, ...], first: int) -> Pair:
+    """Both of two values; what a row of one value says of the image it is."""
+    *above, last = values
+    return (above[0] if above else first), last

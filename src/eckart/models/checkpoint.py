@@ -16,19 +16,23 @@ from eckart.files.checksums import checksums_in_files
 from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
 from eckart.files.tensors import read_safetensors, write_safetensors
-from eckart.models.convolution import StructuredConv2d, stand_in
+from eckart.layouts.look_ups import scale_of
+from eckart.layouts.patches import is_convolution
+from eckart.models.convolution import StructuredConv1d, StructuredConv2d, embedding_stand_in, stand_in
 from eckart.models.experts import experts
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
-from eckart.models.sites import Site, set_module
-from eckart.structures import Shared, StructuredMatrix, from_spec, geometry_of, is_conv2d
+from eckart.models.places import set_module
+from eckart.models.sites import Site
+from eckart.models.weights import Readable
+from eckart.structures import Shared, StructuredMatrix, from_spec
 from eckart.structures.shared import bind, locate
 
 FORMAT = 1
 """Raised when a file that this version writes could not be read by the one before."""
 
 MANIFEST = "eckart.json"
-_KINDS = ("linear", "conv2d", "embedding", "tied", "tied-embedding")
+_KINDS = ("linear", "conv2d", "conv1d", "embedding", "tied", "tied-embedding")
 _SHARD_BYTES = 5 * 10**9
 
 Manifest = dict[str, Any]
@@ -47,10 +51,16 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredEmbedding):
             modules[name] = {"module": "embedding", "structure": module.structure.spec()}
         elif isinstance(module, StructuredLinear):
-            kind = "conv2d" if isinstance(module, StructuredConv2d) else "linear"
+            kind = _kind(module)
             modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
     apart = list(experts(model))
     return {"format": FORMAT, "version": __version__, "modules": modules, **({"unfused": apart} if apart else {})}
+
+
+def _kind(module: StructuredLinear) -> str:
+    if isinstance(module, StructuredConv1d):
+        return "conv1d"
+    return "conv2d" if isinstance(module, StructuredConv2d) else "linear"
 
 
 def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
@@ -102,13 +112,20 @@ def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]], unfused:
                 set_module(model, alias, module)
 
 
-def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) -> nn.Module:
+def _place(dense: nn.Module) -> str:
+    """The kind of module that can stand in for a layer."""
+    if isinstance(dense, nn.Embedding):
+        return "embedding"
+    return ("conv1d" if isinstance(dense, nn.Conv1d) else "conv2d") if is_convolution(dense) else "linear"
+
+
+def _rebuilt(name: str, entry: Mapping[str, Any], dense: Any, owner: Any) -> nn.Module:
     """The module that an entry of a manifest describes; `dense` is what stands there, `owner` what it is tied to."""
     kind, weight = entry.get("module"), getattr(dense, "weight", None)
     if kind not in _KINDS:
         raise Refused(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
-    fits = isinstance(dense, nn.Embedding) == kind.endswith("embedding") and is_conv2d(dense) == (kind == "conv2d")
-    if not isinstance(weight, Tensor) or not fits:
+    fits = _place(dense) == {"tied": "linear", "tied-embedding": "embedding"}.get(kind, kind)
+    if not isinstance(weight, Tensor) or isinstance(dense, Readable) or not fits:
         raise Refused(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
     tied = kind.startswith("tied")
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
@@ -118,12 +135,12 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: nn.Module, owner: Any) 
     if shape != structure.shape:
         raise Refused(f"{name}: a structure of shape {structure.shape} does not fit a matrix of shape {shape}")
     if kind == "embedding":
-        return StructuredEmbedding(structure)
+        return embedding_stand_in(structure, dense)
     if kind == "tied-embedding":
-        return TiedEmbedding(owner)
+        return TiedEmbedding(owner, scale_of(dense), dense.padding_idx)
     dtype = weight.dtype if isinstance(structure, Shared) else structure.dtype
     bias = torch.empty(structure.shape[0], dtype=dtype, device="meta") if entry.get("bias") else None
-    return TiedLinear(owner, bias) if tied else stand_in(structure, bias, geometry_of(dense))
+    return TiedLinear(owner, bias) if tied else stand_in(structure, bias, dense)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from eckart.errors import Refused
 from eckart.models.experts import Experts, experts, is_fused
-from eckart.models.sites import set_module
+from eckart.models.places import set_module
 
 
 def unfuse(model: nn.Module) -> list[str]:

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.weights import Readable
 from eckart.structures.base import StructuredMatrix
 
 
-class StructuredLinear(nn.Module):
-    """`y = x @ W.T + bias` with W any structure; stands in for nn.Linear and transformers' Conv1D.
+class Structured(Readable):
+    """A module over a structure: what reads its `weight` finds a dense layer's.
+
+    Attributes:
+        structure: W (out, in), or (rows, dimension).
+    """
+
+    structure: StructuredMatrix
+
+    def as_stored(self, matrix: Tensor) -> Tensor:
+        """A matrix of the structure's shape in the form in which the dense layer stores its own; a view."""
+        return matrix
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return self.structure.shape
+
+    @property
+    def stored_as(self) -> tuple[torch.dtype, torch.device]:
+        return self.structure.dtype, self.structure.device
+
+    @property
+    def asks(self) -> bool:
+        return any(p.requires_grad for p in self.structure.parameters())
+
+    def stored(self) -> Tensor:
+        if not self.structure.linear:
+            raise Refused(
+                f"{self.where or type(self).__name__}: the model multiplies by its weight instead of calling it, and "
+                f"{type(self.structure).__name__} depends on its input and is no matrix: leave it out with exclude="
+            )
+        return self.as_stored(self.structure.to_dense())
+
+
+class StructuredLinear(Structured):
+    """`y = x @ W.T + bias` with W any structure; stands in for nn.Linear.
 
     Attributes:
         structure: W (out, in).
@@ -31,6 +67,10 @@ class StructuredLinear(nn.Module):
     def in_features(self) -> int:
         return self.structure.shape[1]
 
+    def multiplied(self, x: Tensor) -> Tensor | None:
+        y: Tensor = self.structure(x)
+        return y
+
     def forward(self, x: Tensor) -> Tensor:
         # From the registry, and without the hooks' machinery: at batch 1 a small product takes no longer than those.
         y: Tensor = self._modules["structure"].forward(x)  # type: ignore[union-attr]
@@ -38,16 +78,39 @@ class StructuredLinear(nn.Module):
         return y if bias is None else y + bias
 
 
-class StructuredEmbedding(nn.Module):
-    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
+class StructuredConv1D(StructuredLinear):
+    """Stands in for transformers' Conv1D, which is linear and stores its weight as (in, out)."""
+
+    def as_stored(self, matrix: Tensor) -> Tensor:
+        return matrix.T
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return self.structure.shape[::-1]
+
+    @property
+    def nf(self) -> int:
+        return self.structure.shape[0]
+
+    @property
+    def nx(self) -> int:
+        return self.structure.shape[1]
+
+    def multiplied(self, x: Tensor) -> Tensor | None:
+        return None
+
+
+class _LookUp(Structured):
+    """Rows of W by index, times a scale.
 
     Attributes:
-        structure: W (rows, dimension).
+        scale: what the rows are multiplied by when they are read.
+        padding_idx: the row of padding, for those who ask.
     """
 
-    def __init__(self, structure: StructuredMatrix) -> None:
-        super().__init__()
-        self.structure = structure
+    max_norm = None
+    scale = 1.0
+    padding_idx: int | None = None
 
     @property
     def num_embeddings(self) -> int:
@@ -58,10 +121,24 @@ class StructuredEmbedding(nn.Module):
         return self.structure.shape[1]
 
     def forward(self, index: Tensor) -> Tensor:
-        return self.structure.rows(index)
+        rows = self.structure.rows(index)
+        return rows if self.scale == 1.0 else rows * self.scale
 
 
-class Tied(nn.Module):
+class StructuredEmbedding(_LookUp):
+    """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
+
+    Attributes:
+        structure: W (rows, dimension).
+    """
+
+    def __init__(self, structure: StructuredMatrix, scale: float = 1.0, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self.structure = structure
+        self.scale, self.padding_idx = scale, padding_idx
+
+
+class Tied(Structured):
     """Reads the structure of another module, which owns the tensors."""
 
     def __init__(self, owner: StructuredEmbedding | StructuredLinear) -> None:
@@ -73,7 +150,7 @@ class Tied(nn.Module):
         return self._owner[0]
 
     @property
-    def structure(self) -> StructuredMatrix:
+    def structure(self) -> StructuredMatrix:  # type: ignore[override]
         return self.owner.structure
 
 
@@ -84,16 +161,31 @@ class TiedLinear(Tied):
         super().__init__(owner)
         self.bias = None if bias is None else nn.Parameter(bias)
 
+    @property
+    def out_features(self) -> int:
+        return self.structure.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        return self.structure.shape[1]
+
+    def multiplied(self, x: Tensor) -> Tensor | None:
+        y: Tensor = self.structure(x)
+        return y
+
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.structure(x)
         return y if self.bias is None else y + self.bias
 
 
-class TiedEmbedding(Tied):
+class TiedEmbedding(Tied, _LookUp):
     """Rows by index of the structure of another embedding."""
 
-    def forward(self, index: Tensor) -> Tensor:
-        return self.structure.rows(index)
+    def __init__(
+        self, owner: StructuredEmbedding | StructuredLinear, scale: float = 1.0, padding_idx: int | None = None
+    ) -> None:
+        super().__init__(owner)
+        self.scale, self.padding_idx = scale, padding_idx
 
 
 def tied_by_construction(model: nn.Module) -> None:

@@ -10,18 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from eckart.errors import Refused
-from eckart.layouts.patches import geometry_of, is_conv2d, why_no_matrix
-from eckart.models.convolution import stand_in
+from eckart.layouts.patches import is_convolution
 from eckart.models.experts import experts
+from eckart.models.layers import is_conv1d, is_embedding, is_linear, why_no_matrix
 from eckart.models.modules import (
     StructuredEmbedding,
     StructuredLinear,
     Tied,
-    TiedEmbedding,
     TiedLinear,
-    tied_by_construction,
 )
 from eckart.structures.base import StructuredMatrix
 
@@ -32,7 +31,7 @@ class Site:
 
     Attributes:
         name: the module's dotted name.
-        module: the nn.Linear, transformers Conv1D, nn.Conv2d or nn.Embedding that holds it.
+        module: the linear layer, convolution or embedding that holds it; see `eckart.models.layers`.
         tied: further names of modules that hold the same tensor (a head tied to the embedding), or of this module.
         share: of the tokens that come here, for an expert of a mixture whose experts are visited equally often.
     """
@@ -71,18 +70,13 @@ class Site:
 
     @property
     def is_convolution(self) -> bool:
-        return is_conv2d(self.module)
+        return is_convolution(self.module)
 
 
 def _weight(module: nn.Module) -> Tensor:
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight
-
-
-def is_conv1d(module: nn.Module) -> bool:
-    """transformers' Conv1D: a linear map that stores its weight as (in, out)."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def find_sites(
@@ -146,8 +140,8 @@ def select(
     def matching(pattern: str) -> set[int]:
         found = {i for i, names in enumerate(named) if any(matches(pattern, name) for name in names)}
         if not found:
-            other = ((n, why_no_matrix(m)) for n, m in model.named_modules() if matches(pattern, n))
-            hint = next((f": {name} is {why}" for name, why in other if why), "")
+            held = ((n, m) for n, m in model.named_modules() if matches(pattern, n) and _holds_a_matrix(m))
+            hint = next((f": {n}: {why_no_matrix(m)}" for n, m in held if not (is_embedding(m) or is_linear(m))), "")
             raise Refused(f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}")
         return found
 
@@ -166,12 +160,12 @@ def _all_sites(model: nn.Module) -> list[Site]:
     shares = _shares(model)
     sites = []
     for tensor, held in holders.items():
-        if not all(_is_site(module) and id(module.weight) == tensor for _, module in held):
+        if not all((is_embedding(module) or is_linear(module)) and id(module.weight) == tensor for _, module in held):
             continue
         if len({is_conv1d(module) for _, module in held}) > 1:
             continue
         # One weight in two convolutions stays dense: there is no module that is tied to a structured one.
-        if is_conv2d(held[0][1]) and len({id(module) for _, module in held}) > 1:
+        if is_convolution(held[0][1]) and len({id(module) for _, module in held}) > 1:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
         tied = tuple(n for n, _ in held if n != name)
@@ -184,15 +178,8 @@ def _shares(model: nn.Module) -> dict[int, float]:
     return {id(m): mixture.share for mixture in experts(model).values() for m in mixture.modules()}
 
 
-def _is_site(module: nn.Module) -> bool:
-    # Not their subclasses, which may do more with a weight than multiply by it; nor a table that is rescaled when read.
-    if type(module) is nn.Embedding:
-        return module.max_norm is None
-    return _is_linear(module)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return type(module) is nn.Linear or is_conv1d(module) or is_conv2d(module)
+def _holds_a_matrix(module: nn.Module) -> bool:
+    return any(p is not None and p.ndim > 1 for p in module._parameters.values()) or is_parametrized(module)
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -217,43 +204,6 @@ def _abridged(names: Sequence[str]) -> str:
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "none"
 
 
-def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Tensor | None = None) -> None:
-    """Puts a structure where the site's matrix was; tied modules read the same structure and keep their own biases.
-
-    Args:
-        model: changed in place.
-        site: where; it may have been replaced before.
-        structure: of the site's shape.
-        bias: (out,), added to the layer's own bias, if any.
-
-    Raises:
-        Refused: the structure has another shape.
-    """
-    if structure.shape != site.shape:
-        raise Refused(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
-    own = site.bias
-    total = own if bias is None else bias if own is None else own + bias.to(own)
-    owner: StructuredEmbedding | StructuredLinear = (
-        StructuredEmbedding(structure) if site.is_embedding else stand_in(structure, total, geometry_of(site.module))
-    )
-    places = {name: model.get_submodule(name) for name in (site.name, *site.tied)}
-    new: dict[int, nn.Module] = {id(places[site.name]): owner}
-    for name, old in places.items():
-        if id(old) not in new:
-            is_embedding = isinstance(old, nn.Embedding | TiedEmbedding)
-            new[id(old)] = TiedEmbedding(owner) if is_embedding else TiedLinear(owner, getattr(old, "bias", None))
-        set_module(model, name, new[id(old)])
-    if len(new) > 1:
-        tied_by_construction(model)
-
-
-def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """`model.<name> = module`, with the training flag of what stood there."""
-    parent, _, leaf = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
-    setattr(model.get_submodule(parent), leaf, module)
-
-
 def linear_parameters(model: nn.Module) -> int:
     """Numbers in all linear maps that are neither embeddings nor the head, dense or structured, biases included.
 
@@ -265,7 +215,7 @@ def linear_parameters(model: nn.Module) -> int:
     for name, module in model.named_modules():
         if name in heads:
             continue
-        if _is_linear(module):
+        if is_linear(module):
             dense |= {id(p): p for p in module.parameters()}
         elif isinstance(module, StructuredLinear | TiedLinear):
             total += 0 if module.bias is None else module.bias.numel()
@@ -288,7 +238,7 @@ def model_cost(model: nn.Module) -> dict[str, int]:
     for module in model.modules():
         if isinstance(module, StructuredLinear | TiedLinear):
             macs += module.structure.cost().macs * shares.get(id(module), 1.0)
-        elif _is_linear(module):
+        elif is_linear(module):
             macs += _weight(module).numel() * shares.get(id(module), 1.0)
     structures = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     inside = {id(t) for s in structures for t in (*s.parameters(), *s.buffers())}

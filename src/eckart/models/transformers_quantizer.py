@@ -16,7 +16,7 @@ from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, TiedEmbedding, TiedLinear, tied_by_construction
 from eckart.models.placement import Placement
-from eckart.models.sites import set_module
+from eckart.models.places import set_module
 from eckart.models.tensor_checks import check_files
 from eckart.models.transformers import METHOD
 

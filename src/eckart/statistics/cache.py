@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,9 @@ def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int
 
 def _sides(module: nn.Module) -> Sequence[int]:
     """Both sides of a module's matrix, which need not have it as one tensor."""
-    weight: Any = getattr(module, "weight", None)
-    side: Any = module
-    return weight.flatten(1).shape if isinstance(weight, Tensor) else (side.out_features, side.in_features)
+    weight: Any = module.weight
+    first, *others = weight.shape
+    return first, prod(others)
 
 
 def _has_moments(needs: Sequence[Need]) -> bool:

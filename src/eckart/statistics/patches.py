@@ -14,14 +14,10 @@ ENTRIES = 1 << 23
 """The patches of so many images are written out at a time as have this many entries together, of one image at least."""
 
 
-def images(x: Tensor) -> Tensor:
-    """Images (n, channels, height, width), also where there is one without n."""
-    return x if x.ndim == 4 else x[None]
-
-
 def positions(x: Tensor, geometry: Geometry) -> int:
     """How many patches the images have together."""
-    return len(images(x)) * prod(geometry.positions(*x.shape[-2:]))
+    found = geometry.images(x)
+    return len(found) * prod(geometry.positions(*found.shape[-2:]))
 
 
 def products(x: Tensor, gradient: Tensor, geometry: Geometry | None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -32,7 +28,7 @@ def products(x: Tensor, gradient: Tensor, geometry: Geometry | None) -> Iterator
         gradient: of the loss by what it returned.
         geometry: of a convolution; None for a linear map over the last dimension.
     """
-    g = gradient.float() if geometry is None else images(gradient).float().movedim(1, -1)
+    g = gradient.float() if geometry is None else geometry.images(gradient).float().movedim(1, -1)
     g = g.reshape(len(g), -1, g.shape[-1])
     for some in [x.detach().float()] if geometry is None else patches_of(x, geometry):
         yield some.reshape(len(some), -1, some.shape[-1]), g[: len(some)]
@@ -41,7 +37,7 @@ def products(x: Tensor, gradient: Tensor, geometry: Geometry | None) -> Iterator
 
 def patches_of(x: Tensor, geometry: Geometry) -> Iterator[Tensor]:
     """The patches of images as (n, positions, in), in float32, of a few images at a time."""
-    x = images(x.detach())
-    each = x.shape[1] * prod(geometry.patch) * positions(x[:1], geometry)
+    x = geometry.images(x.detach())
+    each = x.shape[1] * prod(geometry.patch) * prod(geometry.positions(*x.shape[-2:]))
     for some in torch.split(x, max(1, ENTRIES // max(1, each))):
         yield geometry.patches(some.float()).flatten(2).mT

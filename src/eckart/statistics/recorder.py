@@ -13,7 +13,7 @@ from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
 from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
-from eckart.statistics.patches import images, patches_of, positions, products
+from eckart.statistics.patches import patches_of, positions, products
 from eckart.statistics.second_moment import SecondMoment
 from eckart.statistics.sums import Sum
 
@@ -139,7 +139,7 @@ class Recorder:
         tokens = positions(x, geometry) if geometry else x[..., 0].numel()
         self.tokens[name] = self.tokens.get(name, 0) + tokens
         if geometry:
-            self.images[name] = self.images.get(name, 0) + len(images(x))
+            self.images[name] = self.images.get(name, 0) + len(geometry.images(x))
         if leader != name:
             if found != leader:
                 raise Refused(f"{name!r} shared its input with {leader!r} in one batch and not in another")
@@ -169,7 +169,7 @@ class Recorder:
 
     def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor, geometry: Geometry | None) -> None:
         if Need.GRADIENT_SECOND_MOMENT in self.needs:
-            rows = _rows(gradient) if geometry is None else _rows(images(gradient).movedim(1, -1))
+            rows = _rows(gradient) if geometry is None else _rows(geometry.images(gradient).movedim(1, -1))
             self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, SecondMoment).add(rows)
         if x is None:
             return

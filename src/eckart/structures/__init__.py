@@ -1,6 +1,6 @@
 """Matrices stored as fewer numbers than they have entries: atoms, and what joins them."""
 
-from eckart.layouts.patches import Geometry, geometry_of, is_conv2d, patch_of
+from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spec, structure
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
@@ -64,7 +64,6 @@ __all__ = [
     "from_spec",
     "geometry_of",
     "interpolative_cost",
-    "is_conv2d",
     "low_rank",
     "low_rank_cost",
     "patch_of",

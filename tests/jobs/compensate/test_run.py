@@ -22,7 +22,8 @@ from eckart.cli.app import main
 from eckart.jobs.export import low_rank_terms, to_dense_directory, to_peft_directory
 from eckart.models import transformers as hf
 from eckart.models.modules import StructuredLinear
-from eckart.models.sites import find_sites, replace
+from eckart.models.places import replace
+from eckart.models.sites import find_sites
 from eckart.structures import Chain, Dense, Quantized, Sum, low_rank
 from support.tiny import CONTEXT, VOCABULARY, tiny_gpt2, tiny_llama, tiny_tokenizer
 

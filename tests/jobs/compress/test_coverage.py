@@ -46,5 +46,5 @@ def test_what_is_no_matrix() -> None:
     assert [(row["shape"], row["why"]) for row in rows] == [
         ((8, 4, 3, 3), "a convolution in 2 groups"),
         ((4, 8), ""),
-        ((2, 4, 4), "Bilinear is no matrix"),
+        ((2, 4, 4), "Bilinear is no layer that is known to multiply by it"),
     ]

@@ -271,7 +271,7 @@ def test_exact_structures_stay_exact() -> None:
     model = tiny_llama()
     observed = observe(model, find_sites(model), [tokens(4, 16)])
     for site in find_sites(model):
-        eckart.models.sites.replace(model, site, Dense(site.weight.clone()))
+        eckart.models.places.replace(model, site, Dense(site.weight.clone()))
     before = states(model)
     assert heal(model, observed, 3) == Healing(3, (0.0, 0.0), (0.0, 0.0))
     assert_equal(model.state_dict(), before)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
-from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from eckart.adapters.contract import Start
 from eckart.errors import Refused
+from eckart.jobs.adapt.bases import Kept, add_to, dense_of, kept, matrix_shape, merged, put, put_back
 from eckart.models.convolution import stand_in
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
-from eckart.structures import Dense, Quantized, Scaled, StructuredMatrix, Sum, geometry_of
+from eckart.models.weights import Readable
+from eckart.structures import StructuredMatrix, geometry_of
 
-Kept = tuple[Tensor | StructuredMatrix, ...]
-"""A matrix kept to be put back; in a tuple, so that a module does not register it as a part of itself."""
+OF_LAYERS = frozenset(
+    """in_channels out_channels kernel_size stride padding dilation groups padding_mode transposed output_padding
+    nf nx""".split()  # noqa: SIM905
+)
+"""What convolutions and transformers' Conv1D say of themselves, which an adapter beside them does not change."""
 
 
-class Adapted(nn.Module):
+class Adapted(Readable):
     """`y = base(x) + path(x)`, the path being that of the adapter that is active, if any.
 
     Where an adapter starts by taking its path out of the matrix, the base holds the rest as long as that adapter is
@@ -38,6 +42,7 @@ class Adapted(nn.Module):
         whole: the adapters whose path is all of W.
         active: name of an adapter or "".
         merged: the active adapter, once its path was added to the base, or "".
+        reached: whether the model has computed with the active path.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -54,14 +59,46 @@ class Adapted(nn.Module):
         self._whole: Kept = ()
         self._unmerged: Kept = ()
         self._path: tuple[StructuredLinear, torch.dtype] | None = None
+        self.reached = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_LAYERS:
+            return getattr(self.base, name)
+        return super().__getattr__(name)
 
     @property
     def weight(self) -> Tensor:
-        """The base's matrix as it is now; some models look at its dtype."""
-        if isinstance(self.base, StructuredLinear):
-            return self.base.structure.to_dense()
+        """The base's weight, or the sum of it and the active path, which is made when someone computes with it."""
+        if self._path is not None:
+            return super().weight
         weight: Tensor = self.base.weight  # type: ignore[assignment]
         return weight
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return tuple(weight.shape)
+
+    @property
+    def stored_as(self) -> tuple[torch.dtype, torch.device]:
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight.dtype, weight.device
+
+    def stored(self) -> Tensor:
+        path = self.path()
+        if not path.linear:
+            raise Refused(
+                f"{self.where}: the model multiplies by its weight instead of calling it, and the path of "
+                f"{self.active!r} depends on its input and is no matrix: leave it out with exclude="
+            )
+        self.reached = True
+        dtype, _ = self.stored_as
+        total = path.to_dense().to(dtype)
+        if self.active not in self.whole:
+            total = dense_of(self.base) + total
+        return (
+            self.base.as_stored(total) if isinstance(self.base, StructuredLinear) else Site("", self.base).stored(total)
+        )
 
     @property
     def bias(self) -> Tensor | None:
@@ -84,6 +121,7 @@ class Adapted(nn.Module):
         if self._path is None:
             y: Tensor = self.base(x)
             return y
+        self.reached = True
         path, dtype = self._path
         change = path.forward(x if x.dtype == dtype else x.to(dtype))
         if self.active in self.whole:
@@ -101,7 +139,7 @@ class Adapted(nn.Module):
         """
         if start.frozen is not None:
             bias = self.bias
-            self.base = stand_in(start.frozen, None if bias is None else bias.detach(), self.geometry)
+            self.base = stand_in(start.frozen, None if bias is None else bias.detach(), self.base)
             self.base.requires_grad_(False)
             self.replaced.add(name)
         self.paths[name] = start.path
@@ -188,7 +226,7 @@ class Adapted(nn.Module):
 
     def _evaluated(self) -> tuple[StructuredLinear, torch.dtype]:
         """What computes the product with the active path, and its dtype."""
-        module = stand_in(self.path(), None, self.geometry)
+        module = stand_in(self.path(), None, self.base)
         if self.active in self.whole:
             module.bias = self.bias  # type: ignore[assignment]
         return module, self.path().dtype
@@ -203,78 +241,3 @@ def check_name(name: str) -> None:
     """Raises Refused where a name of an adapter cannot be one of a module."""
     if not re.fullmatch(r"\w+", name):
         raise Refused(f"the name of an adapter is letters, digits and _, got {name!r}")
-
-
-def matrix_shape(base: nn.Module) -> tuple[int, int]:
-    """(out, in) of a linear layer, or of the flattened filters of a convolution."""
-    return base.structure.shape if isinstance(base, StructuredLinear) else Site("", base).shape
-
-
-def dense_of(base: nn.Module) -> Tensor:
-    """W (out, in) of a linear layer or a convolution."""
-    return structure_of(base).to_dense().detach()
-
-
-def structure_of(base: nn.Module) -> StructuredMatrix:
-    """W as a structure; an ordinary matrix is dense, a view."""
-    return base.structure if isinstance(base, StructuredLinear) else Dense(Site("", base).weight).requires_grad_(False)
-
-
-def put(base: nn.Module, structure: StructuredMatrix) -> None:
-    """Makes W that of a structure, which an ordinary matrix takes as a dense one."""
-    if isinstance(base, StructuredLinear):
-        base.structure = structure
-        return
-    weight: nn.Parameter = base.weight  # type: ignore[assignment]
-    weight.data = Site("", base).stored(structure.to_dense()).to(weight.dtype).contiguous()
-
-
-def kept(base: nn.Module) -> Kept:
-    """W of a base as it is stored now, for `put_back`."""
-    if isinstance(base, StructuredLinear):
-        return (base.structure,)
-    weight: nn.Parameter = base.weight  # type: ignore[assignment]
-    return (weight.data,)
-
-
-def put_back(base: nn.Module, before: Kept) -> None:
-    """Makes W what it was when it was kept, on the device and in the dtype that the base has by now."""
-    if isinstance(base, StructuredLinear):
-        structure, now = before[0], next(chain(base.structure.parameters(), base.structure.buffers()))
-        assert isinstance(structure, StructuredMatrix)
-        base.structure = structure.to(now.device)
-        return
-    weight: nn.Parameter = base.weight  # type: ignore[assignment]
-    assert isinstance(before[0], Tensor)
-    weight.data = before[0].to(weight)
-
-
-def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
-    """Adds a path to W or takes it out: of an ordinary matrix the sum, of a structure a sum with a last term."""
-    if isinstance(base, StructuredLinear):
-        base.structure = Sum(base.structure, Scaled(path, scale=sign))
-        return
-    weight: nn.Parameter = base.weight  # type: ignore[assignment]
-    change = Site("", base).stored(path.to_dense())
-    # A new tensor: the old one is kept, and may be mapped from a file.
-    exact = torch.promote_types(weight.dtype, change.dtype)
-    weight.data = weight.to(exact).add(change.to(exact), alpha=sign).to(weight.dtype)
-
-
-def merged(
-    structure: StructuredMatrix, path: StructuredMatrix, constant: Callable[[StructuredMatrix], StructuredMatrix]
-) -> StructuredMatrix:
-    """A structure with a path added: dense and quantized ones in their own form, others as a sum with a constant."""
-    if isinstance(structure, Dense):
-        return Dense((structure.weight.double() + path.to_dense().double()).to(structure.dtype))
-    if isinstance(structure, Quantized):
-        total = structure.to_dense().double() + path.to_dense().double()
-        return Quantized.quantize(
-            total.to(torch.promote_types(structure.dtype, torch.float32)),
-            structure.bits,
-            structure.group,
-            symmetric=structure.zeros is None and structure.codebook is None,
-            codebook=structure.codebook,
-            dtype=structure.dtype,
-        )
-    return Sum(structure, constant(path))

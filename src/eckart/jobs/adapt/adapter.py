@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eckart.adapters.contract import AdapterCard, Schedule
 from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted
-from eckart.models.sites import set_module
+from eckart.models.places import set_module
 from eckart.structures import StructuredMatrix
 
 

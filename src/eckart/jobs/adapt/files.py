@@ -16,11 +16,13 @@ from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.json import read_json, write_json
 from eckart.files.tensors import write_safetensors
-from eckart.jobs.adapt.adapted import Adapted, check_name, matrix_shape
+from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.run import find_bases, switched_off
 from eckart.layouts.patches import Pair
-from eckart.models.sites import is_conv1d, set_module
+from eckart.models.layers import is_conv1d
+from eckart.models.places import set_module
 from eckart.structures import StructuredMatrix, from_spec, patch_of
 
 FORMAT = 1

@@ -20,7 +20,7 @@ from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import Parts, parts_of, put_in, read_adapter
 from eckart.layouts.patches import Pair
-from eckart.models.sites import is_conv1d
+from eckart.models.layers import is_conv1d
 from eckart.structures import Chain, Dense, Scaled, StructuredMatrix, low_rank
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

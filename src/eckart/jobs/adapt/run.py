@@ -15,14 +15,17 @@ from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
 from eckart.errors import Refused
-from eckart.jobs.adapt.adapted import Adapted, check_name, dense_of, matrix_shape, structure_of
+from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers
+from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
+from eckart.jobs.adapt.ranks import rank_within, shared_out
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
 from eckart.machine import peak_rss_bytes
 from eckart.models.own_text import own_text
+from eckart.models.places import set_module
 from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
-from eckart.models.sites import linear_layers, select, set_module
+from eckart.models.sites import linear_layers, select
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
@@ -257,45 +260,3 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
 
 def _base(module: nn.Module) -> nn.Module:
     return module.base if isinstance(module, Adapted) else module
-
-
-def shared_out(
-    card: AdapterCard,
-    shapes: dict[str, tuple[int, int]],
-    statistics: dict[str, Statistics],
-    rank: int,
-    parameters: int | None,
-) -> tuple[int, dict[str, int]]:
-    """The mean rank and the rank of each matrix, the mean lowered until larger matrices' ranks fit the parameters."""
-    assert card.ranks is not None
-    ranks = card.ranks(shapes, statistics, rank)
-
-    def total() -> int:
-        return sum(card.numbers(shapes[n], statistics[n].patch, each) for n, each in ranks.items() if each)
-
-    while parameters is not None and total() > parameters:
-        if rank == 1:
-            raise Refused(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
-        rank -= 1
-        ranks = card.ranks(shapes, statistics, rank)
-    return rank, ranks
-
-
-def rank_within(
-    card: AdapterCard,
-    shapes: Mapping[str, tuple[int, int]],
-    patches: Mapping[str, tuple[int, int] | None],
-    parameters: int,
-) -> int:
-    """The largest rank with at most so many trainable numbers; Refused where rank 1 has more."""
-
-    def total(rank: int) -> int:
-        return sum(card.numbers(shape, patches[where], min(rank, *shape)) for where, shape in shapes.items())
-
-    low, high = 0, max(min(shape) for shape in shapes.values())
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if total(middle) <= parameters else (low, middle - 1)
-    if low == 0:
-        raise Refused(f"parameters={parameters} is less than the {total(1)} that {card.name} trains at rank 1")
-    return low

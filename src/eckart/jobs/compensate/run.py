@@ -20,16 +20,16 @@ from eckart.machine import memory_available
 from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
+from eckart.models.layers import is_linear
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.own_text import own_text
 from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
-from eckart.models.sites import Site, is_conv1d
+from eckart.models.sites import Site
 from eckart.progress import Progress, silent
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
-from eckart.structures import is_conv2d
 from eckart.texts.tokenizer import Tokenizer
 
 ALLOCATIONS = ("uniform", "greedy")
@@ -171,7 +171,7 @@ def find_places(model: nn.Module, dense: nn.Module) -> list[Place]:
         original = originals.get(name)
         if original is None:
             raise Refused(f"the dense {type(dense).__name__} has no {name!r}: name the model that was compressed")
-        if not (type(original) is nn.Linear or is_conv1d(original) or is_conv2d(original)):
+        if not is_linear(original):
             raise Refused(
                 f"{name} of the dense model is a {type(original).__name__}: name the model from before compression"
             )

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from eckart.jobs.compress.recipe import Recipe
-from eckart.layouts.patches import why_no_matrix
+from eckart.models.layers import why_no_matrix
 from eckart.models.sites import Site, find_sites, model_cost
 
 
@@ -56,7 +56,7 @@ def coverage(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
             return "left out by --include or --exclude"
         if name in possible:
             return "an embedding: --embeddings takes it" if possible[name].is_embedding else "the head: --head takes it"
-        return why_no_matrix(module) or f"{type(module).__name__} is no matrix"
+        return why_no_matrix(module)
 
     found: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
     seen: set[int] = set()

@@ -16,7 +16,7 @@ from eckart.errors import Refused
 from eckart.jobs.compress.curves import Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.tails import tail_exponents
 from eckart.machine import executor_at, memory_available
-from eckart.models import sites as places
+from eckart.models import places
 from eckart.models.groups import Group, find_groups
 from eckart.models.sites import Site, model_bytes, model_cost
 from eckart.progress import Progress, silent

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Observed, entering, forward
 from eckart.jobs.compress.plan import Plan
-from eckart.models import sites as places
+from eckart.models import places
 from eckart.models.experts import experts
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics

@@ -9,8 +9,9 @@ from torch import nn
 from eckart.errors import Refused
 from eckart.models.filters import filters
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
+from eckart.models.places import set_module
 from eckart.models.sharing import share
-from eckart.models.sites import Site, find_sites, set_module
+from eckart.models.sites import Site, find_sites
 
 
 def densified(model: nn.Module) -> nn.Module:

@@ -1,0 +1,91 @@
+"""What an adapter stands beside: the matrix of a dense or a structured layer, read and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from eckart.models.modules import StructuredLinear
+from eckart.models.sites import Site
+from eckart.structures import Dense, Quantized, Scaled, StructuredMatrix, Sum
+
+Kept = tuple[Tensor | StructuredMatrix, ...]
+"""A matrix kept to be put back; in a tuple, so that a module does not register it as a part of itself."""
+
+
+def matrix_shape(base: nn.Module) -> tuple[int, int]:
+    """(out, in) of a linear layer, or of the flattened filters of a convolution."""
+    return base.structure.shape if isinstance(base, StructuredLinear) else Site("", base).shape
+
+
+def dense_of(base: nn.Module) -> Tensor:
+    """W (out, in) of a linear layer or a convolution."""
+    return structure_of(base).to_dense().detach()
+
+
+def structure_of(base: nn.Module) -> StructuredMatrix:
+    """W as a structure; an ordinary matrix is dense, a view."""
+    return base.structure if isinstance(base, StructuredLinear) else Dense(Site("", base).weight).requires_grad_(False)
+
+
+def put(base: nn.Module, structure: StructuredMatrix) -> None:
+    """Makes W that of a structure, which an ordinary matrix takes as a dense one."""
+    if isinstance(base, StructuredLinear):
+        base.structure = structure
+        return
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    weight.data = Site("", base).stored(structure.to_dense()).to(weight.dtype).contiguous()
+
+
+def kept(base: nn.Module) -> Kept:
+    """W of a base as it is stored now, for `put_back`."""
+    if isinstance(base, StructuredLinear):
+        return (base.structure,)
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    return (weight.data,)
+
+
+def put_back(base: nn.Module, before: Kept) -> None:
+    """Makes W what it was when it was kept, on the device and in the dtype that the base has by now."""
+    if isinstance(base, StructuredLinear):
+        structure, now = before[0], next(chain(base.structure.parameters(), base.structure.buffers()))
+        assert isinstance(structure, StructuredMatrix)
+        base.structure = structure.to(now.device)
+        return
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    assert isinstance(before[0], Tensor)
+    weight.data = before[0].to(weight)
+
+
+def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:
+    """Adds a path to W or takes it out: of an ordinary matrix the sum, of a structure a sum with a last term."""
+    if isinstance(base, StructuredLinear):
+        base.structure = Sum(base.structure, Scaled(path, scale=sign))
+        return
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    change = Site("", base).stored(path.to_dense())
+    # A new tensor: the old one is kept, and may be mapped from a file.
+    exact = torch.promote_types(weight.dtype, change.dtype)
+    weight.data = weight.to(exact).add(change.to(exact), alpha=sign).to(weight.dtype)
+
+
+def merged(
+    structure: StructuredMatrix, path: StructuredMatrix, constant: Callable[[StructuredMatrix], StructuredMatrix]
+) -> StructuredMatrix:
+    """A structure with a path added: dense and quantized ones in their own form, others as a sum with a constant."""
+    if isinstance(structure, Dense):
+        return Dense((structure.weight.double() + path.to_dense().double()).to(structure.dtype))
+    if isinstance(structure, Quantized):
+        total = structure.to_dense().double() + path.to_dense().double()
+        return Quantized.quantize(
+            total.to(torch.promote_types(structure.dtype, torch.float32)),
+            structure.bits,
+            structure.group,
+            symmetric=structure.zeros is None and structure.codebook is None,
+            codebook=structure.codebook,
+            dtype=structure.dtype,
+        )
+    return Sum(structure, constant(path))
