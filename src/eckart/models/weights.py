@@ -109,8 +109,8 @@ class Weight(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         written = kwargs.get("out")
-        if args and (name in _WRITES or (name.endswith("_") and not name.endswith("__"))):
-            written = args[0]
+        if name in _WRITES or (name.endswith("_") and not name.endswith("__")):
+            written = next(iter([*args, *kwargs.values()]), None)
         if isinstance(written, cls):
             raise Refused(
                 f"{written!r} cannot be written to by {of or name}: the matrix is a structure; change its parts, or "
