@@ -36,7 +36,7 @@ def is_embedding(module: nn.Module) -> bool:
         return True
     twin: Any = _twin(module, {"weight": _numbers(7, 3)})
     index = torch.tensor([[0, 3, 6, 3], [1, 1, 5, 2]], device="cpu")
-    return _acts_as(twin, index, twin.weight[index] * scale_of(module))
+    return _acts_as(twin, index, twin.weight[index] * scale_of(twin))
 
 
 def _multiplies(module: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
 from eckart.statistics.batches import Batch, samples_in
@@ -105,7 +106,8 @@ class Recorder:
 
     def _gradient_hook(self, name: str, module: nn.Module, x: Tensor) -> Callable[[Tensor], None]:
         if isinstance(module, nn.Embedding):
-            return lambda gradient: self._add_row_gradient(name, module, x, gradient.detach().float())
+            scale = scale_of(module)
+            return lambda gradient: self._add_row_gradient(name, module, x, gradient.detach().float() * scale)
         # What the hook holds lives until the backward pass.
         held = x if self.needs & OF_FISHER.keys() else None
         geometry = geometry_of(module)
@@ -114,7 +116,8 @@ class Recorder:
     def _check_samples(self, module: nn.Module, x: Tensor) -> None:
         """Raises Mingled where x does not have the samples of the batch in its first dimension, and has to."""
         geometry = geometry_of(module)
-        if (x.ndim == 1 and not isinstance(module, nn.Embedding)) or (geometry is not None and x.ndim == 3):
+        single = geometry is not None and x.ndim == (2 if geometry.line else 3)
+        if (x.ndim == 1 and not isinstance(module, nn.Embedding)) or single:
             self._here = 1  # one vector or one image, without a dimension of samples
         if self._here == 1 or len(x) == self._here:
             return
