@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from inspect import signature
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +105,77 @@ def test_quiet_silences_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         monkeypatch.setenv(name, "")
     assert main(["evaluate", "/nowhere", "-q"]) == 2
     assert os.environ["TQDM_DISABLE"] == os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] == "1"
+
+
+PROGRAM = [sys.executable, "-m", "eckart"]
+
+
+@pytest.mark.parametrize("line", ["--version", "--help", "methods adapters"])
+def test_a_reader_that_leaves_is_no_fault(line: str) -> None:
+    """The output is closed before anything is written to it; `head` would do so a little later."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*PROGRAM, *line.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("line", ["--version", "--help"])
+def test_a_full_output_is_said(line: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*PROGRAM, *line.split()], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "eckart: error: the output cannot be written: No space left on device\n"
+
+
+def test_no_output_at_all() -> None:
+    done = subprocess.run(["sh", "-c", f"{' '.join(PROGRAM)} --version >&-"], stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compress LLAMA --out OUT --calibration nowhere.txt",
+        "compress LLAMA --out OUT --eval nowhere.txt",
+        "compress LLAMA --dry-run --eval nowhere.txt",
+        "compress LLAMA --out FILE/sub",
+        "adapt LLAMA --out OUT --data nowhere.txt",
+        "adapt LLAMA --out OUT --data TEXT --validation nowhere.jsonl",
+        "adapt LLAMA --out OUT --data TEXT --eval nowhere.txt",
+        "adapt LLAMA --out FILE/sub --data TEXT",
+        "diagnose LLAMA --text nowhere.txt",
+        "diagnose LLAMA --against nowhere/at/all",
+        "diagnose LLAMA --out FILE/sub",
+        "evaluate LLAMA --text nowhere.txt",
+        "evaluate LLAMA --text TEXT --against nowhere/at/all",
+        "compensate LLAMA --against nowhere/at/all --out OUT --calibration TEXT --eval none",
+        "compensate LLAMA --against LLAMA --out OUT --calibration nowhere.txt",
+        "compensate LLAMA --against LLAMA --out FILE/sub",
+        "export LLAMA --to dense --out FILE/sub",
+    ],
+)
+def test_all_paths_are_looked_at_before_a_model_is_loaded(
+    line: str,
+    tmp_path: Path,
+    llama_directory: Path,
+    texts: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import_module("eckart.cli.evaluate")  # before there is another `load_model` that it could import
+
+    def load(source: str, **_: object) -> None:
+        raise AssertionError(f"{source} is loaded")
+
+    (tmp_path / "file").write_text("")
+    there = {"LLAMA": llama_directory, "TEXT": texts[0], "FILE": tmp_path / "file", "OUT": tmp_path / "out"}
+    for name, path in there.items():
+        line = line.replace(name, str(path))
+    for module in ("eckart.models.transformers", "eckart.cli.evaluate"):
+        monkeypatch.setattr(f"{module}.load_model", load)
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert "nowhere" in said or f"{tmp_path}/file is a file" in said
+    assert not (tmp_path / "out").exists()

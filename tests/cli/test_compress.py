@@ -301,7 +301,7 @@ def test_out_that_exists_is_left_alone(run: Callable[..., int], tmp_path: Path, 
 def test_out_that_cannot_be_made(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "file").write_text("x")
     assert run(tmp_path / "file" / "out") == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert "is a file; name a directory that is in no file" in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "x"
 
 

@@ -53,3 +53,9 @@ def test_a_name_that_two_families_have_is_shown_twice(capsys: pytest.CaptureFixt
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "lorax"]) == 2
     assert "unknown method 'lorax'; did you mean 'lora'? there are adalora, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("wrong", "family"), [("compressor", "compressors"), ("Adapter", "adapters")])
+def test_a_family_that_is_meant_is_offered(wrong: str, family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", wrong]) == 2
+    assert f"did you mean {family!r}?" in capsys.readouterr().err

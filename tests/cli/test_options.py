@@ -63,7 +63,7 @@ def test_help_shows_defaults_and_fits_the_terminal(
 ) -> None:
     for width in (60, 160):
         monkeypatch.setenv("COLUMNS", str(width))
-        APP([command, "--help"])
+        command_line()([command, "--help"])
         shown = capsys.readouterr().out
         assert max(map(len, shown.splitlines())) <= width
         flat = " ".join(shown.replace("│", " ").split())

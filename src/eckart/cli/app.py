@@ -8,15 +8,35 @@ import sys
 from collections.abc import Callable, Sequence
 from inspect import BoundArguments
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from eckart._version import __version__
 from eckart.errors import Refused
 
+BROKEN_PIPE = 141
+"""The status of a program that the reader of its output did not wait for: 128 and the number of the signal."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0, 2 for a request that cannot be met, 130 after Ctrl-C."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = obeyed(list(sys.argv[1:] if arguments is None else arguments))
+        flush()
+        return status
+    except BrokenPipeError:
+        discard(sys.stdout, sys.stderr)
+        return BROKEN_PIPE
+    except OSError as error:
+        discard(sys.stdout)
+        return refused(f"the output cannot be written: {error.strerror or error}")
+
+
+def obeyed(tokens: list[str]) -> int:
+    """Runs the command that the words of a command line name, and returns the exit status.
+
+    Raises:
+        OSError: what is printed cannot be.
+    """
     if tokens == ["--version"]:
         print(f"eckart {__version__}")
         return 0
@@ -46,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     """Runs a command with the arguments that were parsed for it, and returns the exit status."""
+    from eckart.cli.consoles import Unwritable
+
     asked = bound.arguments
     partial = Path(f"{asked['out']}.partial") if asked.get("out") else None
     try:
@@ -58,11 +80,35 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         resumed = "resume" in bound.signature.parameters and partial is not None and partial.exists()
         note("interrupted" + "; run the same command with --resume to go on" * resumed)
         return 130
+    except (BrokenPipeError, Unwritable):
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return refused(error)
         then = "go on with --resume" if "resume" in bound.signature.parameters else "try again"
         return refused(f"the disk is full ({error.filename or error.strerror}): free some space, then {then}")
+
+
+def flush() -> None:
+    """Writes what of the output is still held back.
+
+    Raises:
+        OSError: that cannot be.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def discard(*streams: TextIO | None) -> None:
+    """Lets what is still written to streams go nowhere: nobody can be told that it went wrong."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        try:
+            if stream is not None:
+                os.dup2(nowhere, stream.fileno())
+        except (OSError, ValueError):
+            continue
+    os.close(nowhere)
 
 
 def note(what: object) -> None:
@@ -77,7 +123,8 @@ def refused(why: object) -> int:
 
 
 def _line(head: str, what: object) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True).print(f"{head} {escape(str(what))}", highlight=False, soft_wrap=True)
+    from eckart.cli.consoles import console
+
+    console(stderr=True).print(f"{head} {escape(str(what))}", highlight=False, soft_wrap=True)

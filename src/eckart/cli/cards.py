@@ -57,6 +57,8 @@ def cards_of(name: str) -> list[Card]:
     found: list[Card] = [register_of(family)[name] for family in FAMILIES if name in register_of(family)]
     if not found:
         names = sorted({name for family in FAMILIES for name in register_of(family)})
+        if family := near(name, FAMILIES).removesuffix("? "):
+            raise Refused(f"{name!r} is no method, and no family of methods; {family}? see eckart methods --help")
         raise Refused(f"unknown method {name!r}; {near(name, names)}there are {', '.join(names)}")
     return found
 

@@ -13,6 +13,7 @@ from cyclopts.exceptions import (
 )
 
 from eckart._version import __version__
+from eckart.cli.consoles import console
 from eckart.errors import Refused
 from eckart.register import near
 
@@ -35,6 +36,7 @@ def command_line() -> App:
         name="eckart",
         help="Stores matrices as fewer numbers and keeps what matters.",
         version=f"eckart {__version__}",
+        console=console(),
         help_format="plaintext",
         result_action="return_value",
         suppress_keyboard_interrupt=False,

@@ -51,6 +51,6 @@ def diagnose(
     lines = [f"note: {row['name']}: {text}" for row in report["matrices"] for text in row["notes"]]
     lines += warnings_of(report)
     if out:
-        lines.append(f"wrote {out}/diagnosis.json in {report['seconds']:.0f} s")
+        lines.append(f"wrote {out}/diagnosis.json in {report['seconds']:.0f} s; open {out}/report.html")
     show(talk, report, diagnosis_tables(report), lines)
     return 0

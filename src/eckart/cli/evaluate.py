@@ -19,7 +19,7 @@ from eckart.jobs.evaluate.quality import check_length, quality_of
 from eckart.jobs.evaluate.speed import speed, speed_lengths, weight_bytes
 from eckart.jobs.texts import Texts
 from eckart.machine import peak_rss_bytes
-from eckart.models.transformers import load_model
+from eckart.models.transformers import check_source, load_model
 from eckart.report import as_json
 from eckart.texts.sequences import sequences
 
@@ -42,6 +42,8 @@ def evaluate(
 ) -> int:
     """Prints perplexity, distance to a dense model, speed and size as JSON."""
     body = text_of(text)
+    for each in filter(None, (model, against)):
+        check_source(each)
     loaded, tokenizer = load_model(model)
     check_length(loaded, length)
     reference = load_model(against)[0] if against else None

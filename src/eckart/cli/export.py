@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from eckart.cli import options as o
+from eckart.cli.consoles import console
 from eckart.cli.options import Out, Written
-from eckart.cli.progress_bars import console
 from eckart.errors import Refused
 from eckart.jobs.adapt.files import ADAPTER
 from eckart.jobs.adapt.peft import export_adapter
@@ -38,8 +38,10 @@ def export(
             raise Refused(f"{model} is an adapter, which has no dense form of its own: export --to peft")
         errors = export_adapter(model, out, rank)
         worst = max(errors, key=errors.__getitem__)
-        console.print(f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False)
+        console(stderr=True).print(
+            f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False
+        )
     else:
         {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)
     return 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 from rich.text import Text
 
 from eckart.cli.cards import cards_of, document, entries, printed, table
+from eckart.cli.consoles import console
 from eckart.cli.options import Json, Talk
 from eckart.cli.results import show
 from eckart.register import FAMILIES
@@ -25,7 +25,7 @@ def methods(
     """Lists the published methods there are, a table for each family, or prints the card of one."""
     if name is None or name in FAMILIES:
         families = [name] if name else list(FAMILIES)
-        width = Console().width
+        width = console().width
         tables = [table(family, width) for family in families]
         show(Talk(json=json), {family: entries(family) for family in families}, tables)
         return 0

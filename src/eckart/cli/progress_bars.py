@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from eckart.cli.consoles import console, is_live
 from eckart.cli.options import Talk
-
-console = Console(stderr=True)
 
 
 class Bars:
@@ -42,7 +41,7 @@ def bars(talk: Talk) -> Iterator[Bars]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    lines = not talk.quiet and (talk.verbose or not console.is_terminal)
-    hidden = talk.quiet or not console.is_terminal
-    with Progress(*columns, console=console, refresh_per_second=2, disable=hidden) as progress:
+    live, errors = is_live(sys.stderr), console(stderr=True)
+    lines = not talk.quiet and (talk.verbose or not live)
+    with Progress(*columns, console=errors, refresh_per_second=2, disable=talk.quiet or not live) as progress:
         yield Bars(progress, lines)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
+from eckart.cli.consoles import console
 from eckart.cli.options import Talk
-from eckart.cli.progress_bars import console
 from eckart.report.html import to_json
 
 
@@ -24,11 +24,13 @@ def show(talk: Talk, report: Mapping[str, Any], tables: Iterable[RenderableType]
     """
     seconds = report.get("seconds")
     if talk.verbose and not talk.quiet and isinstance(seconds, Mapping):
-        console.print("; ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items()), highlight=False)
+        console(stderr=True).print(
+            "; ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items()), highlight=False
+        )
     if talk.json:
-        print(to_json(report, indent=1))
+        console().out(to_json(report, indent=1), highlight=False)
         return
-    output = Console()
+    output = console()
     for table in tables:
         output.print(table)
     for line in lines:

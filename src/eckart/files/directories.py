@@ -32,7 +32,9 @@ def check_target(target: Path) -> None:
     if target.is_dir() and any(target.iterdir()):
         raise Refused(f"{target} exists and is not empty; name another directory or remove it")
     parent = next(p for p in (target.absolute().parent, *target.absolute().parents) if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
+    if not parent.is_dir():
+        raise Refused(f"{target} cannot be made: {parent} is a file; name a directory that is in no file")
+    if not os.access(parent, os.W_OK):
         raise Refused(f"{target} cannot be written: no permission in {parent}")
 
 

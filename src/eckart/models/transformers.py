@@ -76,15 +76,9 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
     Raises:
         Refused: nothing there that can be read safely and as a whole, with what to do about it.
     """
-    path = _smollm2() if source == "smollm2" else Path(source)
-    if path.suffix == ".gguf" and path.is_file():
+    path = check_source(source)
+    if path.is_file():
         return Loaded(*_load_gguf(path, dtype), source)
-    if path.is_dir():
-        check_directory(path)
-    elif path.exists():
-        raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
-    else:
-        check_name(source)
     transformers = library()
     from huggingface_hub.errors import StrictDataclassError
 
@@ -104,6 +98,23 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
         raise Refused(f"{source} cannot be loaded: {error}") from error
     check_keys(info, type(model).__name__, source)
     return Loaded(model.eval(), _processor(source, path, model, safely), source)
+
+
+def check_source(source: str) -> Path:
+    """Where a model is, if it is here, or is to come from the hub; Refused where it cannot be read from there.
+
+    Nothing is loaded for it: a job asks this of all its models before it loads the first.
+    """
+    path = _smollm2() if source == "smollm2" else Path(source)
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if path.is_dir():
+        check_directory(path)
+    elif path.exists():
+        raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
+    else:
+        check_name(source)
+    return path
 
 
 def _processor(source: str, path: Path, model: Any, options: Mapping[str, bool]) -> Any:

@@ -53,16 +53,22 @@ def read_examples(
         Refused: no such file or no UTF-8, a line that is neither, a prompt that leaves no room for its response, an
             example with no token to predict, or no example.
     """
-    path = Path(source)
+    path = check_examples(source)
     if path.suffix.lower() != ".jsonl":
         rows = sequences(tokenizer, read_text(path), length, most, seed)
         return [Example(row, row) for row in rows]
-    if not path.is_file():
-        raise Refused(f"there is no file {path}")
     examples = [_example(record, tokenizer, length, f"{path}, line {number}") for number, record in _records(path)]
     if not examples:
         raise Refused(f"{path} holds no example")
     return examples
+
+
+def check_examples(source: str | Path) -> Path:
+    """The file of a name; Refused where there is none."""
+    path = Path(source)
+    if not path.is_file():
+        raise Refused(f"{path} is a directory; name one file in it" if path.is_dir() else f"there is no file {path}")
+    return path
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -37,7 +37,7 @@ from eckart.report.training import (
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import inputs_fingerprint
-from eckart.texts.examples import Example, batches, read_examples
+from eckart.texts.examples import Example, batches, check_examples, read_examples
 from eckart.texts.sequences import sequences
 from eckart.texts.tokenizer import Tokenizer
 
@@ -101,6 +101,8 @@ def adapt_directory(
     ADAPTERS.find(request.method)
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
     with workspace(out, asked, resume) as work:
+        for file in filter(None, (request.data, request.validation)):
+            check_examples(file)
         text = text_of(request.text) if request.text else None
         progress("load", 0, 1)
         model, tokenizer = hf.load_model(source)

@@ -79,6 +79,8 @@ def compensate_directory(
         cache = cache or cache_directory()
         text, evaluation_text = read_texts(texts)
         assert text is not None
+        for each in (source, against):
+            hf.check_source(each)
         model, dense, tokenizer = opened(source, against, progress)
         check_length(model, max(length, texts.eval_length if texts.evaluation else 0))
         uniform_ranks(find_places(model, dense), rank)

@@ -231,6 +231,7 @@ def _notes(recipe: Recipe, blind: bool, max_loss: float | None) -> Iterable[str]
     elif not blind:
         allocation = recipe.allocation or METHODS.find(recipe.method).allocation
         yield f"sizes are as if every matrix kept the same share; {allocation} shares out by what each loses"
+    yield "what is built, written and timed (--no-speed leaves the last out) is not counted"
     trained = [f"--{name}" for name in ("sequential", "heal", "distill") if getattr(recipe, name)]
     if trained:
         yield f"the time of {', '.join(trained)} is not counted"

@@ -148,12 +148,15 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
     Raises:
         Refused: what cannot be read safely, an adapter without its base, or one that does not fit it.
     """
-    base = None if against is None else hf.load_model(against)[0]
+    for each in (source, against):
+        if each is not None and not is_adapter(each):
+            hf.check_source(each)
     if not is_adapter(source):
         model, tokenizer = hf.load_model(source)
-        return model, base, tokenizer, []
+        return model, None if against is None else hf.load_model(against)[0], tokenizer, []
     if against is None:
         raise Refused(f"{source} is an adapter: name its base with --against")
+    base, _ = hf.load_model(against)
     merged, tokenizer = hf.load_model(against)
     adapter = load_adapter(merged, source)
     errors = adapter.merge()

@@ -1,0 +1,61 @@
+"""Where the command line prints: plain where codes for a terminal would be seen as such, and cut off without a word."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from rich.console import Console
+
+
+class Unwritable(OSError):
+    """What is printed cannot be written: no file of a job is at fault, but where the output goes."""
+
+
+class _Console(Console):
+    """A console that raises what goes wrong where it prints, in the place of leaving the program."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        with _output():
+            super().print(*objects, **how)
+
+    def out(self, *objects: Any, **how: Any) -> None:
+        with _output():
+            super().out(*objects, **how)
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(error.errno, error.strerror) from error
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The output, or the error stream.
+
+    A shell that runs behind a cell of a notebook has what looks like a terminal, and shows codes for one as text.
+    """
+    return _Console(stderr=stderr, force_terminal=False if in_notebook() else None)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, or runs behind one of its cells."""
+    return "JPY_PARENT_PID" in os.environ
+
+
+def is_live(stream: TextIO | None) -> bool:
+    """Whether lines that were written to a stream can be drawn anew: whatever colours are asked for, no log can."""
+    try:
+        return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb" and not in_notebook()
+    except ValueError:  # it is closed
+        return False
