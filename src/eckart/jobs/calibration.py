@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +17,7 @@ from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
 from eckart.statistics.batches import Batch
-from eckart.statistics.fingerprint import inputs_fingerprint
+from eckart.statistics.fingerprint import model_fingerprint, sources
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
 from eckart.texts.sequences import fingerprint, read_text, sequences
 from eckart.texts.tokenizer import Tokenizer
@@ -62,6 +64,7 @@ def calibration_tokens(
     seed: int,
     cache: Path | None = None,
     progress: Progress = silent,
+    identity: str | None = None,
 ) -> Tensor:
     """Token sequences (at most samples, length), int64, of a text or of the model's own.
 
@@ -73,6 +76,7 @@ def calibration_tokens(
         samples, length, seed: see `sequences` and `own_text`.
         cache: directory that keeps what the model wrote; None for nowhere.
         progress: told of the phase "write text".
+        identity: `model_fingerprint(model)`, where that is known already.
 
     Raises:
         Refused: a text that is too short.
@@ -80,7 +84,7 @@ def calibration_tokens(
     own = round(samples * OWN_SHARE.get(source, 0.0))
     parts = []
     if own:
-        parts.append(_kept_text(model, own, length, seed, cache, progress))
+        parts.append(_kept_text(model, own, length, seed, cache, progress, identity))
     if own < samples:
         parts.append(sequences(tokenizer, text, length, samples - own, seed))
     # Alternating, so that every batch is a mixture.
@@ -88,16 +92,26 @@ def calibration_tokens(
     return torch.cat(parts)[ranks.argsort(stable=True)]
 
 
-def _kept_text(model: nn.Module, count: int, length: int, seed: int, cache: Path | None, progress: Progress) -> Tensor:
+def _kept_text(
+    model: nn.Module, count: int, length: int, seed: int, cache: Path | None, progress: Progress, identity: str | None
+) -> Tensor:
     """What the model writes, from the cache if it is there."""
-    file = cache / f"written-{inputs_fingerprint(model, (), seed)}-{count}x{length}.safetensors" if cache else None
-    if file and file.is_file():
+
+    def tell(done: int, total: int) -> None:
+        progress("write text", done, total)
+
+    if cache is None:
+        return own_text(model, count, length, seed, on_progress=tell)
+    request = [identity or model_fingerprint(model), count, length, seed, sources("eckart.models.own_text")]
+    file = cache / f"written-{hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]}.safetensors"
+    if file.is_file():
         with suppress(Refused, KeyError):  # damaged: they are written again
-            return read_safetensors(file)[0]["tokens"]
-    tokens = own_text(model, count, length, seed, on_progress=lambda done, total: progress("write text", done, total))
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors({"tokens": tokens}, file, sealed({"tokens": tokens}))
+            tensors, metadata = read_safetensors(file)
+            if metadata["name"] == file.name:
+                return tensors["tokens"]
+    tokens = own_text(model, count, length, seed, on_progress=tell)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors({"tokens": tokens}, file, {"name": file.name, **sealed({"tokens": tokens})})
     return tokens
 
 

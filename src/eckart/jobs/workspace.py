@@ -22,8 +22,11 @@ from eckart.files.lock import locked
 from eckart.files.made import FINISHED, MARK, read_state, remove_made
 from eckart.progress import Laps
 
-FORMAT = 3
+FORMAT = 4
 """Of the state that an interrupted run leaves; those of another format cannot be gone on with."""
+
+INPUT = "input: "
+"""Before the names of fingerprints, where they stand beside options."""
 
 
 class Workspace:
@@ -45,11 +48,11 @@ class Workspace:
         self._resume = resume
         self._begun = False
 
-    def begin(self, inputs: str = "") -> Path:
+    def begin(self, inputs: Mapping[str, str] | None = None) -> Path:
         """Makes the directory to fill, empty, keeping what an earlier run finished beside it, and returns it.
 
         Args:
-            inputs: a fingerprint of what the job starts from, for jobs that can be resumed.
+            inputs: fingerprints of all that the job starts from, by what it is, for jobs that can be resumed.
 
         Raises:
             Refused: the run that is resumed started from something else.
@@ -58,7 +61,7 @@ class Workspace:
             output = fresh_partial(self.target)
             self._begun = True
             return output
-        request = {**self._request, "inputs": inputs}
+        request = {**self._request, "inputs": inputs or {}}
         check_resume(self.partial, request, self._resume)
         self._begun = True
         remove_made(self.partial, keep_finished=True)
@@ -116,7 +119,7 @@ def check_resume(partial: Path, request: Mapping[str, object], resume: bool) -> 
 
     Args:
         partial: where the work in progress is.
-        request: what is asked for, as JSON; `inputs` names the weights and the calibration text as they are now.
+        request: what is asked for, as JSON; `inputs` has the fingerprints of what the job starts from, once known.
         resume: whether to go on with it.
     """
     state = read_state(partial) or {}
@@ -134,9 +137,9 @@ def check_resume(partial: Path, request: Mapping[str, object], resume: bool) -> 
     for part, wanted in current.items():
         if earlier.get(part) == wanted:
             continue
-        if part == "inputs":
+        if part.startswith(INPUT):
             raise Refused(
-                f"the weights or the calibration text have changed since the run in {partial} was interrupted: "
+                f"the {part.removeprefix(INPUT)} changed since the run in {partial} was interrupted: "
                 "remove it to start again"
             )
         raise Refused(
@@ -146,8 +149,11 @@ def check_resume(partial: Path, request: Mapping[str, object], resume: bool) -> 
 
 
 def _flat(request: Mapping[str, object]) -> dict[str, object]:
-    """The entries of a request and of the mappings in it."""
+    """The entries of a request and of the mappings in it, inputs under names that no option has."""
     flat: dict[str, object] = {}
     for name, value in request.items():
-        flat |= value if isinstance(value, Mapping) else {name: value}
+        if not isinstance(value, Mapping):
+            flat[name] = value
+        else:
+            flat |= {f"{INPUT}{key}": each for key, each in value.items()} if name == "inputs" else value
     return flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from eckart.layouts.patches import patch_of
 from eckart.statistics import second_moment
 from eckart.statistics.batches import Batch
 from eckart.statistics.collect import collect
-from eckart.statistics.fingerprint import statistics_fingerprint
+from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint, statistics_fingerprints
 from eckart.statistics.needs import Need, Statistics
 
 OnProgress = Callable[[int, int], None]
@@ -41,6 +42,7 @@ def statistics_for(
     seed: int = 0,
     cache: Path | None = None,
     memory: int | None = None,
+    identity: str | None = None,
     on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Statistics], int]:
     """Statistics of the modules, from the cache or from as many passes as fit in memory.
@@ -49,6 +51,7 @@ def statistics_for(
         model, modules, needs, batches, seed, on_progress: as for `collect`.
         cache: a directory for the statistics; None keeps them in memory.
         memory: bytes that accumulators may take; more modules than fit are measured in further passes.
+        identity: `model_fingerprint(model)`, where that is known already.
 
     Returns:
         Statistics by name, and the passes it took: 0 when all came from the cache.
@@ -63,11 +66,12 @@ def statistics_for(
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
+        name = statistics_fingerprints(identity or model_fingerprint(model), data_fingerprint(batches), needs, seed)
     chunks = _chunks(modules, needs, memory)
     results: dict[str, Statistics] = {}
     passes = 0
     for i, chunk in enumerate(chunks):
-        file = cache / f"{statistics_fingerprint(model, chunk, needs, batches, seed)}.safetensors" if cache else None
+        file = cache / f"{name(chunk)}.safetensors" if cache else None
         part = {name: modules[name] for name in chunk}
         found = _read(file, part) if file else None
         if found is None:
@@ -124,14 +128,22 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
             label = where.setdefault(id(value), f"{name}/{need.value}")
             tensors[label] = value.float() if value.ndim == 2 else value.double()
             index[name][need.value] = label
-    write_safetensors(tensors, file, {"index": json.dumps(index), **sealed(tensors)})
+    text = json.dumps(index)
+    write_safetensors(tensors, file, {"index": text, "seal": _seal(file, text), **sealed(tensors)})
+
+
+def _seal(file: Path, index: str) -> str:
+    """By which an index is known to be what was written under that name; tensors have checksums."""
+    return hashlib.sha256(json.dumps([file.name, index]).encode()).hexdigest()
 
 
 def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics] | None:
-    """Statistics mapped from a file; None where it is missing or damaged."""
+    """Statistics mapped from a file; None where it is missing, damaged or another's."""
     try:
         loaded, metadata = read_safetensors(file)
-        index = json.loads(metadata.get("index", "{}"))
+        if metadata["seal"] != _seal(file, metadata["index"]):
+            return None
+        index = json.loads(metadata["index"])
         return {
             name: Statistics(
                 tokens=index[name]["tokens"],

@@ -293,13 +293,14 @@ def test_another_model_or_text_is_refused(tmp_path: Path, texts: tuple[str, str]
     partial = sorted((inside / "out.partial").rglob("*"))
     text.write_text(prose(7, 200))
     assert main([*command, "--resume"]) == 2
-    assert "the weights or the calibration text have changed" in capsys.readouterr().err
+    assert "the calibration text changed" in capsys.readouterr().err
     shutil.copy(texts[0], text)
     other = tiny_llama()
-    other.model.layers[0].mlp.up_proj.weight.data[0, 0] += 0.1
+    up = other.model.layers[0].mlp.up_proj.weight.data
+    up[[0, 1]] = up[[1, 0]].clone()
     save_tiny(model, other)
     assert main([*command, "--resume"]) == 2
-    assert "the weights or the calibration text have changed" in capsys.readouterr().err
+    assert "the weights changed" in capsys.readouterr().err
     assert sorted((inside / "out.partial").rglob("*")) == partial
     save_tiny(model)
     assert main([*command, "--resume"]) == 0

@@ -36,7 +36,7 @@ from eckart.report.training import (
 )
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
-from eckart.statistics.fingerprint import inputs_fingerprint
+from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
 from eckart.texts.examples import Example, batches, check_examples, read_examples
 from eckart.texts.sequences import sequences
 from eckart.texts.tokenizer import Tokenizer
@@ -113,7 +113,14 @@ def adapt_directory(
         padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
         held_out = None if text is None else sequences(tokenizer, text, request.length, 16, training.seed)
         seen = batches(examples[: STARTERS * training.batch], training.batch, padding)
-        partial = work.begin(inputs_fingerprint(model, seen, training.seed))
+        partial = work.begin(
+            {
+                "weights": model_fingerprint(model),
+                "examples": data_fingerprint([vars(each) for each in examples]),
+                "validation examples": data_fingerprint([vars(each) for each in validation]),
+                "text to measure what is forgotten": data_fingerprint([] if held_out is None else [held_out]),
+            }
+        )
         work.lap("load")
         before = None if held_out is None else evaluate(model, held_out, micro_batch=4)
         adapter = adapt(

@@ -33,7 +33,7 @@ from eckart.report.command import changed, command_words
 from eckart.report.types import Quality, Speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
-from eckart.statistics.fingerprint import inputs_fingerprint
+from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
 from eckart.texts.tokenizer import Tokenizer
 
 
@@ -78,15 +78,22 @@ def compress_directory(
         model, dense, tokenizer = opened(source, recipe, texts, progress)
         held_out = held_out_tokens(evaluation_text, tokenizer, texts, recipe.seed)
         work.lap("load")
+        identity = model_fingerprint(model)
         tokens = None
         if text is not None:
             size = recipe.samples, recipe.length, recipe.seed
-            tokens = calibration_tokens(texts.calibration, text, model, tokenizer, *size, cache, progress)
+            tokens = calibration_tokens(texts.calibration, text, model, tokenizer, *size, cache, progress, identity)
         warnings = [*grid_warning(source, recipe), *check_overlap(tokens, held_out, texts)]
         batches, info = as_batches(tokens, tokenizer, recipe.samples, recipe.length, recipe.seed)
         work.lap("calibration")
         before = {**model_cost(model), "bytes": model_bytes(model)}
-        partial = work.begin(inputs_fingerprint(model, batches, recipe.seed))
+        partial = work.begin(
+            {
+                "weights": identity,
+                "calibration text": data_fingerprint(batches),
+                "evaluation text": data_fingerprint([] if held_out is None else [held_out]),
+            }
+        )
         search = searching(max_loss, held_out, recipe, dense, progress)
         result = run(
             model,
@@ -94,6 +101,7 @@ def compress_directory(
             batches,
             info,
             cache=cache,
+            identity=identity,
             memory=memory_available() // 2 if memory is None else memory,
             scheduler=scheduler,
             store=DirectoryStore(work.finished),

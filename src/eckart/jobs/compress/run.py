@@ -32,6 +32,7 @@ from eckart.progress import Laps, Progress, phase, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
+from eckart.statistics.fingerprint import model_fingerprint
 from eckart.texts.tokenizer import Tokenizer
 
 Search = Callable[[Plan, nn.Module], Choice]
@@ -140,6 +141,7 @@ def run(
     info: Mapping[str, Any],
     *,
     cache: Path | None = None,
+    identity: str | None = None,
     memory: int | None = None,
     scheduler: str | None = None,
     store: Store | None = None,
@@ -154,6 +156,7 @@ def run(
         recipe: what to do.
         batches, info: from `as_batches`.
         cache: directory for statistics; None keeps them in memory.
+        identity: `model_fingerprint(model)`, where that is known already.
         memory: bytes the statistics may take in one pass.
         scheduler: address of a Dask scheduler for the fits.
         store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
@@ -178,7 +181,7 @@ def run(
         observed = None
         if recipe.sequential or recipe.heal:
             observed = observe(model, sites, cut(batches) if recipe.heal else batches)
-        statistics, passes, recomputed = measured(model, sites, recipe, batches, cache, memory, progress)
+        statistics, passes, recomputed = measured(model, sites, recipe, batches, cache, identity, memory, progress)
         lap("statistics")
         plan = make_plan(model, sites, method, per_token(model, statistics))
         allocation = find_allocation(recipe.allocation or method.allocation)
@@ -259,11 +262,14 @@ def measured(
     recipe: Recipe,
     batches: Sequence[Batch],
     cache: Path | None,
+    identity: str | None,
     memory: int | None,
     progress: Progress,
 ) -> tuple[dict[str, Statistics], int, bool]:
     """What the method reads of every site, in how many passes, and whether activations were computed twice for it."""
     activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
+    if cache is not None and identity is None:
+        identity = model_fingerprint(model)  # before blocks are switched to computing activations anew
     with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
         statistics, passes = statistics_for(
             model,
@@ -273,6 +279,7 @@ def measured(
             seed=recipe.seed,
             cache=cache,
             memory=memory,
+            identity=identity,
             on_progress=phase(progress, "statistics"),
         )
     return statistics, passes, recomputed
