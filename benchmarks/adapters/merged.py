@@ -13,8 +13,8 @@ from eckart.diagnostics.contract import Change
 from eckart.diagnostics.intruder_dimensions import find_intruders
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.bases import dense_of, put
+from eckart.jobs.adapt.change import as_low_rank
 from eckart.jobs.adapt.files import parts_of
-from eckart.jobs.adapt.peft import as_low_rank
 from eckart.jobs.adapt.run import find_bases
 from eckart.structures import Dense, Quantized
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.files.json import read_json
+from eckart.jobs.adapt.host import host
 from eckart.jobs.adapt.peft import write_lora
 from eckart.jobs.compensate.directory import COMPENSATION
 from eckart.models import transformers as hf
 from eckart.models.convolution import StructuredConv2d
 from eckart.models.experts import experts
 from eckart.models.fused_experts import fuse, unfuse_named
-from eckart.models.layers import is_conv1d
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.places import set_module
 from eckart.models.sites import Site
@@ -96,8 +96,9 @@ def to_peft_directory(source: str, out: str | Path) -> None:
         for name, terms in found.items()
     }
     _, skeleton = _skeleton(model, [])
-    transposed = any(is_conv1d(skeleton.get_submodule(name)) for name in factors)
-    write_lora(factors, Path(out), causal=True, transposed=transposed)
+    belongs = host(skeleton, factors)
+    belongs.check(factors)
+    write_lora(factors, Path(out), belongs)
 
 
 def low_rank_terms(structure: StructuredMatrix) -> list[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""A second module tree over the same tensors, and a model that is only looked at."""
+"""Tensors that several modules hold, a second module tree over the same ones, and a model that is only looked at."""
 
 from __future__ import annotations
 
@@ -36,3 +36,10 @@ def share(model: nn.Module) -> nn.Module:
         return memo[id(module)]
 
     return copied(model)
+
+
+def sharing(model: nn.Module, module: nn.Module) -> list[str]:
+    """The names of other modules that hold the matrix of a layer, as an embedding does that a head is tied to."""
+    weight = module._parameters.get("weight")
+    others = [(name, other) for name, other in model.named_modules() if weight is not None and other is not module]
+    return [name for name, other in others if any(tensor is weight for tensor in other._parameters.values())]

@@ -116,14 +116,20 @@ def find_sites(
     return [sites[i] for i in kept]
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear maps of a model by name, dense or structured: not its head, and none that reads another's tensors."""
+def linear_layers(model: nn.Module, *, head: bool = False) -> dict[str, nn.Module]:
+    """The linear maps of a model by name, dense or structured: none that reads another's tensors, and not its head.
+
+    With `head` the head is one of them, tied to an embedding or not.
+    """
     heads = _heads(model)
+    inside = {n: m for n, m in model.named_modules() if any(n == h or n.startswith(f"{h}.") for h in heads)}
     dense = {site.name: site.module for site in _all_sites(model) if not (site.is_embedding or site.tied)}
     owners = {id(module.owner) for module in model.modules() if isinstance(module, Tied)}
     structured = {n: m for n, m in model.named_modules() if isinstance(m, StructuredLinear) and id(m) not in owners}
-    found = {**dense, **structured}
-    return {name: found[name] for name, _ in model.named_modules() if name in found and name not in heads}
+    found = {name: module for name, module in {**dense, **structured}.items() if name not in inside}
+    if head:
+        found |= {n: m for n, m in inside.items() if is_linear(m) or isinstance(m, StructuredLinear)}
+    return {name: found[name] for name, _ in model.named_modules() if name in found}
 
 
 def select(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -527,7 +528,7 @@ def test_an_adapter_and_the_base_make_the_compensated_model(
     assert len(tensors) == 2 * len(targets)
     for name in targets:
         a, b = (tensors[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "AB")
-        assert len(a) == b.shape[1] == config["rank_pattern"].get(name, config["r"])
+        assert len(a) == b.shape[1] == config["rank_pattern"].get(f"^{re.escape(name)}", config["r"])
         replaced = base.get_submodule(name)
         replaced.structure = Sum(replaced.structure, low_rank(b, a))
     assert torch.equal(base(IDS).logits, compensated(IDS).logits)

@@ -127,7 +127,7 @@ class Adapted(Readable):
         if self.active in self.whole:
             return change.to(x.dtype)
         y = self.base(x)
-        return y + (change if y.dtype == dtype else change.to(y.dtype))
+        return y + change if y.dtype == dtype else (y + change).to(y.dtype)
 
     def add(self, name: str, start: Start, taken: StructuredMatrix | None = None) -> None:
         """Enters an adapter, inactive; a base that the adapter replaces is replaced for good.

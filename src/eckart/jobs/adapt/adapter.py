@@ -12,6 +12,7 @@ from eckart.adapters.contract import AdapterCard, Schedule
 from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted
 from eckart.models.places import set_module
+from eckart.models.sharing import sharing
 from eckart.structures import StructuredMatrix
 
 
@@ -112,13 +113,15 @@ class Adapter:
 
         Raises:
             Refused: the adapter is not active, is merged already, was removed, or depends on its input and has no
-                matrix.
+                matrix; or a matrix is another layer's too.
         """
         self._check_there()
         if any(place.merged == self.name for place in self.places.values()):
             raise Refused(f"adapter {self.name!r} is merged already: unmerge() takes it out of the matrices again")
         if any(place.active != self.name for place in self.places.values()):
             raise Refused(f"adapter {self.name!r} is not active: call activate() before merge()")
+        for name, place in self.places.items():
+            check_unshared(self.model, name, place.base)
         return {name: place.merge() for name, place in self.places.items()}
 
     def unmerge(self) -> None:
@@ -156,3 +159,12 @@ class Adapter:
 def adapted_layers(model: nn.Module) -> dict[str, Adapted]:
     """The layers of a model that have adapters, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Adapted)}
+
+
+def check_unshared(model: nn.Module, where: str, base: nn.Module) -> None:
+    """Raises Refused where a matrix that is to change is another layer's too, as a tied head's is an embedding's."""
+    if others := sharing(model, base):
+        raise Refused(
+            f"{where} shares its matrix with {others[0]}, which would change too: leave the path beside it (lora takes "
+            "nothing out of the matrix, and is not merged), or untie the two"
+        )

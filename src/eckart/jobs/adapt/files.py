@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,19 @@ from eckart.files.directories import new_directory
 from eckart.files.json import read_json, write_json
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.adapt.adapted import Adapted, check_name
-from eckart.jobs.adapt.adapter import Adapter
+from eckart.jobs.adapt.adapter import Adapter, check_unshared
 from eckart.jobs.adapt.bases import matrix_shape
-from eckart.jobs.adapt.run import find_bases, switched_off
+from eckart.jobs.adapt.host import host
+from eckart.jobs.adapt.run import base_of, find_bases, switched_off
 from eckart.layouts.patches import Pair
-from eckart.models.layers import is_conv1d
 from eckart.models.places import set_module
 from eckart.structures import StructuredMatrix, from_spec, patch_of
 
 FORMAT = 1
 ADAPTER = "adapter.json"
 TENSORS = "adapter.safetensors"
+KEPT = "/kept/"
+"""Before the names of tensors that are no adapter's but go along with it to PEFT."""
 _PARTS = ("path", "taken", "frozen")
 
 
@@ -42,6 +44,7 @@ class Parts:
         whole: whether the path does.
         patch: height and width of the patches that W meets; None for a linear layer.
         dilation: rows and columns from one entry of a patch to the next.
+        line: whether the patches are of a sequence, which is one row.
     """
 
     path: StructuredMatrix
@@ -50,6 +53,7 @@ class Parts:
     whole: bool = False
     patch: Pair | None = None
     dilation: Pair = (1, 1)
+    line: bool = False
 
 
 def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
@@ -70,11 +74,12 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     """`save_adapter` into a directory that exists."""
     matrices: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
-    for name, place in adapter.places.items():
-        entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": place.trains[adapter.name]}
+    for name in adapter.paths:
+        entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": adapter.places[name].trains[adapter.name]}
         parts = parts_of(adapter, name)
         entry |= {"whole": True} if parts.whole else {}
         entry |= {"kernel": parts.patch, "dilation": parts.dilation} if parts.patch else {}
+        entry |= {"line": True} if parts.line else {}
         for part in _PARTS:
             structure = getattr(parts, part)
             if structure is None:
@@ -83,10 +88,10 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
             for leaf, tensor in structure.state_dict().items():
                 tensors[f"{name}/{part}/{leaf}"] = tensor.detach().contiguous().clone()
         matrices[name] = entry
+    model = host(adapter.model, adapter.places)
+    tensors |= {KEPT + name: tensor.detach().contiguous().clone() for name, tensor in model.kept.items()}
     write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
-    transposed = any(is_conv1d(place.base) for place in adapter.places.values())
-    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, "transposed": transposed}
-    card["causal"] = hasattr(adapter.model, "generation_config")
+    card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, **model.card()}
     write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
 
 
@@ -96,8 +101,11 @@ def parts_of(adapter: Adapter, name: str) -> Parts:
     taken: Any = dict(place.taken.items()).get(adapter.name)
     base: Any = place.base
     frozen = base.structure if adapter.name in place.replaced else None
-    patches = {} if place.geometry is None else {"patch": place.geometry.patch, "dilation": place.geometry.dilation}
-    return Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole, **patches)
+    parts = Parts(adapter.paths[name], taken, frozen, adapter.name in place.whole)
+    geometry = place.geometry
+    if geometry is None:
+        return parts
+    return replace(parts, patch=geometry.patch, dilation=geometry.dilation, line=geometry.line)
 
 
 def load_own(model: nn.Module, source: Path, name: str | None) -> Adapter:
@@ -137,7 +145,7 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
         try:
             parts: dict[str, Any] = {p: _part(entry[p], where, p, tensors) for p in _PARTS if p in entry}
             parts |= {own: _pair(entry[p]) for p, own in (("kernel", "patch"), ("dilation", "dilation")) if p in entry}
-            found[where] = Parts(**parts, whole=entry.get("whole") is True)
+            found[where] = Parts(**parts, whole=entry.get("whole") is True, line=entry.get("line") is True)
             if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
                 raise TypeError("its rank or the list of what trains")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -171,7 +179,7 @@ def put_in(
     """
     model = adapter.model
     check_name(adapter.name)
-    bases = find_bases(model)
+    bases = find_bases(model, head=True)
     for where, parts in starts.items():
         if where not in bases:
             raise Refused(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
@@ -180,6 +188,8 @@ def put_in(
         for word, own, there in ("shape", parts.path.shape, shape), ("patches", parts.patch, patch_of(module)):
             if own != there:
                 raise Refused(f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}")
+        if parts.taken is not None or parts.frozen is not None:
+            check_unshared(model, where, base_of(module))
         if isinstance(module, Adapted) and adapter.name in module.paths:
             raise Refused(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
     with switched_off(model):

@@ -9,7 +9,8 @@ from torch import nn
 
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import load_own
-from eckart.jobs.adapt.peft import CONFIG, load_peft
+from eckart.jobs.adapt.from_peft import load_peft
+from eckart.jobs.adapt.peft import CONFIG
 
 
 def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:

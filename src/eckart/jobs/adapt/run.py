@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
 from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted, check_name
-from eckart.jobs.adapt.adapter import Adapter, adapted_layers
+from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_unshared
 from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
 from eckart.jobs.adapt.ranks import rank_within, shared_out
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
@@ -25,7 +25,7 @@ from eckart.models.own_text import own_text
 from eckart.models.places import set_module
 from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
-from eckart.models.sites import linear_layers, select
+from eckart.models.sites import linear_layers, matches, select
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
@@ -63,7 +63,7 @@ def adapt(
         alpha: paths are multiplied by alpha / rank, for methods that are `scaled`; None for 1.
         parameters: instead of `rank`: the largest rank with at most so many trainable numbers in all.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; all linear maps but
-            the head where there are none.
+            the head where there are none. A pattern that matches only the head takes the head.
         exclude: patterns of those to leave.
         calibration: for methods that look at data: text, texts, token ids (sequences, length), or batches the model
             can be called with; None lets a language model write its own text.
@@ -104,7 +104,7 @@ def adapt(
     taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
     if taken:
         raise Refused(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
-    shapes = {where: matrix_shape(_base(module)) for where, module in bases.items()}
+    shapes = {where: matrix_shape(base_of(module)) for where, module in bases.items()}
     patches = {where: patch_of(module) for where, module in bases.items()}
     ranks = dict.fromkeys(shapes, rank)
     if parameters is not None:
@@ -124,11 +124,13 @@ def adapt(
         scale = 1.0 if alpha is None else alpha / rank
         for done, (where, module) in enumerate(bases.items(), 1):
             generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
-            standing, known = structure_of(_base(module)), statistics[where]
+            standing, known = structure_of(base_of(module)), statistics[where]
             dense = standing.to_dense().detach()
             layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
             start = started(card, where, layer)
             if start is not None:
+                if start.split or start.frozen is not None:
+                    check_unshared(model, where, base_of(module))
                 starts[where] = start
                 ranks[where] = ranks[where] if start.rank is None else start.rank
             progress("start", done, len(bases))
@@ -176,7 +178,7 @@ def measured(
         )
         gradients: dict[str, Tensor] = {}
         if card.task_gradient:
-            modules = {name: _base(module) for name, module in bases.items()}
+            modules = {name: base_of(module) for name, module in bases.items()}
             gradients = mean_gradients(model, modules, batches, on_progress=lambda d, n: progress("gradients", d, n))
     return found, gradients
 
@@ -239,17 +241,32 @@ def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
     return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
 
 
-def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> dict[str, nn.Module]:
+def find_bases(
+    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), *, head: bool = False
+) -> dict[str, nn.Module]:
     """The linear maps that adapters can stand beside, by name: dense, compressed, or adapted already.
+
+    Args:
+        model: any module.
+        include, exclude: see `adapt`.
+        head: whether the head of a language model is one of them though no pattern names it alone.
 
     Raises:
         Refused: a pattern matches nothing, nothing is left, or weights are not finite.
     """
     wrapped = adapted_layers(model)
-    found: dict[str, nn.Module] = {}
-    for name, module in linear_layers(model).items():
-        outer = name.removesuffix(".base")
-        found[outer if outer in wrapped else name] = wrapped.get(outer, module)
+
+    def outermost(layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        outer = {name: name.removesuffix(".base") for name in layers}
+        return {outer[n] if outer[n] in wrapped else n: wrapped.get(outer[n], m) for n, m in layers.items()}
+
+    def named(pattern: str, layers: Mapping[str, nn.Module]) -> bool:
+        return any(matches(pattern, name) for name in layers)
+
+    found, everything = (outermost(linear_layers(model, head=each)) for each in (False, True))
+    patterns = [include] if isinstance(include, str) else include
+    if head or any(named(p, everything) and not named(p, found) for p in patterns):
+        found = everything
     names = list(found)
     names = [names[i] for i in select([(name,) for name in names], include, exclude, model)]
     if not names:
@@ -258,5 +275,6 @@ def find_bases(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[
     return {name: found[name] for name in names}
 
 
-def _base(module: nn.Module) -> nn.Module:
+def base_of(module: nn.Module) -> nn.Module:
+    """What stands beside adapters, or the layer itself where it has none."""
     return module.base if isinstance(module, Adapted) else module

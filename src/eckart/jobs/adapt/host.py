@@ -1,0 +1,106 @@
+"""What PEFT has to be told of the model that an adapter stands in, or refuses of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from eckart.errors import Refused
+from eckart.models.experts import experts
+from eckart.models.layers import is_conv1d
+
+CLASSIFIERS = ("classifier", "score")
+"""Modules that PEFT keeps with an adapter of a classifier; it takes every one whose name ends so."""
+MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
+BESIDE_NO_MAMBA = ("out_proj", "conv1d")
+"""Layers that PEFT puts nothing beside in these types of models, whose kernels read the matrix past the layer."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A model, as an adapter in the layout of PEFT sees it.
+
+    Attributes:
+        task: PEFT's word for what it does; None where it has none that fits.
+        transposed: whether it stores the adapter's matrices as (in, out).
+        namesakes: its other modules whose names end in the name of a matrix of the adapter.
+        model_type: transformers' word for its architecture, or "".
+        fused: the adapter's matrices that are a part of one tensor in plain transformers.
+        kept: tensors that PEFT expects in the file, by name.
+    """
+
+    task: str | None = None
+    transposed: bool = False
+    namesakes: tuple[str, ...] = ()
+    model_type: str = ""
+    fused: tuple[str, ...] = ()
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises Refused where PEFT has no place for factors beside one of these matrices."""
+        if self.fused:
+            raise Refused(
+                f"{self.fused[0]} is a part of a tensor that holds all experts, where PEFT has no place for factors: "
+                "leave experts out (exclude) or merge the adapter"
+            )
+        for name in names:
+            if self.model_type in MAMBAS and name.rpartition(".")[2] in BESIDE_NO_MAMBA:
+                raise Refused(
+                    f"PEFT puts nothing beside {name} of a {self.model_type} model, whose kernels read the matrix past "
+                    f"the layer: leave it out (exclude={[name.rpartition('.')[2]]}) or merge the adapter"
+                )
+
+    def card(self) -> dict[str, Any]:
+        """All but the tensors, as JSON."""
+        words = {"task": self.task, "transposed": self.transposed, "model_type": self.model_type}
+        return words | {"namesakes": list(self.namesakes), "fused": list(self.fused)}
+
+
+def known(card: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Host:
+    """A host from what its `card` said; eckart 0.1.0 wrote a word for language models only."""
+    return Host(
+        task=card.get("task", "CAUSAL_LM" if card.get("causal", True) else None),
+        transposed=bool(card.get("transposed")),
+        namesakes=tuple(map(str, card.get("namesakes", ()))),
+        model_type=str(card.get("model_type", "")),
+        fused=tuple(map(str, card.get("fused", ()))),
+        kept=kept,
+    )
+
+
+def host(model: nn.Module, names: Iterable[str]) -> Host:
+    """What PEFT has to know of a model with an adapter, or with something in the place of these of its matrices."""
+    names = list(names)
+    ends, own = tuple(f".{name}" for name in names), set(names)
+    bases = {name: getattr(model.get_submodule(name), "base", model.get_submodule(name)) for name in names}
+    inner = tuple(f"{name}." for name in names)
+    config: Any = getattr(model, "config", None)
+    task = _task(model, config)
+    head = {n: m for n, m in model.named_modules() if n.endswith(CLASSIFIERS)} if task == "SEQ_CLS" else {}
+    if any(re.match(rf"(.*\.)?({'|'.join(CLASSIFIERS)})($|\.)", name) for name in names):
+        # PEFT would take the layer itself into the file, and leave out the factors beside it.
+        task, head = None, {}
+    mixtures = tuple(f"{name}." for name in experts(model))
+    return Host(
+        task=task,
+        transposed=any(map(is_conv1d, bases.values())),
+        namesakes=tuple(
+            n for n, _ in model.named_modules() if n.endswith(ends) and n not in own and not n.startswith(inner)
+        ),
+        model_type=str(getattr(config, "model_type", "")),
+        fused=tuple(name for name in names if name.startswith(mixtures)),
+        kept={f"{n}.{leaf}": tensor for n, module in head.items() for leaf, tensor in module.state_dict().items()},
+    )
+
+
+def _task(model: nn.Module, config: Any) -> str | None:
+    """PEFT's word for what a model does. Its classes for text that goes on call a model by `input_ids`."""
+    if type(model).__name__.endswith("ForSequenceClassification"):
+        return "SEQ_CLS"
+    if not hasattr(model, "generation_config") or getattr(model, "main_input_name", "") != "input_ids":
+        return None
+    return "SEQ_2_SEQ_LM" if getattr(config, "is_encoder_decoder", False) else "CAUSAL_LM"
