@@ -12,8 +12,11 @@ from eckart.cli.consoles import console
 from eckart.cli.options import Out, Written
 from eckart.errors import Refused
 from eckart.jobs.adapt.files import ADAPTER
-from eckart.jobs.adapt.peft import export_adapter
+from eckart.jobs.adapt.peft import EXACT, export_adapter
 from eckart.jobs.export import to_dense_directory, to_peft_directory
+
+LOSSY = 3
+"""Exit status where something was written that does not do all that was exported."""
 
 
 def export(
@@ -28,20 +31,30 @@ def export(
         ),
     ],
     rank: Annotated[
-        int | None, Parameter(help="of the LoRA that an adapter becomes (default: its own)", group=o.WHAT)
+        int | None,
+        Parameter(
+            help="of the LoRA that an adapter becomes, at most: where that loses something, the relative error is "
+            f"printed and the exit status is {LOSSY} (default: all that it takes to lose nothing)",
+            group=o.WHAT,
+        ),
     ] = None,
     out: Out,
 ) -> int:
-    """Turns a compressed model into another format."""
+    """Turns a compressed model, or an adapter, into another format."""
+    status = 0
     if (Path(model) / ADAPTER).is_file():
         if to != "peft":
             raise Refused(f"{model} is an adapter, which has no dense form of its own: export --to peft")
         errors = export_adapter(model, out, rank)
         worst = max(errors, key=errors.__getitem__)
-        console(stderr=True).print(
-            f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})", highlight=False
-        )
+        status = LOSSY if errors[worst] > EXACT else 0
+        lost = f"relative error of the conversion: at most {errors[worst]:.2e} ({worst})"
+        if status:
+            lost += f"; leave out --rank to lose nothing (exit status {LOSSY})"
+        console(stderr=True).print(lost, highlight=False, soft_wrap=True)
     else:
+        if rank is not None:
+            raise Refused(f"--rank {rank} is for adapters, and {model} is none: leave it out")
         {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
     console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)
-    return 0
+    return status

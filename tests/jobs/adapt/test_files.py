@@ -36,21 +36,13 @@ def test_saved_and_loaded(method: str, kind: str, tmp_path: Path) -> None:
     eckart.load_adapter(other, tmp_path / "a", name="theirs")
 
 
-@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("method", ADAPTERS)
-def test_peft_reads_what_is_written_for_it(method: str, kind: str, tmp_path: Path) -> None:
-    model = made(method, kind)
+def test_the_error_of_a_lower_rank_is_what_is_lost(method: str, tmp_path: Path) -> None:
+    model = made(method)
     adapter = adapted(model, method)
     train(model, adapter)
     if not (has_matrix(adapter) and unquantized(adapter)) or method in IN_PLACE:
-        with pytest.raises(ValueError, match=r"depends on its input|replaced"):
-            eckart.save_peft(adapter, tmp_path / "p")
         return
-    # With all of the change kept the model is the same; with less of it the stated error is what is lost.
-    errors = eckart.save_peft(adapter, tmp_path / "whole", rank=64)
-    assert max(errors.values()) < 1e-3
-    theirs = peft.PeftModel.from_pretrained(MODELS[kind](), tmp_path / "whole").eval()
-    assert close(logits(theirs, ids()), logits(model, ids()), 1e-4)
     errors = eckart.save_peft(adapter, tmp_path / "cut", rank=1)
     config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
     assert config["r"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +16,13 @@ from eckart.models.layers import is_conv1d
 
 CLASSIFIERS = ("classifier", "score")
 """Modules that PEFT keeps with an adapter of a classifier; it takes every one whose name ends so."""
-MAMBAS = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h")
-BESIDE_NO_MAMBA = ("out_proj", "conv1d")
-"""Layers that PEFT puts nothing beside in these types of models, whose kernels read the matrix past the layer."""
+_MAMBA = ("out_proj", "conv1d")
+BESIDE_NONE = {
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba", "falcon_h1", "nemotron_h"), _MAMBA),
+    "whisper": ("conv1", "conv2"),
+}
+"""By type of model, the layers that PEFT puts nothing beside, or not so that the model still runs: it reads the matrix
+past the layer, or attributes of a convolution that PEFT's layer does not have."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Host:
         namesakes: its other modules whose names end in the name of a matrix of the adapter.
         model_type: transformers' word for its architecture, or "".
         fused: the adapter's matrices that are a part of one tensor in plain transformers.
+        passed: those in an nn.TransformerEncoderLayer, whose kernel goes past its layers when it does not train.
         kept: tensors that PEFT expects in the file, by name.
     """
 
@@ -38,6 +44,7 @@ class Host:
     namesakes: tuple[str, ...] = ()
     model_type: str = ""
     fused: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
     kept: Mapping[str, Tensor] = field(default_factory=dict)
 
     def check(self, names: Iterable[str]) -> None:
@@ -48,16 +55,23 @@ class Host:
                 "leave experts out (exclude) or merge the adapter"
             )
         for name in names:
-            if self.model_type in MAMBAS and name.rpartition(".")[2] in BESIDE_NO_MAMBA:
+            if (end := name.rpartition(".")[2]) in BESIDE_NONE.get(self.model_type, ()):
                 raise Refused(
-                    f"PEFT puts nothing beside {name} of a {self.model_type} model, whose kernels read the matrix past "
-                    f"the layer: leave it out (exclude={[name.rpartition('.')[2]]}) or merge the adapter"
+                    f"PEFT can put nothing beside {name} of a {self.model_type} model, which goes past the layer: "
+                    f"leave it out (exclude={[end]}) or merge the adapter"
                 )
+        if self.passed:
+            warnings.warn(
+                f"{self.passed[0]}: in eval mode nn.TransformerEncoderLayer goes past its layers, and with that past "
+                "PEFT's factors: call torch.backends.mha.set_fastpath_enabled(False), or merge the adapter",
+                stacklevel=4,
+            )
 
     def card(self) -> dict[str, Any]:
         """All but the tensors, as JSON."""
         words = {"task": self.task, "transposed": self.transposed, "model_type": self.model_type}
-        return words | {"namesakes": list(self.namesakes), "fused": list(self.fused)}
+        names = {"namesakes": self.namesakes, "fused": self.fused, "passed": self.passed}
+        return words | {word: list(found) for word, found in names.items()}
 
 
 def known(card: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Host:
@@ -68,6 +82,7 @@ def known(card: Mapping[str, Any], kept: Mapping[str, Tensor]) -> Host:
         namesakes=tuple(map(str, card.get("namesakes", ()))),
         model_type=str(card.get("model_type", "")),
         fused=tuple(map(str, card.get("fused", ()))),
+        passed=tuple(map(str, card.get("passed", ()))),
         kept=kept,
     )
 
@@ -85,6 +100,8 @@ def host(model: nn.Module, names: Iterable[str]) -> Host:
         # PEFT would take the layer itself into the file, and leave out the factors beside it.
         task, head = None, {}
     mixtures = tuple(f"{name}." for name in experts(model))
+    fast = [name for name, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)]
+    encoders = tuple(f"{name}." if name else "" for name in fast)
     return Host(
         task=task,
         transposed=any(map(is_conv1d, bases.values())),
@@ -93,6 +110,7 @@ def host(model: nn.Module, names: Iterable[str]) -> Host:
         ),
         model_type=str(getattr(config, "model_type", "")),
         fused=tuple(name for name in names if name.startswith(mixtures)),
+        passed=tuple(name for name in names if name.startswith(encoders)),
         kept={f"{n}.{leaf}": tensor for n, module in head.items() for leaf, tensor in module.state_dict().items()},
     )
 
