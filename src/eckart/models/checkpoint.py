@@ -21,8 +21,9 @@ from eckart.layouts.patches import is_convolution
 from eckart.models.convolution import StructuredConv1d, StructuredConv2d, embedding_stand_in, stand_in
 from eckart.models.experts import experts
 from eckart.models.fused_experts import unfuse_named
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedEmbedding, TiedLinear
+from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
 from eckart.models.places import set_module
+from eckart.models.saved_form import as_saved
 from eckart.models.sites import Site
 from eckart.models.weights import Readable
 from eckart.structures import Shared, StructuredMatrix, from_spec
@@ -39,11 +40,18 @@ Manifest = dict[str, Any]
 
 
 def manifest(model: nn.Module) -> Manifest:
-    """What a loader must know to rebuild the structured modules of a model: JSON, no tensors."""
+    """What a loader must know to rebuild the structured modules of a model: JSON, no tensors.
+
+    Raises:
+        Refused: a matrix is tied to one that an adapter stands beside.
+    """
     modules: dict[str, Any] = {}
-    owners = {id(m): n for n, m in model.named_modules() if isinstance(m, StructuredLinear | StructuredEmbedding)}
-    locate(structures(model))
-    for name, module in model.named_modules():
+    saved = dict(as_saved(model))
+    owners = {id(m): n for n, m in saved.items() if isinstance(m, StructuredLinear | StructuredEmbedding)}
+    locate(_structures(saved))
+    for name, module in saved.items():
+        if isinstance(module, Tied) and id(module.owner) not in owners:
+            raise Refused(f"{name} is tied to a matrix that an adapter stands beside: merge() or remove() it first")
         if isinstance(module, TiedLinear):
             modules[name] = {"module": "tied", "bias": module.bias is not None, "to": owners[id(module.owner)]}
         elif isinstance(module, TiedEmbedding):
@@ -65,8 +73,12 @@ def _kind(module: StructuredLinear) -> str:
 
 def structures(model: nn.Module) -> dict[str, StructuredMatrix]:
     """The structures of a model, by the names of the modules that hold them."""
+    return _structures(dict(model.named_modules()))
+
+
+def _structures(modules: Mapping[str, nn.Module]) -> dict[str, StructuredMatrix]:
     kinds = StructuredLinear, StructuredEmbedding
-    return {name: module.structure for name, module in model.named_modules() if isinstance(module, kinds)}
+    return {name: module.structure for name, module in modules.items() if isinstance(module, kinds)}
 
 
 def check_manifest(entry: Any, where: str) -> dict[str, dict[str, Any]]:

@@ -23,12 +23,14 @@ from eckart.models.checkpoint import (
     read_tensors,
     rebuild,
     state,
+    structures,
     weight_files,
     write_tensors,
 )
 from eckart.models.presence import present
 from eckart.models.tensor_checks import check_files
 from eckart.models.transformers import METHOD, write_model
+from eckart.structures import StructuredMatrix, Sum
 
 
 def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
@@ -85,7 +87,16 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         raise Refused(f"{source} does not fit {type(model).__name__}: {error}") from error
     for name, first in aliases.items():
         _tie(model, name, first)
+    for structure in structures(model).values():
+        _one_dtype(structure)
     return model
+
+
+def _one_dtype(structure: StructuredMatrix) -> None:
+    """Gives the terms of each sum its dtype: an adapter may have been trained in a wider one than its base has."""
+    for term in structure.modules():
+        if isinstance(term, Sum) and len({part.dtype for part in term.operands()}) > 1:
+            term.to(term.dtype)
 
 
 def _is_of_transformers(model: nn.Module) -> bool:

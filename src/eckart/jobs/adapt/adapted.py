@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 
 from eckart.adapters.contract import Start
 from eckart.errors import Refused
-from eckart.jobs.adapt.bases import Kept, add_to, dense_of, kept, matrix_shape, merged, put, put_back
+from eckart.jobs.adapt.bases import Kept, add_to, dense_of, kept, matrix_shape, merged, put, put_back, structure_of
 from eckart.models.convolution import stand_in
 from eckart.models.modules import StructuredLinear
+from eckart.models.saved_form import SavedForm
 from eckart.models.sites import Site
 from eckart.models.weights import Readable
-from eckart.structures import StructuredMatrix, geometry_of
+from eckart.structures import StructuredMatrix, Sum, geometry_of
 
 OF_LAYERS = frozenset(
     """in_channels out_channels kernel_size stride padding dilation groups padding_mode transposed output_padding
@@ -25,12 +27,13 @@ OF_LAYERS = frozenset(
 """What convolutions and transformers' Conv1D say of themselves, which an adapter beside them does not change."""
 
 
-class Adapted(Readable):
+class Adapted(Readable, SavedForm):
     """`y = base(x) + path(x)`, the path being that of the adapter that is active, if any.
 
     Where an adapter starts by taking its path out of the matrix, the base holds the rest as long as that adapter is
     active, and W again when it is not, bit for bit: what stood there is kept meanwhile, as it is while a path is
-    merged. A path that is all of W is evaluated instead of the base.
+    merged. A path that is all of W is evaluated instead of the base. It is saved as the sum of the base and the path
+    that is active, or as the base alone.
 
     Attributes:
         base: nn.Linear, transformers' Conv1D, nn.Conv2d or StructuredLinear, its convolution included.
@@ -212,6 +215,26 @@ class Adapted(Readable):
         self._whole, self._unmerged = (), ()
         self.active = self.merged = ""
 
+    def saved(self) -> nn.Module:
+        """The base, or what stands in for a layer with the sum of its matrix and the active path."""
+        if self._path is None:
+            return self.base
+        path = self.path()
+        whole = path if self.active in self.whole else Sum(structure_of(self.base), path)
+        return stand_in(whole, self.bias, self.geometry)
+
+    def place(self, key: str) -> tuple[str, Callable[[Tensor], Tensor]]:
+        """Where `key` of what is saved is here, and what brings its tensor into the form that it has here."""
+        in_path = "structure." if self.active in self.whole else "structure.parts.1."
+        in_base = "structure.parts.0."
+        if self._path is not None and key.startswith(in_path):
+            return f"paths.{self.active}.{key.removeprefix(in_path)}", _as_it_is
+        if self._path is not None and key.startswith(in_base) and isinstance(self.base, StructuredLinear):
+            return f"base.structure.{key.removeprefix(in_base)}", _as_it_is
+        if self._path is not None and key.startswith(in_base):
+            return "base.weight", Site("", self.base).stored
+        return f"base.{key}", _as_it_is
+
     def path(self) -> StructuredMatrix:
         """The path of the active adapter."""
         path = self.paths[self.active]
@@ -235,6 +258,10 @@ class Adapted(Readable):
         """A copy that does not train, in the dtype of a structure that it will be a part of."""
         kept = copy.deepcopy(path).requires_grad_(False)
         return kept.to(self.base.structure.dtype) if isinstance(self.base, StructuredLinear) else kept
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def check_name(name: str) -> None:
