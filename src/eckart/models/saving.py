@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Mapping
@@ -97,6 +98,18 @@ def _one_dtype(structure: StructuredMatrix) -> None:
     for term in structure.modules():
         if isinstance(term, Sum) and len({part.dtype for part in term.operands()}) > 1:
             term.to(term.dtype)
+
+
+def describe(model: nn.Module) -> None:
+    """Enters the structures of a model, or of parts of one, of transformers in the configurations that belong to them.
+
+    `save_pretrained` does so by itself; this is for who writes tensors and configuration each on its own.
+    """
+    inside: tuple[str, ...] = ()
+    for name, part in model.named_modules():
+        if _is_of_transformers(part) and not (inside and name.startswith(inside)):
+            inside = (*inside, f"{name}." if name else "")
+            importlib.import_module("eckart.models.transformers_saving").describe(part)
 
 
 def _is_of_transformers(model: nn.Module) -> bool:

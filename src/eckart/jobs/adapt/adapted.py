@@ -221,7 +221,7 @@ class Adapted(Readable, SavedForm):
             return self.base
         path = self.path()
         whole = path if self.active in self.whole else Sum(structure_of(self.base), path)
-        return stand_in(whole, self.bias, self.geometry)
+        return stand_in(whole, self.bias, self.base)
 
     def place(self, key: str) -> tuple[str, Callable[[Tensor], Tensor]]:
         """Where `key` of what is saved is here, and what brings its tensor into the form that it has here."""

@@ -24,6 +24,7 @@ from eckart.models.layers import is_linear
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.own_text import own_text
 from eckart.models.presence import present
+from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site
 from eckart.progress import Progress, silent
@@ -138,6 +139,7 @@ def compensate(
         if bias is not place.module.bias:
             place.module.bias = None if bias is None else nn.Parameter(bias)
         added[place.name] = gain
+    describe(model)
     return Compensation(model, added, info, warnings)
 
 

@@ -26,6 +26,7 @@ from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
 from eckart.models.presence import present
+from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, find_sites
 from eckart.progress import Laps, Progress, phase, silent
@@ -206,6 +207,7 @@ def run(
             tokens, told = tokens_of(batches), phase(progress, "distill")
             distillation = distill(model, dense, tokens, recipe.distill, seed=recipe.seed, on_progress=told)
             lap("distill")
+    describe(model)
     return Compression(
         model,
         recipe,
