@@ -70,7 +70,7 @@ def test_a_file_states_the_module_and_the_kernel_must_fit() -> None:
     assert modules["second"]["module"] == "conv2d"
     other = net()
     other.second = nn.Conv2d(8, 12, 3)
-    with pytest.raises(ValueError, match=r"second: a structure of shape \(12, 48\) does not fit a matrix of shape \(12, 72\)"):
+    with pytest.raises(ValueError, match=r"second: a structure of shape \(12, 48\) does not fit a matrix of"):
         rebuild(other, modules)
 
 

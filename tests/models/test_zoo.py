@@ -12,7 +12,7 @@ import eckart
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import Structured, StructuredLinear
 from eckart.models.sites import find_sites
-from support.zoo import Batch, outputs, zoo
+from support.zoo import Batch, normal, outputs, zoo
 
 ZOO = zoo()
 classes = pytest.mark.parametrize("name", ZOO)
@@ -64,3 +64,48 @@ def test_a_compressed_model_is_the_one_of_its_dense_matrices(name: str, method: 
     torch.testing.assert_close(found, measured(dense_twin(model, dense), batch), rtol=2e-3, atol=2e-4)
     torch.testing.assert_close(outputs(model.train(), batch).shape, found.shape)
     assert result.model is model
+
+
+@classes
+def test_an_adapter_changes_the_output_and_trains_in_training_and_evaluation(name: str) -> None:
+    model, batch = ZOO[name]()
+    before, running = measured(model, batch), [buffer.clone() for buffer in model.buffers()]
+    adapter = eckart.adapt(model, "lora", rank=2)
+    torch.testing.assert_close(measured(model, batch), before, rtol=1e-4, atol=1e-5)
+    optimizer = torch.optim.SGD(adapter.trainable_parameters(), lr=1e-2)
+    model.train()
+    for _ in range(2):
+        optimizer.zero_grad()
+        found = outputs(model, batch)
+        (found * normal(*found.shape)).sum().backward()  # a norm at the end would leave the sum of squares as it is
+        optimizer.step()
+        adapter.step()
+    model.eval()
+    with torch.no_grad():
+        for buffer, own in zip(model.buffers(), running, strict=True):
+            buffer.copy_(own)
+    reached = [place.reached for place in adapter.places.values()]
+    moved = [place for place in adapter.places.values() if any(float(p.norm()) > 0 for p in place.path().parameters())]
+    assert sum(reached) > 0.7 * len(reached)
+    assert len(moved) == len(reached)
+    trained = measured(model, batch)
+    assert float((trained - before).norm()) > 1e-6 * float(before.norm())
+    adapter.merge()
+    torch.testing.assert_close(measured(model, batch), trained, rtol=1e-3, atol=1e-3)
+    adapter.unmerge()
+    adapter.remove()
+    torch.testing.assert_close(measured(model, batch), before, rtol=1e-5, atol=1e-5)
+    fresh, _ = ZOO[name]()
+    assert [n for n, _ in model.named_parameters()] == [n for n, _ in fresh.named_parameters()]
+
+
+@classes
+def test_a_diagnosis_has_a_row_for_every_matrix_that_compression_takes(name: str) -> None:
+    model, _ = ZOO[name]()
+    kept = {n: p.clone() for n, p in model.named_parameters()}
+    found = eckart.diagnose(model)
+    assert dict(model.named_parameters()).keys() == kept.keys()
+    result = eckart.compress(model, "svd", keep=0.95, of="parameters", embeddings=True, head=True)
+    assert [row["name"] for row in found.rows] == [site.name for site in result.plan.sites]
+    assert found.coverage is not None
+    assert found.coverage.sentence == result.coverage.sentence

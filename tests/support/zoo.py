@@ -209,7 +209,7 @@ _BART = {**_TOKENS, **_SIDES, "max_position_embeddings": 64, "decoder_start_toke
 _DISTILBERT = {**_TOKENS, "dim": HIDDEN, "hidden_dim": 24, "n_layers": 2, "n_heads": 4, "initializer_range": 0.2}
 _FALCON = {**_TOKENS, **_BLOCKS, "multi_query": True, "alibi": False}
 _GPT2 = {**_TOKENS, "n_embd": HIDDEN, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.2}
-_MAMBA = {**_TOKENS, "hidden_size": HIDDEN, "num_hidden_layers": 2, "state_size": 4, "initializer_range": 0.2}
+_MAMBA = {**_TOKENS, "hidden_size": HIDDEN, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4}
 _JETMOE = {**_DECODER, **_EXPERTS, "num_key_value_heads": 2, "kv_channels": 4, "num_local_experts": 4}
 _RESNET = {
     "embedding_size": 8,

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from eckart.cli import options as o
 from eckart.cli.options import Model, Out, Resume, Talk
 from eckart.cli.progress_bars import bars
-from eckart.cli.results import show
+from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import training_table
 from eckart.jobs.adapt.directory import Request, adapt_directory
 from eckart.jobs.adapt.train import Training
@@ -37,5 +37,5 @@ def adapt(
         report = adapt_directory(model, out, request, training, resume=resume, progress=progress)
     seconds = sum(report["seconds"].values())
     wrote = f"wrote {out} in {seconds:.0f} s; put it to use with eckart.load_adapter"
-    show(talk, report, [training_table(report)], [wrote])
+    show(talk, report, [training_table(report)], [*warnings_of(report), wrote])
     return 0

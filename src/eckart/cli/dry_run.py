@@ -22,9 +22,8 @@ def dry_run_tables(report: Mapping[str, Any]) -> Iterator[Table]:
 def _coverage(report: Mapping[str, Any]) -> Table:
     coverage = report["coverage"]
     shares = [
-        f"{each['taken'] / max(1, each['total']):.1%} of {shown_count(each['total'])} {name.replace('_', ' ')}"
-        for name, each in coverage.items()
-        if name != "matrices"
+        f"{part['taken'] / max(1, part['total']):.1%} of {shown_count(part['total'])} {name.replace('_', ' ')}"
+        for name, part in ((name, coverage[name]) for name in ("parameters", "linear_parameters"))
     ]
     table = _table(f"{report['model']}: {report['method']} takes {' and '.join(shares)}")
     table.add_column("matrices", overflow="fold")

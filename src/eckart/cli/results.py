@@ -38,5 +38,8 @@ def show(talk: Talk, report: Mapping[str, Any], tables: Iterable[RenderableType]
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:
-    """A line for each warning of a report."""
-    return [f"warning: {warning}" for warning in report["warnings"]]
+    """A line for each warning of a report, and one that says what was looked at."""
+    said = report.get("warnings", ())
+    sentence = (report.get("coverage") or {}).get("sentence")
+    lines = [f"warning: {warning}" for warning in said]
+    return lines if sentence is None or sentence in said else [sentence, *lines]

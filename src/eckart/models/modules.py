@@ -100,7 +100,7 @@ class StructuredConv1D(StructuredLinear):
         return None
 
 
-class _LookUp(Structured):
+class LookUp(Structured):
     """Rows of W by index, times a scale.
 
     Attributes:
@@ -125,7 +125,7 @@ class _LookUp(Structured):
         return rows if self.scale == 1.0 else rows * self.scale
 
 
-class StructuredEmbedding(_LookUp):
+class StructuredEmbedding(LookUp):
     """Rows of W by index, W (rows, dimension) any structure; stands in for nn.Embedding.
 
     Attributes:
@@ -178,7 +178,7 @@ class TiedLinear(Tied):
         return y if self.bias is None else y + self.bias
 
 
-class TiedEmbedding(Tied, _LookUp):
+class TiedEmbedding(Tied, LookUp):
     """Rows by index of the structure of another embedding."""
 
     def __init__(

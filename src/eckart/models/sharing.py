@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,7 +28,9 @@ def share(model: nn.Module) -> nn.Module:
 
     def copied(module: nn.Module) -> nn.Module:
         if id(module) not in memo:
-            twin = memo[id(module)] = copy.copy(module)
+            # Not by copy.copy, which parametrized modules do not allow.
+            twin = memo[id(module)] = object.__new__(type(module))
+            twin.__dict__ = dict(module.__dict__)
             twin._parameters = dict(module._parameters)
             twin._buffers = dict(module._buffers)
             twin._modules = {n: None if m is None else copied(m) for n, m in module._modules.items()}

@@ -100,6 +100,16 @@ def find_sites(
     Raises:
         Refused: a pattern matches nothing (the names there are are listed), or nothing is left.
     """
+    sites = all_sites(model, embeddings=embeddings, head=head)
+    kept = select([(site.name, *site.tied) for site in sites], include, exclude, model)
+    if not kept:
+        names = [site.name for site in sites]
+        raise Refused(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
+    return [sites[i] for i in kept]
+
+
+def all_sites(model: nn.Module, *, embeddings: bool, head: bool) -> list[Site]:
+    """As `find_sites` without patterns; none where there are none."""
     heads = _heads(model)
 
     def wanted(site: Site) -> bool:
@@ -108,12 +118,7 @@ def find_sites(
             return (embeddings and site.is_embedding) or (head and is_head)
         return True
 
-    sites = [site for site in _all_sites(model) if wanted(site)]
-    kept = select([(site.name, *site.tied) for site in sites], include, exclude, model)
-    if not kept:
-        names = [site.name for site in sites]
-        raise Refused(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
-    return [sites[i] for i in kept]
+    return [site for site in _all_sites(model) if wanted(site)]
 
 
 def linear_layers(model: nn.Module, *, head: bool = False) -> dict[str, nn.Module]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from eckart.report.schema import Rule, schema_of
-from eckart.report.types import Amount, Count, Memory, Name, Positive, Quality, Size, Speed
+from eckart.report.types import Amount, Count, Coverage, Memory, Name, Positive, Quality, Size, Speed
 
 Share = Annotated[float, Rule(above=0, maximum=1)]
 Currency = Literal["bytes", "parameters", "linear-parameters", "macs"]
@@ -264,6 +264,7 @@ class CompressionReport:
         history: Perplexities measured at other sizes on the same text.
         trials: What methods measured alone, and together, on calibration text that was held back.
         command: Words of the command that repeats the run, but for --out.
+        coverage: What share of the model's numbers was looked at, and what was left and why.
     """
 
     eckart: Name
@@ -286,6 +287,7 @@ class CompressionReport:
     history: Sequence[MeasuredSize] = ()
     trials: Sequence[Trial] = ()
     command: Sequence[str] = ()
+    coverage: Coverage | None = None
 
 
 def schema() -> dict[str, Any]:

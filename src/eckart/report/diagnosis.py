@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from eckart.report.schema import Rule
-from eckart.report.types import Amount, Name, Positive
+from eckart.report.types import Amount, Coverage, Name, Positive
 
 Share = Annotated[float, Rule(above=0, maximum=1)]
 Perplexity = Annotated[float, Rule(minimum=1)]
@@ -189,6 +189,7 @@ class DiagnosisReport:
         measured: One entry for each size that --measure names, from the largest down.
         columns: What the columns are that diagnostics give.
         command: Words of the command that repeats the diagnosis, but for --out.
+        coverage: What share of the model's numbers was looked at, and what was left and why.
         compress: Words of the command that compresses the model on the text of the curves, but for its budget and
             --out; missing where there are no curves, or where the model is an adapter.
     """
@@ -208,4 +209,5 @@ class DiagnosisReport:
     measured: Sequence[Measured] = ()
     columns: Columns | None = None
     command: Sequence[str] = ()
+    coverage: Coverage | None = None
     compress: Sequence[str] = ()

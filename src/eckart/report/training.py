@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eckart.report.schema import schema_of
-from eckart.report.types import Amount, Count, Name, Positive
+from eckart.report.types import Amount, Count, Coverage, Name, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +159,8 @@ class TrainingReport:
         seconds: Wall-clock time of each phase.
         matrices: Every matrix that has an adapter.
         command: Words of the command that repeats the run, but for --out.
+        coverage: What share of the model's numbers an adapter stands beside, and what was left and why.
+        warnings: What a reader of these numbers has to know.
     """
 
     eckart: Name
@@ -183,6 +185,8 @@ class TrainingReport:
     seconds: TrainingSeconds
     matrices: Sequence[AdaptedMatrix]
     command: Sequence[str] = ()
+    coverage: Coverage | None = None
+    warnings: Sequence[str] = ()
 
 
 def training_schema() -> dict[str, Any]:

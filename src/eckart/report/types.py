@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -125,3 +126,56 @@ class Speed:
     dtype: str
     prefill_ratio: Amount | None = None
     decode_ratio: Amount | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Some of the numbers of a model, and all of them.
+
+    Attributes:
+        taken: Those that were looked at.
+        total: All of them.
+    """
+
+    taken: Count
+    total: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoveredMatrices:
+    """Matrices whose names differ in numbers only, and which have one shape and one fate.
+
+    Attributes:
+        name: Name of them all, with * for a number.
+        count: How many there are.
+        shape: Shape of each, as its module stores it.
+        parameters: Numbers in all of them.
+        taken: Whether they were looked at.
+        why: What leaves them as they are; empty where they were looked at.
+    """
+
+    name: Name
+    count: Positive
+    shape: Sequence[int]
+    parameters: Count
+    taken: bool
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What share of a model's numbers was looked at, and what was left and why.
+
+    Attributes:
+        sentence: The same in words.
+        parameters: Of all numbers of the model.
+        linear_parameters: Of those in linear maps that are neither embeddings nor the head.
+        vectors: Numbers that are in no matrix, such as biases and norms, which are left as they are.
+        matrices: Every matrix, those of one kind together; of tied ones the first.
+    """
+
+    sentence: str
+    parameters: Part
+    linear_parameters: Part
+    vectors: Count
+    matrices: Sequence[CoveredMatrices]

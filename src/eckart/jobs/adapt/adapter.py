@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from eckart.adapters.contract import AdapterCard, Schedule
 from eckart.errors import Refused
 from eckart.jobs.adapt.adapted import Adapted
+from eckart.jobs.coverage import kind_of
+from eckart.models.fused_experts import pack
 from eckart.models.places import set_module
 from eckart.models.sharing import sharing
+from eckart.report.types import Coverage
 from eckart.structures import StructuredMatrix
 
 
@@ -32,6 +36,10 @@ class Adapter:
         errors: ||W - (what is frozen + path)||_F / ||W||_F of each matrix at the start, by its name.
         seconds: what making it took, statistics included.
         peak_bytes: memory of the process at its largest so far; None where the system does not say.
+        coverage: what share of the model's numbers it stands beside, and what was left and why; None for one that was
+            loaded.
+        warnings: what did not go as asked.
+        packed: the packed matrices of the model that were taken apart for it, by name.
     """
 
     model: nn.Module
@@ -43,6 +51,9 @@ class Adapter:
     errors: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     peak_bytes: int | None = None
+    coverage: Coverage | None = None
+    warnings: list[str] = field(default_factory=list)
+    packed: list[str] = field(default_factory=list)
     _schedule: Schedule | None = None
     _done: int = 0
     _removed: bool = False
@@ -75,14 +86,31 @@ class Adapter:
         """To be called after each step of the optimizer, before gradients are set to zero.
 
         Raises:
-            Refused: the method has a schedule and `plan` was not called.
+            Refused: the method has a schedule and `plan` was not called; or the model computed with none of the paths.
         """
         self._done += 1
+        if self._done == 1:
+            self._check_reached()
         if self.method.schedule is None:
             return
         if self._schedule is None:
             raise Refused(f"{self.method.name} has a schedule: call plan(steps) before the first step")
         self._schedule.step(self._done)
+
+    def _check_reached(self) -> None:
+        """Warns of paths that the model did not compute with, all of a kind; Refused where that are all there are."""
+        kinds: dict[str, bool] = {}
+        for name, place in self.places.items():
+            kinds[kind_of(name)] = kinds.get(kind_of(name), False) or place.reached
+        idle = [kind for kind, reached in kinds.items() if not reached]
+        if len(idle) == len(kinds):
+            raise Refused(
+                f"no path of adapter {self.name!r} was computed with: the model goes past {', '.join(idle[:3])}"
+            )
+        if idle:
+            text = f"the model did not compute with the paths of {', '.join(idle)} in the first step: they do not train"
+            self.warnings.append(text)
+            warnings.warn(text, stacklevel=3)
 
     def schedule_state(self) -> dict[str, Tensor]:
         """What the schedule has to keep for an interrupted run to go on."""
@@ -149,6 +177,7 @@ class Adapter:
             place.remove(self.name)
             if not place.paths:
                 set_module(self.model, name, place.base)
+        pack(self.model, self.packed)
         self._removed = True
 
     def _check_there(self) -> None:

@@ -170,6 +170,8 @@ def adapt_directory(
                     for name, rank in adapter.ranks.items()
                 ],
                 command=repeating(source, request, training),
+                coverage=adapter.coverage,
+                warnings=adapter.warnings,
             )
         )
         write_adapter(adapter, partial)

@@ -22,6 +22,7 @@ from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.host import host
 from eckart.jobs.adapt.run import base_of, find_bases, switched_off
 from eckart.layouts.patches import Pair
+from eckart.models.fused_experts import apart
 from eckart.models.places import set_module
 from eckart.structures import StructuredMatrix, from_spec, patch_of
 
@@ -179,29 +180,33 @@ def put_in(
     """
     model = adapter.model
     check_name(adapter.name)
-    bases = find_bases(model, head=True)
-    for where, parts in starts.items():
-        if where not in bases:
-            raise Refused(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
-        module = bases[where]
-        shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
-        for word, own, there in ("shape", parts.path.shape, shape), ("patches", parts.patch, patch_of(module)):
-            if own != there:
-                raise Refused(f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}")
-        if parts.taken is not None or parts.frozen is not None:
-            check_unshared(model, where, base_of(module))
-        if isinstance(module, Adapted) and adapter.name in module.paths:
-            raise Refused(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
-    with switched_off(model):
-        pass
-    model.requires_grad_(False)
-    for where, parts in starts.items():
-        module = bases[where]
-        place = adapter.places[where] = module if isinstance(module, Adapted) else Adapted(module)
-        if place is not module:
-            set_module(model, where, place)
-        if trains is not None:
-            for leaf, parameter in parts.path.named_parameters():
-                parameter.requires_grad_(leaf in trains[where])
-        place.add(adapter.name, Start(parts.path, False, parts.frozen, whole=parts.whole), parts.taken)
+    with apart(model) as packed:
+        bases = find_bases(model, head=True)
+        for where, parts in starts.items():
+            if where not in bases:
+                raise Refused(f"the adapter is for {where}, which {type(model).__name__} does not have as a linear map")
+            module = bases[where]
+            shape = module.shape if isinstance(module, Adapted) else matrix_shape(module)
+            for word, own, there in ("shape", parts.path.shape, shape), ("patches", parts.patch, patch_of(module)):
+                if own != there:
+                    raise Refused(
+                        f"the adapter of {where} has {word} {own}; in this {type(model).__name__} it is {there}"
+                    )
+            if parts.taken is not None or parts.frozen is not None:
+                check_unshared(model, where, base_of(module))
+            if isinstance(module, Adapted) and adapter.name in module.paths:
+                raise Refused(f"{where} has an adapter {adapter.name!r} already: remove it or choose another name")
+        with switched_off(model):
+            pass
+        model.requires_grad_(False)
+        for where, parts in starts.items():
+            module = bases[where]
+            place = adapter.places[where] = module if isinstance(module, Adapted) else Adapted(module)
+            if place is not module:
+                set_module(model, where, place)
+            if trains is not None:
+                for leaf, parameter in parts.path.named_parameters():
+                    parameter.requires_grad_(leaf in trains[where])
+            place.add(adapter.name, Start(parts.path, False, parts.frozen, whole=parts.whole), parts.taken)
+    adapter.packed = packed
     adapter.activate()

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
@@ -19,8 +18,11 @@ from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_unshared
 from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
 from eckart.jobs.adapt.ranks import rank_within, shared_out
+from eckart.jobs.adapt.starts import at_start, check_starts, relative_error, started, unknown
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
+from eckart.jobs.coverage import NAMED_HEAD, NO_ADAPTER, covered, reasons, warnings_of
 from eckart.machine import peak_rss_bytes
+from eckart.models.fused_experts import apart
 from eckart.models.own_text import own_text
 from eckart.models.places import set_module
 from eckart.models.presence import present
@@ -31,7 +33,7 @@ from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.gradients import mean_gradients
-from eckart.structures import Scaled, patch_of
+from eckart.structures import patch_of
 from eckart.texts.tokenizer import Tokenizer
 
 
@@ -100,53 +102,59 @@ def adapt(
             f"alpha={alpha} must be above 0" if card.scaled else f"{method} has no scale: leave out alpha={alpha}"
         )
     clock = time.perf_counter()
-    bases = find_bases(model, include, exclude)
-    taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
-    if taken:
-        raise Refused(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
-    shapes = {where: matrix_shape(base_of(module)) for where, module in bases.items()}
-    patches = {where: patch_of(module) for where, module in bases.items()}
-    ranks = dict.fromkeys(shapes, rank)
-    if parameters is not None:
-        rank = rank_within(card, shapes, patches, parameters)
-        ranks = {where: min(rank, *shape) for where, shape in shapes.items()}
-    with switched_off(model):
-        batches: Sequence[Batch] = []
-        if card.needs or card.task_gradient:
-            if calibration is None and hasattr(model, "generation_config"):
-                calibration = own_text(model, samples, length, seed)
-            batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
-        statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
-        if card.ranks is not None:
-            rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
-            bases = {where: module for where, module in bases.items() if ranks[where]}
-        starts: dict[str, Start] = {}
-        scale = 1.0 if alpha is None else alpha / rank
-        for done, (where, module) in enumerate(bases.items(), 1):
-            generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
-            standing, known = structure_of(base_of(module)), statistics[where]
-            dense = standing.to_dense().detach()
-            layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
-            start = started(card, where, layer)
-            if start is not None:
-                if start.split or start.frozen is not None:
-                    check_unshared(model, where, base_of(module))
-                starts[where] = start
-                ranks[where] = ranks[where] if start.rank is None else start.rank
-            progress("start", done, len(bases))
-        check_starts(card, starts, parameters)
-    model.requires_grad_(False)
-    places, errors = {}, {}
-    for where in starts:
-        module = bases[where]
-        place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
-        if place is not module:
-            set_module(model, where, place)
-        before = dense_of(place.base)
-        place.add(name, starts[where])
-        place.activate(name)
-        errors[where] = relative_error(before, place.beside(), at_start(starts[where]))
-    result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
+    with apart(model) as packed:
+        bases = find_bases(model, include, exclude)
+        taken = [where for where, base in bases.items() if isinstance(base, Adapted) and name in base.paths]
+        if taken:
+            raise Refused(f"{taken[0]} has an adapter {name!r} already: remove it or choose another name")
+        shapes = {where: matrix_shape(base_of(module)) for where, module in bases.items()}
+        patches = {where: patch_of(module) for where, module in bases.items()}
+        ranks = dict.fromkeys(shapes, rank)
+        if parameters is not None:
+            rank = rank_within(card, shapes, patches, parameters)
+            ranks = {where: min(rank, *shape) for where, shape in shapes.items()}
+        with switched_off(model):
+            batches: Sequence[Batch] = []
+            if card.needs or card.task_gradient:
+                if calibration is None and hasattr(model, "generation_config"):
+                    calibration = own_text(model, samples, length, seed)
+                batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
+            statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
+            left = unknown(bases, card, statistics, gradients)
+            why = reasons(model, embeddings=False, head=False, left=left, of_embeddings=NO_ADAPTER, of_head=NAMED_HEAD)
+            bases = {where: module for where, module in bases.items() if where not in left}
+            account = covered(model, bases, why)
+            if card.ranks is not None:
+                rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
+                bases = {where: module for where, module in bases.items() if ranks[where]}
+            starts: dict[str, Start] = {}
+            scale = 1.0 if alpha is None else alpha / rank
+            for done, (where, module) in enumerate(bases.items(), 1):
+                generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
+                standing, known = structure_of(base_of(module)), statistics[where]
+                dense = standing.to_dense().detach()
+                layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
+                start = started(card, where, layer)
+                if start is not None:
+                    if start.split or start.frozen is not None:
+                        check_unshared(model, where, base_of(module))
+                    starts[where] = start
+                    ranks[where] = ranks[where] if start.rank is None else start.rank
+                progress("start", done, len(bases))
+            check_starts(card, starts, parameters)
+        model.requires_grad_(False)
+        places, errors = {}, {}
+        for where in starts:
+            module = bases[where]
+            place = places[where] = module if isinstance(module, Adapted) else Adapted(module)
+            if place is not module:
+                set_module(model, where, place)
+            before = dense_of(place.base)
+            place.add(name, starts[where])
+            place.activate(name)
+            errors[where] = relative_error(before, place.beside(), at_start(starts[where]))
+        result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
+    result.packed, result.coverage, result.warnings = packed, account, warnings_of(account)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
     return result
@@ -183,26 +191,6 @@ def measured(
     return found, gradients
 
 
-def started(card: AdapterCard, where: str, layer: Layer) -> Start | None:
-    """The start of one layer, multiplied by its scale, or None; Refused that names the layer."""
-    try:
-        start = card.entry(layer)
-    except Refused as error:
-        raise Refused(f"{where}: {error}") from error
-    if start is None or layer.scale == 1.0:
-        return start
-    return replace(start, path=Scaled(start.path, scale=layer.scale))
-
-
-def check_starts(card: AdapterCard, starts: Mapping[str, Start], parameters: int | None) -> None:
-    """Raises Refused where an adapter found no matrix that it can train, or trains more numbers than it may."""
-    if not starts:
-        raise Refused(f"{card.name} found no matrix in this model that it can train: {card.summary}")
-    total = sum(p.numel() for start in starts.values() for p in start.path.parameters() if p.requires_grad)
-    if parameters is not None and total > parameters:
-        raise Refused(f"parameters={parameters} is less than the {total} that {card.name} trains")
-
-
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
     """No adapter is active inside, nor afterwards; after an error the same ones as before are.
@@ -222,23 +210,6 @@ def switched_off(model: nn.Module) -> Iterator[None]:
         for place, name in active.items():
             place.activate(name)
         raise
-
-
-@torch.no_grad()
-def at_start(start: Start) -> Tensor:
-    """The path of a start as a matrix; zero for one that is none, and so cannot be taken out of W."""
-    return start.path.to_dense() if start.path.linear else torch.zeros(start.path.shape, dtype=start.path.dtype)
-
-
-@torch.no_grad()
-def relative_error(before: Tensor, after: Tensor, path: Tensor) -> float:
-    """||before - (after + path)||_F / ||before||_F, up to rounding in the dtype of the path."""
-    difference = path
-    if before.data_ptr() != after.data_ptr():
-        # The first difference of near numbers is exact, so what is left is the rounding of what was stored.
-        difference = torch.sub(after.to(path.dtype), before.to(path.dtype)).add_(path)
-    size = float(torch.linalg.matrix_norm(before.to(path.dtype)))
-    return float(torch.linalg.matrix_norm(difference)) / size if size > 0 else 0.0
 
 
 def find_bases(

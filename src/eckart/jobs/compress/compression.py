@@ -12,6 +12,7 @@ from eckart.jobs.compress.heal import Healing
 from eckart.jobs.compress.plan import Choice, Plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.trials import Tried
+from eckart.report.types import Coverage
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Compression:
         trials: of `auto`: method, predicted_kl and kl of each.
         healing: what the training of the blocks did; None where there was none.
         distillation: what the training end to end did; None where there was none.
+        coverage: what share of the model's numbers was looked at, and what was left and why; its `sentence` says it.
     """
 
     model: nn.Module
@@ -38,6 +40,7 @@ class Compression:
     choice: Choice
     errors: dict[str, float]
     calibration: dict[str, Any]
+    coverage: Coverage
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     trials: list[Tried] = field(default_factory=list)

@@ -13,9 +13,10 @@ from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import as_batches, calibration_tokens
 from eckart.jobs.compress.compression import Compression
+from eckart.jobs.compress.coverage import sites_of
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import compression_report, size_change
-from eckart.jobs.compress.run import run, sites_of
+from eckart.jobs.compress.run import run
 from eckart.jobs.compress.search import LossSearch
 from eckart.jobs.compress.store import DirectoryStore
 from eckart.jobs.evaluate.quality import check_length, evaluate, quality_of

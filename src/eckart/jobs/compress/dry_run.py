@@ -14,13 +14,13 @@ from eckart._version import __version__
 from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
-from eckart.jobs.compress.coverage import coverage, kind_of
+from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
 from eckart.jobs.compress.directory import check_limits, opened
 from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import requested
-from eckart.jobs.compress.run import sites_of
+from eckart.jobs.coverage import kind_of
 from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.texts import Texts, read_texts
 from eckart.machine import executor_at, memory_available
@@ -50,7 +50,7 @@ def dry_run(
     candidates, which do not depend on the data, and the time and memory of a fit.
 
     Returns:
-        `coverage`: see `eckart.jobs.compress.coverage`. `budget`: the `least` share that can be kept, `size` before and
+        `coverage`: see `eckart.report.types.Coverage`. `budget`: the `least` share that can be kept, `size` before and
         after, and what each kind of matrix keeps, if all keep the same share; None with `max_loss`. `seconds` and
         `memory` (bytes) expected, by what they are for. `notes`: what is not in these numbers.
 
@@ -87,7 +87,7 @@ def dry_run(
         "method": recipe.method,
         "allocation": recipe.allocation or method.allocation,
         "requested": as_json(requested(recipe, max_loss)),
-        "coverage": coverage(model, recipe),
+        "coverage": as_json(covered_by(model, recipe)),
         "budget": None if max_loss is not None else _budget(plan, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},

@@ -55,6 +55,7 @@ def compression_report(
         seconds=said.Seconds(**seconds),
         sites=matrices(result),
         warnings=[*warnings, *result.warnings],
+        coverage=result.coverage,
         distill=distilled(result),
         heal=healed(result),
         history=history,

@@ -14,12 +14,14 @@ from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.compression import Compression
+from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
 from eckart.jobs.compress.trials import HELD_BACK, Tried, held_back, trials
+from eckart.jobs.coverage import warnings_of
 from eckart.machine import memory_available
 from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
@@ -28,11 +30,10 @@ from eckart.models.own_text import own_text
 from eckart.models.presence import present
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
-from eckart.models.sites import Site, find_sites
+from eckart.models.sites import Site
 from eckart.progress import Laps, Progress, phase, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
-from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import model_fingerprint
 from eckart.texts.tokenizer import Tokenizer
 
@@ -128,13 +129,6 @@ def compress(
     return run(model, recipe, batches, info)
 
 
-def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
-    """The matrices a recipe is about; Refused where a pattern matches none, or weights are not finite."""
-    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
-    finite_weights({site.name: site.module for site in sites})
-    return sites
-
-
 def run(
     model: nn.Module,
     recipe: Recipe,
@@ -184,7 +178,10 @@ def run(
             observed = observe(model, sites, cut(batches) if recipe.heal else batches)
         statistics, passes, recomputed = measured(model, sites, recipe, batches, cache, identity, memory, progress)
         lap("statistics")
-        plan = make_plan(model, sites, method, per_token(model, statistics))
+        statistics = per_token(model, statistics)
+        left = unreached(sites, method, statistics)
+        found = covered_by(model, recipe, left)
+        plan = make_plan(model, [site for site in sites if site.name not in left], method, statistics)
         allocation = find_allocation(recipe.allocation or method.allocation)
         plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not allocation.blind)
         lap("fit")
@@ -199,6 +196,7 @@ def run(
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
         warnings = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
+        warnings += warnings_of(found)
         if dense is not None and not any(sides(model)):
             warnings.append(
                 "distillation was left out: the structures are made of no matrices, which are what it trains"
@@ -225,6 +223,7 @@ def run(
         trials=tried,
         healing=healing,
         distillation=distillation,
+        coverage=found,
     )
 
 

@@ -16,6 +16,7 @@ from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.trials import HELD_BACK, held_back
 from eckart.jobs.diagnose.matrices import look_at
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.models.experts import per_token
 from eckart.models.sharing import share
 from eckart.models.sites import find_sites
 from eckart.progress import Progress
@@ -83,7 +84,7 @@ def cost_plan(
         memory=memory,
         on_progress=lambda done, total: progress("statistics", done, total),
     )
-    plan = make_plan(model, sites, method, statistics)
+    plan = make_plan(model, sites, method, per_token(model, statistics))
     if not hold:
         plan.held_limit = 0
     plan.fit(None, lambda done, total: progress("curves", done, total))

@@ -7,39 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from eckart.errors import Refused
-from eckart.models.filters import filters
-from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
-from eckart.models.places import set_module
-from eckart.models.sharing import share
 from eckart.models.sites import Site, find_sites
-
-
-def densified(model: nn.Module) -> nn.Module:
-    """The model with an ordinary layer in the place of every structured one; itself where there are none.
-
-    The copy shares all other tensors, and tied layers share their matrix.
-    """
-    kinds = StructuredLinear | StructuredEmbedding | Tied
-    structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not structured:
-        return model
-    twin = share(model)
-    weights: dict[int, nn.Parameter] = {}
-    for name, module in structured.items():
-        key = id(module.structure)
-        if key not in weights:
-            weights[key] = nn.Parameter(module.structure.to_dense().detach(), requires_grad=False)
-        rows, columns = module.structure.shape
-        bias = getattr(module, "bias", None)
-        if hasattr(module, "bias"):
-            layer: nn.Module = nn.Linear(columns, rows, bias=bias is not None, device="meta")
-            if bias is not None:
-                layer.bias = bias
-        else:
-            layer = nn.Embedding(rows, columns, device="meta")
-        layer.weight = weights[key]
-        set_module(twin, name, layer)
-    return twin
 
 
 def look_at(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Site]:
@@ -48,8 +16,10 @@ def look_at(model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str
 
 
 def layer_type(site: Site) -> str:
-    """The kind of a layer in WeightWatcher's words: embedding, conv2d or dense."""
-    return "embedding" if site.is_embedding else "conv2d" if filters(site).ndim > 2 else "dense"
+    """The kind of a layer in WeightWatcher's words: embedding, conv1d, conv2d or dense."""
+    if site.is_embedding:
+        return "embedding"
+    return type(site.module).__name__.lower() if site.is_convolution else "dense"
 
 
 def pairs(sites: Sequence[Site], base: nn.Module) -> list[tuple[Site, Site]]:

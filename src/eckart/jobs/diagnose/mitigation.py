@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from eckart.diagnostics.intruder_dimensions import mitigate
-from eckart.jobs.diagnose.matrices import densified, pairs
+from eckart.jobs.diagnose.matrices import pairs
+from eckart.models.dense import densified, unpacked
 from eckart.models.presence import present
 from eckart.models.sites import find_sites
 from eckart.progress import Progress, silent
@@ -38,7 +39,7 @@ def mitigate_intruders(
     """
     present(model)
     present(base, "the base")
-    matched = pairs(find_sites(model), densified(base))
+    matched = pairs(find_sites(unpacked(model)), densified(base))
     finite_weights({site.name: site.module for site, _ in matched})
     counts = {}
     for done, (site, other) in enumerate(matched, 1):

@@ -37,6 +37,7 @@ def as_report(
         matrices=(),
         hidden_states=(),
         warnings=found.warnings,
+        coverage=found.coverage,
         seconds=seconds,
         command=command,
         compress=compress,

@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from eckart.diagnostics.contract import MATRIX_SUBJECTS, columns_of, common_window
 from eckart.errors import Refused
+from eckart.jobs.coverage import coverage, warnings_of
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
-from eckart.jobs.diagnose.matrices import densified, layer_type, look_at, pairs
+from eckart.jobs.diagnose.matrices import layer_type, look_at, pairs
 from eckart.jobs.diagnose.rows import changed, matrix_row
+from eckart.models.dense import densified
 from eckart.models.filters import filters
 from eckart.models.presence import present
 from eckart.models.sites import model_cost
 from eckart.progress import Progress, silent
+from eckart.report.types import Coverage
 from eckart.statistics.cache import finite_weights
 
 
@@ -35,6 +38,7 @@ class Diagnosis:
         measured: one for each size that was to be measured: its predicted and its measured rise of the loss.
         size: parameters, linear_parameters and bytes of the whole model.
         warnings: what did not go as it should.
+        coverage: what share of the model's numbers was looked at, and what was left and why.
     """
 
     rows: list[dict[str, Any]]
@@ -43,6 +47,7 @@ class Diagnosis:
     measured: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     size: dict[str, int] = field(default_factory=dict)
+    coverage: Coverage | None = None
 
     @property
     def summary(self) -> dict[str, float]:
@@ -113,11 +118,12 @@ def diagnose(
     check_measure(measure, 0 if tokens is None else len(tokens))
     model = densified(model)
     sites = look_at(model, include, exclude)
+    account = coverage(model, sites)
     matched = pairs(sites, densified(against)) if against is not None else []
     if tokens is not None:
         finite_weights({"": model})
     window = common_window([filters(site).shape[:2] for site in sites])
-    found = Diagnosis([], window, size=model_size(model))
+    found = Diagnosis([], window, size=model_size(model), warnings=warnings_of(account), coverage=account)
     for done, site in enumerate(sites, 1):
         named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
         found.rows.append(named | matrix_row(site.weight, filters(site), window, seed=seed))
