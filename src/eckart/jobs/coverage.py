@@ -89,7 +89,8 @@ def warnings_of(found: Coverage) -> list[str]:
     """The sentence, where more is left than whoever asked for the job can know, or little is looked at at all."""
     total = max(1, found.parameters.total)
     unknown = sum(kind.parameters for kind in found.matrices if not kind.taken and kind.why not in ASKED)
-    few = found.parameters.taken < LEAST_SHARE * total
+    patterned = sum(kind.parameters for kind in found.matrices if kind.why == PATTERNS)
+    few = found.parameters.taken < LEAST_SHARE * (total - patterned)
     return [found.sentence] if few or unknown > UNNAMED_SHARE * total else []
 
 
