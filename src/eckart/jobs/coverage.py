@@ -25,7 +25,7 @@ ASKED = frozenset((PATTERNS, EMBEDDING, HEAD, NO_ADAPTER, NAMED_HEAD))
 
 UNNAMED_SHARE = 0.01
 """More of a model's numbers than this is not left for any other reason without a warning."""
-LEAST_SHARE = 0.5
+LEAST_SHARE = 0.25
 """Less of a model's numbers than this is not looked at without a warning."""
 
 
