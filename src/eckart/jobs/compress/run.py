@@ -9,18 +9,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from eckart.budget.contract import find as find_allocation
-from eckart.compressors.contract import METHODS, CompressorCard
+from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
+from eckart.jobs.compress.data import check_data, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
-from eckart.jobs.compress.trials import HELD_BACK, Tried, held_back, trials
+from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
 from eckart.machine import memory_available
 from eckart.models.checkpointing import activation_bytes, checkpointed
@@ -225,36 +226,6 @@ def run(
         distillation=distillation,
         coverage=found,
     )
-
-
-def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches: Sequence[Batch]) -> None:
-    """Raises Refused where a recipe asks for what the model, the method or the calibration data do not allow."""
-    if needs_data(recipe) and not batches:
-        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
-        raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
-    if recipe.sequential and method.together:
-        raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
-    if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
-        raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
-
-
-def is_language_model(model: nn.Module) -> bool:
-    """Whether a model can write, as transformers' language models do."""
-    return hasattr(model, "generation_config")
-
-
-def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:
-    """The batches that are nothing but tokens."""
-    return [batch for batch in batches if isinstance(batch, Tensor)]
-
-
-def set_aside(model: nn.Module, recipe: Recipe, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
-    """What is fitted on, and the sequences that are held back so that methods can compete on them, or None."""
-    tokens = tokens_of(batches)
-    competing = recipe.method == "auto" and is_language_model(model)
-    if competing and len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
-        return held_back(tokens)
-    return batches, None
 
 
 def measured(

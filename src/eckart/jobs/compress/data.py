@@ -1,0 +1,43 @@
+"""What a recipe asks of the calibration data, and what of them is held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from eckart.compressors.contract import CompressorCard
+from eckart.errors import Refused
+from eckart.jobs.compress.recipe import Recipe, needs_data
+from eckart.jobs.compress.trials import HELD_BACK, held_back
+from eckart.statistics.batches import Batch
+
+
+def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches: Sequence[Batch]) -> None:
+    """Raises Refused where a recipe asks for what the model, the method or the calibration data do not allow."""
+    if needs_data(recipe) and not batches:
+        needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
+        raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    if recipe.sequential and method.together:
+        raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
+    if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
+        raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
+
+
+def is_language_model(model: nn.Module) -> bool:
+    """Whether a model can write, as transformers' language models do."""
+    return hasattr(model, "generation_config")
+
+
+def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:
+    """The batches that are nothing but tokens."""
+    return [batch for batch in batches if isinstance(batch, Tensor)]
+
+
+def set_aside(model: nn.Module, recipe: Recipe, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
+    """What is fitted on, and the sequences that are held back so that methods can compete on them, or None."""
+    tokens = tokens_of(batches)
+    competing = recipe.method == "auto" and is_language_model(model)
+    if competing and len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
+        return held_back(tokens)
+    return batches, None
