@@ -1,4 +1,13 @@
-"""What is raised where a request cannot be met."""
+"""What is raised where a request cannot be met, and for options that are of another type than theirs."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Refused(ValueError):
@@ -12,3 +21,39 @@ class Refused(ValueError):
     Traceback (most recent call last):
     eckart.errors.Refused: 'lora' is no compressor but an adapter: eckart.adapt, or eckart adapt --method lora
     """
+
+
+def check_types(options: DataclassInstance) -> None:
+    """Raises Refused for a field of a dataclass whose value is of another type than the field is.
+
+    Whole numbers will do where any number does; True and False are no numbers; numbers of NumPy are what they hold.
+
+    >>> from eckart import Recipe
+    >>> Recipe(keep="half")
+    Traceback (most recent call last):
+    eckart.errors.Refused: keep='half' is a str, and a number is wanted
+    """
+    for name, hint in get_type_hints(type(options)).items():
+        value = getattr(options, name)
+        if not _fits(value, hint):
+            raise Refused(f"{name}={value!r:.80} is a {type(value).__name__}, and {_wanted(hint)} is wanted")
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if origin is tuple or origin is Sequence:
+        of = arguments[0]
+        return isinstance(value, list | tuple) and all(_fits(each, of) for each in value)
+    if hint in (int, float):
+        return not isinstance(value, bool) and hasattr(value, "__index__" if hint is int else "__float__")
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _wanted(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_wanted(each) for each in get_args(hint))
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+    return words.get(hint, "a list of texts")

@@ -43,9 +43,9 @@ def _output() -> Iterator[None]:
 def console(*, stderr: bool = False) -> Console:
     """The output, or the error stream.
 
-    A shell that runs behind a cell of a notebook has what looks like a terminal, and shows codes for one as text.
+    A notebook gets plain text: a shell behind one of its cells has what looks like a terminal, but shows its codes.
     """
-    return _Console(stderr=stderr, force_terminal=False if in_notebook() else None)
+    return _Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
 
 
 def in_notebook() -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from eckart.cli.tables import shown_bytes, shown_count
+from eckart.report.numbers import shown_bytes, shown_count
 
 
 def dry_run_tables(report: Mapping[str, Any]) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-_UNITS = ("", "k", "M", "G", "T")
+from eckart.report.numbers import shown_bytes, shown_change, shown_count, shown_number
 
 
 def summary_table(report: Mapping[str, Any]) -> Table:
@@ -26,18 +26,18 @@ def summary_table(report: Mapping[str, Any]) -> Table:
         show: Callable[[float], str],
         errors: tuple[str, str] = ("", ""),
     ) -> None:
-        cells = (name, show(before) + errors[0], show(after) + errors[1], _change(before, after))
+        cells = (name, show(before) + errors[0], show(after) + errors[1], shown_change(before, after))
         table.add_row(*(Text(cell) for cell in cells))
 
     for name, pair in report["size"].items():
         row(name.replace("_", " "), pair["before"], pair["after"], shown_bytes if name == "bytes" else shown_count)
     if quality := report.get("quality"):
         before, after = quality["before"], quality["after"]
-        row(quality["metric"], before["mean"], after["mean"], _number, (_plus_minus(before), _plus_minus(after)))
+        row(quality["metric"], before["mean"], after["mean"], shown_number, (_plus_minus(before), _plus_minus(after)))
     speed = report.get("speed") or {}
     for phase in ("prefill", "decode"):
         if pair := speed.get(f"{phase}_tokens_per_second"):
-            row(f"{phase} tokens/s", pair["before"], pair["after"], _number)
+            row(f"{phase} tokens/s", pair["before"], pair["after"], shown_number)
     return table
 
 
@@ -52,10 +52,12 @@ def training_table(report: Mapping[str, Any]) -> Table:
     if validation := report["validation"]:
         best = min(validation, key=lambda each: float(each["loss"]))
         table.add_row(
-            "validation loss", _number(validation[0]["loss"]), f"{_number(best['loss'])} (step {best['step']})"
+            "validation loss",
+            shown_number(validation[0]["loss"]),
+            f"{shown_number(best['loss'])} (step {best['step']})",
         )
     if forgetting := report["forgetting"]:
-        cells = [_number(forgetting[when]["perplexity"]) for when in ("before", "after")]
+        cells = [shown_number(forgetting[when]["perplexity"]) for when in ("before", "after")]
         table.add_row(f"perplexity of {forgetting['text']}", *cells)
     return table
 
@@ -73,30 +75,10 @@ def compensation_table(report: Mapping[str, Any]) -> Table:
     if quality := report["quality"]:
         for name in ("perplexity", "kl"):
             values = [quality[state].get(name) for state in states]
-            table.add_row(name, *("" if value is None else _number(value) for value in values))
+            table.add_row(name, *("" if value is None else shown_number(value) for value in values))
     return table
-
-
-def shown_count(value: float) -> str:
-    unit = 0
-    while abs(value) >= 999.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.2f} {_UNITS[unit]}" if unit else f"{value:.0f}"
-
-
-def shown_bytes(value: float) -> str:
-    text = shown_count(value)
-    return f"{text}B" if " " in text else f"{text} B"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def _plus_minus(value: Mapping[str, float | None]) -> str:
     stderr = value.get("stderr")
     return "" if stderr is None else f" ± {stderr:.2g}"
-
-
-def _change(before: float, after: float) -> str:
-    return f"{after / before - 1:+.1%}" if before else ""

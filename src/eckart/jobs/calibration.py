@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ from eckart.texts.tokenizer import Tokenizer
 Calibration = str | Sequence[str] | Mapping[str, str] | Tensor | Sequence[Batch]
 
 SELF, MIXTURE = "self", "mixture"
+WANTED = "give text, texts, token ids (sequences, length), or a list of batches: tensors, or mappings of tensors"
 OWN_SHARE = {SELF: 1.0, MIXTURE: 0.5}
 """How much of a calibration the model writes itself."""
 
@@ -115,6 +117,42 @@ def _kept_text(
     return tokens
 
 
+def check_is_text(text: str) -> None:
+    """Raises Refused for a text that is a name: of a text that only the command line knows, or of a file."""
+    if text in (SELF, MIXTURE, *CORPORA):
+        raise Refused(
+            f"calibration={text!r} is a name that the command line knows: here None lets the model write its own text, "
+            "and eckart.texts.corpora.corpus(name) gives the others"
+        )
+    if "\n" not in text and len(text) < 4096 and Path(text).is_file():
+        raise Refused(f"calibration={text!r} is the name of a file: give its text, Path({text!r}).read_text()")
+
+
+def as_batch(batch: Any, position: int) -> Batch:
+    """A batch as it is; Refused where no model can be called with it, with what can be."""
+    this = f"calibration batch {position} is a {type(batch).__name__}"
+    if isinstance(batch, Mapping):
+        strange = next((name for name, value in batch.items() if isinstance(value, str | list | np.ndarray)), None)
+        if strange is not None:
+            kind = type(batch[strange]).__name__
+            raise Refused(
+                f"calibration batch {position} holds {strange!r}, which is a {kind} and no tensor: give what the "
+                f"tokenizer or the processor makes of it with return_tensors='pt', or leave {strange!r} out"
+            )
+    elif isinstance(batch, tuple | list):
+        held = ", ".join(type(each).__name__ for each in batch[:4])
+        raise Refused(
+            f"{this} of {len(batch)} ({held}), and a model is called with one tensor, or a mapping of them: where the "
+            "inputs come first, calibration=[batch[0] for batch in loader]"
+        )
+    elif isinstance(batch, np.ndarray):
+        raise Refused(f"{this} of NumPy: torch.from_numpy(batch) makes a tensor of it")
+    elif not isinstance(batch, Tensor):
+        raise Refused(f"{this}: {WANTED}")
+    found: Batch = batch
+    return found
+
+
 def as_batches(
     calibration: Calibration | None,
     tokenizer: Tokenizer | None,
@@ -126,6 +164,10 @@ def as_batches(
     """Calibration data as batches the model can be called with, and what to call it in a report."""
     if calibration is None:
         return [], {"tokens": 0, "fingerprint": ""}
+    if isinstance(calibration, str):
+        check_is_text(calibration)
+    if isinstance(calibration, Mapping) and any(isinstance(value, Tensor) for value in calibration.values()):
+        raise Refused(f"calibration is one batch, of {', '.join(calibration)}: put it into a list, calibration=[batch]")
     if isinstance(calibration, str | Mapping) or (
         isinstance(calibration, Sequence) and len(calibration) and all(isinstance(t, str) for t in calibration)
     ):
@@ -135,10 +177,16 @@ def as_batches(
         calibration = sequences(tokenizer, text, length, samples, seed)
     if isinstance(calibration, Tensor):
         if calibration.ndim != 2 or calibration.is_floating_point():
-            raise Refused(f"token ids must be integers (sequences, length), got {tuple(calibration.shape)}")
+            kind = f"{str(calibration.dtype).removeprefix('torch.')} {tuple(calibration.shape)}"
+            raise Refused(
+                f"calibration is one tensor of {kind}: token ids must be integers (sequences, length); inputs of any "
+                "other kind go into a list of batches, calibration=[batch, ...]"
+            )
         info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
         return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
-    batches = [b for b in calibration if not isinstance(b, str)]
+    if not isinstance(calibration, Iterable):
+        raise Refused(f"calibration={calibration!r:.80} is a {type(calibration).__name__}: {WANTED}")
+    batches = [as_batch(batch, position) for position, batch in enumerate(calibration)]
     if not batches:
-        raise Refused("calibration is empty")
+        raise Refused(f"calibration is empty: {WANTED}")
     return batches, {"tokens": 0, "fingerprint": ""}

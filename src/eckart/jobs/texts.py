@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from eckart.errors import Refused
+from eckart.errors import Refused, check_types
 from eckart.jobs.calibration import calibration_text, text_of
 from eckart.report.command import changed, text_name
 from eckart.texts.sequences import overlap, sequences
@@ -30,6 +30,7 @@ class Texts:
     eval_length: int = 256
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.evaluation and (self.eval_samples < 1 or self.eval_length < 2):
             raise Refused(
                 f"eval_samples={self.eval_samples} and eval_length={self.eval_length} must be at least 1 and 2"

@@ -1,8 +1,9 @@
-"""Whether a model holds numbers at all."""
+"""Whether what is given for a model is one, and holds numbers at all."""
 
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -10,8 +11,30 @@ from torch.nn.parameter import is_lazy
 from eckart.errors import Refused
 
 
+def check_model(model: object, whose: str = "the model") -> None:
+    """Raises Refused for anything but a module, and says how one is made of it."""
+    if isinstance(model, nn.Module):
+        return
+    kind = f"{whose} is {model!r:.80}, a {type(model).__name__}"
+    if isinstance(model, str | Path):
+        name = str(model)
+        raise Refused(
+            f"{whose} is {name!r:.80}, and a name is no model: load it with transformers, as in "
+            f"AutoModelForCausalLM.from_pretrained({name!r:.80}), or hand the name to the command line"
+        )
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise Refused(f"{whose} is the class {model.__name__}: make one, {model.__name__}(...)")
+    held = getattr(model, "model", None)
+    inside = next((each for each in model if isinstance(each, nn.Module)), None) if isinstance(model, tuple) else None
+    if isinstance(held, nn.Module):
+        raise Refused(f"{kind}; its model is its attribute: give it .model")
+    if inside is not None:
+        raise Refused(f"{kind}; give the {type(inside).__name__} in it alone")
+    raise Refused(f"{kind}, and no torch.nn.Module: give a model that can be called")
+
+
 def present(model: nn.Module, whose: str = "the model") -> None:
-    """Raises Refused that names the first tensor of a model that holds no numbers.
+    """Raises Refused for what is no model, and names the first tensor of one that holds no numbers.
 
     Such are those on the meta device, where a model stands that was only laid out, or whose weights were offloaded; and
     those of lazy layers, which have no shape before the first call.
@@ -20,6 +43,7 @@ def present(model: nn.Module, whose: str = "the model") -> None:
         model: any module.
         whose: what the message calls it.
     """
+    check_model(model, whose)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if is_lazy(tensor):
             raise Refused(f"{name} of {whose} has no shape yet: call the model once, which makes its lazy layers real")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,6 +22,7 @@ from eckart.models.modules import (
     Tied,
     TiedLinear,
 )
+from eckart.register import near
 from eckart.structures.base import StructuredMatrix
 
 
@@ -153,12 +154,22 @@ def select(
         if not found:
             held = ((n, m) for n, m in model.named_modules() if matches(pattern, n) and _holds_a_matrix(m))
             hint = next((f": {n}: {why_no_matrix(m)}" for n, m in held if not (is_embedding(m) or is_linear(m))), "")
-            raise Refused(f"pattern {pattern!r} matches no matrix{hint}; there are {_abridged([n[0] for n in named])}")
+            names = [n[0] for n in named]
+            meant = "" if hint else _near(pattern, names)
+            raise Refused(f"pattern {pattern!r} matches no matrix{hint}; {meant}there are {_abridged(names)}")
         return found
 
-    taken, left = ([each] if isinstance(each, str) else each for each in (include, exclude))
+    taken, left = as_patterns(include), as_patterns(exclude)
     kept = set().union(*map(matching, taken)) if taken else set(range(len(named)))
     return sorted(kept.difference(*map(matching, left)))
+
+
+def as_patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One pattern, or several, as several; Refused where they are no texts."""
+    patterns = (given,) if isinstance(given, str) else given
+    if not isinstance(patterns, Iterable) or not all(isinstance(each, str) for each in patterns):
+        raise Refused(f"{given!r:.80} is no pattern of names, nor a list of them: 'model.layers.*.mlp.*' would be one")
+    return tuple(patterns)
 
 
 def _all_sites(model: nn.Module) -> list[Site]:
@@ -208,6 +219,14 @@ def _heads(model: nn.Module) -> set[str]:
     output = get() if get is not None else None
     named = model.named_modules(remove_duplicate=False)
     return {name for name, module in named if output is not None and module is output}
+
+
+def _near(pattern: str, names: Sequence[str]) -> str:
+    """A question that offers the pattern of names, or of their ends, that is nearest to one that matches none."""
+    kinds = {re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", name) for name in names}
+    ends = {kind.split(".", i)[-1] for kind in kinds for i in range(kind.count(".") + 1)}
+    numbered = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", pattern)
+    return near(numbered, sorted(ends | {end.rpartition(".")[0] + ".*" for end in ends if "." in end}))
 
 
 def _abridged(names: Sequence[str]) -> str:

@@ -15,6 +15,8 @@ function header() {
   const seed = report.seed ?? report.training?.seed;
   byId("request").textContent = [...wish, isNumber(seed) ? `seed ${seed}` : null].filter(Boolean).join(" · ");
   const warnings = report.warnings ?? [];
+  const covered = report.coverage?.sentence;
+  byId("covered").textContent = covered && !warnings.includes(covered) ? covered : "";
   if (!warnings.length) return;
   byId("warnings-title").textContent = plural(warnings.length, "warning", "warnings");
   byId("warnings").querySelector("ul").append(...warnings.map((text) => el("li", {}, text)));

@@ -16,12 +16,14 @@ from eckart.jobs.coverage import kind_of
 from eckart.models.fused_experts import pack
 from eckart.models.places import set_module
 from eckart.models.sharing import sharing
+from eckart.report.numbers import shown_count
+from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
 from eckart.structures import StructuredMatrix
 
 
-@dataclass
-class Adapter:
+@dataclass(repr=False)
+class Adapter(Shown):
     """An adapter of a model: what is trained beside its matrices, and how to switch, merge and remove it.
 
     `eckart.adapt` and `eckart.load_adapter` make one.
@@ -57,6 +59,22 @@ class Adapter:
     _schedule: Schedule | None = None
     _done: int = 0
     _removed: bool = False
+
+    def glance(self) -> Glance:
+        """Where it stands, and how many numbers train."""
+        title = f"Adapter {self.name!r}: {self.method.name} beside {len(self.places)} matrices"
+        if self._removed:
+            return Glance(title, [("removed", "")])
+        ranks = sorted(set(self.ranks.values()))
+        merged = any(place.merged == self.name for place in self.places.values())
+        active = any(place.active == self.name for place in self.places.values())
+        rows = [
+            ("rank", str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"),
+            ("trained numbers", shown_count(sum(p.numel() for p in self.trainable_parameters()))),
+            ("largest error of a start", f"{max(self.errors.values(), default=0.0):.2g}"),
+            ("now", "merged" if merged else "active" if active else "not active"),
+        ]
+        return Glance(title, rows, (), noted([], self.coverage))
 
     @property
     def paths(self) -> dict[str, StructuredMatrix]:

@@ -27,8 +27,8 @@ from eckart.models.own_text import own_text
 from eckart.models.places import set_module
 from eckart.models.presence import present
 from eckart.models.sharing import in_eval_mode
-from eckart.models.sites import linear_layers, matches, select
-from eckart.progress import Progress, silent
+from eckart.models.sites import as_patterns, linear_layers, matches, select
+from eckart.progress import Progress, shown
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
@@ -53,7 +53,7 @@ def adapt(
     length: int = 256,
     seed: int = 0,
     cache: Path | None = None,
-    progress: Progress = silent,
+    progress: Progress = shown,
 ) -> Adapter:
     """Freezes a model and puts a small trainable structure beside each of its linear maps, in place.
 
@@ -74,7 +74,7 @@ def adapt(
         length: tokens in each.
         seed: of whatever is drawn.
         cache: directory for statistics, which one method leaves for the next; None keeps them in memory.
-        progress: told of the phases.
+        progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
 
     Returns:
         The adapter, active.
@@ -235,8 +235,7 @@ def find_bases(
         return any(matches(pattern, name) for name in layers)
 
     found, everything = (outermost(linear_layers(model, head=each)) for each in (False, True))
-    patterns = [include] if isinstance(include, str) else include
-    if head or any(named(p, everything) and not named(p, found) for p in patterns):
+    if head or any(named(p, everything) and not named(p, found) for p in as_patterns(include)):
         found = everything
     names = list(found)
     names = [names[i] for i in select([(name,) for name in names], include, exclude, model)]

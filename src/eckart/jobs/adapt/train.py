@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.errors import Refused
+from eckart.errors import Refused, check_types
 from eckart.files.made import STORED
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
@@ -44,6 +44,7 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.steps < 1 or self.batch < 1 or self.every < 1:
             raise Refused(f"steps={self.steps}, batch={self.batch} and every={self.every} must be at least 1")
         if not (0 < self.rate < math.inf and 0 <= self.decay < math.inf and self.clip > 0):

@@ -27,7 +27,9 @@ from eckart.models.presence import present
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site
-from eckart.progress import Progress, silent
+from eckart.progress import Progress, shown, silent
+from eckart.report.numbers import shown_change
+from eckart.report.shown import Glance, Shown, noted
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
@@ -36,8 +38,8 @@ from eckart.texts.tokenizer import Tokenizer
 ALLOCATIONS = ("uniform", "greedy")
 
 
-@dataclass
-class Compensation:
+@dataclass(repr=False)
+class Compensation(Shown):
     """A compensated model and what is known about it.
 
     Attributes:
@@ -51,6 +53,19 @@ class Compensation:
     added: dict[str, Added]
     calibration: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
+
+    def glance(self) -> Glance:
+        """How many branches there are, and the error of the outputs before and after."""
+        found = list(self.added.values())
+        before, after = (
+            sum(getattr(each, when) for each in found) / max(1, len(found)) for when in ("before", "after")
+        )
+        rows = [
+            ("branches", "", str(sum(each.rank > 0 for each in found)), ""),
+            ("mean error of outputs", f"{before:.3g}", f"{after:.3g}", shown_change(before, after)),
+        ]
+        title = f"Compensation: {type(self.model).__name__}, {len(found)} matrices"
+        return Glance(title, rows, ("before", "after", "change"), noted(self.warnings))
 
 
 def compensate(
@@ -67,7 +82,7 @@ def compensate(
     seed: int = 0,
     cache: Path | None = None,
     memory: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = shown,
 ) -> Compensation:
     """Puts a low-rank branch beside each compressed linear layer, in place (EoRA, Liu et al. 2024, arXiv 2410.21271).
 
@@ -95,7 +110,7 @@ def compensate(
         seed: of everything random.
         cache: directory for statistics; None keeps them in memory.
         memory: bytes the statistics may take in one pass.
-        progress: told of the phases.
+        progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
 
     Raises:
         Refused: what is asked for is unknown or pays for no matrix, the models do not fit each other, or there is

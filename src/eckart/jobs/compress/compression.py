@@ -12,11 +12,14 @@ from eckart.jobs.compress.heal import Healing
 from eckart.jobs.compress.plan import Choice, Plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.trials import Tried
+from eckart.models.sites import model_bytes, model_cost
+from eckart.report.numbers import shown_bytes, shown_change, shown_count
+from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
 
 
-@dataclass
-class Compression:
+@dataclass(repr=False)
+class Compression(Shown):
     """A compressed model and what is known about it.
 
     Attributes:
@@ -51,3 +54,16 @@ class Compression:
     def error(self) -> float:
         """Summed squared error in the method's metric; half of it may predict the rise of the loss in nats."""
         return sum(self.errors.values())
+
+    def glance(self) -> Glance:
+        """Sizes before and after, how many matrices were compressed, and warnings."""
+        after = {**model_cost(self.model), "bytes": model_bytes(self.model)}
+        sizes = (("linear parameters", shown_count), ("parameters", shown_count), ("bytes", shown_bytes))
+        rows = []
+        for name, show in sizes:
+            left, total = after[name.replace(" ", "_")], self.plan.totals[name.replace(" ", "-")]
+            rows.append((name, show(total), show(left), shown_change(total, left)))
+        dense = sum(size is None for size in self.choice.values())
+        rows.append(("matrices", "", f"{len(self.choice)}, {dense} left dense", ""))
+        title = f"Compression: {type(self.model).__name__} by {self.recipe.method}"
+        return Glance(title, rows, ("before", "after", "change"), noted(self.warnings, self.coverage))

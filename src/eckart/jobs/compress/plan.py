@@ -29,7 +29,7 @@ ROUNDS = 8
 """Solves at most, where errors are estimates until they are measured."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """Candidates for the sites of a model, fitted once and chosen from at any budget.
 

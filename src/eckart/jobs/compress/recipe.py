@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from eckart.budget.contract import find as find_allocation
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
-from eckart.errors import Refused
+from eckart.errors import Refused, check_types
 from eckart.jobs.calibration import check_sampling
 
 
@@ -51,6 +51,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         METHODS.find(self.method)
         if not 0 < self.keep <= 1:
             raise Refused(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")

@@ -31,8 +31,8 @@ from eckart.models.own_text import own_text
 from eckart.models.presence import present
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
-from eckart.models.sites import Site
-from eckart.progress import Laps, Progress, phase, silent
+from eckart.models.sites import Site, as_patterns
+from eckart.progress import Laps, Progress, phase, shown, silent
 from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.fingerprint import model_fingerprint
@@ -62,6 +62,7 @@ def compress(
     samples: int = 64,
     length: int = 256,
     seed: int = 0,
+    progress: Progress = shown,
 ) -> Compression:
     """Compresses a model in place: structures with fewer numbers take the places of its matrices.
 
@@ -72,8 +73,7 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep: share in (0, 1] of the cost that is kept.
-        of: `linear-parameters`, `parameters`, `bytes` or `macs`.
+        keep, of: share in (0, 1] that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text.
         tokenizer: turns text into ids; needed for text.
@@ -82,14 +82,13 @@ def compress(
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
         exclude: patterns of those to leave, of what `include` takes.
-        embeddings: take the embeddings too.
-        head: take the output head too.
+        embeddings, head: take the embeddings, the output head too.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last.
-        samples: calibration sequences, of text.
-        length: tokens in each.
+        samples, length: calibration sequences, of text, and tokens in each.
         seed: of everything random.
+        progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
 
     Returns:
         The model and what is known about it: the size of every matrix, errors, seconds.
@@ -110,8 +109,8 @@ def compress(
         of=of,
         allocation=allocation,
         floor=floor,
-        include=(include,) if isinstance(include, str) else tuple(include),
-        exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+        include=as_patterns(include),
+        exclude=as_patterns(exclude),
         embeddings=embeddings,
         head=head,
         sequential=sequential,
@@ -125,9 +124,9 @@ def compress(
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
-        calibration = own_text(model, recipe.samples, recipe.length, recipe.seed)
+        calibration = own_text(model, samples, length, seed, on_progress=phase(progress, "write text"))
     batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
-    return run(model, recipe, batches, info)
+    return run(model, recipe, batches, info, progress=progress)
 
 
 def run(
@@ -157,8 +156,7 @@ def run(
         scheduler: address of a Dask scheduler for the fits.
         store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
         search: picks the sizes instead of `recipe.keep`.
-        lap: the clock that is told of the phases; None for one of its own.
-        progress: told of the phases.
+        lap, progress: the clock, and what else is told of the phases; without a clock it has one of its own.
     """
     present(model)
     method = METHODS.find(recipe.method)

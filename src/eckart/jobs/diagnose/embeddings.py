@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eckart.diagnostics.contract import Numbers, Pairs, Value, diagnostics_of, look
+from eckart.diagnostics.contract import Numbers, Pairs, Value, columns_of, diagnostics_of, look
 from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, split_covariance
 from eckart.errors import Refused
-from eckart.progress import Progress, silent
+from eckart.progress import Progress, shown
+from eckart.report.numbers import shown_number
+from eckart.report.shown import Glance, Shown, noted
 
 KERNELS = ("cosine", "gaussian")
 FREQUENCIES = 512
@@ -25,8 +27,8 @@ DRAWN = 4096
 Features = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Embeddings:
+@dataclass(frozen=True, repr=False)
+class Embeddings(Shown):
     """What one set of embeddings explains of another, as `eckart.embeddings` found it.
 
     Attributes:
@@ -48,6 +50,14 @@ class Embeddings:
     bandwidths: tuple[float, float] | None
     frequencies: int | None
     seed: int
+
+    def glance(self) -> Glance:
+        """What was found of the pairs."""
+        columns = columns_of("pairs")
+        found = [(columns[name].heading(name), value) for name, value in self.numbers.items() if name in columns]
+        rows = [(name, shown_number(float(value))) for name, value in found if isinstance(value, int | float)]
+        title = f"Embeddings: {self.pairs.count} pairs of {self.dimensions[0]} and {self.dimensions[1]} dimensions"
+        return Glance(title, rows, (), noted(self.warnings))
 
     @cached_property
     def split(self) -> Schur:
@@ -116,7 +126,7 @@ def embeddings(
     bandwidth: float | None = None,
     frequencies: int = FREQUENCIES,
     seed: int = 0,
-    progress: Progress = silent,
+    progress: Progress = shown,
 ) -> Embeddings:
     """What of the first set's diversity the second explains, and what is left (Ospanov et al. 2024).
 

@@ -10,13 +10,13 @@ from eckart.jobs.diagnose.matrices import pairs
 from eckart.models.dense import densified, unpacked
 from eckart.models.presence import present
 from eckart.models.sites import find_sites
-from eckart.progress import Progress, silent
+from eckart.progress import Progress, shown
 from eckart.statistics.cache import finite_weights
 
 
 @torch.no_grad()
 def mitigate_intruders(
-    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = silent
+    model: nn.Module, base: nn.Module, scale: float, *, k: int = 10, threshold: float = 0.5, progress: Progress = shown
 ) -> dict[str, int]:
     """Scales the intruder dimensions of every linear map of a fine-tuned model, in place.
 

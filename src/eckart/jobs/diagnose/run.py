@@ -22,13 +22,15 @@ from eckart.models.dense import densified
 from eckart.models.filters import filters
 from eckart.models.presence import present
 from eckart.models.sites import model_cost
-from eckart.progress import Progress, silent
+from eckart.progress import Progress, shown
+from eckart.report.numbers import shown_number
+from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
 from eckart.statistics.cache import finite_weights
 
 
-@dataclass
-class Diagnosis:
+@dataclass(repr=False)
+class Diagnosis(Shown):
     """What `eckart.diagnose` found in a model.
 
     Attributes:
@@ -56,6 +58,19 @@ class Diagnosis:
         values = {name: [row[name] for row in self.rows if row.get(name) is not None] for name in names}
         return {name: sum(found) / len(found) for name, found in values.items() if found}
 
+    def glance(self) -> Glance:
+        """Means over the matrices, and the extremes of each number."""
+        columns, rows = columns_of(*MATRIX_SUBJECTS), []
+        for name, mean in self.summary.items():
+            found = [row[name] for row in self.rows if row.get(name) is not None]
+            numbers = (mean, min(found), max(found))
+            rows.append((columns[name].heading(name), *(shown_number(float(number)) for number in numbers)))
+        title = f"Diagnosis of {len(self.rows)} matrices"
+        return Glance(title, rows, ("mean", "least", "most"), noted(self.warnings, self.coverage))
+
+    def __repr__(self) -> str:
+        return f"<Diagnosis of {len(self.rows)} matrices: rows, summary, to_frame()>"
+
     def to_frame(self) -> Any:
         """The rows as a pandas DataFrame, columns of lists left out.
 
@@ -81,7 +96,7 @@ def diagnose(
     seed: int = 0,
     cache: Path | None = None,
     memory: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = shown,
 ) -> Diagnosis:
     """Looks at every matrix of a model: its spectrum, noise and tail, what changed in it, and what a cut would cost.
 
@@ -100,7 +115,7 @@ def diagnose(
         seed: of everything random.
         cache: directory for statistics; None keeps them in memory.
         memory: bytes the statistics may take in one pass.
-        progress: told of the phases.
+        progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
 
     Raises:
         Refused: no matrix, models that do not match, tokens for a model with weights that are not finite, or a size

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.models.presence import present
+from eckart.report.numbers import shown_number
+from eckart.report.shown import Glance, Shown
 from eckart.report.types import Estimate, Quality
 
 Reference = nn.Module | Callable[[Tensor], Tensor]
@@ -21,8 +23,8 @@ Reference = nn.Module | Callable[[Tensor], Tensor]
 _POSITIONS = 128
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Shown):
     """Quality of a language model on token sequences.
 
     Attributes:
@@ -44,6 +46,21 @@ class Evaluation:
     kl: float | None = None
     agreement: float | None = None
     reference: Evaluation | None = None
+
+    def glance(self) -> Glance:
+        """Perplexity, and the distance to the reference."""
+
+        def uncertain(found: Evaluation) -> str:
+            return shown_number(found.perplexity) + ("" if found.stderr is None else f" ± {found.stderr:.2g}")
+
+        rows = [("perplexity", uncertain(self))]
+        if self.reference is not None:
+            rows.append(("perplexity of the reference", uncertain(self.reference)))
+        if self.kl is not None:
+            rows.append(("divergence from it, nats a token", shown_number(self.kl)))
+        if self.agreement is not None:
+            rows.append(("same next token", f"{self.agreement:.1%}"))
+        return Glance(f"Evaluation on {self.tokens} tokens", rows)
 
 
 def quality_of(evaluation: Evaluation, text: str, predicted_kl: float | None = None) -> Quality:
