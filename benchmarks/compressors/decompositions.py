@@ -94,7 +94,7 @@ def timed(seconds: dict[str, float]) -> Iterator[None]:
             stack.enter_context(mock.patch.object(owner, name, wrap(phase, getattr(owner, name))))
         # The methods import the name `damped` for themselves.
         for method in ("kfac", "lord"):
-            names = METHODS[method].entry.__globals__
+            names = METHODS[method].entry.fit.__globals__
             if "damped" in names:
                 stack.enter_context(mock.patch.dict(names, damped=wrap("damping", names["damped"])))
         yield

@@ -85,6 +85,28 @@ def _weights() -> dict[str, Tensor]:
     }
 
 
+def ends() -> dict[str, Tensor]:
+    """Finite matrices at the ends of every dtype, and such as small shapes and equal entries make hard."""
+    found = {}
+    signs = normal(6, 8, seed=3).sign()
+    general = normal(6, 8, seed=3) / normal(6, 8, seed=3).abs().max()
+    one = torch.arange(48).view(6, 8) == 13
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        limits, name = torch.finfo(dtype), str(dtype).removeprefix("torch.")
+        found |= {
+            f"largest-{name}": general.to(dtype) * limits.max,
+            f"largest-signs-{name}": signs.to(dtype) * limits.max,
+            f"one-largest-{name}": torch.where(one, limits.max, general).to(dtype),
+            f"quarter-of-the-largest-{name}": general.to(dtype) * (limits.max / 4),
+            f"subnormal-{name}": (general * limits.smallest_normal / 2).to(dtype),
+            f"least-{name}": (signs * limits.smallest_normal * limits.eps).to(dtype),
+            f"constant-{name}": torch.full((6, 8), 0.7, dtype=dtype),
+            f"24x1-{name}": normal(24, 1).to(dtype),
+            f"1x24-{name}": normal(1, 24).to(dtype),
+        }
+    return found | {"1e150": general * 1e150, "1e200": general * 1e200, "1e-200": general * 1e-200}
+
+
 def refused() -> dict[str, Tensor]:
     """Matrices with entries that are not numbers: every method answers with ValueError."""
     bad = {}

@@ -47,6 +47,31 @@ def layer(out: int, columns: int) -> tuple[Tensor, Tensor, Statistics]:
 NESTED = [name for name, card in METHODS.items() if isinstance(card.entry(*layer(12, 20)[::2]), LowRank)]
 
 
+@cache
+def hard_statistics(columns: int, out: int) -> dict[str, Statistics]:
+    """Statistics of inputs and gradients that break careless moments."""
+    x, g = inputs(columns), inputs(out, seed=35)
+    zeros = torch.zeros_like(g)
+    one = torch.zeros(columns, dtype=torch.float64).index_fill(0, torch.tensor([0]), 1e4)
+    of = {
+        "1e150": (1e150 * x, g),
+        "1e-150": (1e-150 * x, g),
+        "1e30": (1e30 * x, g),
+        "zero": (0 * x, g),
+        "constant": (torch.full_like(x, 0.7), g),
+        "constant-ramp": (torch.linspace(-1, 1, columns, dtype=torch.float64).expand_as(x), g),
+        "one-sample": (x[:1].expand_as(x), g),
+        "far-from-zero": (x + 1e4, g),
+        "outlier": (x + x[:, :1] * one, g),
+        "no-gradients": (x, zeros),
+        "constant-without-gradients": (torch.full_like(x, 0.7), zeros),
+        "huge-gradients": (x, 1e120 * g),
+        "tiny-gradients": (x, 1e-120 * g),
+        "all-huge": (1e60 * x, 1e60 * g),
+    }
+    return {name: statistics_of(*each) for name, each in of.items()}
+
+
 def covariance(s: Statistics) -> Tensor:
     mean = s.get(Need.INPUT_MEAN)
     return s.get(Need.INPUT_SECOND_MOMENT) - mean.outer(mean)

@@ -46,10 +46,12 @@ class Int8LowRank:
 
     @cached_property
     def sizes(self) -> Sequence[int]:
-        """The ranks that take fewer bytes than the dense matrix."""
+        """The ranks that take fewer bytes than the dense matrix, and err no more than the zero matrix."""
         top, step = min(self.weight.shape), rank_step(*self.weight.shape)
         dense = self.weight.numel() * self.weight.element_size()
-        return [rank for rank in range(step, top + 1, step) if self._cost(rank).bytes < dense]
+        least = self.all_errors[1:].cummin(0).values
+        ranks = range(step, top + 1, step)
+        return [r for r in ranks if self._cost(r).bytes < dense and least[r - 1] <= self.all_errors[0]]
 
     @property
     def costs(self) -> Sequence[Cost]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,7 +12,11 @@ from torch import Tensor
 
 from eckart.metrics import Metric
 from eckart.structures.base import Cost, StructuredMatrix
+from eckart.structures.multiplied import multiply
 from eckart.structures.quantized import finite_matrix
+
+TIE = 1e-9
+"""How much worse than the zero matrix a candidate may come out that is just as good, rounding being what it is."""
 
 
 class Measured:
@@ -46,7 +52,21 @@ class Measured:
 
     def measure(self, size: int) -> None:
         """Fits a size to learn its error."""
-        self.known[size] = self.error(size, self.candidate(size))
+        self.known[size] = self.sound(size)[1]
+
+    def sound(self, size: int) -> tuple[StructuredMatrix, float]:
+        """The structure of a size and its squared error, no worse than the zero matrix.
+
+        What a method makes in one metric may be worse than nothing in another, and inputs that are all alike send it
+        astray. Zeros take its place then, in the same storage.
+        """
+        structure, known = self.candidate(size), self.known.get(size, math.inf)
+        if known < self.zero_error:
+            return structure, known
+        error = self.error_of(structure.to_dense().detach())
+        if not error <= self.zero_error * (1 + TIE):
+            multiply(structure, None)
+        return structure, error if error < self.zero_error else self.zero_error
 
     def measure_all(self) -> None:
         """Fits all sizes whose errors are not known."""
@@ -60,17 +80,19 @@ class Measured:
         self.measure_all()
         return self.estimates()
 
-    def error(self, size: int, structure: StructuredMatrix) -> float:
-        """Squared error of the structure of a size, measured if it is not known."""
-        return self.known[size] if size in self.known else float(self._metric.error(self._difference(structure)))
+    def error_of(self, dense: Tensor) -> float:
+        """Squared error of a matrix (out, in) in the place of W."""
+        exact = torch.promote_types(self._weight.dtype, torch.float32)
+        return float(self._metric.error(self._weight.to(exact) - dense.to(exact)))
 
     def _difference(self, structure: StructuredMatrix) -> Tensor:
         """W - What, in at least float32."""
         exact = torch.promote_types(self._weight.dtype, torch.float32)
         return self._weight.to(exact) - structure.to_dense().detach().to(exact)
 
-    @property
+    @cached_property
     def zero_error(self) -> float:
+        """Squared error of the zero matrix."""
         return float(self._metric.error(self._weight))
 
 

@@ -43,12 +43,18 @@ class LowRank:
 
     @property
     def sizes(self) -> Sequence[int]:
-        """The ranks that cost less than the dense matrix."""
+        """The ranks that hold fewer numbers than the dense matrix, and no more bytes."""
         out, columns = self.weight.shape
+        dense = Cost(out * columns, out * columns * self.weight.element_size(), 0)
         step = rank_step(out, columns)
         top = len(self.projection.errors) - 1
-        ranks = [r for r in range(step, top + 1, step) if self._cost(r).parameters < out * columns]
-        return ranks or [r for r in (1,) if self._cost(r).parameters < out * columns]
+
+        def pays(rank: int) -> bool:
+            cost = self._cost(rank)
+            return cost.parameters < dense.parameters and cost.bytes <= dense.bytes
+
+        ranks = [rank for rank in range(step, top + 1, step) if pays(rank)]
+        return ranks or [rank for rank in (1,) if pays(rank)]
 
     @property
     def costs(self) -> Sequence[Cost]:

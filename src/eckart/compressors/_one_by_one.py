@@ -16,6 +16,8 @@ from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.quantized import Quantized, finite_matrix
 
 BITS = (2, 3, 4, 5, 6, 8)
+ROUNDING = 1e-12
+"""A difference of squared errors, relative to that of the zero matrix, that is none."""
 T = TypeVar("T")
 
 
@@ -65,7 +67,12 @@ class OneByOne(Measured):
         self._fit = fit
         self.expected = expected
         self.sizes = sizes
-        self.costs: Sequence[Cost] = [cost(size) for size in sizes]
+        self._costs = {size: cost(size) for size in sizes}
+
+    @property
+    def costs(self) -> Sequence[Cost]:  # type: ignore[override]
+        """The cost of what `build` returns for each size."""
+        return [self._costs[self._best(size)] for size in self.sizes]
 
     @property
     def held_bytes(self) -> int:
@@ -89,15 +96,19 @@ class OneByOne(Measured):
         return interpolated(self.sizes, self.expected, self.known)
 
     def build(self, size: int) -> Fitted:
-        """The candidate of a size; where it was measured, the best measured candidate of at most that size."""
+        """The candidate of a size; where that was measured, a smaller one that was measured to be better instead."""
         if size not in self.sizes:
             raise Refused(f"there is no candidate of size {size!r}; there are {', '.join(map(str, self.sizes))}")
-        if size in self.known:
-            size = min(
-                (s for s in self.sizes[: self.sizes.index(size) + 1] if s in self.known), key=self.known.__getitem__
-            )
-        structure = self.candidate(size)
-        return Fitted(structure, None, self.error(size, structure))
+        structure, error = self.sound(self._best(size))
+        return Fitted(structure, None, error)
+
+    def _best(self, size: int) -> int:
+        """Of the sizes up to that one the largest that is as good as any, if that one was measured."""
+        if size not in self.known:
+            return size
+        known = [(s, self.known[s]) for s in self.sizes[: self.sizes.index(size) + 1] if s in self.known]
+        least = min(error for _, error in known) + ROUNDING * self.zero_error
+        return max(s for s, error in known if error <= least)
 
 
 def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) -> list[int]:

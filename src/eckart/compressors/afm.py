@@ -29,11 +29,11 @@ class Mimicry(LowRank):
 
     @property
     def sizes(self) -> Sequence[int]:
-        """The ranks that cost less than the dense matrix, and err less in the loss than every smaller one of them."""
-        ranks = list(super().sizes)
+        """The ranks that pay, and err less in the loss than every smaller one of them, the first no more than none."""
+        ranks = [rank for rank in super().sizes if self.losses[rank] <= self.losses[0]]
         losses = self.losses[ranks]
         before = torch.cat([losses.new_full((1,), torch.inf), losses.cummin(0).values])[:-1]
-        return [rank for rank, better in zip(ranks, losses < before, strict=True) if better] or ranks[:1]
+        return [rank for rank, better in zip(ranks, losses < before, strict=True) if better]
 
     @property
     def errors(self) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from eckart.compressors._lazy import Measured, interpolated, middle
 from eckart.compressors._low_rank import bias_cost
 from eckart.compressors._one_by_one import OneByOne
+from eckart.compressors._rescaled import RescaledLazy
 from eckart.compressors.contract import METHODS, Fitted, compressor
 from eckart.compressors.kfac import factored_fisher
 from eckart.errors import Refused
@@ -19,6 +20,8 @@ from eckart.structures.base import Cost, StructuredMatrix
 
 MEMBERS = ("kfac", "gptq", "sparsegpt", "wanda")
 """One method of each family of structures, the one that measured best."""
+EACH = OneByOne, RescaledLazy
+"""Families whose candidates have errors in a metric of their own, and are measured in that of all members."""
 MOST = 10
 """Candidates of a method whose sizes are fitted one by one."""
 
@@ -41,12 +44,13 @@ class Rivals(Measured):
         nested: dict[tuple[str, int], float] = {}
         for name, family in self._families.items():
             bias = bias_cost(weight, None if hasattr(family, "mean") else self._mean)
-            step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, OneByOne) else 1
+            step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, EACH) else 1
             costs = zip(family.sizes, family.costs, strict=True)
             offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
-            if not isinstance(family, OneByOne):
+            if not isinstance(family, EACH):
                 nested |= {(name, s): e for s, e in zip(family.sizes, family.errors.tolist(), strict=True)}
-        offers.sort(key=lambda offer: offer[2].bytes)
+        dense = weight.numel() * weight.element_size()
+        offers = sorted((offer for offer in offers if offer[2].bytes < dense), key=lambda offer: offer[2].bytes)
         self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
         self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
         self.sizes: Sequence[int] = range(len(offers))
@@ -59,7 +63,9 @@ class Rivals(Measured):
         return 4 * ((out + columns) * min(out, columns) + out**2 + 3 * columns**2)
 
     def candidate(self, size: int) -> StructuredMatrix:
-        return self._fit(size)[0]
+        name, own = self.members[size]
+        family = self._families[name]
+        return family.candidate(own) if isinstance(family, EACH) else family.build(own).structure
 
     def estimates(self) -> Tensor:
         """As `errors`, but of the candidates that were not measured what `interpolated` says from others of the member.
@@ -68,7 +74,7 @@ class Rivals(Measured):
         """
         found = torch.zeros(len(self.sizes), dtype=torch.float64)
         for name, family in self._families.items():
-            if isinstance(family, OneByOne) and family.expected is not None:
+            if isinstance(family, EACH) and family.expected is not None:
                 own = {size: i for i, (member, size) in enumerate(self.members) if member == name}
                 sizes = sorted(own)
                 if sizes and not any(i in self.known for i in own.values()):
@@ -78,22 +84,19 @@ class Rivals(Measured):
         found[list(self.known)] = torch.tensor(list(self.known.values()), dtype=torch.float64)
         return found
 
-    def _fit(self, size: int) -> tuple[StructuredMatrix, Tensor | None]:
-        name, own = self.members[size]
-        family = self._families[name]
-        if isinstance(family, OneByOne):
-            return family.candidate(own), None
-        fitted = family.build(own)
-        return fitted.structure, fitted.bias
-
     def build(self, size: int) -> Fitted:
         """Candidate number `size`."""
         if not 0 <= size < len(self.members):
             raise Refused(f"there are candidates 0 to {len(self.members) - 1}")
-        structure, bias = self._fit(size)
-        if bias is None and self._mean is not None:
+        name, own = self.members[size]
+        family = self._families[name]
+        if not isinstance(family, EACH):
+            return family.build(own)
+        structure, error = self.sound(size)
+        bias = None
+        if self._mean is not None:
             bias = (self._difference(structure).double() @ self._mean).to(self._weight.dtype)
-        return Fitted(structure, bias, self.error(size, structure))
+        return Fitted(structure, bias, error)
 
 
 @compressor(

@@ -4,75 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeGuard, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
+from eckart.compressors._at_scale import AtScale, Fit
+from eckart.compressors._candidates import Family as Family
+from eckart.compressors._candidates import Fitted as Fitted
+from eckart.compressors._candidates import JointFamily as JointFamily
+from eckart.compressors._candidates import Lazy as Lazy
+from eckart.compressors._candidates import Sized as Sized
+from eckart.compressors._candidates import built as built
+from eckart.compressors._candidates import lazy as lazy
 from eckart.errors import Refused
 from eckart.layouts.attention_heads import Heads
 from eckart.layouts.experts import Mixture
 from eckart.metrics import Metric
 from eckart.register import Card, Register
 from eckart.statistics.needs import Need, Statistics, needed
-from eckart.structures.base import Cost, StructuredMatrix
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A candidate that was built.
-
-    Attributes:
-        structure: the matrix that stands in for W.
-        bias: (out,), added to the layer's own: `structure(x) + bias` replaces `W x`; None for none.
-        error: squared error in the method's metric.
-    """
-
-    structure: StructuredMatrix
-    bias: Tensor | None
-    error: float
-
-
-class Sized(Protocol):
-    """Candidates from small to large; of matrices that are fitted together, costs and errors are sums.
-
-    Attributes:
-        sizes: what distinguishes the candidates, in ascending order of their bytes; see `SIZES`.
-        errors: squared error of each in the method's metric, float64, (len(sizes),), non-increasing.
-        costs: cost of each, known before it is built.
-        zero_error: squared error of the zero matrix, what errors are relative to.
-    """
-
-    @property
-    def sizes(self) -> Sequence[int]: ...
-
-    @property
-    def errors(self) -> Tensor: ...
-
-    @property
-    def costs(self) -> Sequence[Cost]: ...
-
-    @property
-    def zero_error(self) -> float: ...
-
-
-class Family(Sized, Protocol):
-    """The candidates of one method for one matrix."""
-
-    def build(self, size: int) -> Fitted:
-        """The candidate of that size, in the dtype of the weight it was fitted to."""
-
-
-class JointFamily(Sized, Protocol):
-    """The candidates of one method for matrices that are fitted together."""
-
-    def build(self, size: int) -> Sequence[Fitted]:
-        """The candidate of that size, one `Fitted` for each matrix; their errors sum up to that of the candidate."""
-
-
-def built(family: Family | JointFamily, size: int) -> Sequence[Fitted]:
-    """The candidate of that size, one `Fitted` for each matrix."""
-    found = family.build(size)
-    return [found] if isinstance(found, Fitted) else found
 
 
 @dataclass(frozen=True)
@@ -97,26 +46,6 @@ class Members:
         object.__setattr__(self, "biases", self.biases or (None,) * len(self.weights))
 
 
-class Lazy(Family, Protocol):
-    """A family that fits its candidates one by one, and judges many of them by a few.
-
-    Attributes:
-        known: squared error of the sizes that were measured.
-    """
-
-    known: dict[int, float]
-
-    def measure(self, size: int) -> None:
-        """Enters the error of a size in `known`."""
-
-    def estimates(self) -> Tensor:
-        """The errors of all sizes judged from those in `known`; measures a few sizes where none is known."""
-
-
-def lazy(family: Family | JointFamily) -> TypeGuard[Lazy]:
-    return hasattr(family, "estimates")
-
-
 def members(family: Family | JointFamily, method: CompressorCard) -> list[tuple[str, int]]:
     """The method that each candidate of a family is from, and its size there."""
     found: Sequence[tuple[str, int]] | None = getattr(family, "members", None)
@@ -136,7 +65,6 @@ SIZES = {
 }
 """What the sizes of a method can count: the word its size is asked for by, and what a report calls it."""
 
-Fit = Callable[[Tensor, Statistics], Family]
 FitTogether = Callable[[Members], JointFamily]
 F = TypeVar("F", bound=Fit)
 G = TypeVar("G", bound=FitTogether)
@@ -147,7 +75,7 @@ class CompressorCard(Card):
     """A published compressor and its card.
 
     Attributes:
-        entry: `(weight (out, in), statistics) -> Family`.
+        entry: `(weight (out, in), statistics) -> Family`, whatever the size of their entries; see `AtScale`.
         needs: the statistics it reads.
         size: what its sizes count, a word of `SIZES`.
         allocation: how sizes are chosen when the user does not say: a name in `eckart.budget.ALLOCATIONS`.
@@ -203,7 +131,7 @@ def compressor(
         METHODS.add(
             CompressorCard(
                 name=name,
-                entry=fit,
+                entry=AtScale(fit, tuple(needs)),
                 paper=paper,
                 expression=expression,
                 needs=tuple(needs),

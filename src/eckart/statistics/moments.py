@@ -6,11 +6,22 @@ from torch import Tensor
 
 from eckart.statistics.needs import Need, Statistics
 
+RESOLUTION = 1e-13
+"""An input whose variance is no more than this share of its mean square does not vary: the rest is rounding."""
+
 
 def covariance(statistics: Statistics) -> Tensor:
-    """E[x x^T] - E[x] E[x]^T, (in, in), or its diagonal (in,) where only that of E[x x^T] was kept; float64."""
+    """E[x x^T] - E[x] E[x]^T, (in, in), or its diagonal (in,) where only that of E[x x^T] was kept; float64.
+
+    Zero for an input that does not vary.
+    """
     mean, moment = statistics.get(Need.INPUT_MEAN), statistics.get(Need.INPUT_SECOND_MOMENT)
-    return moment - mean.square() if moment.ndim == 1 else moment.addr(mean, mean, alpha=-1)
+    if moment.ndim == 1:
+        found = moment - mean.square()
+        return found.masked_fill(found <= RESOLUTION * moment, 0.0)
+    found = moment.addr(mean, mean, alpha=-1)
+    still = found.diagonal() <= RESOLUTION * moment.diagonal()
+    return found.masked_fill(still[:, None] | still, 0.0) if still.any() else found
 
 
 def bias_mean(statistics: Statistics) -> Tensor | None:

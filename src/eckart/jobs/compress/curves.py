@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from eckart.budget import Candidates
-from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import CompressorCard, Family, JointFamily, Members, lazy, members
 from eckart.errors import Refused
 from eckart.structures import Cost
@@ -77,9 +77,14 @@ def fit_or_reason(
     dense = dense_cost(together.weights)
     try:
         family = method.candidates(kind, together)
-        return family, curve_of(method, family, dense, errors or not isinstance(family, OneByOne))
+        return family, curve_of(method, family, dense, errors or not of_one_method(family))
     except (Refused, _LinAlgError) as error:
         return None, Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {error}")
+
+
+def of_one_method(family: Family | JointFamily) -> bool:
+    """Whether its candidates are fitted one by one, and are all of one method."""
+    return lazy(family) and getattr(family, "members", None) is None
 
 
 def curve_of(method: CompressorCard, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:
@@ -90,6 +95,10 @@ def curve_of(method: CompressorCard, family: Family | JointFamily, dense: Cost, 
         errors = [*map(float, family.estimates() if lazy(family) else family.errors), 0.0]
         known = dict(family.known) if lazy(family) else None
     reason = "" if sizes else "no size pays"
+    if unheld := getattr(family, "unheld", ""):
+        reason = f"{FAILED}: {unheld}"
+    if not all(map(math.isfinite, (*(errors or ()), family.zero_error))):
+        raise Refused("squared errors are not finite: the matrix or its statistics are too large")
     spectrum = getattr(family, "spectrum", None)
     return Curve(
         members(family, method),

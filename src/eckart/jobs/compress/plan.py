@@ -13,7 +13,7 @@ from eckart.budget import allocate
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
-from eckart.jobs.compress.curves import Curve, curve_of, dense_cost, fit_or_reason, measured
+from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.tails import tail_exponents
 from eckart.machine import executor_at, memory_available
 from eckart.models import places
@@ -180,6 +180,11 @@ class Plan:
         """Why groups that could not be fitted stay dense, by name."""
         return {name: curve.reason for name, curve in self.curves.items() if curve.failed}
 
+    def fail(self, group: Group, reason: str) -> None:
+        """Leaves a group dense."""
+        dense = dense_cost([site.weight for site in group.sites])
+        self.curves[group.name] = Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {reason}")
+
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiplies the errors of all candidates of a method by its factor, those yet to be measured too."""
         for curve in self.curves.values():
@@ -244,23 +249,31 @@ class Store(Protocol):
 def apply(
     model: nn.Module,
     plan: Plan,
-    choice: Mapping[str, int | None],
+    choice: Choice,
     store: Store | None = None,
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Builds the chosen candidates and puts them in; returns their squared errors by site name."""
+    """Builds the chosen candidates and puts them in; returns their squared errors by site name.
+
+    A group whose candidate turns out not to fit into its dtype stays dense, is None in the choice from then on, and
+    among the failures of the plan.
+    """
     errors = {}
     for done, group in enumerate(plan.groups, 1):
         size = choice[group.name]
-        if size is not None:
-            fitted = store.get(group.name, size) if store else None
-            if fitted is None:
+        fitted = store.get(group.name, size) if store and size is not None else None
+        if fitted is None and size is not None:
+            try:
                 fitted = plan.build(group, size)
+            except Refused as error:
+                plan.fail(group, str(error))
+                choice[group.name] = None
+            else:
                 if store:
                     store.put(group.name, size, fitted)
-            for site, one in zip(group.sites, fitted, strict=True):
-                put(model, site, one)
-                errors[site.name] = one.error
+        for site, one in zip(group.sites, fitted or (), strict=fitted is not None):
+            put(model, site, one)
+            errors[site.name] = one.error
         progress("build", done, len(plan.groups))
     return errors
 

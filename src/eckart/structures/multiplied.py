@@ -1,0 +1,99 @@
+"""A structure times a power of two, or times zero, in the same storage."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+import torch
+from torch import nn
+
+from eckart.ops.powers_of_two import times_power
+from eckart.structures.base import StructuredMatrix
+from eckart.structures.block_diagonal import BlockDiagonal
+from eckart.structures.column_sparse import ColumnSparse
+from eckart.structures.compose import Chain, Stack, Sum
+from eckart.structures.dense import Dense
+from eckart.structures.diagonal import Diagonal
+from eckart.structures.interleaved import Interleaved
+from eckart.structures.interpolative import Interpolative
+from eckart.structures.kronecker import Kronecker
+from eckart.structures.masked import Masked
+from eckart.structures.quantized import Quantized
+from eckart.structures.repeated import Repeated
+from eckart.structures.scaled import Scaled
+from eckart.structures.scattered import Scattered
+from eckart.structures.semisparse import SemiSparse
+from eckart.structures.sparse import Sparse
+
+
+@singledispatch
+def multiply(matrix: StructuredMatrix, exponent: int | None) -> None:
+    """Multiplies a structure by 2^exponent in place, or by zero where that is None.
+
+    Only float leaves change, and they are replaced by new tensors, so that nobody who holds the old ones sees it. The
+    result is exact but where the dtype underflows, or ends. A product shares the exponent out among its factors, as
+    evenly as there are whole numbers, so that none leaves the range of a short dtype before the others do.
+
+    Raises:
+        TypeError: a structure, such as a permutation, that holds no numbers.
+    """
+    raise TypeError(f"{type(matrix).__name__} holds no numbers to multiply")
+
+
+def leaf(matrix: StructuredMatrix, name: str, exponent: int | None) -> None:
+    """Replaces a float leaf by itself times 2^exponent, what is too large for its dtype by the largest; or by zeros."""
+    old: nn.Parameter = getattr(matrix, name)
+    limit = torch.finfo(old.dtype).max
+    new = torch.zeros_like(old) if exponent is None else times_power(old.detach(), exponent).clamp(-limit, limit)
+    setattr(matrix, name, nn.Parameter(new, requires_grad=old.requires_grad))
+
+
+def _rule(name: str, *kinds: type[StructuredMatrix]) -> None:
+    def multiply_leaf(matrix: StructuredMatrix, exponent: int | None) -> None:
+        leaf(matrix, name, exponent)
+
+    for kind in kinds:
+        multiply.register(kind)(multiply_leaf)
+
+
+_rule("weight", Dense, Diagonal, BlockDiagonal)
+_rule("values", Sparse, SemiSparse, Masked, ColumnSparse, Scattered)
+_rule("scales", Quantized)
+_rule("basis", Interpolative)
+
+
+@multiply.register(Sum)
+@multiply.register(Stack)
+@multiply.register(Interleaved)
+@multiply.register(Repeated)
+@multiply.register(Scaled)
+def _(matrix: StructuredMatrix, exponent: int | None) -> None:
+    for part in matrix.operands():
+        multiply(part, exponent)
+
+
+@multiply.register
+def _(matrix: Kronecker, exponent: int | None) -> None:
+    for name, share in zip(("left", "right"), shares(exponent, 2), strict=True):
+        leaf(matrix, name, share)
+
+
+@multiply.register
+def _(matrix: Chain, exponent: int | None) -> None:
+    holding = [part for part in matrix.operands() if any(p.is_floating_point() for p in part.parameters())]
+    if not holding:
+        raise TypeError("a product of structures without numbers cannot be multiplied")
+    for part, share in zip(holding, shares(exponent, len(holding)), strict=True):
+        multiply(part, share)
+
+
+def shares(exponent: int | None, count: int) -> list[int | None]:
+    """An exponent as the sum of so many, which differ by one at most.
+
+    >>> shares(5, 2), shares(-4, 2), shares(None, 2)
+    ([3, 2], [-2, -2], [None, None])
+    """
+    if exponent is None:
+        return [None] * count
+    each, more = divmod(exponent, count)
+    return [each + (i < more) for i in range(count)]
