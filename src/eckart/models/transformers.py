@@ -20,6 +20,7 @@ from eckart.files.json import read_json
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.hub import check_name, reachable
+from eckart.models.quantized_input import KEYS, check_quantized, dense_tensors, method_of, quantization_of
 from eckart.texts.tokenizer import Tokenizer
 
 METHOD = "eckart"
@@ -89,15 +90,50 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
     try:
         config = transformers.AutoConfig.from_pretrained(source, **safely)
         kind = class_of(config, transformers, source)
-        model, info = kind.from_pretrained(source, **options)
+        said = quantization_of(read_json(path / "config.json") if path.is_dir() else config.to_dict())
+        origin: str | None = source
+        if said is not None:
+            origin, options = None, {**options, **_dense(path, config, said, dtype)}
+        model, info = kind.from_pretrained(origin, **options)
         if lacks_pooler(info):
-            model, info = kind.from_pretrained(source, **options, add_pooling_layer=False)
+            model, info = kind.from_pretrained(origin, **options, add_pooling_layer=False)
     except Refused:
         raise
     except (*broken, StrictDataclassError) as error:
         raise Refused(f"{source} cannot be loaded: {error}") from error
     check_keys(info, type(model).__name__, source)
+    if said is not None:
+        _settle(model, path)
     return Loaded(model.eval(), _processor(source, path, model, safely), source)
+
+
+def _dense(path: Path, config: Any, said: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
+    """What `from_pretrained` is to be given to load a checkpoint that others quantized as one that they did not."""
+    if not path.is_dir():
+        raise Refused(
+            f"{path} is quantized by {method_of(said)}, and such a model is read from a directory: hf download {path} "
+            "--local-dir DIR, and name DIR"
+        )
+    for each in [config, *vars(config).values()]:
+        for key in KEYS:
+            if key in getattr(each, "__dict__", {}):
+                delattr(each, key)
+    stated = config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16
+    tensors = dense_tensors(path, said, dtype or stated)
+    return {"config": config, "state_dict": tensors, "dtype": dtype or stated}
+
+
+def _settle(model: Any, path: Path) -> None:
+    """What a model that was not loaded by name lacks; Refused where its matrices may have been stored transposed."""
+    transformers = library()
+    if any(isinstance(module, transformers.pytorch_utils.Conv1D) for module in model.modules()):
+        raise Refused(
+            f"{path} is a quantized {type(model).__name__}, whose matrices some libraries store transposed and some do "
+            "not: make it dense once with the library that quantized it, and save_pretrained(NEW_DIR)"
+        )
+    if hasattr(model, "generation_config") and (path / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(path)
+    model.config.name_or_path = str(path)
 
 
 def check_source(source: str) -> Path:
@@ -154,6 +190,7 @@ def check_directory(path: Path) -> None:
                 opened.keys()
         except (SafetensorError, OSError, struct.error) as error:
             raise Refused(f"{file} is damaged or cut short: {error}") from error
+    check_quantized(path)
 
 
 def _smollm2() -> Path:
