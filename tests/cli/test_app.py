@@ -164,7 +164,7 @@ def test_all_paths_are_looked_at_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import_module("eckart.cli.evaluate")  # before there is another `load_model` that it could import
+    import_module("eckart.cli.evaluate")  # before there is another `load` that it could import
 
     def load(source: str, **_: object) -> None:
         raise AssertionError(f"{source} is loaded")
@@ -174,7 +174,7 @@ def test_all_paths_are_looked_at_before_a_model_is_loaded(
     for name, path in there.items():
         line = line.replace(name, str(path))
     for module in ("eckart.models.transformers", "eckart.cli.evaluate"):
-        monkeypatch.setattr(f"{module}.load_model", load)
+        monkeypatch.setattr(f"{module}.load", load)
     assert main(line.split()) == 2
     said = capsys.readouterr().err
     assert "nowhere" in said or f"{tmp_path}/file is a file" in said

@@ -233,7 +233,7 @@ def test_a_model_that_is_not_there(name: str, run: Callable[..., int], tmp_path:
 
 def test_a_hub_name_that_cannot_be_reached(run: Callable[..., int], tmp_path: Path, capsys: Any) -> None:
     assert run(tmp_path / "out", model="nobody/nothing") == 2
-    assert "there is no directory nobody/nothing, and as a name on the hub it cannot" in capsys.readouterr().err
+    assert "there is no directory nobody/nothing, and the hub cannot be asked" in capsys.readouterr().err
     assert nothing_left(tmp_path / "out")
 
 

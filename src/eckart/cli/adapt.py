@@ -21,7 +21,7 @@ REQUEST = o.options_of(
     name=Parameter(help="of the adapter"),
     include=o.TAKE,
     exclude=o.LEAVE,
-    data=Parameter(help=".jsonl of prompt and response, or of text; or a text file"),
+    data=Parameter(help=".jsonl of prompt and response, text, or text and label; a text file; or a folder"),
     validation=Parameter(help="file to judge by (default: a tenth of the data)"),
     text=Parameter(name="--eval", help="text to measure forgetting on, or none", converter=o.text_or_none),
 )

@@ -20,7 +20,7 @@ HOW = o.options_of(
     against=Parameter(help="the model it came from: what moved, and intruder dimensions"),
     include=o.TAKE,
     exclude=o.LEAVE,
-    text=Parameter(help="file or name of a text: hidden states, and curves of what a cut would cost"),
+    text=Parameter(help="file, folder or name of a text: hidden states, and curves of what a cut would cost"),
     measure=Parameter(
         help="sizes to compress to, as in 0.9,0.7,0.5 of the linear parameters: the rise of the loss that is measured "
         "beside the one that is predicted",

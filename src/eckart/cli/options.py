@@ -172,9 +172,9 @@ METHOD = Parameter(help="see eckart methods")
 SAMPLES = Parameter(help="calibration sequences")
 LENGTH = Parameter(help="tokens in each")
 SEED = Parameter(help="of everything random")
-EVALUATION = Parameter(name="--eval", help="file or name of a text, or none", converter=text_or_none)
+EVALUATION = Parameter(name="--eval", help="file, folder or name of a text, or none", converter=text_or_none)
 EVALUATION_SAMPLES = Parameter(help="evaluation sequences")
-CALIBRATION = Parameter(help="file, name of a text, self for what the model writes, or mixture of both")
+CALIBRATION = Parameter(help="file, folder, name of a text, self for what the model writes, or mixture of both")
 
 Model = Annotated[str, Parameter(help="a local directory, a GGUF file, a hub name, or smollm2")]
 Written = Annotated[str, Parameter(help="a directory that eckart wrote")]

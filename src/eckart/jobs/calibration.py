@@ -20,6 +20,7 @@ from eckart.progress import Progress, silent
 from eckart.statistics.batches import Batch
 from eckart.statistics.fingerprint import model_fingerprint, sources
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
+from eckart.texts.records import holds_records
 from eckart.texts.sequences import fingerprint, read_text, sequences
 from eckart.texts.tokenizer import Tokenizer
 
@@ -39,6 +40,15 @@ def check_sampling(samples: int, length: int, seed: int) -> None:
         raise Refused(f"seed={seed} is not in 0..2^63 - 1")
 
 
+Body = str | Mapping[str, str] | Path
+"""A text, texts by name, or the place of records, which are read once it is known what a model reads."""
+
+
+def body_of(source: str) -> str | Path:
+    """What is to be read, by the name of a text, a file or a folder; Refused where it is none of them."""
+    return Path(source) if holds_records(source) and Path(source).exists() else text_of(source)
+
+
 def text_of(source: str, others: Sequence[str] = ()) -> str:
     """A text by file or by name; Refused that lists the names where it is neither, `others` among them."""
     if source in CORPORA:
@@ -47,6 +57,11 @@ def text_of(source: str, others: Sequence[str] = ()) -> str:
         names = ", ".join([*CORPORA, *others])
         raise Refused(f"there is no text file {source!r}, and no text of that name; there are {names}")
     return read_text(source)
+
+
+def calibration_body(source: str) -> Body:
+    """What is read to calibrate on, before a model is needed; "" for "self"."""
+    return Path(source) if holds_records(source) and Path(source).exists() else calibration_text(source)
 
 
 def calibration_text(source: str) -> str | dict[str, str]:
@@ -73,7 +88,7 @@ def calibration_tokens(
     Args:
         source: a file, a name in `CORPORA`, "self" for what the model writes, or "mixture": half of it the model's
             own, half of it texts of several kinds.
-        text: `calibration_text(source)`.
+        text: what the source holds; "" for "self".
         model, tokenizer: a causal language model and its tokenizer.
         samples, length, seed: see `sequences` and `own_text`.
         cache: directory that keeps what the model wrote; None for nowhere.

@@ -40,7 +40,8 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     """
     check_target(Path(out))
     model: Any
-    model, tokenizer = hf.load_model(source)
+    loaded = hf.load(source)
+    model = loaded.model
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
     if not structured and not experts(model):
@@ -63,7 +64,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
             setattr(model, ties, getattr(skeleton, ties))
     fuse(model)
     with new_directory(Path(out)) as partial:
-        hf.write_model(model, tokenizer, partial)
+        loaded.write(partial)
 
 
 def to_peft_directory(source: str, out: str | Path) -> None:
@@ -77,7 +78,7 @@ def to_peft_directory(source: str, out: str | Path) -> None:
     """
     check_target(Path(out))
     model: Any
-    model, _ = hf.load_model(source)
+    model = hf.load(source).model
     found = {n: low_rank_terms(m.structure) for n, m in model.named_modules() if isinstance(m, StructuredLinear)}
     found = {name: terms for name, terms in found.items() if terms}
     if not found:

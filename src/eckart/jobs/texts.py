@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from eckart.errors import Refused, check_types
-from eckart.jobs.calibration import calibration_text, text_of
+from eckart.jobs.calibration import Body, body_of, calibration_body
+from eckart.jobs.material import Material, shared
 from eckart.report.command import changed, text_name
-from eckart.texts.sequences import overlap, sequences
-from eckart.texts.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -18,8 +16,8 @@ class Texts:
     """What the job reads.
 
     Attributes:
-        calibration: see `eckart.jobs.calibration.calibration_tokens`.
-        evaluation: a file or the name of a text in `CORPORA`; "" for no evaluation.
+        calibration: see `eckart.jobs.material.calibration_of`.
+        evaluation: a file, a folder, or the name of a text in `CORPORA`; "" for no evaluation.
         eval_samples: sequences of the evaluation.
         eval_length: tokens in each.
     """
@@ -47,33 +45,28 @@ def options_of(texts: Texts) -> dict[str, object]:
     return told
 
 
-def read_texts(texts: Texts, calibrated: bool = True) -> tuple[str | dict[str, str] | None, str | None]:
-    """Calibration and evaluation text, each None where there is to be none; Refused where they are the same."""
-    text = calibration_text(texts.calibration) if calibrated else None
-    evaluation_text = text_of(texts.evaluation) if texts.evaluation else None
-    if evaluation_text and evaluation_text in (text.values() if isinstance(text, dict) else [text]):
+def read_texts(texts: Texts, calibrated: bool = True) -> tuple[Body | None, Body | None]:
+    """What to calibrate on and what to judge by, each None where there is none; Refused where both are the same."""
+    body = calibration_body(texts.calibration) if calibrated else None
+    evaluation = body_of(texts.evaluation) if texts.evaluation else None
+    if evaluation and evaluation in (body.values() if isinstance(body, Mapping) else [body]):
         raise Refused(
             f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same: what it "
             "would measure is memory, name another --eval"
         )
-    return text, evaluation_text
+    return body, evaluation
 
 
-def held_out_tokens(text: str | None, tokenizer: Tokenizer, texts: Texts, seed: int) -> Tensor | None:
-    """Token sequences of the evaluation; None where there is to be none."""
-    return None if text is None else sequences(tokenizer, text, texts.eval_length, texts.eval_samples, seed)
-
-
-def check_overlap(calibration: Tensor | None, held_out: Tensor | None, texts: Texts) -> list[str]:
-    """Warnings of how much the tokens share; Refused where that is most of the evaluation."""
+def check_overlap(calibration: Material | None, held_out: Material | None, texts: Texts) -> list[str]:
+    """Warnings of how much both share; Refused where that is most of the evaluation."""
     if calibration is None or held_out is None:
         return []
-    shared = overlap(calibration, held_out)
-    if shared > 0.5:
+    share = shared(calibration, held_out)
+    if share > 0.5:
         raise Refused(
             f"calibration text {texts.calibration!r} and evaluation text {texts.evaluation!r} are the same "
-            f"({shared:.0%} of the evaluation occurs in it): what it would measure is memory, name another --eval"
+            f"({share:.0%} of the evaluation occurs in it): what it would measure is memory, name another --eval"
         )
-    if shared > 0.01:
-        return [f"{shared:.1%} of the evaluation text occurs in the calibration text"]
+    if share > 0.01:
+        return [f"{share:.1%} of the evaluation text occurs in the calibration text"]
     return []

@@ -21,6 +21,7 @@ from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.hub import check_name, reachable
 from eckart.models.quantized_input import KEYS, check_quantized, dense_tensors, method_of, quantization_of
+from eckart.models.sentences import Sentences, sentences_in
 from eckart.texts.tokenizer import Tokenizer
 
 METHOD = "eckart"
@@ -44,11 +45,13 @@ class Loaded:
         model: in eval mode.
         processor: a tokenizer, a processor of images or sound, or one of several of them; None where there is none.
         source: the name it was asked for by.
+        sentences: what stands beside it in a directory of sentence-transformers.
     """
 
     model: nn.Module
     processor: Any
     source: str
+    sentences: Sentences | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -58,6 +61,12 @@ class Loaded:
             raise Refused(f"{self.source} has no tokenizer; write it there with tokenizer.save_pretrained(DIR)")
         tokenizer: Tokenizer = found
         return tokenizer
+
+    def write(self, directory: Path) -> None:
+        """Writes all of it, the model as it is now, see `write_model`."""
+        write_model(self.model, self.processor, directory)
+        if self.sentences is not None:
+            self.sentences.copy(directory)
 
 
 def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Module, Tokenizer]:
@@ -80,18 +89,21 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
     path = check_source(source)
     if path.is_file():
         return Loaded(*_load_gguf(path, dtype), source)
+    sentences = sentences_in(path) if path.is_dir() else None
+    path = path if sentences is None else path / sentences.transformer
     transformers = library()
     from huggingface_hub.errors import StrictDataclassError
 
+    name = str(path) if path.is_dir() else source
     safely = {"trust_remote_code": False, "local_files_only": path.is_dir() or not reachable(source)}
     options = {**safely, "dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # they are in what is said of the loading, and refused by name
     broken = (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, ValueError)
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **safely)
+        config = transformers.AutoConfig.from_pretrained(name, **safely)
         kind = class_of(config, transformers, source)
         said = quantization_of(read_json(path / "config.json") if path.is_dir() else config.to_dict())
-        origin: str | None = source
+        origin: str | None = name
         if said is not None:
             origin, options = None, {**options, **_dense(path, config, said, dtype)}
         model, info = kind.from_pretrained(origin, **options)
@@ -104,7 +116,7 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
     check_keys(info, type(model).__name__, source)
     if said is not None:
         _settle(model, path)
-    return Loaded(model.eval(), _processor(source, path, model, safely), source)
+    return Loaded(model.eval(), _processor(name, path, model, safely), source, sentences)
 
 
 def _dense(path: Path, config: Any, said: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
@@ -145,7 +157,8 @@ def check_source(source: str) -> Path:
     if path.suffix == ".gguf" and path.is_file():
         return path
     if path.is_dir():
-        check_directory(path)
+        sentences = sentences_in(path)
+        check_directory(path if sentences is None else path / sentences.transformer)
     elif path.exists():
         raise Refused(f"{source} is no GGUF file; name the directory that holds config.json and *.safetensors")
     else:
@@ -221,7 +234,7 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     return model.eval(), tokenizer
 
 
-def write_model(model: Any, tokenizer: Tokenizer | None, directory: Path) -> None:
+def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
     """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
     quiet = library().utils.logging
     shown = quiet.is_progress_bar_enabled()

@@ -23,7 +23,8 @@ function sizeCard(label, pair, format, extra = "") {
 }
 
 const metricName = report.quality?.metric ?? "perplexity";
-const lowerIsBetter = /perplexity|loss|bits|entropy/i.test(metricName);
+const better = /perplexity|loss|bits|entropy|drift/i.test(metricName) ? "less" : /accuracy/i.test(metricName) ? "more" : undefined;
+const scored = /perplexity/i.test(metricName) ? "tokens" : "samples";
 
 function runCards() {
   const { size, quality, speed, seconds, memory } = report;
@@ -35,11 +36,11 @@ function runCards() {
   if (quality) {
     const { before, after } = quality;
     list.push(card(capital(metricName), [number(after.mean), el("small", {}, margin(after))], {
-      note: `from ${uncertain(before)}`, delta: change(before.mean, after.mean, lowerIsBetter ? "less" : undefined) }));
+      note: `from ${uncertain(before)}`, delta: change(before.mean, after.mean, better) }));
     const divergence = [
       isNumber(quality.kl) ? `KL divergence ${number(quality.kl)}` : null,
       isNumber(quality.predicted_kl) ? `predicted ${number(quality.predicted_kl)}` : null].filter(Boolean).join(", ");
-    if (isNumber(quality.top1_agreement)) list.push(card("Same next token", percent(quality.top1_agreement), { note: divergence, part: quality.top1_agreement }));
+    if (isNumber(quality.top1_agreement)) list.push(card(scored === "tokens" ? "Same next token" : "Same label", percent(quality.top1_agreement), { note: divergence, part: quality.top1_agreement }));
     else if (divergence) list.push(card("Divergence", number(quality.kl ?? quality.predicted_kl), { note: divergence }));
   }
   if (speed) {
@@ -103,7 +104,7 @@ function runFacts() {
     ["Fingerprint", calibration?.fingerprint, "mono"],
     ["Passes", calibration ? `${calibration.passes}${calibration.sequential ? ", sequential" : ""}${calibration.gradient_checkpointing ? ", gradient checkpointing" : ""}` : null],
     ["Healed", heal ? `${plural(heal.steps, "step", "steps")} a block, relative error of its output ${number(mean(heal.loss_before))} → ${number(mean(heal.loss_after))} on average` : null],
-    ["Evaluated on", quality ? `${quality.text}, ${count(quality.tokens)} tokens` : "nothing: no evaluation was asked for"],
+    ["Evaluated on", quality ? `${quality.text}, ${count(quality.tokens)} ${scored}` : "nothing: no evaluation was asked for"],
     ["Timed with", speed ? [isNumber(speed.threads) ? plural(speed.threads, "thread", "threads") : null, speed.dtype].filter(Boolean).join(", ") : null],
     ["Matrices", `${sites.length}, of which ${sites.filter((site) => site.dense).length} left dense`]];
 }

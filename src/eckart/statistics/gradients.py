@@ -68,7 +68,7 @@ def mean_gradients(
             stack.callback(module.register_forward_hook(hook(name)).remove)
         for done, batch in enumerate(batches, 1):
             parts = without_padding(model, _labelled(batch))
-            counts = [_labels(model, part) for part in parts]
+            counts = [labels_in(model, part) for part in parts]
             for part, count in zip(parts, counts, strict=True):
                 weight = count / max(1, sum(counts))
                 if weight:
@@ -100,7 +100,7 @@ def _loss(model: nn.Module, batch: Batch) -> Tensor:
     return loss
 
 
-def _labels(model: nn.Module, batch: Batch) -> int:
+def labels_in(model: nn.Module, batch: Batch) -> int:
     """Over how many labels the loss of a batch is a mean: those of tokens that are not ignored, else its samples."""
     labels = None if isinstance(batch, Tensor) else batch.get("labels")
     if not isinstance(labels, Tensor) or labels.ndim != 2 or labels.is_floating_point():

@@ -57,7 +57,7 @@ def read_examples(
     if path.suffix.lower() != ".jsonl":
         rows = sequences(tokenizer, read_text(path), length, most, seed)
         return [Example(row, row) for row in rows]
-    examples = [_example(record, tokenizer, length, f"{path}, line {number}") for number, record in _records(path)]
+    examples = [_example(record, tokenizer, length, f"{path}, line {number}") for number, record in records_of(path)]
     if not examples:
         raise Refused(f"{path} holds no example")
     return examples
@@ -71,7 +71,9 @@ def check_examples(source: str | Path) -> Path:
     return path
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def records_of(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, with the numbers of their lines; Refused for a line that is none."""
+    check_examples(path)
     try:
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -117,7 +119,7 @@ def _checked(ids: list[int], labels: list[int], where: str) -> Example:
     return Example(torch.tensor(ids), torch.tensor(labels))
 
 
-def collate(examples: Sequence[Example], padding: int) -> dict[str, Tensor]:
+def collate(examples: Sequence[Example], padding: int = 0) -> dict[str, Tensor]:
     """A batch for `model(**batch)`: input_ids, attention_mask and labels, (examples, longest)."""
     pad = torch.nn.utils.rnn.pad_sequence
     ids = [example.ids for example in examples]

@@ -7,19 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS
-from eckart.errors import Refused
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import write_adapter
+from eckart.jobs.adapt.lessons import check_data, contents, lessons_of
 from eckart.jobs.adapt.run import adapt
 from eckart.jobs.adapt.train import Training, train
 from eckart.jobs.calibration import text_of
 from eckart.jobs.evaluate.quality import Evaluation, check_length, evaluate
 from eckart.jobs.workspace import workspace
 from eckart.models import transformers as hf
+from eckart.models.tasks import task_of
 from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
 from eckart.report.command import changed, command_words, text_name
@@ -37,16 +36,12 @@ from eckart.report.training import (
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
-from eckart.texts.examples import Example, batches, check_examples, read_examples
 from eckart.texts.sequences import sequences
-from eckart.texts.tokenizer import Tokenizer
 
 REPORT = "training.json"
 """What training did, beside the adapter."""
 CHECKPOINT = "checkpoint.safetensors"
 """Among what an interrupted run leaves finished."""
-VALIDATION = 0.1
-"""Share of the examples that is held back where no validation data are given."""
 STARTERS = 16
 """Batches that an adapter which looks at data gets to see."""
 
@@ -57,7 +52,7 @@ class Request:
 
     Attributes:
         method, rank, alpha, name, include, exclude: see `eckart.adapt`.
-        data: a file, see `eckart.texts.examples.read_examples`.
+        data: a file or folder, see `eckart.jobs.adapt.lessons.lessons_of`.
         validation: another one; "" for a tenth of `data`.
         length: tokens of an example at most.
         text: on which the perplexity before and after is measured, for what was forgotten; "" for none.
@@ -102,22 +97,27 @@ def adapt_directory(
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
     with workspace(out, asked, resume) as work:
         for file in filter(None, (request.data, request.validation)):
-            check_examples(file)
+            check_data(file)
         text = text_of(request.text) if request.text else None
         progress("load", 0, 1)
-        model, tokenizer = hf.load_model(source)
+        loaded = hf.load(source)
+        model, task = loaded.model, task_of(loaded.model)
         progress("load", 1, 1)
-        check_length(model, request.length)
+        if task.reads == ("text",):
+            check_length(model, request.length)
         finite_weights({"": model})
-        examples, validation = examples_of(request, tokenizer, training.seed)
-        padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
-        held_out = None if text is None else sequences(tokenizer, text, request.length, 16, training.seed)
-        seen = batches(examples[: STARTERS * training.batch], training.batch, padding)
+        lessons = lessons_of(loaded, request.data, request.validation, request.length, training.seed)
+        warnings, held_out = [], None
+        if text is not None and task.writes:
+            held_out = sequences(loaded.tokenizer, text, request.length, 16, training.seed)
+        elif text is not None:
+            warnings.append(f"what was forgotten is told by a perplexity, which {task.kind} has not: not measured")
+        seen = lessons.batches(STARTERS, training.batch)
         partial = work.begin(
             {
                 "weights": model_fingerprint(model),
-                "examples": data_fingerprint([vars(each) for each in examples]),
-                "validation examples": data_fingerprint([vars(each) for each in validation]),
+                "examples": data_fingerprint(contents(lessons.learned)),
+                "validation examples": data_fingerprint(contents(lessons.validation)),
                 "text to measure what is forgotten": data_fingerprint([] if held_out is None else [held_out]),
             }
         )
@@ -139,7 +139,13 @@ def adapt_directory(
         work.lap("start")
         checkpoint = work.finished / CHECKPOINT
         trained = train(
-            adapter, examples, validation, training, padding=padding, checkpoint=checkpoint, progress=progress
+            adapter,
+            lessons.learned,
+            lessons.validation,
+            training,
+            together=lessons.together,
+            checkpoint=checkpoint,
+            progress=progress,
         )
         work.lap("train")
         after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
@@ -157,7 +163,7 @@ def adapt_directory(
                 length=request.length,
                 text=request.text,
                 training=Course(**asdict(training)),
-                examples=Examples(learned=len(examples), validation=len(validation)),
+                examples=Examples(learned=len(lessons.learned), validation=len(lessons.validation)),
                 parameters=sum(p.numel() for p in adapter.trainable_parameters()),
                 start=beginning(adapter),
                 loss=trained.losses,
@@ -171,7 +177,7 @@ def adapt_directory(
                 ],
                 command=repeating(source, request, training),
                 coverage=adapter.coverage,
-                warnings=adapter.warnings,
+                warnings=[*warnings, *adapter.warnings],
             )
         )
         write_adapter(adapter, partial)
@@ -200,15 +206,3 @@ def forgetting(text: str, before: Evaluation | None, after: Evaluation | None) -
         return None
     found = [Perplexity(perplexity=each.perplexity, stderr=each.stderr) for each in (before, after)]
     return Forgetting(text=text, before=found[0], after=found[1])
-
-
-def examples_of(request: Request, tokenizer: Tokenizer, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to learn and to judge by; Refused where there are too few."""
-    examples = read_examples(request.data, tokenizer, request.length, seed)
-    if request.validation:
-        return examples, read_examples(request.validation, tokenizer, request.length, seed)
-    if len(examples) < 2:
-        raise Refused(f"{request.data} holds one example, and one is needed to judge by: name --validation too")
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed)).tolist()
-    back = max(1, round(VALIDATION * len(examples)))
-    return [examples[i] for i in sorted(order[back:])], [examples[i] for i in sorted(order[:back])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,11 @@ from eckart.files.made import STORED
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.progress import Progress, silent
-from eckart.texts.examples import IGNORED, Example, collate
+from eckart.statistics.gradients import labels_in
+from eckart.texts.examples import collate
+
+Together = Callable[[Sequence[Any]], Mapping[str, Tensor]]
+"""Makes a batch of some examples."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,22 @@ class Trained:
 
 def train(
     adapter: Adapter,
-    examples: Sequence[Example],
-    validation: Sequence[Example],
+    examples: Sequence[Any],
+    validation: Sequence[Any],
     training: Training,
     *,
-    padding: int = 0,
+    together: Together = collate,
     checkpoint: Path | None = None,
     progress: Progress = silent,
 ) -> Trained:
     """Trains an adapter and leaves it with the values that did best on validation data.
 
     Args:
-        adapter: active; its model is called as `model(input_ids=, attention_mask=, labels=)` and returns a `loss`.
+        adapter: active; its model is called as `model(**batch)` and returns a `loss`, a mean over labels.
         examples: to learn.
         validation: to judge by; where there is none, the last values are kept.
         training: how.
-        padding: token that fills up short examples.
+        together: makes of some examples a batch with labels.
         checkpoint: a file that is written every `training.every` steps; where it is there, training goes on from it.
         progress: told of the phase "train".
 
@@ -105,13 +109,13 @@ def train(
     if checkpoint is not None and checkpoint.is_file():
         best = read_checkpoint(checkpoint, adapter, optimizer, trained)
     elif validation:
-        trained.validation.append((0, judged(model, validation, training.batch, padding)))
+        trained.validation.append((0, judged(model, validation, training.batch, together)))
     for step in range(len(trained.losses), training.steps):
         progress("train", step, training.steps)
         for group in optimizer.param_groups:
             group["lr"] = training.rate_at(step)
         optimizer.zero_grad()
-        loss = model(**collate([examples[i] for i in order.of(step)], padding)).loss
+        loss = model(**together([examples[i] for i in order.of(step)])).loss
         total = loss + adapter.regulariser()
         if not torch.isfinite(total):
             kept = f"; {checkpoint} has the last good values: go on from it" if checkpoint and step else ""
@@ -125,7 +129,7 @@ def train(
         trained.losses.append(float(loss.detach()))
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
             if validation:
-                now = judged(model, validation, training.batch, padding)
+                now = judged(model, validation, training.batch, together)
                 if math.isfinite(now) and now <= min(loss for _, loss in trained.validation):
                     best, trained.best = values(adapter), step + 1
                 trained.validation.append((step + 1, now))
@@ -158,14 +162,14 @@ class Order:
 
 
 @torch.no_grad()
-def judged(model: nn.Module, examples: Sequence[Example], batch: int, padding: int) -> float:
-    """The mean loss over all predicted tokens of some examples, nats."""
+def judged(model: nn.Module, examples: Sequence[Any], batch: int, together: Together) -> float:
+    """The mean loss over all that is predicted of some examples, tokens or labels, nats."""
     training = model.training
     model.eval()
     total, tokens = 0.0, 0
     for i in range(0, len(examples), batch):
-        whole = collate(examples[i : i + batch], padding)
-        count = int((whole["labels"][:, 1:] != IGNORED).sum())
+        whole = together(examples[i : i + batch])
+        count = labels_in(model, whole)
         total += count * float(model(**whole).loss) if count else 0.0
         tokens += count
     model.train(training)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.jobs.calibration import calibration_tokens, check_sampling
+from eckart.jobs.calibration import check_sampling
 from eckart.jobs.compensate.run import compensate, find_places, metric_for, uniform_ranks
 from eckart.jobs.evaluate.quality import check_length, evaluate
-from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, options_of, read_texts
+from eckart.jobs.material import Size, calibration_of, held_out_of
+from eckart.jobs.texts import Texts, check_overlap, options_of, read_texts
 from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
 from eckart.models.fused_experts import unfuse
 from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
+from eckart.models.tasks import check_writes, task_of
 from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
 from eckart.report.command import changed_from, command_words
@@ -33,7 +35,6 @@ from eckart.report.compensation import (
     Standings,
 )
 from eckart.statistics import cache_directory
-from eckart.texts.tokenizer import Tokenizer
 
 COMPENSATION = "compensation.json"
 """What was done to a compensated model, beside it."""
@@ -77,18 +78,23 @@ def compensate_directory(
     check_sampling(samples, length, seed)
     with workspace(out) as work:
         cache = cache or cache_directory()
-        text, evaluation_text = read_texts(texts)
-        assert text is not None
+        body, evaluation = read_texts(texts)
+        assert body is not None
         for each in (source, against):
             hf.check_source(each)
-        model, dense, tokenizer = opened(source, against, progress)
+        loaded, dense = opened(source, against, progress)
+        model = loaded.model
         check_length(model, max(length, texts.eval_length if texts.evaluation else 0))
         uniform_ranks(find_places(model, dense), rank)
-        held_out = held_out_tokens(evaluation_text, tokenizer, texts, seed)
+        held_out = None
+        if evaluation is not None:
+            size = Size(texts.eval_samples, texts.eval_length, seed)
+            held_out = held_out_of(texts.evaluation, evaluation, loaded, size)
         work.lap("load")
-        size = samples, length, seed
-        tokens = calibration_tokens(texts.calibration, text, dense, tokenizer, *size, cache, progress)
-        warnings = check_overlap(tokens, held_out, texts)
+        size = Size(samples, length, seed)
+        writer = replace(loaded, model=dense)
+        read = calibration_of(texts.calibration, body, writer, size, cache=cache, progress=progress)
+        warnings = check_overlap(read, held_out, texts)
         work.lap("calibration")
         before = share(model)
         result = compensate(
@@ -97,17 +103,19 @@ def compensate_directory(
             rank,
             metric=metric,
             allocation=allocation,
-            calibration=tokens,
+            calibration=read.tokens,
             seed=seed,
             cache=cache,
             memory=memory_available() // 2 if memory is None else memory,
             progress=progress,
         )
         work.lap("compensate")
-        quality = judged(before, model, dense, held_out, texts.evaluation, progress)
+        quality = judged(
+            before, model, dense, None if held_out is None else held_out.tokens, texts.evaluation, progress
+        )
         work.lap("evaluate")
         partial = work.begin()
-        hf.write_model(model, tokenizer, partial)
+        loaded.write(partial)
         report = as_json(
             CompensationReport(
                 eckart=__version__,
@@ -130,15 +138,16 @@ def compensate_directory(
     return report
 
 
-def opened(source: str, against: str, progress: Progress) -> tuple[nn.Module, nn.Module, Tokenizer]:
-    """The compressed model, what it was, and its tokenizer."""
+def opened(source: str, against: str, progress: Progress) -> tuple[hf.Loaded, nn.Module]:
+    """The compressed model with what reads for it, and what it was."""
     progress("load", 0, 2)
-    model, tokenizer = hf.load_model(source)
+    loaded = hf.load(source)
+    check_writes(task_of(loaded.model), "eckart compensate")
     progress("load", 1, 2)
     dense, _ = hf.load_model(against)
     unfuse(dense)
     progress("load", 2, 2)
-    return model, dense, tokenizer
+    return loaded, dense
 
 
 def extent(model: nn.Module) -> Extent:

@@ -10,6 +10,7 @@ from eckart.compressors.contract import CompressorCard
 from eckart.errors import Refused
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.trials import HELD_BACK, held_back
+from eckart.models.tasks import writes
 from eckart.statistics.batches import Batch
 
 
@@ -20,13 +21,8 @@ def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches
         raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
     if recipe.sequential and method.together:
         raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
-    if recipe.distill and not (is_language_model(model) and len(tokens_of(batches)) == len(batches)):
+    if recipe.distill and not (writes(model) and len(tokens_of(batches)) == len(batches)):
         raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
-
-
-def is_language_model(model: nn.Module) -> bool:
-    """Whether a model can write, as transformers' language models do."""
-    return hasattr(model, "generation_config")
 
 
 def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:
@@ -37,7 +33,7 @@ def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:
 def set_aside(model: nn.Module, recipe: Recipe, batches: Sequence[Batch]) -> tuple[Sequence[Batch], Tensor | None]:
     """What is fitted on, and the sequences that are held back so that methods can compete on them, or None."""
     tokens = tokens_of(batches)
-    competing = recipe.method == "auto" and is_language_model(model)
+    competing = recipe.method == "auto" and writes(model)
     if competing and len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
         return held_back(tokens)
     return batches, None

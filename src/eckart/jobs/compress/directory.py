@@ -7,21 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
-from eckart.jobs.calibration import as_batches, calibration_tokens
-from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import sites_of
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import compression_report, size_change
 from eckart.jobs.compress.run import run
 from eckart.jobs.compress.search import LossSearch
 from eckart.jobs.compress.store import DirectoryStore
-from eckart.jobs.evaluate.quality import check_length, evaluate, quality_of
+from eckart.jobs.evaluate.judge import judged
+from eckart.jobs.evaluate.quality import check_length
 from eckart.jobs.evaluate.speed import compared_speed, weight_bytes
-from eckart.jobs.texts import Texts, check_overlap, held_out_tokens, options_of, read_texts
+from eckart.jobs.material import Material, Size, calibration_of, held_out_of
+from eckart.jobs.texts import Texts, check_overlap, options_of, read_texts
 from eckart.jobs.workspace import workspace
 from eckart.machine import check_scheduler, memory_available
 from eckart.models import transformers as hf
@@ -29,14 +29,17 @@ from eckart.models.fused_experts import unfuse
 from eckart.models.quantized_input import was_quantized
 from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
-from eckart.progress import Progress, phase, silent
+from eckart.models.tasks import check_writes, task_of
+from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
 from eckart.report.command import changed, command_words
-from eckart.report.types import Quality, Speed
+from eckart.report.types import Speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
-from eckart.texts.tokenizer import Tokenizer
+
+NOTHING: dict[str, Any] = {"tokens": 0, "fingerprint": ""}
+"""What is said of a calibration that there was not."""
 
 
 def compress_directory(
@@ -76,24 +79,32 @@ def compress_directory(
     with workspace(out, request, resume) as work:
         check_limits(max_loss, memory, scheduler, texts)
         cache = cache or cache_directory()
-        text, evaluation_text = read_texts(texts, calibrated=needs_data(recipe))
-        model, dense, tokenizer = opened(source, recipe, texts, progress)
-        held_out = held_out_tokens(evaluation_text, tokenizer, texts, recipe.seed)
+        body, evaluation = read_texts(texts, calibrated=needs_data(recipe))
+        loaded, dense = opened(source, recipe, texts, progress)
+        model, task = loaded.model, task_of(loaded.model)
+        if max_loss is not None:
+            check_writes(task, "max_loss, a rise of the perplexity,")
+        held_out = read = None
+        if evaluation is not None:
+            size = Size(texts.eval_samples, texts.eval_length, recipe.seed)
+            held_out = held_out_of(texts.evaluation, evaluation, loaded, size)
         work.lap("load")
         identity = model_fingerprint(model)
-        tokens = None
-        if text is not None:
-            size = recipe.samples, recipe.length, recipe.seed
-            tokens = calibration_tokens(texts.calibration, text, model, tokenizer, *size, cache, progress, identity)
-        warnings = [*grid_warning(source, recipe), *check_overlap(tokens, held_out, texts)]
-        batches, info = as_batches(tokens, tokenizer, recipe.samples, recipe.length, recipe.seed)
+        if body is not None:
+            size = Size(recipe.samples, recipe.length, recipe.seed)
+            read = calibration_of(
+                texts.calibration, body, loaded, size, cache=cache, progress=progress, identity=identity
+            )
+        warnings = [*grid_warning(source, recipe), *check_overlap(read, held_out, texts)]
+        warnings += [] if read is None else read.notes
+        batches, info = ([], NOTHING) if read is None else (read.batches, read.info)
         work.lap("calibration")
         before = {**model_cost(model), "bytes": model_bytes(model)}
         partial = work.begin(
             {
                 "weights": identity,
                 "calibration text": data_fingerprint(batches),
-                "evaluation text": data_fingerprint([] if held_out is None else [held_out]),
+                "evaluation text": data_fingerprint([] if held_out is None else held_out.batches),
             }
         )
         search = searching(max_loss, held_out, recipe, dense, progress)
@@ -111,10 +122,15 @@ def compress_directory(
             lap=work.lap,
             progress=progress,
         )
-        hf.write_model(model, tokenizer, partial)
+        loaded.write(partial)
         work.lap("write")
-        quality = judged(result, dense, held_out, texts, progress)
-        speed = timed(dense, model, progress) if measure_speed else None
+        quality = None
+        if held_out is not None:
+            predicted = result.error / 2 if result.plan.method.predicts_loss else None
+            quality = judged(loaded, dense, held_out, texts.evaluation, progress, predicted)
+        speed = timed(dense, model, progress) if measure_speed and task.writes else None
+        if measure_speed and not task.writes:
+            warnings.append(f"speed is that of writing text, which {task.kind} does not: it was not measured")
         work.lap("evaluate")
         report = as_json(
             compression_report(
@@ -162,17 +178,19 @@ def check_limits(max_loss: float | None, memory: int | None, scheduler: str | No
         check_scheduler(scheduler)
 
 
-def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tuple[nn.Module, nn.Module, Tokenizer]:
-    """The model, itself once more to stay dense, and its tokenizer; Refused where it cannot be compressed as asked."""
+def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tuple[hf.Loaded, nn.Module]:
+    """The model, and itself once more to stay dense; Refused where it cannot be compressed as asked."""
     progress("load", 0, 1)
-    model, tokenizer = hf.load_model(source)
+    loaded = hf.load(source)
+    model = loaded.model
     progress("load", 1, 1)
-    check_length(model, max(recipe.length, texts.eval_length if texts.evaluation else 0))
+    if task_of(model).reads == ("text",):
+        check_length(model, max(recipe.length, texts.eval_length if texts.evaluation else 0))
     dense = share(model)
     unfuse(model)
     sites_of(model, recipe)
     finite_weights({"": model})
-    return model, dense, tokenizer
+    return loaded, dense
 
 
 def grid_warning(source: str, recipe: Recipe) -> list[str]:
@@ -184,22 +202,12 @@ def grid_warning(source: str, recipe: Recipe) -> list[str]:
 
 
 def searching(
-    max_loss: float | None, held_out: Tensor | None, recipe: Recipe, dense: nn.Module, progress: Progress
+    max_loss: float | None, held_out: Material | None, recipe: Recipe, dense: nn.Module, progress: Progress
 ) -> LossSearch | None:
     """What picks the sizes in the place of `recipe.keep`, on half of the text; None where the recipe does."""
-    if max_loss is None or held_out is None:
+    if max_loss is None or held_out is None or held_out.tokens is None:
         return None
-    return LossSearch(max_loss, held_out[: max(1, len(held_out) // 2)], recipe, dense, progress)
-
-
-def judged(
-    result: Compression, dense: nn.Module, held_out: Tensor | None, texts: Texts, progress: Progress
-) -> Quality | None:
-    """The quality of both models on held-out text; None without any."""
-    if held_out is None:
-        return None
-    found = evaluate(result.model, held_out, dense, micro_batch=4, on_progress=phase(progress, "evaluate"))
-    return quality_of(found, texts.evaluation, result.error / 2 if result.plan.method.predicts_loss else None)
+    return LossSearch(max_loss, held_out.tokens[: max(1, len(held_out.tokens) // 2)], recipe, dense, progress)
 
 
 def timed(dense: nn.Module, model: nn.Module, progress: Progress) -> Speed:

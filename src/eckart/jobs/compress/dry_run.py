@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from eckart._version import __version__
 from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
+from eckart.jobs.calibration import Body
 from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
 from eckart.jobs.compress.directory import check_limits, opened
@@ -22,17 +24,21 @@ from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import requested
 from eckart.jobs.coverage import kind_of
 from eckart.jobs.evaluate.quality import config_of
+from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts, read_texts
 from eckart.machine import executor_at, memory_available
 from eckart.models.experts import per_token
 from eckart.models.groups import Group
 from eckart.models.sites import Site, model_bytes
+from eckart.models.tasks import writes
+from eckart.models.transformers import Loaded
 from eckart.progress import Progress, silent
 from eckart.report import as_json
 from eckart.statistics import Statistics, statistics_for
+from eckart.statistics.batches import Batch, call
 
 SEQUENCES = 2
-"""Sequences of random tokens that the model is timed on, after one that warms it up."""
+"""Samples that the model is timed on."""
 
 
 def dry_run(
@@ -58,15 +64,17 @@ def dry_run(
         Refused: as `compress_directory` does for a request that cannot be met.
     """
     check_limits(max_loss, memory, None, texts)
-    read_texts(texts, needs_data(recipe))
+    body, _ = read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
-    model, _, _ = opened(source, recipe, texts, progress)
+    loaded, _ = opened(source, recipe, texts, progress)
+    model = loaded.model
+    rows = rows_of(loaded, recipe, texts, body)
     seconds = {"load": time.perf_counter() - clock}
     method, limit = METHODS.find(recipe.method), memory_available() // 2 if memory is None else memory
     plan = make_plan(model, sites_of(model, recipe), method, {})
     sorts = _sorts(plan.groups)
     examples = [same[0] for same in sorts]
-    passed = _Pass(model, recipe, [site for group in examples for site in group.sites], plan.sites)
+    passed = _Pass(model, rows, recipe, [site for group in examples for site in group.sites], plan.sites)
     plan.statistics = per_token(model, passed.statistics)
     seconds |= passed.seconds(texts, limit)
     blind = ALLOCATIONS[recipe.allocation or method.allocation].blind
@@ -108,30 +116,49 @@ def _sorts(groups: Sequence[Group]) -> list[list[Group]]:
     return list(sorts.values())
 
 
+def rows_of(loaded: Loaded, recipe: Recipe, texts: Texts, body: Body | None) -> list[Batch]:
+    """A few samples to time the model on: of random tokens, or else of the calibration; none where there is none."""
+    if writes(loaded.model):
+        size = SEQUENCES, recipe.length
+        tokens = torch.randint(
+            config_of(loaded.model).vocab_size, size, generator=torch.Generator().manual_seed(recipe.seed)
+        )
+        return [row[None] for row in tokens]
+    if body is None:
+        return []
+    read = calibration_of(texts.calibration, body, loaded, Size(1, recipe.length, recipe.seed))
+    return [*read.batches] * SEQUENCES
+
+
 class _Pass:
-    """The model on a few random tokens: statistics of some matrices, and what those of all would take.
+    """The model on a few samples: statistics of some matrices, and what those of all would take.
 
     Attributes:
         statistics: of the examples.
         bytes: of the statistics of all matrices.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, examples: Sequence[Site], sites: Sequence[Site]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: Sequence[Batch],
+        recipe: Recipe,
+        examples: Sequence[Site],
+        sites: Sequence[Site],
+    ) -> None:
         needs = METHODS.find(recipe.method).needs
         self._needed = bool(needs)
         self._samples = recipe.samples
-        tokens = torch.randint(
-            config_of(model).vocab_size, (SEQUENCES, recipe.length), generator=torch.Generator().manual_seed(0)
-        )
+        self._forward = 0.0
         with torch.inference_mode():
-            model(tokens[:1])
-            self._forward = _timed(lambda: model(tokens)) / SEQUENCES
+            for row in rows:  # the first one warms up
+                self._forward = _timed(partial(call, model, row))
 
         def measured(some: Sequence[Site]) -> tuple[dict[str, Statistics], float]:
             modules = {site.name: site.module for site in some}
             clock = time.perf_counter()
-            found, _ = statistics_for(model, modules, needs, [row[None] for row in tokens])
-            return found, (time.perf_counter() - clock) / SEQUENCES
+            found, _ = statistics_for(model, modules, needs, rows)
+            return found, (time.perf_counter() - clock) / max(1, len(rows))
 
         # One matrix alone costs the pass over the model; what the others add to that grows as their moments do.
         _, alone = measured(examples[:1])

@@ -21,6 +21,7 @@ from eckart.models.sharing import share
 from eckart.models.sites import find_sites
 from eckart.progress import Progress
 from eckart.statistics import statistics_for
+from eckart.statistics.batches import Batch
 
 METHOD = "kfac"
 """The method whose nested errors are the curves."""
@@ -42,15 +43,17 @@ def check_measure(measure: Sequence[float], sequences: int) -> None:
         raise Refused(f"one sequence in {HELD_BACK} is held back to measure on: {sequences} are too few")
 
 
-def split(tokens: Tensor, measure: Sequence[float]) -> tuple[list[Tensor], Tensor]:
+def split(tokens: Tensor | Sequence[Batch], measure: Sequence[float]) -> tuple[Sequence[Batch], Tensor]:
     """Batches for the statistics, and the sequences to measure on, which are none where nothing is to be measured."""
+    if not isinstance(tokens, Tensor):
+        return tokens, torch.empty(0)
     batches = list(torch.split(tokens, max(1, 1024 // tokens.shape[1])))
     return held_back(batches) if measure else (batches, tokens[:0])
 
 
 def cost_plan(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: Sequence[Batch],
     include: Sequence[str],
     exclude: Sequence[str],
     *,
@@ -64,7 +67,7 @@ def cost_plan(
 
     Args:
         model: dense.
-        batches: token ids for the statistics.
+        batches: for the statistics.
         include, exclude, seed, cache, memory: see `eckart.diagnose`.
         hold: keep the factors as far as memory allows; False where nothing will be built.
         progress: told of the phases.

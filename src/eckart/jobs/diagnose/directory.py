@@ -13,22 +13,24 @@ from torch import nn
 from eckart.errors import Refused
 from eckart.jobs.adapt.files import ADAPTER
 from eckart.jobs.adapt.load import load_adapter
-from eckart.jobs.calibration import check_sampling, text_of
+from eckart.jobs.calibration import body_of, check_sampling
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.cost import check_measure
 from eckart.jobs.diagnose.report import as_report
 from eckart.jobs.diagnose.run import diagnose
 from eckart.jobs.evaluate.quality import check_length
+from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts, options_of
 from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
+from eckart.models.dense import densified
 from eckart.models.sites import find_sites, matches
+from eckart.models.tasks import task_of
 from eckart.progress import Progress, silent
 from eckart.report.command import changed, changed_from, command_words
 from eckart.report.html import render, to_json
 from eckart.statistics import cache_directory
-from eckart.texts.sequences import sequences
 
 DIAGNOSIS = "diagnosis.json"
 OTHER_TEXT = "wikipedia"
@@ -80,18 +82,20 @@ def diagnose_directory(
     check_sampling(samples, length, seed)
     check_measure(measure, 0 if text is None else samples)
     with nullcontext() if out is None else workspace(out) as work:
-        body = None if text is None else text_of(text)
+        body = None if text is None else body_of(text)
         progress("load", 0, 1)
-        model, base, tokenizer, warnings = load_models(source, against)
+        loaded, base, warnings = load_models(source, against)
+        model = loaded.model
         progress("load", 1, 1)
-        tokens = None
-        if body is not None:
-            check_length(model, length)
-            tokens = sequences(tokenizer, body, length, samples, seed)
+        read = None
+        if text is not None and body is not None:
+            if task_of(model).reads == ("text",):
+                check_length(model, length)
+            read = calibration_of(text, body, loaded, Size(samples, length, seed))
         found = diagnose(
             model,
             against=base,
-            tokens=tokens,
+            tokens=None if read is None else read.tokens if task_of(model).writes else read.batches,
             measure=measure,
             include=include,
             exclude=exclude,
@@ -101,12 +105,17 @@ def diagnose_directory(
             progress=progress,
         )
         found.warnings[:0] = warnings
-        read = 0 if tokens is None else tokens.numel()
         curves = text if any("curve" in row for row in found.rows) and not is_adapter(source) else None
-        names = () if curves is None else [name for site in find_sites(model) for name in (site.name, *site.tied)]
+        names = (
+            ()
+            if curves is None
+            else [name for site in find_sites(densified(model)) for name in (site.name, *site.tied)]
+        )
         compress = () if curves is None else compressing(source, told, curves, names)
         seconds = time.perf_counter() - clock
-        report = as_report(found, source, against, text, read, seed, seconds, command, compress)
+        report = as_report(
+            found, source, against, text, 0 if read is None else read.info["tokens"], seed, seconds, command, compress
+        )
         if work is not None:
             partial = work.begin()
             (partial / DIAGNOSIS).write_text(to_json(report, indent=1) + "\n", encoding="utf-8")
@@ -142,8 +151,8 @@ def is_adapter(source: str) -> bool:
     return any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER))
 
 
-def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module | None, Any, list[str]]:
-    """The model, what it is compared with, the tokenizer, and warnings; an adapter is merged into a copy of its base.
+def load_models(source: str, against: str | None) -> tuple[hf.Loaded, nn.Module | None, list[str]]:
+    """The model, what it is compared with, and warnings; an adapter is merged into a copy of its base.
 
     Raises:
         Refused: what cannot be read safely, an adapter without its base, or one that does not fit it.
@@ -152,13 +161,12 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
         if each is not None and not is_adapter(each):
             hf.check_source(each)
     if not is_adapter(source):
-        model, tokenizer = hf.load_model(source)
-        return model, None if against is None else hf.load_model(against)[0], tokenizer, []
+        return hf.load(source), None if against is None else hf.load(against).model, []
     if against is None:
         raise Refused(f"{source} is an adapter: name its base with --against")
-    base, _ = hf.load_model(against)
-    merged, tokenizer = hf.load_model(against)
-    adapter = load_adapter(merged, source)
+    base = hf.load(against).model
+    merged = hf.load(against)
+    adapter = load_adapter(merged.model, source)
     errors = adapter.merge()
     adapter.remove()
     lost = {name: error for name, error in errors.items() if error > LOST}
@@ -168,4 +176,5 @@ def load_models(source: str, against: str | None) -> tuple[nn.Module, nn.Module 
             f"merging lost up to {max(lost.values()):.0%} of what the adapter adds to {len(lost)} matrices, "
             f"{next(iter(lost))} among them: this is not quite what it does beside them"
         )
-    return merged.eval(), base, tokenizer, warnings
+    merged.model.eval()
+    return merged, base, warnings

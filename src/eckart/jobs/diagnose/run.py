@@ -22,10 +22,12 @@ from eckart.models.dense import densified
 from eckart.models.filters import filters
 from eckart.models.presence import present
 from eckart.models.sites import model_cost
+from eckart.models.tasks import check_writes, task_of
 from eckart.progress import Progress, shown
 from eckart.report.numbers import shown_number
 from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
+from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
 
 
@@ -89,7 +91,7 @@ def diagnose(
     model: nn.Module,
     *,
     against: nn.Module | None = None,
-    tokens: Tensor | None = None,
+    tokens: Tensor | Sequence[Batch] | None = None,
     measure: Sequence[float] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -105,8 +107,8 @@ def diagnose(
     Args:
         model: any module, dense or compressed by eckart. Nothing is changed.
         against: the model it came from; adds how far each matrix moved, and its intruder dimensions.
-        tokens: (sequences, length), int64, for a language model: adds its hidden states, and to each linear map the
-            curve of what a lower rank would cost, in the two-sided metric.
+        tokens: (sequences, length), int64, for a model of text, or batches that any model can be called with: adds
+            hidden states, and to each linear map the curve of what a lower rank would cost, in the two-sided metric.
         measure: shares of the linear parameters. The model is compressed to each by the curves, and its divergence
             from the dense one measured on every eighth sequence, which the curves then have not seen.
         include: patterns of the names of matrices to look at, or regular expressions behind `re:`; all where there
@@ -130,7 +132,9 @@ def diagnose(
     present(model)
     if against is not None:
         present(against, "the model it is compared with")
-    check_measure(measure, 0 if tokens is None else len(tokens))
+    check_measure(measure, len(tokens) if isinstance(tokens, Tensor) else 0)
+    if measure:
+        check_writes(task_of(model), "measure=")
     model = densified(model)
     sites = look_at(model, include, exclude)
     account = coverage(model, sites)
@@ -154,7 +158,10 @@ def diagnose(
         row["notes"] += notes
         progress("compare", done, len(matched))
     if tokens is not None:
-        found.hidden_states = hidden_state_rows(model, tokens, progress)
+        rows = [row[None] for row in tokens] if isinstance(tokens, Tensor) else tokens
+        found.hidden_states = hidden_state_rows(model, rows, progress)
+        if not found.hidden_states:
+            found.warnings.append(f"{type(model).__name__} returns no hidden states: nothing is said of them")
         batches, back = split(tokens, measure)
         hold = bool(measure)
         plan = cost_plan(

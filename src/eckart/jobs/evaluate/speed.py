@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.tensors import tensors_begin
 from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
+from eckart.models.own_text import memory_of
 from eckart.models.presence import present
 from eckart.report.types import RatePair, Speed
 
@@ -136,7 +137,7 @@ def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, floa
     token = output.logits[:, -1:].argmax(-1)
     middle = _now(ids.device)
     for _ in range(steps):
-        output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=token, use_cache=True, **memory_of(output))
         token = output.logits[:, -1:].argmax(-1)
     return middle - start, _now(ids.device) - middle
 
