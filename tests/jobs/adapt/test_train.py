@@ -90,7 +90,7 @@ def test_the_best_values_are_kept() -> None:
     done = train(adapter, examples(), examples(4, seed=1), Training(steps=30, rate=0.5, every=5))
     best = min(loss for _, loss in done.validation)
     assert done.validation[-1][1] > best
-    kept = judged(model, examples(4, seed=1), 4, 0)
+    kept = judged(model, examples(4, seed=1), 4, collate)
     assert kept == pytest.approx(best if done.best else done.validation[0][1], rel=1e-5)
 
 
@@ -189,7 +189,7 @@ def test_diagnosing_says_what_merging_lost(data: Path, tmp_path: Path) -> None:
 def test_the_trainer_of_transformers(tmp_path: Path) -> None:
     model = tiny_llama()
     adapter = eckart.adapt(model, "lora", rank=2)
-    before = judged(model, examples(), 4, 0)
+    before = judged(model, examples(), 4, collate)
     steps = []
     adapter.step, step = lambda: steps.append(step()), adapter.step  # type: ignore[method-assign]
     arguments = TrainingArguments(
@@ -198,4 +198,4 @@ def test_the_trainer_of_transformers(tmp_path: Path) -> None:
     rows = [{"input_ids": e.ids, "labels": e.labels} for e in examples()]
     Trainer(model, arguments, train_dataset=rows, callbacks=[AdapterCallback(adapter)]).train()  # type: ignore[arg-type]
     assert len(steps) == 8
-    assert judged(model, examples(), 4, 0) < before
+    assert judged(model, examples(), 4, collate) < before
