@@ -34,9 +34,13 @@ def check_types(options: DataclassInstance) -> None:
     eckart.errors.Refused: keep='half' is a str, and a number is wanted
     """
     for name, hint in get_type_hints(type(options)).items():
-        value = getattr(options, name)
-        if not _fits(value, hint):
-            raise Refused(f"{name}={value!r:.80} is a {type(value).__name__}, and {_wanted(hint)} is wanted")
+        check_type(name, getattr(options, name), hint)
+
+
+def check_type(name: str, value: object, hint: Any) -> None:
+    """Raises Refused where an option is of another type than `hint`; see `check_types`."""
+    if not _fits(value, hint):
+        raise Refused(f"{name}={value!r:.80} is a {type(value).__name__}, and {_wanted(hint)} is wanted")
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -55,5 +59,7 @@ def _wanted(hint: Any) -> str:
     """A type in words."""
     if get_origin(hint) in (Union, types.UnionType):
         return " or ".join(_wanted(each) for each in get_args(hint))
+    if isinstance(hint, type) and hint.__module__ != "builtins" and hint is not type(None):
+        return f"a {hint.__module__.split('.')[0]}.{hint.__name__}"
     words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
     return words.get(hint, "a list of texts")

@@ -20,6 +20,9 @@ class Metric:
         left: L of shape (out, out), or its diagonal (out,), or None for the identity. Symmetric positive semi-definite.
         right: R of shape (in, in), or its diagonal (in,), or None for the identity. Likewise.
 
+    Raises:
+        Refused: a side is no such vector or matrix, or has NaN or Inf entries.
+
     With R = E[x x^T] the error is the mean squared error of the output; with L = E[g g^T] too, g the gradient of the
     loss by the output, half of it is the rise of the loss to second order (the Kronecker-factored Fisher).
 
@@ -38,17 +41,27 @@ class Metric:
         for name, side in (("left", self.left), ("right", self.right)):
             if side is None:
                 continue
+            if not isinstance(side, Tensor) or not side.is_floating_point():
+                kind = side.dtype if isinstance(side, Tensor) else type(side).__name__
+                raise Refused(f"Metric: {name} must be a tensor of floating-point numbers, got {kind}")
             if side.ndim not in (1, 2) or (side.ndim == 2 and side.shape[0] != side.shape[1]):
                 raise Refused(f"Metric: {name} must be a vector or a square matrix, got shape {tuple(side.shape)}")
             # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
             if not (torch.isfinite(side.sum()) or torch.isfinite(side).all()):
                 raise Refused(f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?")
+            if not _semidefinite(side):
+                raise Refused(
+                    f"Metric: {name} is not symmetric positive semi-definite (for a vector: has negative entries), so "
+                    "that it is no measure of error"
+                )
 
     def error(self, difference: Tensor) -> Tensor:
         """Squared error of `difference` = W - What, shape (out, in): a scalar in float64.
 
         Products are in the precision of `difference`, at least float32; the sum is in float64.
         """
+        if not isinstance(difference, Tensor):
+            raise Refused(f"Metric.error needs a matrix, got {type(difference).__name__}")
         d = difference.detach().to(torch.promote_types(difference.dtype, torch.float32))
         if d.ndim != 2:
             raise Refused(f"Metric.error needs a matrix, got shape {tuple(d.shape)}")
@@ -56,6 +69,36 @@ class Metric:
         if not torch.isfinite(error) and d.dtype != torch.float64:
             return self.error(d.double())
         return error.clamp_min(0)
+
+
+TOLERANCE = 1e-2
+"""A side may be negative by so much of its largest entry: a second moment less that of the mean is, by rounding."""
+LARGEST_TRIED = 512
+"""Rows up to which a side is tried for eigenvalues below zero; of larger ones only the diagonal is looked at."""
+
+
+def _semidefinite(side: Tensor) -> bool:
+    """Whether a finite side is symmetric and has no eigenvalue below zero, rounding allowed for."""
+    s = side.detach().double()
+    if not s.numel():
+        return False
+    values = s if s.ndim == 1 else s.diagonal()
+    largest = values.amax().clamp_min(0)
+    if values.amin() < -TOLERANCE * largest:
+        return False
+    if s.ndim == 1:
+        return True
+    scale = s.abs().amax()
+    if scale == 0:
+        return True
+    s, largest = s / scale, largest / scale
+    if (s - s.T).abs().amax() > TOLERANCE or largest < 1 - TOLERANCE:
+        return False  # no entry of a semi-definite matrix is larger than the largest of its diagonal
+    if len(s) > LARGEST_TRIED:
+        return True
+    raised = (s + s.T) / 2
+    raised.diagonal().add_(TOLERANCE)
+    return bool(torch.linalg.cholesky_ex(raised).info.item() == 0)
 
 
 def _times(side: Side, matrix: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from eckart.compressors.contract import compressor
 from eckart.errors import Refused
 from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
+from eckart.statistics.moments import centred
 from eckart.statistics.needs import Need, Statistics
 
 
@@ -53,9 +54,7 @@ def branches(lost: Tensor, statistics: Statistics, metric: str = "eigen", *, reb
 def _moment(statistics: Statistics, mean: Tensor | None) -> Tensor:
     """E[x x^T], (in, in) or its diagonal (in,), without what a bias takes care of."""
     moment = statistics.get(Need.INPUT_SECOND_MOMENT)
-    if mean is None:
-        return moment
-    return moment - (mean.outer(mean) if moment.ndim == 2 else mean.square())
+    return moment if mean is None else centred(moment, mean)
 
 
 def _eigen(statistics: Statistics, mean: Tensor | None) -> Metric:

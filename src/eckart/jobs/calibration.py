@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
@@ -34,6 +34,8 @@ OWN_SHARE = {SELF: 1.0, MIXTURE: 0.5}
 
 def check_sampling(samples: int, length: int, seed: int) -> None:
     """Raises Refused for calibration sequences that there cannot be."""
+    for name, value in (("samples", samples), ("length", length), ("seed", seed)):
+        check_type(name, value, int)
     if samples < 1 or length < 2:
         raise Refused(f"samples={samples} and length={length} must be at least 1 and 2")
     if not 0 <= seed < 2**63:

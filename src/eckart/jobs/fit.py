@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from eckart.compressors.contract import METHODS, Family
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.metrics import Metric
 from eckart.statistics import Statistics
 from eckart.structures import StructuredMatrix
@@ -46,9 +46,16 @@ def fit(
     1.0
     """
     card = METHODS.find(method)
+    check_type("weight", weight, Tensor)
+    check_type("metric", metric, Metric | None)
+    check_type("statistics", statistics, Statistics | None)
     if list(size) != [card.size]:
         got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
         raise Refused(f"method {method!r} is asked for by {card.size}=, got {got}")
+    check_type(card.size, size[card.size], int)
+    if weight.is_meta or not weight.numel():
+        where = "on the meta device" if weight.is_meta else f"of shape {tuple(weight.shape)}"
+        raise Refused(f"weight is {where} and holds no numbers")
     if metric is not None:
         if card.in_metric is None:
             free = ", ".join(repr(name) for name, other in METHODS.items() if other.in_metric is not None)

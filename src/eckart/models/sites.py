@@ -105,6 +105,12 @@ def find_sites(
     kept = select([(site.name, *site.tied) for site in sites], include, exclude, model)
     if not kept:
         names = [site.name for site in sites]
+        done = sum(isinstance(module, StructuredLinear | StructuredEmbedding) for module in model.modules())
+        if not names and done:
+            raise Refused(
+                f"all {done} matrices of {type(model).__name__} are compressed already: compress the dense model to "
+                "the size that is wanted, or make this one dense again first (eckart export --to dense)"
+            )
         raise Refused(f"no matrix to work on in {type(model).__name__}; its linear maps are {_abridged(names)}")
     return [sites[i] for i in kept]
 

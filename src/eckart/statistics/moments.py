@@ -6,8 +6,8 @@ from torch import Tensor
 
 from eckart.statistics.needs import Need, Statistics
 
-RESOLUTION = 1e-13
-"""An input whose variance is no more than this share of its mean square does not vary: the rest is rounding."""
+RESOLUTION = 1e-7
+"""An input whose variance is no more than this share of its mean square does not vary: products are in float32."""
 
 
 def covariance(statistics: Statistics) -> Tensor:
@@ -15,7 +15,11 @@ def covariance(statistics: Statistics) -> Tensor:
 
     Zero for an input that does not vary.
     """
-    mean, moment = statistics.get(Need.INPUT_MEAN), statistics.get(Need.INPUT_SECOND_MOMENT)
+    return centred(statistics.get(Need.INPUT_SECOND_MOMENT), statistics.get(Need.INPUT_MEAN))
+
+
+def centred(moment: Tensor, mean: Tensor) -> Tensor:
+    """`covariance` from E[x x^T] and E[x]."""
     if moment.ndim == 1:
         found = moment - mean.square()
         return found.masked_fill(found <= RESOLUTION * moment, 0.0)

@@ -266,5 +266,5 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 def check_name(name: str) -> None:
     """Raises Refused where a name of an adapter cannot be one of a module."""
-    if not re.fullmatch(r"\w+", name):
+    if not (isinstance(name, str) and re.fullmatch(r"\w+", name)):
         raise Refused(f"the name of an adapter is letters, digits and _, got {name!r}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_unshared
 from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
@@ -97,6 +97,9 @@ def adapt(
     card = ADAPTERS.find(method)
     check_name(name)
     check_sampling(samples, length, seed)
+    check_type("rank", rank, int)
+    check_type("alpha", alpha, float | None)
+    check_type("parameters", parameters, int | None)
     if alpha is not None and not (card.scaled and math.isfinite(alpha) and alpha > 0):
         raise Refused(
             f"alpha={alpha} must be above 0" if card.scaled else f"{method} has no scale: leave out alpha={alpha}"

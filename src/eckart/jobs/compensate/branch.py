@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import statistics as _statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from eckart.compressors._low_rank import LowRank
 from eckart.compressors.eora import branches
+from eckart.errors import Refused
 from eckart.metrics import Metric
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
@@ -64,6 +67,29 @@ class Added:
     before: float
     after: float
     bias: bool
+
+
+LOOKED_AT = 8
+"""Matrices at most that are compared to see whether a dense model can be what a compressed one was made from."""
+
+
+@torch.no_grad()
+def check_kinship(places: Sequence[Place]) -> None:
+    """Raises Refused where the compressed matrices are no nearer to the dense ones than zeros would be.
+
+    A compression is never that bad, so that the dense model is another one of the same shapes. One that was trained on
+    from the same start is too near to be told apart.
+    """
+    some = places[:: -(-len(places) // LOOKED_AT)]
+    errors = []
+    for place in some:
+        w = place.dense.weight.double()
+        errors.append(float((w - exact(place.module.structure)).norm() / w.norm()) if w.any() else 0.0)
+    if _statistics.median(errors) >= 1:
+        raise Refused(
+            f"the compressed matrices are no nearer to the dense ones than zeros are (a relative error of "
+            f"{_statistics.median(errors):.2f}): name the model that was compressed, not another of its shapes"
+        )
 
 
 def branches_of(place: Place, statistics: Statistics, metric: str) -> LowRank:

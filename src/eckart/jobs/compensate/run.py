@@ -13,9 +13,9 @@ from torch import nn
 from eckart.budget import Candidates, allocate
 from eckart.compressors._low_rank import rank_step
 from eckart.compressors.eora import METRICS
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
-from eckart.jobs.compensate.branch import Added, Place, branches_of, compensated
+from eckart.jobs.compensate.branch import Added, Place, branches_of, check_kinship, compensated
 from eckart.machine import memory_available
 from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
@@ -128,8 +128,10 @@ def compensate(
     present(dense, "the dense model")
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)
+    check_type("rank", rank, int)
     unfuse(dense)
     places = find_places(model, dense)
+    check_kinship(places)
     ranks = uniform_ranks(places, rank)
     if calibration is None and hasattr(dense, "generation_config"):
         calibration = own_text(dense, samples, length, seed)

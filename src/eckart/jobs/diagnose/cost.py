@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.compressors.contract import METHODS
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.compress.curves import Curve
 from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.trials import HELD_BACK, held_back
@@ -34,7 +34,10 @@ CURVE_POINTS = 33
 
 def check_measure(measure: Sequence[float], sequences: int) -> None:
     """Raises Refused for sizes that there cannot be, or where there are too few sequences to measure them on."""
+    if not isinstance(measure, list | tuple):
+        raise Refused(f"measure={measure!r:.80} is no list of shares, such as [0.8, 0.6]")
     for keep in measure:
+        check_type("measure", keep, float)
         if not 0 < keep <= 1:
             raise Refused(f"measure={keep} is not in (0, 1]: it is the share of the linear parameters that is kept")
     if measure and not sequences:

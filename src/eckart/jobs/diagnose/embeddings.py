@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eckart.diagnostics.contract import Numbers, Pairs, Value, columns_of, diagnostics_of, look
 from eckart.diagnostics.schur_entropy import Schur, cosine_features, gaussian_features, nullify, split_covariance
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.progress import Progress, shown
 from eckart.report.numbers import shown_number
 from eckart.report.shown import Glance, Shown, noted
@@ -151,6 +151,9 @@ def embeddings(
     >>> round(found.split.share, 1), round(found.split.shuffled, 1)
     (0.5, 1.0)
     """
+    check_type("bandwidth", bandwidth, float | None)
+    check_type("frequencies", frequencies, int)
+    check_type("seed", seed, int)
     if kernel not in KERNELS:
         raise Refused(f"kernel={kernel!r} is none of {', '.join(KERNELS)}")
     if kernel == "cosine" and bandwidth is not None:

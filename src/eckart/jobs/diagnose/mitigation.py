@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from eckart.diagnostics.intruder_dimensions import mitigate
+from eckart.errors import Refused, check_type
 from eckart.jobs.diagnose.matrices import pairs
 from eckart.models.dense import densified, unpacked
 from eckart.models.presence import present
@@ -39,6 +40,10 @@ def mitigate_intruders(
     """
     present(model)
     present(base, "the base")
+    for name, value, kind in (("scale", scale, float), ("k", k, int), ("threshold", threshold, float)):
+        check_type(name, value, kind)
+    if not 0 <= scale <= 1 or k < 1 or not 0 < threshold <= 1:
+        raise Refused(f"scale={scale}, k={k} and threshold={threshold} must be in [0, 1], at least 1 and in (0, 1]")
     matched = pairs(find_sites(unpacked(model)), densified(base))
     finite_weights({site.name: site.module for site, _ in matched})
     counts = {}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.diagnostics.contract import MATRIX_SUBJECTS, columns_of, common_window
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.coverage import coverage, warnings_of
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
@@ -132,6 +132,7 @@ def diagnose(
     present(model)
     if against is not None:
         present(against, "the model it is compared with")
+    check_type("seed", seed, int)
     check_measure(measure, len(tokens) if isinstance(tokens, Tensor) else 0)
     if measure:
         check_writes(task_of(model), "measure=")
