@@ -133,6 +133,8 @@ def diagnose(
     if against is not None:
         present(against, "the model it is compared with")
     check_type("seed", seed, int)
+    if isinstance(tokens, str):
+        raise Refused(f"tokens={tokens[:40]!r} is a text: give its token ids, (sequences, length), or batches")
     check_measure(measure, len(tokens) if isinstance(tokens, Tensor) else 0)
     if measure:
         check_writes(task_of(model), "measure=")
