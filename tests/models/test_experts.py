@@ -63,7 +63,7 @@ def test_nothing_is_copied_and_other_models_are_left_alone() -> None:
     assert expert.up_proj.weight.untyped_storage().data_ptr() == start
     assert unfuse(model) == []
     assert unfuse(tiny_llama()) == []
-    with pytest.raises(ValueError, match="should be fused experts and is LlamaMLP"):
+    with pytest.raises(ValueError, match="should hold packed matrices and is LlamaMLP"):
         unfuse_named(tiny_llama(), ["model.layers.0.mlp"])
     with pytest.raises(ValueError, match="no module"):
         unfuse_named(model, ["model.experts"])
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_names_no_experts_is_refused(tmp_path: Path) -> None:
     eckart.save(model, tmp_path / "m")
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
-    for unfused, complaint in ("model", "no list"), (["model.layers.0.mlp"], "should be fused experts"):
+    for unfused, complaint in ("model", "no list"), (["model.layers.0.mlp"], "should hold packed matrices"):
         config["quantization_config"]["unfused"] = unfused
         file.write_text(json.dumps(config))
         with pytest.raises(ValueError, match=complaint):

@@ -17,8 +17,7 @@ from eckart.jobs.adapt.peft import write_lora
 from eckart.jobs.compensate.directory import COMPENSATION
 from eckart.models import transformers as hf
 from eckart.models.convolution import StructuredConv2d
-from eckart.models.experts import experts
-from eckart.models.fused_experts import fuse, unfuse_named
+from eckart.models.fused_experts import fuse, taken_apart, unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.places import set_module
 from eckart.models.sites import Site
@@ -44,7 +43,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     model = loaded.model
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not structured and not experts(model):
+    if not structured and not taken_apart(model):
         raise Refused(f"{source} has no structured matrices; it is dense already")
     model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
     names = {id(module): name for name, module in structured.items()}
@@ -129,7 +128,7 @@ def _skeleton(model: Any, biased: list[str]) -> tuple[Any, nn.Module]:
     def build(config: Any) -> tuple[nn.Module, list[str]]:
         with torch.device("meta"):
             skeleton = type(model)(copy.deepcopy(config))
-        unfuse_named(skeleton, experts(model))
+        unfuse_named(skeleton, taken_apart(model))
         return skeleton, [name for name in biased if _bias(skeleton.get_submodule(name)) is None]
 
     skeleton, homeless = build(config)

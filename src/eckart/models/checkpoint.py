@@ -19,8 +19,7 @@ from eckart.files.tensors import read_safetensors, write_safetensors
 from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import is_convolution
 from eckart.models.convolution import StructuredConv1d, StructuredConv2d, embedding_stand_in, stand_in
-from eckart.models.experts import experts
-from eckart.models.fused_experts import unfuse_named
+from eckart.models.fused_experts import taken_apart, unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, TiedEmbedding, TiedLinear
 from eckart.models.places import set_module
 from eckart.models.saved_form import as_saved
@@ -61,7 +60,7 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, StructuredLinear):
             kind = _kind(module)
             modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
-    apart = list(experts(model))
+    apart = list(taken_apart(model))
     return {"format": FORMAT, "version": __version__, "modules": modules, **({"unfused": apart} if apart else {})}
 
 

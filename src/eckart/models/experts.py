@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.expert_layouts import DOWN, Layout, layout_of
+from eckart.models.sharing import share
+from eckart.models.views import linear
 from eckart.statistics.accumulators import OF_FISHER
 from eckart.statistics.needs import Need, Statistics
-
-DOWN = "down_proj"
-
-
-class Layout(Protocol):
-    """How transformers fused some experts: the flags that its `use_experts_implementation` describes."""
-
-    has_gate: bool
-    has_bias: bool
-    is_transposed: bool
-    is_concatenated: bool
-    act_fn: Callable[[Tensor], Tensor]
-
-    def _apply_gate(self, gate_up_out: Tensor) -> Tensor: ...
 
 
 class Experts(nn.ModuleList):
@@ -37,29 +26,34 @@ class Experts(nn.ModuleList):
     shape; no other implementation of it (`experts_implementation`) is asked.
 
     Args:
-        fused: see `is_fused`; its tensors are shared, and it stays as it is.
+        fused: see `layout_of`; its tensors are shared, and it stays as it is.
+        visited: how many experts a token visits, where the module itself does not say.
 
     Attributes:
-        share: how many of the experts a token visits, of all; 1 where the configuration does not say.
+        share: how many of the experts a token visits, of all; 1 where nobody says.
     """
 
-    def __init__(self, fused: nn.Module) -> None:
+    def __init__(self, fused: nn.Module, visited: int | None = None) -> None:
+        layout = layout_of(fused)
+        assert layout is not None
         parts: list[nn.Module] = []
-        for weights, biases in _experts(cast(Layout, fused), _tensors(fused)):
-            linear = {role: _linear(weight, biases.get(role)) for role, weight in weights.items()}
-            parts.append(nn.ModuleDict(linear))
+        for weights, biases in layout.parts(fused):
+            parts.append(nn.ModuleDict({role: linear(weight, biases.get(role)) for role, weight in weights.items()}))
         super().__init__(parts)
-        layout = copy.copy(fused)
-        layout._parameters = {n: nn.Parameter(_known(p).detach().to("meta")) for n, p in fused._parameters.items()}
         # In a tuple, so that it is no part of the model: it holds no tensors.
-        self._layout: tuple[Any] = (layout,)
-        visited = getattr(getattr(layout, "config", None), "num_experts_per_tok", None)
-        self.share = min(1.0, visited / len(parts)) if isinstance(visited, int) else 1.0
+        self._layout: tuple[Layout, Any] = (layout, _emptied(fused, torch.device("meta")))
+        own = getattr(getattr(fused, "config", None), "num_experts_per_tok", visited)
+        self.share = min(1.0, own / len(parts)) if isinstance(own, int) and layout.routed else 1.0
 
     @property
     def roles(self) -> list[str]:
         """The names of an expert's matrices, `down_proj` the last."""
         return list(self._expert(0))
+
+    @property
+    def members(self) -> list[list[str]]:
+        """The names of the matrices inside it, those of one role together."""
+        return [[f"{i}.{role}" for i in range(len(self))] for role in self.roles]
 
     def _expert(self, index: int) -> dict[str, nn.Module]:
         return dict(cast(nn.ModuleDict, self[index]).items())
@@ -67,60 +61,118 @@ class Experts(nn.ModuleList):
     @property
     def inner(self) -> Callable[[Sequence[Tensor]], Tensor]:
         """What stands between the outputs (n, intermediate) of an expert's other matrices, in order, and down_proj."""
-        return partial(_inner, self._layout[0])
+        layout, module = self._layout
+        return partial(layout.inner, module)
 
-    def forward(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+    def _computed(self, index: int, x: Tensor) -> Tensor:
+        expert = self._expert(index)
+        y: Tensor = expert[DOWN](self.inner([layer(x) for role, layer in expert.items() if role != DOWN]))
+        return y
+
+    def forward(
+        self, hidden_states: Tensor, top_k_index: Tensor | None = None, top_k_weights: Tensor | None = None
+    ) -> Tensor:
         """The weighted sum of the outputs of the experts that each token visits.
 
         Args:
-            hidden_states: (tokens, hidden).
+            hidden_states: (..., hidden); without routing, as many for each expert, one expert after the other.
             top_k_index: (tokens, k), the experts; one that there is not is skipped.
             top_k_weights: (tokens, k).
         """
-        total = torch.zeros_like(hidden_states)
+        states = hidden_states.reshape(-1, hidden_states.shape[-1])
+        if top_k_index is None or top_k_weights is None:
+            return torch.cat([self._computed(i, x) for i, x in enumerate(states.chunk(len(self)))])
+        total = torch.zeros_like(states)
         visited = top_k_index.T
         for i in sorted(set(visited.flatten().tolist())):
             if i >= len(self):
                 continue
             place, token = torch.where(visited == i)
-            expert = self._expert(i)
-            x = hidden_states[token]
-            y = expert[DOWN](self.inner([linear(x) for role, linear in expert.items() if role != DOWN]))
+            y = self._computed(i, states[token])
             total.index_add_(0, token, (y * top_k_weights[token, place, None]).to(total.dtype))
-        return total
+        return total.reshape(hidden_states.shape)
 
-    def fused(self) -> Any:
+    def packed(self) -> nn.Module:
         """The module that this one stands in for, of the dense values that the experts have now.
 
         Raises:
             Refused: an expert has a matrix that is not dense, or a bias that the fused module has no place for.
         """
-        module: Any = copy.copy(self._layout[0])
+        layout, module = self._layout
         first = next(self.parameters())
-        module._parameters = {
-            name: nn.Parameter(torch.empty_like(_known(p), dtype=first.dtype, device=first.device))
-            for name, p in module._parameters.items()
-        }
+        made = _emptied(module, first.device, first.dtype)
         with torch.no_grad():
-            for i, (weights, biases) in enumerate(_experts(module, _tensors(module))):
-                for role, linear in self._expert(i).items():
-                    if type(linear) is not nn.Linear or (linear.bias is not None) > (role in biases):
-                        raise Refused(f"{role} of an expert is {linear}, which does not fit a fused tensor")
-                    weights[role].copy_(linear.weight)
+            for i, (weights, biases) in enumerate(layout.parts(made)):
+                for role, layer in self._expert(i).items():
+                    if type(layer) is not nn.Linear or (layer.bias is not None) > (role in biases):
+                        raise Refused(f"{role} of an expert is {layer}, which does not fit a fused tensor")
+                    weights[role].copy_(layer.weight)
                     if role in biases:
-                        biases[role].copy_(linear.bias)
-        return module
+                        biases[role].copy_(layer.bias)
+        return made
 
 
-def is_fused(module: nn.Module) -> bool:
-    """Whether a module is experts of transformers in the layout that its `use_experts_implementation` describes."""
-    if not all(isinstance(getattr(module, flag, None), bool) for flag in ("has_gate", "has_bias", "is_transposed")):
-        return False
-    names = {"gate_up_proj" if module.has_gate else "up_proj", DOWN}
-    names |= {f"{name}_bias" for name in names} if module.has_bias else set()
-    held = {name: p for name, p in module.named_parameters() if p is not None}
-    normed = getattr(module, "has_post_expert_norm", False)
-    return not normed and set(held) == names and held[DOWN].ndim == 3
+def _emptied(module: nn.Module, device: torch.device, dtype: torch.dtype | None = None) -> nn.Module:
+    """A module like another one whose tensors have no values yet."""
+    made = share(module)
+    for part in made.modules():
+        part._parameters = {
+            n: None if p is None else nn.Parameter(torch.empty_like(p, dtype=dtype, device=device))
+            for n, p in part._parameters.items()
+        }
+    return made
+
+
+class ParallelExperts(nn.ModuleList):
+    """Stands in for one matrix of each expert in one tensor (JetMoE), as an nn.Linear each over its part of it.
+
+    Args:
+        fused: see `is_parallel`; its tensor is shared, and it stays as it is.
+        visited: how many experts a token visits.
+
+    Attributes:
+        share: how many of the experts a token visits, of all; 1 where nobody says.
+    """
+
+    def __init__(self, fused: nn.Module, visited: int | None = None) -> None:
+        weight: Tensor = fused.weight  # type: ignore[assignment]
+        super().__init__([linear(each, None) for each in weight.detach()])
+        self._layout: tuple[nn.Module] = (_emptied(fused, torch.device("meta")),)
+        self.share = min(1.0, visited / len(weight)) if isinstance(visited, int) else 1.0
+
+    @property
+    def members(self) -> list[list[str]]:
+        """The names of the matrices inside it, those of one role together."""
+        return [[str(i) for i in range(len(self))]]
+
+    def forward(self, inputs: Tensor, expert_size: list[int]) -> Tensor:
+        """The outputs of inputs (n, in) that come sorted by expert, as many for each as `expert_size` says."""
+        parts: Sequence[Tensor] = torch.split(inputs, expert_size)
+        return torch.cat([layer(x) for layer, x in zip(self, parts, strict=True)])
+
+    def packed(self) -> nn.Module:
+        """The module that this one stands in for; Refused where a matrix is not dense, or has a bias."""
+        first = next(self.parameters())
+        made = _emptied(self._layout[0], first.device, first.dtype)
+        with torch.no_grad():
+            for part, layer in zip(made.get_parameter("weight"), self, strict=True):
+                dense = layer if type(layer) is nn.Linear else None
+                if dense is None or any(name == "bias" for name, _ in dense.named_parameters()):
+                    raise Refused(f"an expert is {layer}, which does not fit a fused tensor")
+                part.copy_(dense.weight)
+        return made
+
+
+def is_parallel(module: nn.Module) -> bool:
+    """Whether a module is one matrix of each expert, over inputs that come sorted by expert."""
+    held = dict(module.named_parameters())
+    takes = list(inspect.signature(module.forward).parameters)
+    return set(held) == {"weight"} and held["weight"].ndim == 3 and takes == ["inputs", "expert_size"]
+
+
+def mixtures(model: nn.Module) -> dict[str, Experts | ParallelExperts]:
+    """Whatever of a model was taken apart into matrices that only some of the tokens meet, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Experts | ParallelExperts)}
 
 
 def experts(model: nn.Module) -> dict[str, Experts]:
@@ -138,9 +190,9 @@ def per_token(model: nn.Module, statistics: Mapping[str, Statistics]) -> dict[st
     """
     total = max((s.tokens for s in statistics.values()), default=0)
     changed = dict(statistics)
-    for name, module in experts(model).items():
-        for role in module.roles:
-            names = [f"{name}.{i}.{role}" for i in range(len(module))]
+    for name, module in mixtures(model).items():
+        for inside in module.members:
+            names = [f"{name}.{each}" for each in inside]
             names = [n for n in names if n in statistics]
             reached = [statistics[n] for n in names if statistics[n].tokens]
             mean = _mean(reached) if len(reached) < len(names) and reached else Statistics()
@@ -171,53 +223,3 @@ def _mean(statistics: Sequence[Statistics]) -> Statistics:
         if field.name not in ("tokens", Need.INPUT_SAMPLE.value) and all(isinstance(v, Tensor) for _, v in held):
             values[field.name] = sum((v * (n / total) for n, v in held[1:]), held[0][1] * (held[0][0] / total))
     return Statistics(**values)  # type: ignore[arg-type]
-
-
-def _inner(layout: Layout, outputs: Sequence[Tensor]) -> Tensor:
-    if not layout.has_gate:
-        return layout.act_fn(outputs[0])
-    if layout.is_concatenated:
-        return layout._apply_gate(torch.cat(list(outputs), -1))
-    return layout._apply_gate(torch.stack(list(outputs), -1).flatten(-2))
-
-
-def _experts(layout: Layout, tensors: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Of each expert the weights (out, in) and biases by role, as views of fused tensors.
-
-    Args:
-        layout: says how they are fused.
-        tensors: gate_up_proj (experts, 2 intermediate, hidden) or up_proj (experts, intermediate, hidden), down_proj
-            (experts, hidden, intermediate), or their transposes; and biases.
-    """
-    entering = "gate_up_proj" if layout.has_gate else "up_proj"
-
-    def roles(entering: Tensor, leaving: Tensor) -> dict[str, Tensor]:
-        if not layout.has_gate:
-            return {"up_proj": entering, DOWN: leaving}
-        half = len(entering) // 2
-        gate, up = (entering[:half], entering[half:]) if layout.is_concatenated else (entering[::2], entering[1::2])
-        return {"gate_proj": gate, "up_proj": up, DOWN: leaving}
-
-    for i in range(len(tensors[DOWN])):
-        weights = [tensors[name].detach()[i] for name in (entering, DOWN)]
-        biases = [tensors[f"{name}_bias"].detach()[i] for name in (entering, DOWN)] if layout.has_bias else []
-        turned = [w.T for w in weights] if layout.is_transposed else weights
-        yield roles(*turned), roles(*biases) if biases else {}
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """An nn.Linear over tensors that are there."""
-    with torch.device("meta"):
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    linear.weight = nn.Parameter(weight)
-    linear.bias = None if bias is None else nn.Parameter(bias)  # type: ignore[assignment]
-    return linear
-
-
-def _tensors(fused: nn.Module) -> dict[str, Tensor]:
-    return {name: p for name, p in fused._parameters.items() if p is not None}
-
-
-def _known(parameter: Tensor | None) -> Tensor:
-    assert parameter is not None
-    return parameter

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from eckart.errors import Refused
 from eckart.layouts.patches import is_convolution
-from eckart.models.experts import experts
+from eckart.models.experts import mixtures
 from eckart.models.layers import is_conv1d, is_embedding, is_linear, why_no_matrix
 from eckart.models.modules import (
     StructuredEmbedding,
@@ -203,7 +203,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
 
 def _shares(model: nn.Module) -> dict[int, float]:
     """The share of the tokens that come to each module in experts, by its id."""
-    return {id(m): mixture.share for mixture in experts(model).values() for m in mixture.modules()}
+    return {id(m): mixture.share for mixture in mixtures(model).values() for m in mixture.modules()}
 
 
 def _holds_a_matrix(module: nn.Module) -> bool:

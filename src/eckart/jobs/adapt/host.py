@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.models.experts import experts
+from eckart.models.fused_experts import taken_apart
 from eckart.models.layers import is_conv1d
 
 CLASSIFIERS = ("classifier", "score")
@@ -99,7 +99,7 @@ def host(model: nn.Module, names: Iterable[str]) -> Host:
     if any(re.match(rf"(.*\.)?({'|'.join(CLASSIFIERS)})($|\.)", name) for name in names):
         # PEFT would take the layer itself into the file, and leave out the factors beside it.
         task, head = None, {}
-    mixtures = tuple(f"{name}." for name in experts(model))
+    packed = tuple(f"{name}." for name in taken_apart(model))
     fast = [name for name, module in model.named_modules() if isinstance(module, nn.TransformerEncoderLayer)]
     encoders = tuple(f"{name}." if name else "" for name in fast)
     return Host(
@@ -109,7 +109,7 @@ def host(model: nn.Module, names: Iterable[str]) -> Host:
             n for n, _ in model.named_modules() if n.endswith(ends) and n not in own and not n.startswith(inner)
         ),
         model_type=str(getattr(config, "model_type", "")),
-        fused=tuple(name for name in names if name.startswith(mixtures)),
+        fused=tuple(name for name in names if name.startswith(packed)),
         passed=tuple(name for name in names if name.startswith(encoders)),
         kept={f"{n}.{leaf}": tensor for n, module in head.items() for leaf, tensor in module.state_dict().items()},
     )

@@ -12,7 +12,7 @@ from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Observed, entering, forward
 from eckart.jobs.compress.plan import Plan
 from eckart.models import places
-from eckart.models.experts import experts
+from eckart.models.experts import mixtures
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics
 from eckart.structures import Dense
@@ -103,7 +103,7 @@ def refit(
     errors: dict[str, float] = {}
     prefix, calls, hidden, count = observed.prefix, observed.calls, observed.hidden, len(observed.calls)
     compressed = entering(model, observed)
-    routed = tuple(f"{name}." for name in experts(model))
+    routed = tuple(f"{name}." for name in mixtures(model))
     by_block: dict[int, list[Site]] = {}
     for site in plan.sites:
         if site.name.startswith(prefix + ".") and not site.name.startswith(routed):
