@@ -9,18 +9,66 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LONGEST = 2000
+"""Characters of a refusal; one that quotes more of a file than that is no help."""
+
+
+def readable(text: str) -> str:
+    r"""`text` with what a terminal would obey rather than show written out; lines stay lines.
+
+    >>> print(readable("a" + chr(27) + "[2J"))
+    a\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def abridged(value: object, longest: int = 80) -> str:
+    """A value as a message quotes it: its beginning and its end, where it is long.
+
+    >>> abridged("a" * 100, 12)
+    "'aaaa...aaa'"
+    """
+    text = str(value) if isinstance(value, BaseException) else _shown(value, longest)
+    if len(text) <= longest:
+        return text
+    tail = (longest - 3) // 2
+    return f"{text[: longest - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def _shown(value: object, longest: int) -> str:
+    """The beginning of what Python shows of a value, without showing all of what is in a long one."""
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, dict):
+        value = dict(list(value.items())[:longest])
+    elif isinstance(value, list):
+        value = value[:longest]
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__}"
+
 
 class Refused(ValueError):
     """A request that cannot be met as it stands; the text says why and what to do instead.
 
     The command line turns it into one line, and a job that meets one while it fits a matrix leaves that matrix dense
-    and says so. Any other exception is a fault of eckart and shows where it happened.
+    and says so. Any other exception is a fault of eckart and shows where it happened. What a terminal would obey rather
+    than show is written out in the text, and one longer than `LONGEST` loses its middle: it may come from a file.
 
     >>> import eckart
     >>> eckart.compress(None, "lora")
     Traceback (most recent call last):
     eckart.errors.Refused: 'lora' is no compressor but an adapter: eckart.adapt, or eckart adapt --method lora
     """
+
+    def __init__(self, why: object = "") -> None:
+        text = readable(str(why))
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
+        super().__init__(text)
 
 
 def check_types(options: DataclassInstance) -> None:

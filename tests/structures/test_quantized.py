@@ -13,8 +13,8 @@ from torch import Tensor
 
 from eckart.compressors.gptq import gptq_quantize
 from eckart.ops.packing import normal_float, pack
-from eckart.structures.base import from_spec
 from eckart.structures.quantized import Quantized
+from eckart.structures.specs import from_spec
 from support.quantizing import correlated, random
 
 ALL_BITS = range(2, 9)

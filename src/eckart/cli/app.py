@@ -113,18 +113,18 @@ def discard(*streams: TextIO | None) -> None:
 
 def note(what: object) -> None:
     """A line on the error stream."""
-    _line("[bold]eckart:[/]", what)
+    _line("eckart:", "bold", what)
 
 
 def refused(why: object) -> int:
     """Says why a request cannot be met, in one line, and returns the exit status for it."""
-    _line("[bold red]eckart: error:[/]", why)
+    _line("eckart: error:", "bold red", why)
     return 2
 
 
-def _line(head: str, what: object) -> None:
-    from rich.markup import escape
+def _line(head: str, style: str, what: object) -> None:
+    from rich.text import Text
 
     from eckart.cli.consoles import console
 
-    console(stderr=True).print(f"{head} {escape(str(what))}", highlight=False, soft_wrap=True)
+    console(stderr=True).print(Text.assemble((head, style), " ", str(what)), soft_wrap=True)

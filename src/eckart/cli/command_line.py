@@ -25,6 +25,7 @@ COMMANDS = {
     "embeddings": "what of one set's diversity a second set, paired with it, explains",
     "evaluate": "perplexity, distance to a dense model, speed, size",
     "export": "turn a compressed model into another format",
+    "verify": "hold every tensor of a directory to its checksum",
     "methods": "the published methods there are",
 }
 """What each does; the function of that name in the module of that name under `eckart.cli` does it."""

@@ -1,4 +1,7 @@
-"""Where the command line prints: plain where codes for a terminal would be seen as such, and cut off without a word."""
+"""Where the command line prints: plain where codes for a terminal would be seen as such, and cut off without a word.
+
+Nothing that comes from a file, or from a name, tells the terminal what to do.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.segment import Segment
+
+from eckart.errors import readable
 
 
 class Unwritable(OSError):
@@ -41,11 +47,31 @@ def _output() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The output, or the error stream.
+    """The output, or the error stream, on which text is shown as it is, brackets and control characters too.
 
     A notebook gets plain text: a shell behind one of its cells has what looks like a terminal, but shows its codes.
     """
-    return _Console(stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None)
+    made = _Console(
+        stderr=stderr, force_jupyter=False, force_terminal=False if in_notebook() else None, markup=False, emoji=False
+    )
+    made.push_render_hook(_Readable())
+    return made
+
+
+class _Readable(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(each) for each in renderables]
+
+
+class _Shown:
+    """Something to print, without what a terminal would obey; rich's own codes are apart from the text."""
+
+    def __init__(self, what: RenderableType) -> None:
+        self.what = what
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.what, options):
+            yield segment if segment.control else Segment(readable(segment.text), segment.style)
 
 
 def in_notebook() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import zlib
@@ -13,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from eckart.errors import Refused
+from eckart.errors import Refused, abridged
 from eckart.files.headers import DTYPES, Entry
 
 T = TypeVar("T")
@@ -53,6 +54,24 @@ def checksums_in_files(entries: Mapping[str, Entry]) -> dict[str, str]:
                 return _checksum(entry.dtype, entry.shape, part)
 
         return dict(zip(entries, _together(of, entries.values()), strict=True))
+
+
+def seal(contents: Mapping[str, object]) -> str:
+    """The checksum of what JSON says, which is as good as tensors at changing what they mean.
+
+    >>> seal({"a": 1, "b": 2}) == seal({"b": 2, "a": 1})
+    True
+    """
+    return f"{zlib.crc32(json.dumps(contents, sort_keys=True).encode()):08x}"
+
+
+def check_seal(contents: Mapping[str, object], stated: object, where: str) -> None:
+    """Raises Refused where JSON no longer says what it said when it was sealed."""
+    if stated != seal(contents):
+        raise Refused(
+            f"{where} is damaged or was changed: what it says has checksum {seal(contents)}, and it was written with "
+            f"{abridged(stated)}; fetch the file again"
+        )
 
 
 def check_checksums(entries: Mapping[str, Entry], stated: object, where: str) -> None:

@@ -70,7 +70,9 @@ def _header(file: Path) -> dict[str, Entry]:
             stated = json.loads(stream.read(length))
     except Refused:
         raise
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
         raise Refused(f"{file} is damaged or cut short: {error}") from error
     return {
         name: Entry(file, entry["dtype"], tuple(entry["shape"]), *(8 + length + at for at in entry["data_offsets"]))

@@ -22,6 +22,10 @@ CHECKSUMS = "checksums"
 """Key of the checksums of tensors, in the header of their file or in the JSON beside it."""
 
 
+SEAL = "seal"
+"""Key of the checksum of the JSON beside it; there where those of tensors are."""
+
+
 def write_safetensors(
     tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str], *, new: bool = False
 ) -> None:

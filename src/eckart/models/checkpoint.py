@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.errors import Refused
-from eckart.files.checksums import checksums_in_files
+from eckart.files.checksums import checksums_in_files, seal
 from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
-from eckart.files.tensors import read_safetensors, write_safetensors
+from eckart.files.tensors import CHECKSUMS, SEAL, read_safetensors, write_safetensors
 from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import is_convolution
 from eckart.models.convolution import StructuredConv1d, StructuredConv2d, embedding_stand_in, stand_in
@@ -24,6 +24,7 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied, T
 from eckart.models.places import set_module
 from eckart.models.saved_form import as_saved
 from eckart.models.sites import Site
+from eckart.models.tensor_checks import described
 from eckart.models.weights import Readable
 from eckart.structures import Shared, StructuredMatrix, from_spec
 from eckart.structures.shared import bind, locate
@@ -136,7 +137,7 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: Any, owner: Any) -> nn.
     if kind not in _KINDS:
         raise Refused(f"{name}: unknown module {kind!r}; this version knows {', '.join(_KINDS)}")
     fits = _place(dense) == {"tied": "linear", "tied-embedding": "embedding"}.get(kind, kind)
-    if not isinstance(weight, Tensor) or isinstance(dense, Readable) or not fits:
+    if not isinstance(weight, Tensor) or weight.ndim < 2 or isinstance(dense, Readable) or not fits:
         raise Refused(f"{name}: a module of kind {kind!r} cannot stand in for {type(dense).__name__}")
     tied = kind.startswith("tied")
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
@@ -224,6 +225,7 @@ def read_tensors(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def checksums(directory: Path) -> dict[str, str]:
-    """The checksums of all tensors of a directory, from its files."""
-    return checksums_in_files(read_headers(weight_files(directory)))
+def sealed(contents: Manifest, directory: Path) -> Manifest:
+    """A manifest with its checksum, and those of all tensors of a directory, from its files."""
+    sums = checksums_in_files(read_headers(weight_files(directory)))
+    return {**contents, SEAL: seal(described(contents)), CHECKSUMS: sums}

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
 from eckart.files.json import read_json, write_json
-from eckart.files.tensors import CHECKSUMS
 from eckart.models.checkpoint import (
     MANIFEST,
     Manifest,
     check_manifest,
-    checksums,
     manifest,
     read_tensors,
     rebuild,
+    sealed,
     state,
     structures,
     weight_files,
@@ -58,7 +57,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
             write_model(model, None, partial)
             return
         write_tensors(state(model), partial)
-        write_json({**manifest(model), CHECKSUMS: checksums(partial)}, partial / MANIFEST)
+        write_json(sealed(manifest(model), partial), partial / MANIFEST)
 
 
 def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:

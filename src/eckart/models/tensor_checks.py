@@ -9,17 +9,17 @@ from typing import Any
 from safetensors import safe_open
 from torch import Tensor
 
-from eckart.errors import Refused
-from eckart.files.checksums import check_checksums
+from eckart.errors import Refused, abridged
+from eckart.files.checksums import check_checksums, check_seal
 from eckart.files.headers import DTYPES, Entry, read_headers
-from eckart.files.tensors import CHECKSUMS
+from eckart.files.tensors import CHECKSUMS, SEAL
 from eckart.structures import StructuredMatrix, from_spec
 
 STRUCTURE = ".structure."
 """In the name of a tensor, between the name of its module and its name in the structure."""
 
 
-def check_files(files: Sequence[Path], manifest: Mapping[str, Any], where: str, known: Container[str] = ()) -> None:
+def check_files(files: Sequence[Path], manifest: Mapping[str, Any], where: str, known: Mapping[str, Tensor]) -> None:
     """Raises Refused unless files hold each tensor that a manifest names, with its dtype and shape, and no other.
 
     The values are checked too: their checksums, if the manifest has any, and what only values can tell, such as an
@@ -29,18 +29,29 @@ def check_files(files: Sequence[Path], manifest: Mapping[str, Any], where: str, 
         files: safetensors.
         manifest: from JSON; its modules have been checked by `check_manifest`.
         where: its name, for messages.
-        known: names of tensors that may look as if they were part of a structure.
+        known: the tensors of the model that has the structured modules in place; it may call them otherwise.
     """
+    if CHECKSUMS in manifest:
+        check_seal(described(manifest), manifest.get(SEAL), where)
     entries = read_headers(files)
     modules: Mapping[str, Mapping[str, Any]] = manifest["modules"]
     owned = _by_module(entries, modules)
     for name, module in modules.items():
-        _check_module(name, module, owned.get(name, {}), where)
+        held = owned.get(name, {})
+        _check_module(name, module, held, where)
+        for key, entry in held.items():
+            if key in known and tuple(known[key].shape) != entry.shape:
+                raise Refused(f"{key}: {entry.file} holds shape {entry.shape}, not {tuple(known[key].shape)}")
     for key in entries:
         module_name, separator, _ = key.partition(STRUCTURE)
         if separator and module_name not in modules and key not in known:
             raise Refused(f"{entries[key].file} holds {key}, and {where} has no entry of {module_name}")
     check_checksums(entries, manifest.get(CHECKSUMS), where)
+
+
+def described(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a manifest is sealed: all by which a model is rebuilt."""
+    return {key: manifest[key] for key in ("format", "modules", "unfused") if key in manifest}
 
 
 def check_entries(entries: Mapping[str, Entry], expected: Mapping[str, Tensor], where: str) -> None:
@@ -96,7 +107,7 @@ def _check_module(name: str, module: Mapping[str, Any], entries: Mapping[str, En
     kind = str(module.get("module"))
     bias = module.get("bias", False)
     if not isinstance(bias, bool):
-        raise Refused(f"{where}: the bias of {name} is true or false, not {str(bias)[:40]!r}")
+        raise Refused(f"{where}: the bias of {name} is true or false, not {abridged(bias)}")
     bias_key = f"{name}.bias"
     expected: dict[str, Tensor] = {}
     structure: StructuredMatrix | None = None
@@ -109,10 +120,6 @@ def _check_module(name: str, module: Mapping[str, Any], entries: Mapping[str, En
         says, holds = ("a bias", "has none") if bias else ("no bias", "holds one")
         raise Refused(f"{name}: {where} says that it has {says}, and the checkpoint {holds}")
     if structure is not None:
-        if bias and entries[bias_key].shape != structure.shape[:1]:
-            raise Refused(
-                f"{bias_key}: the checkpoint holds shape {entries[bias_key].shape}, not {structure.shape[:1]}"
-            )
         try:
             check_stored(structure, entries, f"{name}{STRUCTURE}")
         except Refused as error:

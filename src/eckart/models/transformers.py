@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from eckart.errors import Refused
+from eckart.errors import Refused, abridged
+from eckart.files.headers import read_headers
 from eckart.files.json import read_json
+from eckart.files.regular import regular
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
+from eckart.models.config_checks import check_config
 from eckart.models.hub import check_name, reachable
 from eckart.models.quantized_input import KEYS, check_quantized, dense_tensors, method_of, quantization_of
 from eckart.models.sentences import Sentences, sentences_in
@@ -92,13 +93,10 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
     sentences = sentences_in(path) if path.is_dir() else None
     path = path if sentences is None else path / sentences.transformer
     transformers = library()
-    from huggingface_hub.errors import StrictDataclassError
-
     name = str(path) if path.is_dir() else source
     safely = {"trust_remote_code": False, "local_files_only": path.is_dir() or not reachable(source)}
     options = {**safely, "dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # they are in what is said of the loading, and refused by name
-    broken = (OSError, RuntimeError, SafetensorError, KeyError, TypeError, AttributeError, ValueError)
     try:
         config = transformers.AutoConfig.from_pretrained(name, **safely)
         kind = class_of(config, transformers, source)
@@ -111,8 +109,8 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
             model, info = kind.from_pretrained(origin, **options, add_pooling_layer=False)
     except Refused:
         raise
-    except (*broken, StrictDataclassError) as error:
-        raise Refused(f"{source} cannot be loaded: {error}") from error
+    except Exception as error:  # what a configuration says may break anything
+        raise Refused(f"{source} cannot be loaded: {abridged(error, 1000)}") from error
     check_keys(info, type(model).__name__, source)
     if said is not None:
         _settle(model, path)
@@ -187,7 +185,10 @@ def check_directory(path: Path) -> None:
     """Raises Refused where a directory is not a model that can be read without running anything from it."""
     if not (path / "config.json").is_file():
         raise Refused(f"{path} has no config.json; is it a model directory?")
-    read_json(path / "config.json")
+    for file in path.iterdir():
+        if file.exists() and not file.is_dir():
+            regular(file)
+    config = read_json(path / "config.json")
     files = sorted(path.glob("*.safetensors"))
     if not files:
         pickled = sorted(file for end in ("bin", "pt", "pth", "ckpt", "pkl") for file in path.glob(f"*.{end}"))
@@ -197,12 +198,7 @@ def check_directory(path: Path) -> None:
                 "trust them, convert them once: AutoModel.from_pretrained(DIR).save_pretrained(NEW_DIR)"
             )
         raise Refused(f"{path} has no *.safetensors weights; write them there with model.save_pretrained(DIR)")
-    for file in checkpoint.weight_files(path):
-        try:
-            with safe_open(file, "pt") as opened:
-                opened.keys()
-        except (SafetensorError, OSError, struct.error) as error:
-            raise Refused(f"{file} is damaged or cut short: {error}") from error
+    check_config(config, read_headers(checkpoint.weight_files(path)), path / "config.json")
     check_quantized(path)
 
 

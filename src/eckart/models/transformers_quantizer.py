@@ -11,7 +11,7 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from eckart.files.tensors import CHECKSUMS
+from eckart.files.tensors import CHECKSUMS, SEAL
 from eckart.models import checkpoint
 from eckart.models.fused_experts import unfuse_named
 from eckart.models.modules import StructuredEmbedding, TiedEmbedding, TiedLinear, tied_by_construction
@@ -25,7 +25,7 @@ UNREAD = "import-eckart-before-from_pretrained.safetensors"
 imported: it would only warn of a quantization that it does not know, and draw random matrices."""
 
 
-_KEYS = ("format", "version", "modules", "unfused", CHECKSUMS)
+_KEYS = ("format", "version", "modules", "unfused", CHECKSUMS, SEAL)
 
 
 @register_quantization_config(METHOD)
@@ -38,7 +38,7 @@ class EckartConfig(QuantizationConfigMixin):
 
     def to_dict(self) -> dict[str, Any]:
         # Checksums are of the tensors that were read; those of the model may have changed since.
-        return {"quant_method": METHOD, **{k: v for k, v in self.manifest.items() if k != CHECKSUMS}}
+        return {"quant_method": METHOD, **{k: v for k, v in self.manifest.items() if k not in (CHECKSUMS, SEAL)}}
 
 
 @register_quantizer(METHOD)

@@ -12,7 +12,6 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from eckart.files.atomic import replacing
 from eckart.files.json import read_json
-from eckart.files.tensors import CHECKSUMS
 from eckart.models import checkpoint
 from eckart.models.transformers import METHOD
 from eckart.models.transformers_quantizer import UNREAD, EckartConfig
@@ -68,7 +67,7 @@ def _add_checksums(directory: Path) -> None:
     """Enters the checksums of all tensors of a directory in its config.json, as they are in the files."""
     file = directory / "config.json"
     config = read_json(file)
-    config["quantization_config"][CHECKSUMS] = checkpoint.checksums(directory)
+    config["quantization_config"] = checkpoint.sealed(config["quantization_config"], directory)
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
 

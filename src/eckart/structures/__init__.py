@@ -1,7 +1,7 @@
 """Matrices stored as fewer numbers than they have entries: atoms, and what joins them."""
 
 from eckart.layouts.patches import Geometry, geometry_of, patch_of
-from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, from_spec, structure
+from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, structure
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
@@ -24,6 +24,7 @@ from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
+from eckart.structures.specs import from_spec
 from eckart.structures.transforms import Cosine, Hadamard
 from eckart.structures.transposed import apply_transposed
 

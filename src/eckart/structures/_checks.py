@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.errors import Refused
+from eckart.errors import Refused, abridged
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -34,14 +34,14 @@ def index_leaf(
 def size_option(owner: str, name: str, value: int, least: int = 1) -> int:
     """`value`, once it is known to be an integer of at least `least`; else Refused."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise Refused(f"{owner}: {name} must be an integer of at least {least}, got {value!r}")
+        raise Refused(f"{owner}: {name} must be an integer of at least {least}, got {abridged(value)}")
     return value
 
 
 def flag_option(owner: str, name: str, value: bool) -> bool:
     """`value`, once it is known to be a bool; else Refused."""
     if not isinstance(value, bool):
-        raise Refused(f"{owner}: {name} must be true or false, got {value!r}")
+        raise Refused(f"{owner}: {name} must be true or false, got {abridged(value)}")
     return value
 
 
@@ -68,4 +68,4 @@ def check_distinct(owner: str, name: str, index: Tensor, dim: int = 0) -> None:
 
 
 def _say(value: object) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:80]
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else abridged(value)

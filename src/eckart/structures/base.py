@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -153,58 +152,3 @@ class StructuredMatrix(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.shape[0]}x{self.shape[1]}, {self.cost().bytes} bytes"
-
-
-DEEPEST = 64
-"""Structures inside each other that a spec may hold."""
-
-
-def from_spec(spec: Spec, where: str = "spec", *, deepest: int = DEEPEST) -> StructuredMatrix:
-    """Builds the structure a spec describes on the meta device; its tensors come from `load_state_dict(assign=True)`.
-
-    Args:
-        spec: what `StructuredMatrix.spec` returned, after any trip through JSON.
-        where: named in error messages, e.g. the module the spec belongs to.
-        deepest: structures inside each other.
-
-    Raises:
-        Refused: unknown kind, malformed entry, leaves that do not fit the stated shape, or too deep a nesting.
-    """
-    if deepest < 1:
-        raise Refused(f"{where[:80]}: structures are nested more than {DEEPEST} deep; no version writes such a file")
-    if not isinstance(spec, dict) or not isinstance(spec.get("kind"), str):
-        raise Refused(f"{where}: not a structure spec: {str(spec)[:80]!r}")
-    kind = spec["kind"]
-    if kind not in KINDS:
-        raise Refused(f"{where}: unknown structure kind {kind!r}; this version knows {', '.join(sorted(KINDS))}")
-    parts = spec.get("children", [])
-    if not isinstance(parts, list):
-        raise Refused(f"{where}: the children of {kind!r} are no list: {str(parts)[:80]!r}")
-    children = [from_spec(child, f"{where}/{kind}", deepest=deepest - 1) for child in parts]
-    try:
-        leaves = {name: _meta_leaf(entry) for name, entry in spec.get("leaves", {}).items()}
-        build: Callable[..., StructuredMatrix] = KINDS[kind]
-        node = build(*children, **leaves, **spec.get("options", {}))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
-        raise Refused(f"{where}: malformed {kind!r} spec: {error}") from error
-    if list(node.shape) != spec.get("shape"):
-        raise Refused(f"{where}: {kind!r} states shape {spec.get('shape')} but its leaves make {list(node.shape)}")
-    return node
-
-
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16,
-        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
-    )
-}  # fmt: skip
-
-
-def _meta_leaf(entry: list[Any]) -> Tensor:
-    if not entry:
-        raise TypeError("a leaf is its dtype and its shape, got nothing")
-    name, *shape = entry
-    if name not in _DTYPES:
-        raise Refused(f"dtype {name!r} is not one of {', '.join(_DTYPES)}")
-    return torch.empty([int(n) for n in shape], dtype=_DTYPES[name], device="meta")

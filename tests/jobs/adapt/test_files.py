@@ -96,5 +96,5 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="it is no adapter"):
         eckart.load_adapter(tiny_llama(), tmp_path)
     (tmp_path / "a" / "adapter.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"adapter\.safetensors is damaged or cut short"):
         eckart.load_adapter(tiny_llama(), tmp_path / "a")

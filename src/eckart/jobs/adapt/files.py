@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS, Start
-from eckart.errors import Refused
+from eckart.errors import Refused, abridged
+from eckart.files.checksums import check_checksums, check_seal, checksums, seal
 from eckart.files.directories import new_directory
+from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
-from eckart.files.tensors import write_safetensors
+from eckart.files.tensors import CHECKSUMS, SEAL, write_safetensors
 from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter, check_unshared
 from eckart.jobs.adapt.bases import matrix_shape
@@ -24,7 +27,9 @@ from eckart.jobs.adapt.run import base_of, find_bases, switched_off
 from eckart.layouts.patches import Pair
 from eckart.models.fused_experts import apart
 from eckart.models.places import set_module
+from eckart.models.tensor_checks import check_entries, check_stored
 from eckart.structures import StructuredMatrix, from_spec, patch_of
+from eckart.structures._checks import flag_option, size_option
 
 FORMAT = 1
 ADAPTER = "adapter.json"
@@ -93,7 +98,14 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     tensors |= {KEPT + name: tensor.detach().contiguous().clone() for name, tensor in model.kept.items()}
     write_safetensors(tensors, directory / TENSORS, {"format": "pt"})
     card = {"method": adapter.method.name, "name": adapter.name, "alpha": adapter.alpha, **model.card()}
-    write_json({"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}, directory / ADAPTER)
+    contents = {"format": FORMAT, "eckart": __version__, **card, "matrices": matrices}
+    sums = {SEAL: seal(_described(contents)), CHECKSUMS: checksums(tensors)}
+    write_json({**contents, **sums}, directory / ADAPTER)
+
+
+def _described(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """What of the JSON of an adapter is sealed: all but what other checksums hold, and the version."""
+    return {key: value for key, value in contents.items() if key not in ("eckart", CHECKSUMS, SEAL)}
 
 
 def parts_of(adapter: Adapter, name: str) -> Parts:
@@ -114,11 +126,13 @@ def load_own(model: nn.Module, source: Path, name: str | None) -> Adapter:
     contents, parts = read_adapter(source)
     method = ADAPTERS.find(str(contents.get("method")))
     matrices = contents["matrices"]
-    ranks = {where: int(entry["rank"]) for where, entry in matrices.items()}
+    ranks = {where: entry["rank"] for where, entry in matrices.items()}
     found = Adapter(model, name or str(contents.get("name")), method, {}, ranks)
     alpha = contents.get("alpha")
-    found.alpha = float(alpha) if isinstance(alpha, int | float) else None
-    put_in(found, parts, {where: list(map(str, entry["trains"])) for where, entry in matrices.items()})
+    if not (alpha is None or (isinstance(alpha, int | float) and abs(alpha) < math.inf)):
+        raise Refused(f"{source / ADAPTER}: alpha is {abridged(alpha)}, which is no number")
+    found.alpha = None if alpha is None else float(alpha)
+    put_in(found, parts, {where: entry["trains"] for where, entry in matrices.items()})
     return found
 
 
@@ -136,36 +150,55 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
             f"{source / ADAPTER} is of format {contents.get('format')!r} and was written by eckart "
             f"{contents.get('eckart', '?')}; this is eckart {__version__}, which reads format {FORMAT}"
         )
-    try:
-        with safe_open(source / TENSORS, "pt") as opened:
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise Refused(f"{source / TENSORS} cannot be read: {error}") from error
-    found = {}
+    stated = str(source / ADAPTER)
+    if CHECKSUMS in contents:
+        check_seal(_described(contents), contents.get(SEAL), stated)
+    found: dict[str, Parts] = {}
+    expected: dict[str, Tensor] = {}
     for where, entry in contents["matrices"].items():
         try:
-            parts: dict[str, Any] = {p: _part(entry[p], where, p, tensors) for p in _PARTS if p in entry}
-            parts |= {own: _pair(entry[p]) for p, own in (("kernel", "patch"), ("dilation", "dilation")) if p in entry}
-            found[where] = Parts(**parts, whole=entry.get("whole") is True, line=entry.get("line") is True)
-            if int(entry["rank"]) < 1 or not isinstance(entry["trains"], list):
-                raise TypeError("its rank or the list of what trains")
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise Refused(f"{source}: the entry of {where!r} is damaged: {error}") from error
+            found[where] = _parts(where, entry)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Refused(f"{stated}: the entry of {abridged(where)} is damaged: {abridged(error, 400)}") from error
+        for part, structure in _structures(found[where]).items():
+            expected |= {f"{where}/{part}/{leaf}": value for leaf, value in structure.state_dict().items()}
+    entries = read_headers([source / TENSORS])
+    own = {name: entry for name, entry in entries.items() if not name.startswith(KEPT)}
+    check_entries(own, expected, stated)
+    check_checksums(entries, contents.get(CHECKSUMS), stated)
+    for where, parts in found.items():
+        for part, structure in _structures(parts).items():
+            check_stored(structure, entries, f"{where}/{part}/")
     return contents, found
 
 
+def _structures(parts: Parts) -> dict[str, StructuredMatrix]:
+    named = {part: getattr(parts, part) for part in _PARTS}
+    return {part: structure for part, structure in named.items() if structure is not None}
+
+
+def _parts(where: str, entry: Any) -> Parts:
+    """What the JSON says of one matrix, its structures on the meta device; what it says otherwise is checked."""
+    structures: dict[str, Any] = {part: from_spec(entry[part], where) for part in _PARTS if part in entry}
+    shapes = {structure.shape for structure in structures.values()}
+    if len(shapes) > 1:
+        raise Refused(f"its parts have the shapes {', '.join(map(str, shapes))}")
+    leaves = dict(structures["path"].named_parameters())
+    if unknown := [leaf for leaf in entry["trains"] if leaf not in leaves]:
+        raise Refused(f"what trains, {abridged(unknown[0])}, is none of {abridged(list(leaves), 200)}")
+    size_option("an adapter", "rank", entry["rank"])
+    pairs: dict[str, Any] = {
+        own: _pair(entry[p]) for p, own in (("kernel", "patch"), ("dilation", "dilation")) if p in entry
+    }
+    flags: dict[str, Any] = {
+        word: flag_option("an adapter", word, entry.get(word, False)) for word in ("whole", "line")
+    }
+    return Parts(**structures, **pairs, **flags)
+
+
 def _pair(entry: Any) -> Pair:
-    first, second = map(int, entry)
+    first, second = (size_option("an adapter", "patch", n) for n in entry)
     return first, second
-
-
-def _part(spec: Any, where: str, part: str, tensors: dict[str, Tensor]) -> StructuredMatrix:
-    structure = from_spec(spec, where)
-    prefix = f"{where}/{part}/"
-    values = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-    structure.load_state_dict(values, assign=True)
-    structure.check_values()
-    return structure
 
 
 def put_in(
