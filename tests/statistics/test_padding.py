@@ -16,7 +16,6 @@ from eckart.models.fused_experts import unfuse
 from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, collect
 from eckart.statistics.gradients import mean_gradients
-from eckart.statistics.padding import without_padding
 from support.padded import Sample, cut, padded
 from support.statistics import tokens
 from support.tiny import tiny_gpt2, tiny_llama
@@ -128,6 +127,16 @@ def test_classes_may_be_as_many_as_tokens(labels: int, left: bool) -> None:
     eckart.compress(model, "kfac", keep=0.5, calibration=[batch])
 
 
+def test_models_that_pad_by_themselves_say_so() -> None:
+    size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 300}
+    model = hf.LongformerForMaskedLM(hf.LongformerConfig(attention_window=4, num_attention_heads=4, **size)).eval()
+    modules = {site.name: site.module for site in find_sites(model)}
+    found = collect(model, modules, [Need.INPUT_MEAN], [{"input_ids": tokens(2, 8)}])
+    assert {entry.tokens for entry in found.values()} <= {0, 16}
+    with pytest.raises(Refused, match="the model pads sequences of 7 tokens to 8 by itself"):
+        collect(model, modules, [Need.INPUT_MEAN], [{"input_ids": tokens(2, 7)}])
+
+
 def ignored(labels: Sequence[Tensor], left: bool) -> Tensor:
     longest = max(map(len, labels))
     rows = []
@@ -222,52 +231,13 @@ def test_packed_sequences_stay_packed() -> None:
     assert not differences(collect(model, modules, needs, [packed]), collect(model, modules, needs, alone))
 
 
-def test_the_place_of_an_answer_moves_with_the_text() -> None:
-    batch = {
-        "input_ids": torch.tensor([[0, 0, 5, 6, 7], [5, 6, 7, 8, 9]]),
-        "attention_mask": torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]]),
-        "start_positions": torch.tensor([3, 1]),
-    }
-    first, second = without_padding(nn.Module(), batch)
-    assert (first["input_ids"].tolist(), first["start_positions"].tolist()) == ([[5, 6, 7]], [1])
-    assert (second["input_ids"].tolist(), second["start_positions"].tolist()) == ([[5, 6, 7, 8, 9]], [1])
-
-
-def test_sequences_of_one_length_stay_together() -> None:
-    ids, mask = tokens(5, 6), torch.ones(5, 6, dtype=torch.long)
-    mask[1, 4:] = mask[3, :2] = mask[4] = 0
-    groups = without_padding(tiny_llama(), {"input_ids": ids, "attention_mask": mask})
-    assert [group["input_ids"].tolist() for group in groups] == [
-        ids[[0, 2]].tolist(),
-        [ids[1, :4].tolist(), ids[3, 2:].tolist()],
-    ]
-    assert all(group["attention_mask"].all() for group in groups)
-    whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    assert without_padding(tiny_llama(), whole) == [whole]
-
-
-GAP = torch.tensor([[1, 0, 1, 1], [1, 1, 1, 1]])
-
-
-@pytest.mark.parametrize(
-    ("batch", "message"),
-    [
-        ({"input_ids": tokens(2, 4), "attention_mask": GAP}, "leaves out tokens between others"),
-        ({"input_ids": tokens(2, 4), "padding_mask": GAP}, "'padding_mask' of shape"),
-        ({"pixel_values": torch.ones(2, 3, 8, 8), "pixel_mask": torch.eye(8).expand(2, 8, 8)}, "'pixel_mask' of shape"),
-        ({"x": torch.ones(4, 2, 8), "attention_mask": GAP}, "one row for each of 4 samples"),
-        ({"x": torch.ones(2, 8), "attention_mask": GAP.cumprod(1)}, "no entry of the batch has its 4 tokens"),
-        ({"input_ids": tokens(2, 4), "attention_mask": torch.ones(2, 1, 4, 6)}, "one row and one column"),
-        (
-            {"input_ids": tokens(2, 4), "attention_mask": GAP.cumprod(1), "images": torch.ones(5, 3)},
-            "'images' of shape",
-        ),
-    ],
-    ids=["gap", "unknown", "pixels", "second", "elsewhere", "cache", "unsorted"],
-)
-def test_padding_that_cannot_be_left_out_is_named(batch: dict[str, Tensor], message: str) -> None:
-    with pytest.raises(Refused, match=message):
-        without_padding(tiny_llama(), batch)
+def test_a_mask_that_a_model_does_not_read_cuts_nothing() -> None:
+    """Whisper listens to a window of one length, silence included; what is written has a mask of its own."""
+    model, modules, samples = made("Whisper", LENGTHS)
+    heard = torch.ones(3, 24, dtype=torch.long)
+    heard[1, 7:9] = heard[2] = 0
+    batch = {**padded(samples), "attention_mask": heard}
+    assert not differences(collect(model, modules, ALL, [batch]), collect(model, modules, ALL, samples))
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])

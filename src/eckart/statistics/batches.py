@@ -38,7 +38,19 @@ def picked(batch: Batch, samples: Sequence[int]) -> Batch:
     index = list(samples)
     if isinstance(batch, Tensor):
         return batch[index]
+    if count > 1:
+        check_positions(batch)
     return {name: value if count == 1 else _picked(name, value, index, count) for name, value in batch.items()}
+
+
+def check_positions(batch: Mapping[str, Tensor]) -> None:
+    """Raises Refused for positions in several dimensions, whose samples are in another place than those of the rest."""
+    positions = batch.get("position_ids")
+    if isinstance(positions, Tensor) and positions.ndim > 2:
+        raise Refused(
+            f"'position_ids' of shape {tuple(positions.shape)} cannot be told apart by sample and token: give one "
+            "sample a batch, without padding"
+        )
 
 
 def _picked(name: str, value: Any, index: list[int], count: int) -> Any:

@@ -12,7 +12,7 @@ from eckart.statistics.batches import Batch, call, one_by_one
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
-from eckart.statistics.padding import without_padding
+from eckart.statistics.padding import longest, without_padding
 from eckart.statistics.recorder import Mingled, Recorder
 
 OnProgress = Callable[[int, int], None]
@@ -79,7 +79,7 @@ def _collect(
         for done, batch in enumerate(batches):
             groups = without_padding(model, batch)
             for part in [one for group in groups for one in one_by_one(group)] if singly else groups:
-                recorder.start(part)
+                recorder.start(part, longest(model, part))
                 with torch.set_grad_enabled(recorder.gradients):
                     output = call(model, part)
                     if recorder.gradients:

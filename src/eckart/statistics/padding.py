@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.statistics.batches import Batch, picked, samples_in
+from eckart.statistics.batches import Batch, check_positions, picked, samples_in
 
 IGNORED = -100
 """A label that does not count."""
@@ -24,7 +24,7 @@ NO_PADDING = frozenset({"special_tokens_mask", "global_attention_mask", "cross_a
 """Masks that say something else than which tokens are padding."""
 HIDDEN = -9000.0
 """A number that is added to a score hides it where it is lower."""
-OTHERS = ("decoder_", "encoder_", "pixel", "image", "video")
+OTHERS = ("decoder_", "encoder_", "pixel", "image", "video", "visual", "audio", "entity")
 """Beginnings of names of entries that no mask of the main input is about, whatever their shape."""
 
 
@@ -64,6 +64,7 @@ def without_padding(model: nn.Module, batch: Batch) -> list[Batch]:
     sides = [side for side in _sides(model, batch) if not bool(side.real.all())]
     if not sides:
         return [batch]
+    check_positions(batch)
     groups: dict[tuple[int, ...], list[int]] = {}
     for i in range(samples_in(batch)):
         lengths = tuple(int(side.real[i].sum()) for side in sides)
@@ -78,6 +79,19 @@ def without_padding(model: nn.Module, batch: Batch) -> list[Batch]:
             group[name] = torch.stack([_cut(batch[name], i, side.real[i]) for i in members])
         found.append(_shifted(group, sides[0], members))
     return found
+
+
+def longest(model: nn.Module, batch: Batch) -> int | None:
+    """Tokens of the longest sequences that are given to a model that pads them itself, as Longformer does.
+
+    None for all other models, in which a layer may have more tokens than were given, such as one that is pooled.
+    """
+    kinds = {type(module) for module in model.modules()}
+    if not any(name.startswith("_pad_to_") for kind in kinds for name in dir(kind)):
+        return None
+    entries = {"input_ids": batch} if isinstance(batch, Tensor) else batch
+    lengths = [value.shape[1] for name, value in entries.items() if name.endswith("input_ids") and value.ndim == 2]
+    return max(lengths, default=None)
 
 
 def _rest(rest: Mapping[str, Tensor], batch: Mapping[str, Tensor], members: list[int]) -> Mapping[str, Tensor]:
@@ -113,7 +127,8 @@ def _sides(model: nn.Module, batch: Mapping[str, Tensor]) -> list[_Side]:
     for mask, prefix in MASKS.items():
         if isinstance(batch.get(mask), Tensor):
             real = _real(mask, batch[mask], samples_in(batch))
-            sides.append(_Side(real, _entries(batch, mask, prefix, real, labelled)))
+            if entries := _entries(batch, mask, prefix, real, labelled):
+                sides.append(_Side(real, entries))
     if labelled and "decoder_attention_mask" not in batch:
         sides += _by_labels(batch)
     for side in sides:
@@ -163,11 +178,13 @@ def _real(name: str, mask: Tensor, samples: int) -> Tensor:
         raise Refused(f"{name!r} of shape {tuple(mask.shape)} does not have one row for each of {samples} samples")
     if mask.ndim == 2:
         return mask.ne(0).expand(samples, -1)
-    if mask.ndim not in (3, 4) or mask.shape[-1] != mask.shape[-2]:
-        raise Refused(f"{name!r} of shape {tuple(mask.shape)} does not have one row and one column for each token")
     # Numbers that are added to scores hide what they make tiny; older models write -10000.
     added = mask.is_floating_point() and not bool((mask > 0).any())
     seen = mask > HIDDEN if added else mask.ne(0)
+    if bool(seen.all()):
+        return seen.new_ones(samples, seen.shape[-1])
+    if mask.ndim not in (3, 4) or mask.shape[-1] != mask.shape[-2]:
+        raise Refused(f"{name!r} of shape {tuple(mask.shape)} does not have one row and one column for each token")
     seen = seen.any(1) if seen.ndim == 4 else seen
     itself = seen.diagonal(dim1=-2, dim2=-1)
     alone = itself & (seen.sum(-1) == 1) & (seen.sum(-2) == 1)

@@ -49,13 +49,15 @@ class Recorder:
         self.images: dict[str, int] = {}
         self.samples = 0
         self._here = 1
+        self._longest: int | None = None
         self._calls: dict[str, int] = {}
         self._pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self._seen: dict[tuple[int, Geometry | None], tuple[Tensor, str]] = {}
 
-    def start(self, batch: Batch) -> None:
-        """Before the model is called on a batch."""
+    def start(self, batch: Batch, longest: int | None = None) -> None:
+        """Before the model is called on a batch, whose sequences may not be made longer than that many tokens."""
         self._here = samples_in(batch)
+        self._longest = longest
         self._calls.clear()
         self.recording_inputs = True
 
@@ -116,6 +118,11 @@ class Recorder:
     def _check_samples(self, module: nn.Module, x: Tensor) -> None:
         """Raises Mingled where x does not have the samples of the batch in its first dimension, and has to."""
         geometry = geometry_of(module)
+        if self._longest is not None and x.ndim == 3 and x.shape[1] > self._longest:
+            raise Refused(
+                f"the model pads sequences of {self._longest} tokens to {x.shape[1]} by itself, and padding is no "
+                "data: give sequences of a length that it does not pad"
+            )
         single = geometry is not None and x.ndim == (2 if geometry.line else 3)
         if (x.ndim == 1 and not isinstance(module, nn.Embedding)) or single:
             self._here = 1  # one vector or one image, without a dimension of samples
