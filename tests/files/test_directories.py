@@ -179,3 +179,18 @@ def test_a_file_that_is_written_takes_no_name_of_another(tmp_path: Path) -> None
         write_json({"a": 2}, tmp_path / "a.json", new=True)
     assert read_json(tmp_path / "a.json") == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+SENTENCES = ["modules.json", "1_Pooling/config.json", "2_Dense/pytorch_model.bin", "additional_chat_templates/a.jinja"]
+ADAPTERS = ["adapter.json", "adapter.safetensors", "adapter_config.json", "adapter_model.safetensors", "training.json"]
+MODELS = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "eckart.json", "spiece.model"]
+
+
+@pytest.mark.parametrize("name", [*SENTENCES, *ADAPTERS, *MODELS])
+def test_what_a_kill_leaves_is_known_by_its_name(name: str, tmp_path: Path) -> None:
+    file = left_by_a_kill(tmp_path / "out") / OUTPUT / name
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    with new_directory(tmp_path / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

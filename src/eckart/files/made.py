@@ -36,12 +36,15 @@ _KNOWN = """
     sentencepiece.bpe.model sentencepiece.model source.spm spiece.model spm.model spm_char.model target.spm
     target_vocab.json tekken.json tokenizer.model vocab-src.json vocab-tgt.json vocab.json vocab.txt
     word_pronunciation.json word_shape.json
+    modules.json sentence_bert_config.json config_sentence_transformers.json pytorch_model.bin
 """
 _NAMES = frozenset(_KNOWN.split())
-"""Of files that eckart writes, and that the tokenizers and processors of transformers write for it."""
+"""Of files that eckart writes, and that it has transformers write, or copies."""
 _LONGEST = 100_000_000
 """Bytes of a header that any reader of safetensors takes."""
 _TEMPLATES = "additional_chat_templates"
+_PART = re.compile(r"\d+_[A-Z]\w*")
+"""Of a model of sentence-transformers, such as 1_Pooling."""
 
 
 def read_state(directory: Path) -> dict[str, Any] | None:
@@ -119,6 +122,9 @@ def _written(directory: Path) -> Iterator[Path]:
         elif _is_directory(path) and path.name == _TEMPLATES:
             yield path
             yield from (file for file in path.iterdir() if _is_file(file) and file.suffix == ".jinja")
+        elif _is_directory(path) and _PART.fullmatch(path.name):
+            yield path
+            yield from (file for file in path.iterdir() if _is_file(file) and file.name in _NAMES)
 
 
 def _stored(file: Path) -> bool:
