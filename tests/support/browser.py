@@ -52,16 +52,17 @@ FLAGS = [
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
 
 
-def drawn(page: str, directory: Path, address: str = "") -> str:
+def drawn(page: str, directory: Path, address: str = "", width: int = 1280) -> str:
     """The document after its script has run, serialised by a headless browser; `address` is what follows its name."""
     assert BROWSER is not None
     file = directory / "report.html"
     file.write_text(page, encoding="utf-8")
-    command = [BROWSER, *FLAGS, f"--user-data-dir={directory / 'profile'}", "--dump-dom", file.as_uri() + address]
+    own = [f"--user-data-dir={directory / 'profile'}", f"--window-size={width},900"]
+    command = [BROWSER, *FLAGS, *own, "--dump-dom", file.as_uri() + address]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 
 
-def asked(page: str, script: str, directory: Path, address: str = "") -> dict[str, str | None]:
+def asked(page: str, script: str, directory: Path, address: str = "", width: int = 1280) -> dict[str, str | None]:
     """The attributes of the root of a page on which a script of the test has run too, which its policy would forbid."""
     page = re.sub("<meta http-equiv[^>]*>", "", page).replace("</body>", f"<script>{script}</script></body>")
-    return dict(Page(drawn(page, directory, address)).elements)["html"]
+    return dict(Page(drawn(page, directory, address, width)).elements)["html"]

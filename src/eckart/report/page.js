@@ -85,6 +85,7 @@ function explore() {
   for (const area of AREAS) arrows(byId(area), pick);
   for (const area of ["map", "far", "turned"]) preview(byId(area));
   choose(first());
+  sideways();
 }
 
 // ---- the address: #matrix=NAME&map=ID&sort=ID (-ID falls)&filter=WORDS&keep=SHARE&of=CURRENCY ------------------------

@@ -67,7 +67,7 @@ const QUANTITIES = [
     map: { label: `error ${how}`, span: "top", weight: one, cell: hundredths, text: percent } })) : []),
   field("predicted_kl", "Predicted KL", { text: plain }),
   field("rank", "Rank", { text: exact, fact: (value, site) => site.shape ? `${value} of ${shorter(site)}` : exact(value),
-    ...(["adapt", "compensate"].includes(job) ? { map: { label: "rank", span: "top", weight: one, cell: String, text: short } } : {}) }),
+    ...(["adapt", "compensate"].includes(job) ? { map: { label: "rank", span: "top", weight: one, cell: (value) => tidy(tight(value)), text: short } } : {}) }),
   field("bits", "Bits"),
   counted("percent", "Percent"), field("kept_of_4", "Kept of 4", { value: (site) => site.kept, text: exact }), counted("terms", "Terms"), counted("experts", "Experts"), counted("blocks", "Blocks"),
 

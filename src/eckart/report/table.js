@@ -65,6 +65,11 @@ function heads() {
   const said = state.columns.filter((column) => column.about);
   byId("words").hidden = !said.length;
   facts(byId("words").querySelector("dl"), said.map((column) => [column.title, column.about]));
+  new ResizeObserver(sideways).observe(byId("sites").parentElement);
+}
+
+/** Says whether there are columns that are not seen. */
+function sideways() {
   const scroller = byId("sites").parentElement;
-  new ResizeObserver(() => { byId("sideways").hidden = scroller.scrollWidth <= scroller.clientWidth + 1; }).observe(scroller);
+  byId("sideways").hidden = scroller.scrollWidth <= scroller.clientWidth + 1;
 }
