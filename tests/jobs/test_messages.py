@@ -160,3 +160,17 @@ def test_patterns_that_are_none(patterns: Any) -> None:
     for call in (eckart.compress, eckart.adapt, eckart.diagnose):
         with pytest.raises(eckart.Refused, match="is no pattern of names"):
             call(net(), include=patterns)
+
+
+def test_a_model_that_is_compressed_already() -> None:
+    """Nothing is left to do, or too little: both say why, and so does what is done to the rest."""
+    whole = eckart.compress(net(), "svd", keep=0.7).model
+    with pytest.raises(eckart.Refused, match="matrices of Sequential are compressed already"):
+        eckart.compress(whole, "svd", keep=0.7)
+    half = eckart.compress(net(), "svd", keep=0.9, include=["0"]).model
+    with pytest.raises(
+        eckart.Refused, match=r"cannot be met .*1 matrices are compressed already: start from the dense"
+    ):
+        eckart.compress(half, "svd", keep=0.2)
+    again = eckart.compress(half, "svd", keep=0.95)
+    assert "compressed already" in again.coverage.sentence

@@ -55,7 +55,8 @@ for (let x = 1; x <= 20; x += 1) {
   const rule = Number(box.querySelector("line.rule").getAttribute("x1"));
   const hits = [...box.querySelectorAll(".hit")];
   hits[0].dispatchEvent(new MouseEvent("click"));
-  const [tip, halo] = [box.querySelector(".tip").textContent, getComputedStyle(box.querySelector("text.name")).paintOrder];
+  const tip = box.querySelector(".tip").textContent;
+  const halo = getComputedStyle(box.querySelector("text.name")).paintOrder;
   found.push({ texts: texts.map((t) => [t.x, t.y, t.x + t.width, t.y + t.height]), rule, tip, halo });
 }
 document.documentElement.dataset.found = JSON.stringify(found);
@@ -81,7 +82,9 @@ document.documentElement.dataset.found = JSON.stringify({
   page: document.documentElement.scrollWidth - innerWidth,
   totals: [...document.querySelectorAll(".heat .total")].filter(wide).length,
   count: document.querySelectorAll("#map td.total").length,
-  more: wide(document.getElementById("sites").parentElement), sideways: !document.getElementById("sideways").hidden, said: document.getElementById("map-said").textContent });
+  more: wide(document.getElementById("sites").parentElement),
+  sideways: !document.getElementById("sideways").hidden,
+  said: document.getElementById("map-said").textContent });
 """
 
 

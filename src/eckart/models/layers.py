@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import is_convolution
+from eckart.structures import StructuredMatrix
 
 _KIN = nn.Linear | nn.Embedding | nn.modules.conv._ConvNd
 
@@ -100,12 +101,19 @@ def _acts_as(module: nn.Module, x: Tensor, expected: Tensor) -> bool:
     return True
 
 
+def is_compressed(module: nn.Module) -> bool:
+    """Whether a structure stands in for the weight of a layer."""
+    return isinstance(getattr(module, "structure", None), StructuredMatrix)
+
+
 def why_no_matrix(module: Any) -> str:
     """What keeps the weights of a layer from being matrices that a structure can stand in for.
 
     >>> why_no_matrix(nn.Conv2d(8, 8, 3, groups=8))
     'a convolution in 8 groups'
     """
+    if is_compressed(module):
+        return "compressed already"
     if is_parametrized(module):
         computed = ", ".join(dict(module.parametrizations))
         return (

@@ -18,6 +18,7 @@ from eckart.jobs.compress.tails import tail_exponents
 from eckart.machine import executor_at, memory_available
 from eckart.models import places
 from eckart.models.groups import Group, find_groups
+from eckart.models.layers import is_compressed
 from eckart.models.sites import Site, model_bytes, model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics
@@ -39,6 +40,7 @@ class Plan:
         statistics: by site name.
         curves: by group name.
         scheduler: where fits are made; see `fit`.
+        compressed_before: matrices of the model that are no sites, because a structure stands in for them already.
         factors: what the errors of candidates are multiplied by, by the method they are from.
     """
 
@@ -50,6 +52,7 @@ class Plan:
     curves: dict[str, Curve] = field(default_factory=dict)
     scheduler: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
+    compressed_before: int = 0
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
     _tails: list[float | None] = field(default_factory=list)
 
@@ -169,6 +172,10 @@ class Plan:
             if keep >= least:
                 raise
             failed = [f"; {name} stays dense: {reason}" for name, reason in self.failures().items()]
+            if self.compressed_before:
+                failed.insert(
+                    0, f"; {self.compressed_before} matrices are compressed already: start from the dense model"
+                )
             raise Refused(
                 f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
@@ -215,7 +222,9 @@ def make_plan(
         "bytes": model_bytes(model),
         "macs": cost["macs_per_token"],
     }
-    return Plan(method, find_groups(model, sites, list(method.together)), statistics, totals)
+    before = sum(map(is_compressed, model.modules()))
+    groups = find_groups(model, sites, list(method.together))
+    return Plan(method, groups, statistics, totals, compressed_before=before)
 
 
 def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error: Callable[[Choice], float]) -> Choice:
