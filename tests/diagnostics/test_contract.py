@@ -40,6 +40,7 @@ def market() -> dict[str, Tensor]:
     return {
         **hard.weights(),
         **hard.refused(),
+        **hard.ends(),
         "noise": general,
         "noise-bf16": general.bfloat16(),
         "noise-tiny": general * 1e-140,

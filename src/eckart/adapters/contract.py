@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from eckart.adapters._sound import Sound
 from eckart.errors import Refused
 from eckart.register import Card, Register
 from eckart.statistics.needs import Need, Statistics, needed
@@ -133,6 +134,17 @@ ADAPTERS = REGISTER = Register(AdapterCard, "adapter", "eckart.adapt, or eckart 
 """The cards of all adapters, by name."""
 
 
+def _weight(layer: Layer) -> Tensor:
+    return layer.weight
+
+
+def _made(start: Start | None) -> tuple[list[StructuredMatrix], bool]:
+    """The structures of a start, and whether the first is taken out of W."""
+    if start is None:
+        return [], False
+    return [start.path, *([] if start.frozen is None else [start.frozen])], start.split
+
+
 def adapter(
     name: str,
     *,
@@ -154,7 +166,7 @@ def adapter(
         ADAPTERS.add(
             AdapterCard(
                 name=name,
-                entry=start,
+                entry=Sound(start, _weight, _made),
                 paper=paper,
                 expression=expression,
                 parameters=parameters,

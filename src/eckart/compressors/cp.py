@@ -11,10 +11,11 @@ from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import Family, compressor
 from eckart.linalg.cp import alternating
 from eckart.metrics import Metric
+from eckart.ops.powers_of_two import power_of_two
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.block_diagonal import BlockDiagonal
-from eckart.structures.conv_filters import chain, filters_of, interleaved, pointwise, power_of_two
+from eckart.structures.conv_filters import chain, filters_of, interleaved, pointwise
 from eckart.structures.dense import Dense
 
 

@@ -12,9 +12,10 @@ from eckart.compressors._one_by_one import OneByOne, paying
 from eckart.compressors.contract import compressor
 from eckart.linalg.tucker import hooi, modes, tails
 from eckart.metrics import Metric
+from eckart.ops.powers_of_two import power_of_two
 from eckart.statistics.needs import Statistics
 from eckart.structures.base import Cost, StructuredMatrix
-from eckart.structures.conv_filters import chain, filters_of, pointwise, power_of_two
+from eckart.structures.conv_filters import chain, filters_of, pointwise
 from eckart.structures.dense import Dense
 
 

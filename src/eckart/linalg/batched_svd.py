@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.ops.powers_of_two import power_of_two
 
 
 def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,8 +26,7 @@ def batched_svd(blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Refused: the squared error overflows float64.
     """
     w = blocks.detach().double()
-    # A power of two, so that scaling by it is exact.
-    scale = 2.0 ** min(1000, max(-1000, int(torch.frexp(w.abs().max()).exponent)))
+    scale = power_of_two(w)
     u, s, vh = torch.linalg.svd(w / scale, full_matrices=False)
     squares = s.square().reshape(-1, s.shape[-1]).sum(0)
     tails = torch.cat([squares.flip(0).cumsum(0).flip(0), squares.new_zeros(1)]) * scale * scale

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.metrics import Metric, Side
+from eckart.ops.powers_of_two import power_of_two
 
 _RANK_TOLERANCE = 1e-13
 
@@ -74,7 +75,7 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     for side, size in ((metric.left, out), (metric.right, columns)):
         if side is not None and side.shape[0] != size:
             raise Refused(f"a side of the metric has size {side.shape[0]}, the weight is {out} x {columns}")
-    scale = _power_of_two(w.abs().max())
+    scale = power_of_two(w)
     w = w / scale
     # The shorter dimension first: w is (short, long), `near` weighs its rows and `far` its columns.
     flat = out <= columns
@@ -125,17 +126,11 @@ def nested_errors(weight: Tensor, left: Tensor, right: Tensor, metric: Metric) -
     return torch.cat([none, none - 2 * cross + gram]).clamp_min(0)
 
 
-def _power_of_two(value: Tensor) -> float:
-    """A power of two near a value, so that scaling by it is exact; 1 for zero."""
-    v = float(value)
-    return 2.0 ** max(-1000, min(1000, int(torch.frexp(value.double()).exponent))) if v > 0 else 1.0
-
-
 def _scale(side: Side) -> float:
     """A power of two whose square is near the largest entry of a side."""
     if side is None:
         return 1.0
-    return _power_of_two((side if side.ndim == 1 else side.diagonal()).double().abs().max().sqrt())
+    return power_of_two((side if side.ndim == 1 else side.diagonal()).double().abs().max().sqrt())
 
 
 def _root(side: Side, scale: float) -> Side:

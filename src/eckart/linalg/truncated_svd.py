@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.ops.powers_of_two import power_of_two
 
 _SMALLEST_SIDE = 128
 _LARGEST_SHARE = 0.5
@@ -115,8 +116,7 @@ def _exact(a: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """`truncated_svd` of a (n, m), n <= m, float64, from all eigenvectors of a a^T, or the SVD where that blurs it."""
     if not torch.isfinite(a).all():
         raise Refused("the matrix has NaN or Inf entries")
-    largest = float(a.abs().max())
-    scale = 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+    scale = power_of_two(a)
     # Two factors, as the reciprocal of a subnormal number overflows.
     scaled = a * (1 / math.sqrt(scale)) * (1 / math.sqrt(scale))
     values, vectors = torch.linalg.eigh(scaled @ scaled.T)

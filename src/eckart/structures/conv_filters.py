@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import frexp
 
 from torch import Tensor
 
@@ -42,9 +41,3 @@ def interleaved(matrix: StructuredMatrix, copies: int) -> StructuredMatrix:
 def pointwise(weight: Tensor, copies: int) -> StructuredMatrix:
     """A matrix (new channels, channels) at every one of the `copies` positions of a patch."""
     return interleaved(Dense(weight), copies)
-
-
-def power_of_two(values: Tensor) -> float:
-    """A power of two near the largest of the values, so that scaling by it is exact; 1 where all are zero."""
-    largest = float(values.double().abs().max())
-    return 2.0 ** min(1000, max(-1000, frexp(largest)[1])) if largest else 1.0
