@@ -9,9 +9,10 @@ from cyclopts import Parameter
 
 from eckart._version import __version__
 from eckart.cli import options as o
-from eckart.cli.options import Model, NoSpeed, Talk
+from eckart.cli.options import NoSpeed, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show
+from eckart.jobs.adapt.load import base_of_directory, is_adapter, load_adapter
 from eckart.jobs.calibration import body_of
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.evaluate.judge import judged
@@ -27,7 +28,7 @@ from eckart.report import as_json
 
 @o.taking(talk=o.NO_JSON)
 def evaluate(
-    model: Model,
+    model: Annotated[str, Parameter(help="a local directory, an adapter, a GGUF file, a hub name, or smollm2")],
     /,
     *,
     text: Annotated[str, Parameter(help="file, folder or name of a text", group=o.DATA)] = Texts.evaluation,
@@ -41,11 +42,14 @@ def evaluate(
     seed: Annotated[int, Parameter(help="of the choice of sequences", group=o.RUN)] = Recipe.seed,
     talk: Talk,
 ) -> int:
-    """Prints quality, distance to a dense model, speed and size as JSON."""
+    """Prints quality, distance to a dense model, speed and size as JSON; of an adapter beside its model."""
     body = body_of(text)
-    for each in filter(None, (model, against)):
+    base = base_of_directory(model) if is_adapter(model) else model
+    for each in filter(None, (base, against)):
         check_source(each)
-    loaded = load(model)
+    loaded = load(base)
+    if base != model:
+        load_adapter(loaded.model, model)
     task = task_of(loaded.model)
     if task.reads == ("text",):
         check_length(loaded.model, length)
@@ -54,6 +58,8 @@ def evaluate(
     with bars(talk) as progress:
         found = judged(loaded, reference, held_out, text, progress)
     report: dict[str, Any] = {"eckart": __version__, "model": model, "quality": as_json(found)}
+    if base != model:
+        report["base"] = base
     if not no_speed and task.writes:
         report["speed"] = speed(loaded.model, **speed_lengths(loaded.model))
     if Path(model).is_dir():

@@ -184,6 +184,11 @@ def _processor(source: str, path: Path, model: Any, options: Mapping[str, bool])
 def check_directory(path: Path) -> None:
     """Raises Refused where a directory is not a model that can be read without running anything from it."""
     if not (path / "config.json").is_file():
+        if any((path / file).is_file() for file in ("adapter.json", "adapter_config.json")):
+            raise Refused(
+                f"{path} is an adapter and no model: name the model that it is for. eckart evaluate, diagnose and "
+                "export take an adapter, and eckart.load_adapter(model, DIR) puts one beside its model"
+            )
         raise Refused(f"{path} has no config.json; is it a model directory?")
     for file in path.iterdir():
         if file.exists() and not file.is_dir():

@@ -167,3 +167,29 @@ def test_out_of_turn() -> None:
         adapted(model, "lora", name="second")
     second.remove()
     first.activate()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("method", ["lora", "pissa", "osf"])
+def test_an_adapter_beside_its_model_or_a_smaller_version_is_no_news(method: str, kind: str, tmp_path: Path) -> None:
+    model = MODELS[kind]()
+    adapted(model, "olora", name="other")
+    adapter = adapted(model, method)
+    train(model, adapter)
+    if kind == "gpt2":
+        adapter.merge()
+    eckart.save_adapter(adapter, tmp_path / "a")
+    eckart.load_adapter(MODELS[kind](), tmp_path / "a")
+    eckart.load_adapter(MODELS[kind]().bfloat16(), tmp_path / "a")
+    small = MODELS[kind]()
+    eckart.compress(small, "rtn", keep=0.7, of="bytes")
+    eckart.load_adapter(small, tmp_path / "a")
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa"])
+def test_an_adapter_of_another_model_of_the_same_shapes_is_told(method: str, tmp_path: Path) -> None:
+    adapter = adapted(tiny_llama(), method)
+    eckart.save_adapter(adapter, tmp_path)
+    with pytest.warns(UserWarning, match="trained beside other matrices than those of this model"):
+        eckart.load_adapter(tiny_llama(seed=1), tmp_path)

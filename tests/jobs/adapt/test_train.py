@@ -144,7 +144,18 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     model = tiny_llama()
     adapter = eckart.load_adapter(model, tmp_path / "out")
     assert adapter.method.name == "pissa"
+    capsys.readouterr()
+    options = ["--text", str(text), "--samples", "16", "--length", "32", "--seed", "0", "--no-speed"]
+    assert main(["evaluate", str(tmp_path / "out"), *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["base"] == str(source)
+    assert result["quality"]["after"]["mean"] == pytest.approx(report["forgetting"]["after"]["perplexity"], rel=1e-5)
+    assert main(["compress", str(tmp_path / "out"), "--out", str(tmp_path / "small")]) == 2
+    assert "is an adapter and no model: name the model that it is for" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 0
+    assert main(["evaluate", str(tmp_path / "peft"), *options]) == 2
+    assert "is an adapter and does not name the model that it is for" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "peft" / "adapter_config.json").is_file()
     assert "relative error of the conversion" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--rank", "0", "--out", str(tmp_path / "none")]) == 2

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from eckart.adapters.contract import Start
 from eckart.errors import Refused
-from eckart.jobs.adapt.bases import Kept, add_to, dense_of, kept, matrix_shape, merged, put, put_back, structure_of
+from eckart.jobs.adapt.bases import (
+    Kept,
+    add_to,
+    dense_of,
+    kept,
+    matrix_shape,
+    merged,
+    put,
+    put_back,
+    structure_of,
+    structure_of_kept,
+)
 from eckart.models.convolution import stand_in
 from eckart.models.modules import StructuredLinear
 from eckart.models.saved_form import SavedForm
@@ -246,6 +257,11 @@ class Adapted(Readable, SavedForm):
         """What stands beside the active path, (out, in): W without it."""
         w = dense_of(self.base)
         return torch.zeros_like(w) if self.active in self.whole else w
+
+    def without(self) -> StructuredMatrix:
+        """W as it is without any adapter."""
+        before = self._whole or self._unmerged
+        return structure_of_kept(self.base, before) if before else structure_of(self.base)
 
     def _evaluated(self) -> tuple[StructuredLinear, torch.dtype]:
         """What computes the product with the active path, and its dtype."""

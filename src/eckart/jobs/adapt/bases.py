@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from eckart.models.layers import is_conv1d
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
 from eckart.structures import Dense, Quantized, Scaled, StructuredMatrix, Sum
@@ -58,6 +59,14 @@ def put_back(base: nn.Module, before: Kept) -> None:
     weight: nn.Parameter = base.weight  # type: ignore[assignment]
     assert isinstance(before[0], Tensor)
     weight.data = before[0].to(weight)
+
+
+def structure_of_kept(base: nn.Module, before: Kept) -> StructuredMatrix:
+    """W as it was when it was kept, as a structure."""
+    (matrix,) = before
+    if isinstance(matrix, StructuredMatrix):
+        return matrix
+    return Dense(matrix.T if is_conv1d(base) else matrix.flatten(1)).requires_grad_(False)
 
 
 def add_to(base: nn.Module, path: StructuredMatrix, sign: float) -> None:

@@ -12,6 +12,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import write_adapter
 from eckart.jobs.adapt.lessons import check_data, contents, lessons_of
+from eckart.jobs.adapt.load import TRAINING
 from eckart.jobs.adapt.run import adapt
 from eckart.jobs.adapt.train import Training, train
 from eckart.jobs.calibration import text_of
@@ -38,8 +39,6 @@ from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
 from eckart.texts.sequences import sequences
 
-REPORT = "training.json"
-"""What training did, beside the adapter."""
 CHECKPOINT = "checkpoint.safetensors"
 """Among what an interrupted run leaves finished."""
 STARTERS = 16
@@ -181,7 +180,7 @@ def adapt_directory(
             )
         )
         write_adapter(adapter, partial)
-        write_report(report, partial, REPORT)
+        write_report(report, partial, TRAINING)
     return report
 
 

@@ -22,6 +22,7 @@ from eckart.files.tensors import CHECKSUMS, SEAL, write_safetensors
 from eckart.jobs.adapt.adapted import Adapted, check_name
 from eckart.jobs.adapt.adapter import Adapter, check_unshared
 from eckart.jobs.adapt.bases import matrix_shape
+from eckart.jobs.adapt.beside import check_beside, fingerprint
 from eckart.jobs.adapt.host import host
 from eckart.jobs.adapt.run import base_of, find_bases, switched_off
 from eckart.layouts.patches import Pair
@@ -83,6 +84,7 @@ def write_adapter(adapter: Adapter, directory: Path) -> None:
     for name in adapter.paths:
         entry: dict[str, Any] = {"rank": adapter.ranks[name], "trains": adapter.places[name].trains[adapter.name]}
         parts = parts_of(adapter, name)
+        entry |= {} if parts.frozen is not None else {"beside": fingerprint(adapter.places[name])}
         entry |= {"whole": True} if parts.whole else {}
         entry |= {"kernel": parts.patch, "dilation": parts.dilation} if parts.patch else {}
         entry |= {"line": True} if parts.line else {}
@@ -133,6 +135,7 @@ def load_own(model: nn.Module, source: Path, name: str | None) -> Adapter:
         raise Refused(f"{source / ADAPTER}: alpha is {abridged(alpha)}, which is no number")
     found.alpha = None if alpha is None else float(alpha)
     put_in(found, parts, {where: entry["trains"] for where, entry in matrices.items()})
+    check_beside(found.places, {where: entry.get("beside") for where, entry in matrices.items()}, source)
     return found
 
 

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from torch import nn
 
+from eckart.errors import Refused
+from eckart.files.json import read_json
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.adapt.files import load_own
+from eckart.jobs.adapt.files import ADAPTER, load_own
 from eckart.jobs.adapt.from_peft import load_peft
 from eckart.jobs.adapt.peft import CONFIG
+
+TRAINING = "training.json"
+"""What training did, beside the adapter."""
 
 
 def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
@@ -29,3 +34,26 @@ def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: s
     if (source / CONFIG).is_file():
         return load_peft(model, source, name=name or "default")
     return load_own(model, source, name)
+
+
+def is_adapter(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds an adapter, of eckart or of PEFT, and no model."""
+    path = Path(directory)
+    return not (path / "config.json").is_file() and any((path / file).is_file() for file in (ADAPTER, CONFIG))
+
+
+def base_of_directory(directory: str | os.PathLike[str]) -> str:
+    """The model that an adapter was trained on, as its directory names it.
+
+    Raises:
+        Refused: it names none.
+    """
+    for file, word in ((TRAINING, "model"), (CONFIG, "base_model_name_or_path")):
+        path = Path(directory) / file
+        named = read_json(path).get(word) if path.is_file() else None
+        if isinstance(named, str) and named:
+            return named
+    raise Refused(
+        f"{directory} is an adapter and does not name the model that it is for: in Python, load the model and call "
+        "eckart.load_adapter(model, DIR)"
+    )

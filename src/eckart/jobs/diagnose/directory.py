@@ -11,8 +11,7 @@ from typing import Any
 from torch import nn
 
 from eckart.errors import Refused
-from eckart.jobs.adapt.files import ADAPTER
-from eckart.jobs.adapt.load import load_adapter
+from eckart.jobs.adapt.load import is_adapter, load_adapter
 from eckart.jobs.calibration import body_of, check_sampling
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.cost import check_measure
@@ -144,11 +143,6 @@ def compressing(source: str, told: Mapping[str, Any], text: str, names: Sequence
     asked = Recipe(**apt, samples=told["samples"], length=told["length"], seed=told["seed"])
     texts = Texts(calibration=text, evaluation=OTHER_TEXT if text == Texts.evaluation else Texts.evaluation)
     return command_words("compress", [source], {**changed(asked), **options_of(texts)})
-
-
-def is_adapter(source: str) -> bool:
-    """Whether a directory holds an adapter, eckart's or PEFT's."""
-    return any((Path(source) / file).is_file() for file in ("adapter_config.json", ADAPTER))
 
 
 def load_models(source: str, against: str | None) -> tuple[hf.Loaded, nn.Module | None, list[str]]:
