@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from support.commands import in_child, report_of
 
@@ -42,7 +43,7 @@ def test_files_that_cannot_be_written_whole(
 
 
 @pytest.mark.parametrize(
-    "where", ["eckart.jobs.compress.directory.write_report", "eckart.models.checkpoint.write_safetensors"]
+    "where", ["eckart.jobs.compress.directory.write_report", "transformers.PreTrainedModel.save_pretrained"]
 )
 def test_a_full_disk_is_reported_with_advice(
     where: str, run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -50,6 +51,8 @@ def test_a_full_disk_is_reported_with_advice(
     out = tmp_path / "out"
 
     def full(*_: Any) -> None:
+        if where.startswith("transformers"):  # which writes by safetensors
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
         raise OSError(28, "No space left on device", str(out))
 
     with monkeypatch.context() as patch:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -40,17 +41,23 @@ def write_safetensors(
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
+    with system_errors(file), replacing(file, new=new) as temporary:
+        mode = temporary.stat().st_mode
+        save_file(dict(tensors), temporary, metadata=dict(metadata))
+        _in_order(temporary)
+        temporary.chmod(mode)
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """What safetensors says of a full disk, or of a file that cannot be written, as the OSError that it comes from."""
     try:
-        with replacing(file, new=new) as temporary:
-            mode = temporary.stat().st_mode
-            save_file(dict(tensors), temporary, metadata=dict(metadata))
-            _in_order(temporary)
-            temporary.chmod(mode)
+        yield
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def tensors_begin(file: Path) -> int:

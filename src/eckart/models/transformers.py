@@ -17,6 +17,7 @@ from eckart.errors import Refused, abridged
 from eckart.files.headers import read_headers
 from eckart.files.json import read_json
 from eckart.files.regular import regular
+from eckart.files.tensors import system_errors
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.config_checks import check_config
@@ -241,7 +242,8 @@ def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
     shown = quiet.is_progress_bar_enabled()
     quiet.disable_progress_bar()
     try:
-        model.save_pretrained(directory)
+        with system_errors(directory):
+            model.save_pretrained(directory)
     finally:
         if shown:
             quiet.enable_progress_bar()
