@@ -57,7 +57,7 @@ function describe() {
   const scaled = calibrated ? `; scaled to what was measured by ${number(slider.expected)}` : "";
   const text = `keep ${percent(slider.share)} of ${of}: the loss is predicted to rise by ${number(slider.rise)} nats a token${scaled}`;
   byId("kept").replaceChildren(el("b", {}, percent(slider.share)), ` of ${of}`);
-  byId("rise").replaceChildren(...risen(slider.rise, slider.rise));
+  byId("rise").replaceChildren(...risen(slider.rise, scored === "tokens" ? slider.rise : null));
   byId("scaled").hidden = !calibrated;
   if (calibrated) byId("expected").replaceChildren(...risen(slider.expected, lossOf?.(slider.rise)));
   input.setAttribute("aria-valuetext", text);
