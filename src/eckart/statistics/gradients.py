@@ -48,8 +48,8 @@ def mean_gradients(
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
         def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
             x: Tensor = arguments[0].detach()
-            # A copy of a leaf of the graph, because what follows may work in place.
-            watched: Any = output if output.requires_grad else output.detach().requires_grad_().clone()
+            # A copy, because what follows may work in place, which takes the hook off a view and no leaf allows.
+            watched: Any = (output if output.requires_grad else output.detach().requires_grad_()).clone()
 
             def add(gradient: Tensor) -> None:
                 for inputs, gradients in products(x, gradient, geometry_of(module)):

@@ -97,8 +97,8 @@ class Recorder:
                 return None
             if not output.requires_grad:
                 output = output.detach().requires_grad_()
-                if geometry_of(module) is not None:
-                    output = output.clone()  # what follows may work in place, which no leaf of the graph allows
+            # What follows may work in place, which no leaf of the graph allows and which takes the hook off a view.
+            output = output.clone()
             if recorded:
                 watch: Any = output
                 watch.register_hook(self._gradient_hook(name, module, x))
