@@ -51,8 +51,8 @@ class Host:
         """Raises Refused where PEFT has no place for factors beside one of these matrices."""
         if self.fused:
             raise Refused(
-                f"{self.fused[0]} is a part of a tensor that holds all experts, where PEFT has no place for factors: "
-                "leave experts out (exclude) or merge the adapter"
+                f"{self.fused[0]} is a part of a tensor that holds several matrices (fused experts, packed attention), "
+                "where PEFT has no place for factors: leave it out (exclude) or merge the adapter"
             )
         for name in names:
             if (end := name.rpartition(".")[2]) in BESIDE_NONE.get(self.model_type, ()):
