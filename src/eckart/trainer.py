@@ -1,5 +1,10 @@
 """Adapters in the Trainer of transformers: `from eckart.trainer import AdapterCallback`."""
 
-from eckart.jobs.adapt.trainer_callback import AdapterCallback
+try:
+    from eckart.jobs.adapt.trainer_callback import AdapterCallback
+except ModuleNotFoundError as error:
+    if error.name != "transformers":
+        raise
+    raise ImportError("eckart.trainer needs transformers, which is missing: pip install 'eckart[hf]'") from error
 
 __all__ = ["AdapterCallback"]

@@ -17,7 +17,7 @@ CACHES = ("past_key_values", "cache_params", "state")
 """What models call what they remember of a text, in what they return and in what they take."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def own_text(
     model: nn.Module,
     count: int,
@@ -86,7 +86,7 @@ def check_writer(model: nn.Module) -> None:
         )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def own_answers(model: nn.Module, batch: Mapping[str, Tensor], length: int, seed: int = 0) -> Tensor:
     """Samples what an encoder-decoder answers to a batch at temperature 1.
 
