@@ -439,7 +439,7 @@ def test_command(
     out = tmp_path / "out"
     assert run(out, *options) == 0
     assert f"wrote {out}" in capsys.readouterr().out.replace("\n", "")
-    files = {p.name for p in base_directory.iterdir()} - {"report.json", "report.html"}
+    files = {p.name for p in base_directory.iterdir()} - {"report.json"}
     assert {p.name for p in out.iterdir()} == files | {"compensation.json"}
     report = json.loads((out / "compensation.json").read_text())
     assert report["eckart"] == eckart.__version__
