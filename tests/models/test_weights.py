@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,3 +210,39 @@ def _subclasses() -> Iterator[tuple[str, nn.Module, bool]]:
 def test_subclasses_are_taken_where_they_do_no_more(name: str, layer: nn.Module, taken: bool) -> None:
     model = nn.Sequential(layer, nn.Linear(8, 8))
     assert ("0" in {site.name for site in find_sites(model)}) == taken
+
+
+class _Skips(nn.Module):
+    """A layer that is used, and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.used(x)
+        return y
+
+
+def test_an_adapter_that_the_model_goes_past_says_so_at_the_first_step() -> None:
+    model, x = _Skips(), normal(3, 6)
+    adapter = eckart.adapt(model, "lora", rank=2)
+    model(x).sum().backward()
+    with pytest.warns(UserWarning, match="did not compute with the paths of unused"):
+        adapter.step()
+    assert any("unused" in text for text in adapter.warnings)
+    adapter.remove()
+    alone = eckart.adapt(model, "lora", rank=2, include=["unused"])
+    model(x)
+    with pytest.raises(eckart.Refused, match="no path of adapter 'default' was computed with: the model goes past unused"):
+        alone.step()
+
+
+def test_a_scaled_embedding_and_its_tied_head_are_saved_and_read(tmp_path: Path) -> None:
+    model, batch = zoo()["Gemma3"]()
+    eckart.compress(model, "svd", keep=0.7, of="parameters", embeddings=True, head=True)
+    assert model.get_input_embeddings().scale == HIDDEN**0.5
+    with torch.no_grad():
+        expected = model(batch).logits
+        model.save_pretrained(tmp_path)
+        torch.testing.assert_close(type(model).from_pretrained(tmp_path)(batch).logits, expected)
