@@ -234,7 +234,7 @@ def test_an_adapter_that_the_model_goes_past_says_so_at_the_first_step() -> None
     adapter.remove()
     alone = eckart.adapt(model, "lora", rank=2, include=["unused"])
     model(x)
-    with pytest.raises(eckart.Refused, match="no path of adapter 'default' was computed with: .* past unused"):
+    with pytest.raises(eckart.Refused, match=r"no path of adapter 'default' was computed with: .* past unused"):
         alone.step()
 
 
