@@ -64,6 +64,10 @@ def read_headers(files: Iterable[Path]) -> dict[str, Entry]:
 
 def _header(file: Path) -> dict[str, Entry]:
     try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        raise Refused(f"{file} has a name that is no UTF-8, which safetensors needs: rename it") from error
+    try:
         # The reader of the format checks sizes and offsets; it does not tell where the bytes are.
         with safe_open(regular(file), "pt"), file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
