@@ -170,8 +170,12 @@ def repeating(
 
 def check_limits(max_loss: float | None, memory: int | None, scheduler: str | None, texts: Texts) -> None:
     """Raises Refused for limits that nothing can keep, or a scheduler that does not answer."""
-    if max_loss is not None and not (0 < max_loss < math.inf and texts.evaluation):
-        raise Refused(f"max_loss={max_loss} must be above 0 and finite, and needs an evaluation text")
+    if max_loss is not None and not 0 < max_loss < math.inf:
+        raise Refused(
+            f"max_loss={max_loss} must be above 0 and finite: it is how far the perplexity may rise, 0.05 for 5 %"
+        )
+    if max_loss is not None and not texts.evaluation:
+        raise Refused(f"max_loss={max_loss} is measured on a text, and there is none: name one with --eval")
     if memory is not None and memory < 1:
         raise Refused(f"memory={memory} must be at least one byte")
     if scheduler is not None:
