@@ -38,6 +38,24 @@ class Metric:
     right: Side = None
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        for name, side in (("left", self.left), ("right", self.right)):
+            if side is not None and not _semidefinite(side):
+                raise Refused(
+                    f"Metric: {name} is not symmetric positive semi-definite (for a vector: has negative entries), so "
+                    "that it is no measure of error"
+                )
+
+    @classmethod
+    def measured(cls, left: Side = None, right: Side = None) -> Metric:
+        """A metric of covariances, which rounding may leave with eigenvalues below zero; they count as zero."""
+        made = object.__new__(cls)
+        object.__setattr__(made, "left", left)
+        object.__setattr__(made, "right", right)
+        made._check_numbers()
+        return made
+
+    def _check_numbers(self) -> None:
         for name, side in (("left", self.left), ("right", self.right)):
             if side is None:
                 continue
@@ -49,11 +67,6 @@ class Metric:
             # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
             if not (torch.isfinite(side.sum()) or torch.isfinite(side).all()):
                 raise Refused(f"Metric: {name} has NaN or Inf entries; were the statistics collected on finite data?")
-            if not _semidefinite(side):
-                raise Refused(
-                    f"Metric: {name} is not symmetric positive semi-definite (for a vector: has negative entries), so "
-                    "that it is no measure of error"
-                )
 
     def error(self, difference: Tensor) -> Tensor:
         """Squared error of `difference` = W - What, shape (out, in): a scalar in float64.

@@ -71,9 +71,13 @@ def assert_stated(name: str, weight: Tensor, dense: Tensor, s: Statistics, state
     """The stated error is the one that the paper's metric measures, where that metric is not zero."""
     w, exponent = sized(weight)
     # Where inputs or gradients are all zero, or do not vary, the paper has no metric: the plain one stands in.
-    if float(metric_of(name, s).error(w)) * 4.0**exponent != pytest.approx(zero, rel=0.1):
+    try:
+        metric = metric_of(name, s)
+    except eckart.Refused:
         return
-    measured = float(metric_of(name, s).error(w - torch.ldexp(dense.double(), torch.tensor(-exponent)))) * 4.0**exponent
+    if float(metric.error(w)) * 4.0**exponent != pytest.approx(zero, rel=0.1):
+        return
+    measured = float(metric.error(w - torch.ldexp(dense.double(), torch.tensor(-exponent)))) * 4.0**exponent
     if not math.isfinite(measured):
         return
     eps = torch.finfo(weight.dtype).eps

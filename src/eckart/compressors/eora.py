@@ -58,12 +58,12 @@ def _moment(statistics: Statistics, mean: Tensor | None) -> Tensor:
 
 
 def _eigen(statistics: Statistics, mean: Tensor | None) -> Metric:
-    return Metric(right=_moment(statistics, mean))
+    return Metric.measured(right=_moment(statistics, mean))
 
 
 def _diagonal(statistics: Statistics, mean: Tensor | None) -> Metric:
     moment = _moment(statistics, mean)
-    return Metric(right=moment.diagonal() if moment.ndim == 2 else moment)
+    return Metric.measured(right=moment.diagonal() if moment.ndim == 2 else moment)
 
 
 def _identity(statistics: Statistics, mean: Tensor | None) -> Metric:
@@ -71,7 +71,7 @@ def _identity(statistics: Statistics, mean: Tensor | None) -> Metric:
 
 
 def _kfac(statistics: Statistics, mean: Tensor | None) -> Metric:
-    return Metric(damped(statistics.get(Need.GRADIENT_SECOND_MOMENT)), damped(_moment(statistics, mean)))
+    return Metric.measured(damped(statistics.get(Need.GRADIENT_SECOND_MOMENT)), damped(_moment(statistics, mean)))
 
 
 METRICS: dict[str, Callable[[Statistics, Tensor | None], Metric]] = {

@@ -38,4 +38,4 @@ def factored_fisher(statistics: Statistics, dtype: torch.dtype) -> Metric:
     u is how often the matrix is used for a label, so that half of an error is the rise of the loss of one label.
     """
     left, right = statistics.get(Need.GRADIENT_SECOND_MOMENT), covariance(statistics)
-    return Metric((statistics.uses * damped(left)).to(dtype), damped(right).to(dtype))
+    return Metric.measured((statistics.uses * damped(left)).to(dtype), damped(right).to(dtype))

@@ -23,4 +23,4 @@ def lord(weight: Tensor, statistics: Statistics) -> LowRank:
     that optimum to six digits, for singular second moments too, but stores float32 whatever the weight is: for weights
     of 16 bits twice the bytes.
     """
-    return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=bias_mean(statistics))
+    return fit_low_rank(weight, Metric.measured(right=covariance(statistics)), mean=bias_mean(statistics))

@@ -47,7 +47,7 @@ def modegpt(weight: Tensor, statistics: Statistics) -> LowRank:
     squared scores of queries with keys before they are divided by the root of the size of a head. These are not of
     one unit; where they mislead, `uniform` keeps the same share of every module.
     """
-    return fit_low_rank(weight, Metric(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
+    return fit_low_rank(weight, Metric.measured(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 
 
 @together("modegpt", "mlp")
