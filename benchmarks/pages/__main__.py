@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from benchmarks.common.rows import RESULTS, results
-from benchmarks.pages import adapters, compressors, diagnostics, inference
+from benchmarks.pages import adapters, compressors, diagnostics, inference, models
 from benchmarks.pages.cards import cards
 from benchmarks.pages.lines import LINES
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PAGES = ROOT / "docs/measurements"
 CARDS = ROOT / "src/eckart/measured"
-TABLES = compressors.TABLES | adapters.TABLES | diagnostics.TABLES | inference.TABLES
+TABLES = compressors.TABLES | adapters.TABLES | diagnostics.TABLES | inference.TABLES | models.TABLES
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 
 
@@ -43,7 +43,7 @@ def pages() -> dict[Path, str]:
 def measured() -> dict[Path, str]:
     """The text of every family's file of measured lines."""
     made = {}
-    for family in sorted(file.stem for file in RESULTS.glob("*.jsonl")):
+    for family in sorted({kind.family for kind in LINES}):
         text = json.dumps(cards(family, LINES, results(family)), indent=1, ensure_ascii=False) + "\n"
         made[CARDS / f"{family}.json"] = text
     return made
