@@ -1,6 +1,6 @@
 """What eckart does with each class of model that people bring: it works, or a sentence says why not.
 
-    python -m benchmarks.models.support [--class NAME ...] [--json FILE]
+    PYTHONPATH=tests python -m benchmarks.models.support [--class NAME ...] [--json FILE]
 
 Models are tiny, made in memory with random weights (tests/support/zoo.py). Every step is held to what it promises: a
 compressed model keeps its budget, a saved one gives the same outputs in a process of its own, an adapter trains, and
@@ -11,6 +11,9 @@ is a fault, and the exit status is 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -27,7 +30,10 @@ from transformers.utils import logging
 
 import eckart
 from benchmarks.common.rows import Rows, add_option
-from tests.support.zoo import outputs, zoo
+from eckart.cli.app import main as main_of_eckart
+from eckart.models.tasks import task_of
+from support.directories import save_data, save_zoo
+from support.zoo import outputs, zoo
 
 METHODS = ("kfac", "wanda", "gptq", "auto")
 KEEP = 0.9
@@ -103,7 +109,7 @@ AGAIN = """
 import sys, torch, eckart
 from transformers import PreTrainedModel
 from transformers.utils import logging
-from tests.support.zoo import outputs, zoo
+from support.zoo import outputs, zoo
 logging.disable_progress_bar()
 name, place = sys.argv[1:]
 model, batch = zoo()[name]()
@@ -159,6 +165,43 @@ def diagnosed(name: str, place: Path) -> str:
     return f"{len(found.rows)} matrices"
 
 
+def command_line(name: str, place: Path) -> str:
+    """A directory through compress, evaluate, diagnose and export."""
+    model, _ = zoo()[name]()
+    if not isinstance(model, PreTrainedModel):
+        raise eckart.Refused("not a model of transformers: it has no directory that the command line reads")
+    task = task_of(model)
+    kind = (
+        "captions"
+        if len(task.reads) > 1
+        else "pairs"
+        if task.answers and task.reads == ("text",)
+        else KINDS[task.reads[0]]
+    )
+    source = save_zoo(name, place / "model")
+    data, held = (save_data(kind, place / side, seed) for seed, side in enumerate(("data", "held")))
+    few = ["--samples", "6", "--length", "12", "-q", "--no-speed"]
+    out, dense = str(place / "out"), str(place / "dense")
+    for command in (
+        ["compress", str(source), "--out", out, "--calibration", data, "--eval", held, "--eval-samples", "4", *few],
+        ["evaluate", out, "--against", str(source), "--text", held, *few],
+        ["diagnose", out, "-q"],
+        ["export", out, "--to", "dense", "--out", dense],
+    ):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = main_of_eckart(command)
+        if status == 2:
+            raise eckart.Refused(" ".join(said.getvalue().split()))
+        check(status == 0, f"eckart {command[0]} ends with {status}: {said.getvalue()[-300:]}")
+    quality = json.loads((place / "out" / "report.json").read_text())["quality"]
+    return f"judged by {quality['metric']}"
+
+
+KINDS = {("text",): "text", ("image",): "images", ("sound",): "sounds", ("text", "image"): "captions"}
+"""What there is to read, by what a model reads."""
+
+
 def train(model: nn.Module, batch: Any, parameters: list[nn.Parameter]) -> float:
     """Three steps towards smaller outputs; returns by how much those changed, relatively."""
     with torch.no_grad():
@@ -194,6 +237,7 @@ STEPS: dict[str, Callable[[str, Path], str]] = {
     "to PEFT": to_peft,
     "from PEFT": from_peft,
     "diagnose": diagnosed,
+    "command line": command_line,
 }
 
 
