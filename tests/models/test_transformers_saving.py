@@ -106,6 +106,29 @@ def test_a_merged_adapter_leaves_an_ordinary_model(tmp_path: Path) -> None:
     assert torch.equal(outputs(reloaded(model, tmp_path), batch), outputs(model, batch))
 
 
+@torch.no_grad()
+def test_switching_off_what_was_loaded_gives_the_base_that_was_loaded() -> None:
+    def adapted() -> tuple[Any, Any, Any]:
+        model, batch = made("GPT2")
+        return model, batch, eckart.adapt(model, "pissa", rank=2)
+
+    model, batch, adapter = adapted()
+    for p in model.parameters():
+        p.mul_(1.1)
+    state = model.state_dict()
+    adapter.deactivate()
+    other, _, second = adapted()
+    other.load_state_dict(state)
+    second.deactivate()
+    # What stood there before is what the first model would have without its path as it was taken out.
+    base = {name: place.base.weight for name, place in second.places.items()}
+    for name, place in second.places.items():
+        taken = place.taken["default"].to_dense().T
+        rest = state[f"{name}.structure.parts.0.weight"].T
+        torch.testing.assert_close(base[name], rest + taken)
+    assert outputs(other, batch).isfinite().all()
+
+
 def test_an_adapter_beside_a_compressed_base_saved_as_a_plain_module(tmp_path: Path) -> None:
     def net() -> nn.Sequential:
         torch.manual_seed(0)

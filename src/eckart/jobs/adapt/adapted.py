@@ -17,6 +17,7 @@ from eckart.jobs.adapt.bases import (
     add_to,
     dense_of,
     kept,
+    kept_still,
     matrix_shape,
     merged,
     put,
@@ -74,6 +75,7 @@ class Adapted(Readable, SavedForm):
         self._unmerged: Kept = ()
         self._path: tuple[StructuredLinear, torch.dtype] | None = None
         self.reached = False
+        self.register_load_state_dict_post_hook(_loaded)  # type: ignore[no-untyped-call]
 
     def __getattr__(self, name: str) -> Any:
         if name in OF_LAYERS:
@@ -274,6 +276,13 @@ class Adapted(Readable, SavedForm):
         """A copy that does not train, in the dtype of a structure that it will be a part of."""
         kept = copy.deepcopy(path).requires_grad_(False)
         return kept.to(self.base.structure.dtype) if isinstance(self.base, StructuredLinear) else kept
+
+
+def _loaded(module: Adapted, _: object) -> None:
+    if module._whole and not module.merged:
+        taken = module.taken[module.active]
+        assert isinstance(taken, StructuredMatrix)
+        module._whole = kept_still(module.base, module._whole, taken)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

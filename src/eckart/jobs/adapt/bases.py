@@ -61,6 +61,25 @@ def put_back(base: nn.Module, before: Kept) -> None:
     weight.data = before[0].to(weight)
 
 
+@torch.no_grad()
+def kept_still(base: nn.Module, before: Kept, taken: StructuredMatrix) -> Kept:
+    """What was kept of a base that something was taken out of, or W again where the base was loaded anew since."""
+    if isinstance(base, StructuredLinear):
+        return before  # whose tensors are those that were loaded
+    weight: nn.Parameter = base.weight  # type: ignore[assignment]
+    now = weight.data
+    put_back(base, before)
+    add_to(base, taken, -1.0)
+    unchanged = torch.equal(weight.data, now)
+    weight.data = now
+    if unchanged:
+        return before
+    add_to(base, taken, 1.0)
+    again = kept(base)
+    weight.data = now
+    return again
+
+
 def structure_of_kept(base: nn.Module, before: Kept) -> StructuredMatrix:
     """W as it was when it was kept, as a structure."""
     (matrix,) = before
