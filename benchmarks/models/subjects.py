@@ -113,7 +113,7 @@ def t5(work: Path, arguments: argparse.Namespace) -> Subject:
             read = encoded(tokenizer, [left for left, _ in chosen])
             return {**read, "labels": answers(tokenizer, [right for _, right in chosen])}
 
-        learn(model, batch, min(len(pairs), 24000), epochs=3, batch_size=64)
+        learn(model, batch, min(len(pairs), 12000), epochs=3, batch_size=64)
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
     held = [(re.sub("[aeiou]", "", text), text) for text in stretches(corpus("news"))]

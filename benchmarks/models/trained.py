@@ -25,12 +25,12 @@ from benchmarks.common.rows import Rows, add_option
 from benchmarks.models.subjects import SUBJECTS, Subject
 from eckart.cli.app import main as eckart
 
-RUNS = {
-    "kfac at 80 % of the linear parameters": ["--method", "kfac", "--keep", "0.8"],
-    "gptq at 40 % of the bytes": ["--method", "gptq", "--keep", "0.4", "--of", "bytes"],
-}
-GEMMA_RUNS = {
-    "kfac at 80 % of the linear parameters": ["--method", "kfac", "--keep", "0.8"],
+KFAC = {"kfac at 80 % of the linear parameters": ["--method", "kfac", "--keep", "0.8"]}
+RUNS = KFAC | {"gptq at 40 % of the bytes": ["--method", "gptq", "--keep", "0.4", "--of", "bytes"]}
+OTHERS = {
+    # Embeddings are half of its bytes.
+    "minilm": KFAC | {"gptq at 60 % of the bytes": ["--method", "gptq", "--keep", "0.6", "--of", "bytes"]},
+    "gemma": KFAC,
 }
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def measure(name: str, subject: Subject, work: Path, rows: Rows) -> None:
     """Every method, and what else the command line does with what came out."""
-    for title, options in (GEMMA_RUNS if name == "gemma" else RUNS).items():
+    for title, options in OTHERS.get(name, RUNS).items():
         what = {"model": name, "run": title}
         if rows.get(what) is not None:
             continue

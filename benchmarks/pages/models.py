@@ -11,6 +11,20 @@ TABLES = {
     "support-refusals": Table(
         "models", {**_STEPS, "works": "no"}, [("", "{class}"), ("", "{step}"), ("what it says", "{says}")]
     ),
+    "trained": Table(
+        "models",
+        {"benchmark": "models.trained"},
+        [
+            ("", "{model}"),
+            ("", "{run}"),
+            ("measure", "{metric}"),
+            ("dense", "[{before.mean:.3f} ± {before.stderr:.3f}]"),
+            ("compressed", "{after.mean:.3f} ± {after.stderr:.3f}"),
+            ("bytes before", "{bytes.before:,}"),
+            ("after", "{bytes.after:,}"),
+            ("dense again", "{dense again}"),
+        ],
+    ),
     "support-coverage": Table(
         "models", {**_STEPS, "step": "kfac", "works": "yes"}, [("", "{class}"), ("what was looked at", "{says}")]
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,14 +49,14 @@ Body = str | Mapping[str, str] | Path
 
 def body_of(source: str) -> str | Path:
     """What is to be read, by the name of a text, a file or a folder; Refused where it is none of them."""
-    return Path(source) if holds_records(source) and Path(source).exists() else text_of(source)
+    return Path(source) if holds_records(source) and os.path.exists(source) else text_of(source)
 
 
 def text_of(source: str, others: Sequence[str] = ()) -> str:
     """A text by file or by name; Refused that lists the names where it is neither, `others` among them."""
     if source in CORPORA:
         return corpus(source)
-    if not Path(source).exists():
+    if not os.path.exists(source):
         names = ", ".join([*CORPORA, *others])
         raise Refused(f"there is no text file {source!r}, and no text of that name; there are {names}")
     return read_text(source)
@@ -63,7 +64,7 @@ def text_of(source: str, others: Sequence[str] = ()) -> str:
 
 def calibration_body(source: str) -> Body:
     """What is read to calibrate on, before a model is needed; "" for "self"."""
-    return Path(source) if holds_records(source) and Path(source).exists() else calibration_text(source)
+    return Path(source) if holds_records(source) and os.path.exists(source) else calibration_text(source)
 
 
 def calibration_text(source: str) -> str | dict[str, str]:
@@ -141,7 +142,7 @@ def check_is_text(text: str) -> None:
             f"calibration={text!r} is a name that the command line knows: here None lets the model write its own text, "
             "and eckart.texts.corpora.corpus(name) gives the others"
         )
-    if "\n" not in text and len(text) < 4096 and Path(text).is_file():
+    if "\n" not in text and os.path.isfile(text):
         raise Refused(f"calibration={text!r} is the name of a file: give its text, Path({text!r}).read_text()")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,7 @@ class Record:
 
 def holds_records(source: str) -> bool:
     """Whether a name is that of a folder or of a file of JSON lines, not of a text."""
-    path = Path(source)
-    return path.is_dir() or path.suffix.lower() == ".jsonl"
+    return os.path.isdir(source) or Path(source).suffix.lower() == ".jsonl"
 
 
 def read_records(source: str | Path, reads: Sequence[str]) -> list[Record]:

@@ -338,7 +338,7 @@ def test_ctrl_c_in_a_process_of_its_own(arguments: Arguments, tmp_path: Path) ->
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, shown
     assert "eckart: interrupted; run the same command with --resume to go on" in shown
     assert not out.exists()
     assert main([*arguments(out, "--method", "svd"), "--resume"]) == 0

@@ -237,7 +237,7 @@ def test_unusable_calibration_is_refused() -> None:
         eckart.compress(model, "kfac", calibration="some text")
     with pytest.raises(ValueError, match=r"the text has \d+ tokens and one sequence needs 256"):
         eckart.compress(model, "kfac", calibration="some text", tokenizer=tiny_tokenizer())
-    with pytest.raises(ValueError, match=r"token ids must be integers \(sequences, length\), got"):
+    with pytest.raises(ValueError, match=r"token ids must be integers \(sequences, length\)"):
         eckart.compress(model, "kfac", calibration=torch.rand(2, 8))
     with pytest.raises(ValueError, match=r"token ids must be integers"):
         eckart.compress(model, "kfac", calibration=tokens(8))
