@@ -150,8 +150,17 @@ def from_peft(name: str, place: Path) -> str:
     model, batch = zoo()[name]()
     names = list(eckart.adapt(zoo()[name]()[0], "lora", rank=1).places)
     pattern = "|".join(each.replace(".", r"\.") for each in names)
-    theirs: Any = get_peft_model(model, LoraConfig(r=1, target_modules=f"^({pattern})$", init_lora_weights=False))
+    config = LoraConfig(r=1, target_modules=f"^({pattern})$", init_lora_weights=False)
+    try:
+        theirs: Any = get_peft_model(model, config)
+    except ValueError as error:
+        raise eckart.Refused(f"refused by PEFT itself: {error}") from error
     theirs.eval().save_pretrained(place / "adapter")
+    with torch.no_grad(), theirs.disable_adapter():
+        without = outputs(theirs, batch)
+    with torch.no_grad():
+        if torch.equal(outputs(theirs, batch), without):
+            raise eckart.Refused("PEFT's own factors are not in effect here: torch's fused kernels go past them")
     other, _ = zoo()[name]()
     eckart.load_adapter(other, place / "adapter")
     same(other, theirs, batch)
@@ -171,19 +180,28 @@ def command_line(name: str, place: Path) -> str:
     if not isinstance(model, PreTrainedModel):
         raise eckart.Refused("not a model of transformers: it has no directory that the command line reads")
     task = task_of(model)
-    kind = (
-        "captions"
-        if len(task.reads) > 1
-        else "pairs"
-        if task.answers and task.reads == ("text",)
-        else KINDS[task.reads[0]]
-    )
+    kind = "pairs" if task.answers and task.reads == ("text",) else KINDS[task.reads]
     source = save_zoo(name, place / "model")
     data, held = (save_data(kind, place / side, seed) for seed, side in enumerate(("data", "held")))
     few = ["--samples", "6", "--length", "12", "-q", "--no-speed"]
+    sides = ["--calibration", data, "--eval", held, "--eval-samples", "4"]
     out, dense = str(place / "out"), str(place / "dense")
     for command in (
-        ["compress", str(source), "--out", out, "--calibration", data, "--eval", held, "--eval-samples", "4", *few],
+        [
+            "compress",
+            str(source),
+            "--out",
+            out,
+            "--method",
+            "svd",
+            "--calibration",
+            data,
+            "--eval",
+            held,
+            "--eval-samples",
+            "4",
+            *few,
+        ],
         ["evaluate", out, "--against", str(source), "--text", held, *few],
         ["diagnose", out, "-q"],
         ["export", out, "--to", "dense", "--out", dense],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 import eckart
@@ -64,3 +66,11 @@ def test_one_offloaded_tensor_is_enough(use: str) -> None:
 def test_a_layer_that_was_never_called_is_refused(use: str) -> None:
     with pytest.raises(eckart.Refused, match=r"0\.weight of .* has no shape yet: call the model once"):
         USES[use](nn.Sequential(nn.LazyLinear(8)))
+
+
+def test_a_model_with_adapters_of_peft_in_it_is_refused() -> None:
+    base: Any = tiny_llama()
+    model = get_peft_model(base, LoraConfig(target_modules=["q_proj"]))
+    for job in (lambda: eckart.compress(model, "svd"), lambda: eckart.adapt(model, "lora", rank=2)):
+        with pytest.raises(eckart.Refused, match=r"q_proj is a layer of PEFT, .*merge_and_unload"):
+            job()

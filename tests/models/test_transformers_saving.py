@@ -175,6 +175,60 @@ def test_another_head_on_an_encoder(tmp_path: Path) -> None:
     assert torch.equal(again(**batch).last_hidden_state, expected)
 
 
+def test_a_bias_that_transformers_ties_is_in_the_file(tmp_path: Path) -> None:
+    model, batch = made("BERT masked")
+    eckart.compress(model, "svd", keep=0.7, of="parameters", embeddings=True)
+    model.save_pretrained(tmp_path)
+    loaded = reloaded(model, tmp_path)
+    assert torch.equal(outputs(loaded, batch), outputs(model, batch))
+    assert loaded.cls.predictions.decoder.bias is not None
+
+
+def test_tensors_that_were_handed_in_are_written_as_the_configuration_says(tmp_path: Path) -> None:
+    model, batch = compressed("Llama")
+    half = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=half)
+    expected = copy.deepcopy(model)
+    for p in expected.parameters():
+        p.data = p.data.bfloat16().float()
+    torch.testing.assert_close(outputs(reloaded(model, tmp_path), batch), outputs(expected, batch))
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa", "loldu", "osf"])
+@torch.no_grad()
+def test_a_model_goes_to_another_dtype_with_its_adapter(method: str) -> None:
+    model, batch = made("Llama")
+    eckart.adapt(model, method, rank=2)
+    expected = outputs(model, batch)
+    model.to(torch.bfloat16)
+    torch.testing.assert_close(outputs(model, batch).float(), expected, rtol=0.1, atol=0.3)
+    model.to(torch.float32)
+    assert outputs(model, batch).dtype == torch.float32
+
+
+@torch.no_grad()
+def test_an_adapter_beside_a_tied_head(tmp_path: Path) -> None:
+    model, batch = made("Qwen2")
+    adapter = eckart.adapt(model, "lora", rank=2, include=["lm_head"])
+    for p in adapter.trainable_parameters():
+        p.add_(0.1)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(outputs(reloaded(model, tmp_path), batch), outputs(model, batch))
+
+
+def test_another_configuration_than_that_of_the_directory_is_refused(tmp_path: Path) -> None:
+    model, _ = made("Llama")
+    config = copy.deepcopy(model.config)
+    eckart.compress(model, "svd", keep=0.7)
+    model.save_pretrained(tmp_path / "llama")
+    with pytest.raises(eckart.Refused, match="configuration that LlamaForCausalLM was given does not describe"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "llama", config=config)
+    clip, _ = compressed("CLIP")
+    clip.save_pretrained(tmp_path / "clip")
+    with pytest.raises(eckart.Refused, match="configuration that CLIPTextModel was given does not describe"):
+        transformers.CLIPTextModel.from_pretrained(tmp_path / "clip")
+
+
 def test_another_model_is_refused(tmp_path: Path) -> None:
     model, _ = compressed("Llama")
     model.save_pretrained(tmp_path)

@@ -191,7 +191,7 @@ class TiedEmbedding(Tied, LookUp):
 def tied_by_construction(model: nn.Module) -> None:
     """Takes structured ties off the lists of those that transformers makes anew, between weights that are gone."""
     for part in model.modules():
-        tied = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, Tied)}
+        tied = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, Structured | Tied)}
         for attribute in ("_tied_weights_keys", "all_tied_weights_keys") if tied else ():
             keys = getattr(part, attribute, None)
             if isinstance(keys, dict):

@@ -52,3 +52,13 @@ def present(model: nn.Module, whose: str = "the model") -> None:
                 f"{name} of {whose} is on the meta device and holds no numbers: load the weights first, onto a device "
                 "that holds them all (from_pretrained without an offload folder, or to_empty() and load_state_dict())"
             )
+
+
+def without_peft(model: nn.Module) -> None:
+    """Raises Refused for a model that adapters of PEFT are in."""
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("peft.tuners.") and hasattr(module, "base_layer"):
+            raise Refused(
+                f"{name or 'the model'} is a layer of PEFT, which saves its adapters and not the matrices beside them: "
+                "take them in with merge_and_unload() first, or read them from their directory with eckart.load_adapter"
+            )

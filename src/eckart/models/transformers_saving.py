@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
+from eckart.errors import Refused
 from eckart.files.atomic import replacing
 from eckart.files.json import read_json
 from eckart.models import checkpoint
+from eckart.models.tensor_checks import STRUCTURE
 from eckart.models.transformers import METHOD
 from eckart.models.transformers_quantizer import UNREAD, EckartConfig
 
@@ -24,6 +27,7 @@ def install() -> None:
     """
     if not hasattr(PreTrainedModel.save_pretrained, "_eckart"):
         PreTrainedModel.save_pretrained = _saving(PreTrainedModel.save_pretrained)
+        PreTrainedModel.from_pretrained = classmethod(_loading(PreTrainedModel.from_pretrained.__func__))
         PretrainedConfig.to_dict = _described(PretrainedConfig.to_dict)
 
 
@@ -50,8 +54,8 @@ def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
         if describe(self):
             # The names of now: those of the original checkpoint may stand for tensors that are no longer there.
             options["save_original_format"] = False
-            if options.get("state_dict") is None and not any(p.is_meta for p in self.parameters()):
-                options["state_dict"] = {name: t.contiguous() for name, t in self.state_dict().items()}
+            if not any(p.is_meta for p in self.parameters()):
+                options["state_dict"] = _to_write(self, options.get("state_dict"))
             found = original(self, *args, **options)
             directory = Path(args[0] if args else options["save_directory"])
             if options.get("is_main_process", True) and not options.get("variant"):
@@ -61,6 +65,47 @@ def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
 
     save_pretrained._eckart = True  # type: ignore[attr-defined]
     return save_pretrained
+
+
+def _to_write(model: PreTrainedModel, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The tensors of a model, or those given in their place, as its manifest describes them.
+
+    Those of structures are of the dtypes that they have in the model, and share no storage: a tie is none to them.
+    """
+    own = model.state_dict()
+    inside = tuple(f"{name}." for name in checkpoint.manifest(model)["modules"])
+    written = {name: tensor.contiguous() for name, tensor in (own if given is None else given).items()}
+    seen: set[int] = set()
+    for name in sorted(written, key=lambda name: name.startswith(inside)):
+        tensor = written[name]
+        if name.startswith(inside):
+            tensor = tensor.to(own[name].dtype) if name in own else tensor
+            written[name] = tensor.clone() if tensor.untyped_storage().data_ptr() in seen else tensor
+        seen.add(tensor.untyped_storage().data_ptr())
+    return written
+
+
+def _loading(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def from_pretrained(cls: Any, *args: Any, output_loading_info: bool = False, **options: Any) -> Any:
+        try:
+            model, info = original(cls, *args, output_loading_info=True, **options)
+        except OSError as error:
+            if UNREAD not in str(error):
+                raise
+            raise Refused(f"{_ELSEWHERE.format(kind=cls.__name__)} ({error})") from error
+        strays = any(STRUCTURE in key for key in info["unexpected_keys"])
+        if strays and not is_ours(getattr(model.config, "quantization_config", None)):
+            raise Refused(_ELSEWHERE.format(kind=cls.__name__))
+        return (model, info) if output_loading_info else model
+
+    return from_pretrained
+
+
+_ELSEWHERE = (
+    "the checkpoint holds matrices that eckart compressed, and the configuration that {kind} was given does not "
+    "describe them: load the whole model, with the configuration of its own directory, and take the part from it"
+)
 
 
 def _add_checksums(directory: Path) -> None:
@@ -77,7 +122,9 @@ def _described(original: Callable[..., Any]) -> Callable[..., Any]:
     def to_dict(self: PretrainedConfig) -> dict[str, Any]:
         found: dict[str, Any] = original(self)
         if is_ours(found.get("quantization_config")):
-            found["transformers_weights"] = UNREAD
+            for part in (found, *found.values()):
+                if isinstance(part, dict) and "model_type" in part:
+                    part["transformers_weights"] = UNREAD
         return found
 
     return to_dict

@@ -145,6 +145,12 @@ class Adapted(Readable, SavedForm):
         y = self.base(x)
         return y + change if y.dtype == dtype else (y + change).to(y.dtype)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Adapted:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._path is not None:
+            self._path = self._evaluated()  # in the dtype that the path has now
+        return self
+
     def add(self, name: str, start: Start, taken: StructuredMatrix | None = None) -> None:
         """Enters an adapter, inactive; a base that the adapter replaces is replaced for good.
 

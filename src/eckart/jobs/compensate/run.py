@@ -23,7 +23,7 @@ from eckart.models.fused_experts import unfuse
 from eckart.models.layers import is_linear
 from eckart.models.modules import StructuredLinear, Tied
 from eckart.models.own_text import own_text
-from eckart.models.presence import present
+from eckart.models.presence import present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import Site
@@ -125,6 +125,7 @@ def compensate(
     True
     """
     present(model)
+    without_peft(model)
     present(dense, "the dense model")
     metric = metric_for(metric, allocation)
     check_sampling(samples, length, seed)

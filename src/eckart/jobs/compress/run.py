@@ -28,7 +28,7 @@ from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
-from eckart.models.presence import present
+from eckart.models.presence import present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, as_patterns
@@ -121,6 +121,7 @@ def compress(
         seed=seed,
     )
     present(model)
+    without_peft(model)
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
