@@ -187,21 +187,7 @@ def command_line(name: str, place: Path) -> str:
     sides = ["--calibration", data, "--eval", held, "--eval-samples", "4"]
     out, dense = str(place / "out"), str(place / "dense")
     for command in (
-        [
-            "compress",
-            str(source),
-            "--out",
-            out,
-            "--method",
-            "svd",
-            "--calibration",
-            data,
-            "--eval",
-            held,
-            "--eval-samples",
-            "4",
-            *few,
-        ],
+        ["compress", str(source), "--out", out, "--method", "svd", *sides, *few],
         ["evaluate", out, "--against", str(source), "--text", held, *few],
         ["diagnose", out, "-q"],
         ["export", out, "--to", "dense", "--out", dense],
