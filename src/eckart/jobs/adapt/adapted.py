@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -293,9 +292,3 @@ def _loaded(module: Adapted, _: object) -> None:
 
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
-
-
-def check_name(name: str) -> None:
-    """Raises Refused where a name of an adapter cannot be one of a module."""
-    if not (isinstance(name, str) and re.fullmatch(r"\w+", name)):
-        raise Refused(f"the name of an adapter is letters, digits and _, got {name!r}")

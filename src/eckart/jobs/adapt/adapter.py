@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -215,3 +216,9 @@ def check_unshared(model: nn.Module, where: str, base: nn.Module) -> None:
             f"{where} shares its matrix with {others[0]}, which would change too: leave the path beside it (lora takes "
             "nothing out of the matrix, and is not merged), or untie the two"
         )
+
+
+def check_name(name: str) -> None:
+    """Raises Refused where a name of an adapter cannot be one of a module."""
+    if not (isinstance(name, str) and re.fullmatch(r"\w+", name)):
+        raise Refused(f"the name of an adapter is letters, digits and _, got {name!r}")

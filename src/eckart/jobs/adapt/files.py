@@ -19,8 +19,8 @@ from eckart.files.directories import new_directory
 from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
 from eckart.files.tensors import CHECKSUMS, SEAL, write_safetensors
-from eckart.jobs.adapt.adapted import Adapted, check_name
-from eckart.jobs.adapt.adapter import Adapter, check_unshared
+from eckart.jobs.adapt.adapted import Adapted
+from eckart.jobs.adapt.adapter import Adapter, check_name, check_unshared
 from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.beside import check_beside, fingerprint
 from eckart.jobs.adapt.host import host

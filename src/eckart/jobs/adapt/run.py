@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
 from eckart.errors import Refused, check_type
-from eckart.jobs.adapt.adapted import Adapted, check_name
-from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_unshared
+from eckart.jobs.adapt.adapted import Adapted
+from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_name, check_unshared
 from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
 from eckart.jobs.adapt.ranks import rank_within, shared_out
 from eckart.jobs.adapt.starts import at_start, check_starts, relative_error, started, unknown
