@@ -31,6 +31,7 @@ from transformers.utils import logging
 import eckart
 from benchmarks.common.rows import Rows, add_option
 from eckart.cli.app import main as main_of_eckart
+from eckart.models.sites import model_bytes
 from eckart.models.tasks import task_of
 from support.directories import save_data, save_zoo
 from support.zoo import outputs, zoo
@@ -82,9 +83,12 @@ def tried(run: Callable[[str, Path], str], name: str, place: Path) -> tuple[bool
 def compressed(method: str) -> Callable[[str, Path], str]:
     def run(name: str, place: Path) -> str:
         model, batch = zoo()[name]()
+        before = model_bytes(model)
         result = eckart.compress(model, method, keep=KEEP, of="bytes", calibration=[batch])
         with torch.no_grad():
             check(bool(outputs(model, batch).isfinite().all()), "outputs are not finite")
+        kept = model_bytes(model) / before
+        check(kept <= KEEP, f"{kept:.3f} of the bytes are kept, not {KEEP}")
         return result.coverage.sentence
 
     return run

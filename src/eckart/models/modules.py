@@ -44,7 +44,23 @@ class Structured(Readable):
         return self.as_stored(self.structure.to_dense())
 
 
-class StructuredLinear(Structured):
+class Multiplying(Structured):
+    """A module that multiplies by its structure, as nn.Linear does by its weight."""
+
+    @property
+    def out_features(self) -> int:
+        return self.structure.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        return self.structure.shape[1]
+
+    def multiplied(self, x: Tensor) -> Tensor | None:
+        y: Tensor = self.structure(x)
+        return y
+
+
+class StructuredLinear(Multiplying):
     """`y = x @ W.T + bias` with W any structure; stands in for nn.Linear.
 
     Attributes:
@@ -58,18 +74,6 @@ class StructuredLinear(Structured):
             raise Refused(f"bias of shape {tuple(bias.shape)} does not fit a matrix of shape {structure.shape}")
         self.structure = structure
         self.bias = None if bias is None else nn.Parameter(bias)
-
-    @property
-    def out_features(self) -> int:
-        return self.structure.shape[0]
-
-    @property
-    def in_features(self) -> int:
-        return self.structure.shape[1]
-
-    def multiplied(self, x: Tensor) -> Tensor | None:
-        y: Tensor = self.structure(x)
-        return y
 
     def forward(self, x: Tensor) -> Tensor:
         # From the registry, and without the hooks' machinery: at batch 1 a small product takes no longer than those.
@@ -154,24 +158,12 @@ class Tied(Structured):
         return self.owner.structure
 
 
-class TiedLinear(Tied):
+class TiedLinear(Tied, Multiplying):
     """A head `y = x @ W.T + bias` over the structure of an embedding; the bias, if any, is its own."""
 
     def __init__(self, owner: StructuredEmbedding | StructuredLinear, bias: Tensor | None = None) -> None:
         super().__init__(owner)
         self.bias = None if bias is None else nn.Parameter(bias)
-
-    @property
-    def out_features(self) -> int:
-        return self.structure.shape[0]
-
-    @property
-    def in_features(self) -> int:
-        return self.structure.shape[1]
-
-    def multiplied(self, x: Tensor) -> Tensor | None:
-        y: Tensor = self.structure(x)
-        return y
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.structure(x)
@@ -191,7 +183,7 @@ class TiedEmbedding(Tied, LookUp):
 def tied_by_construction(model: nn.Module) -> None:
     """Takes structured ties off the lists of those that transformers makes anew, between weights that are gone."""
     for part in model.modules():
-        tied = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, Structured | Tied)}
+        tied = {f"{name}.weight" for name, module in part.named_modules() if isinstance(module, Structured)}
         for attribute in ("_tied_weights_keys", "all_tied_weights_keys") if tied else ():
             keys = getattr(part, attribute, None)
             if isinstance(keys, dict):

@@ -23,17 +23,17 @@ class Placement:
         same = type(model).__name__ in (model.config.architectures or ())
         based = bool(self._prefix) and any(name.startswith(self._prefix) for name in saved)
         self._has_heads = based and not same
+        self._existing: set[str] = set()
         self._ignored = () if same else tuple(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
 
-    def __call__(self, name: str) -> str | None:
+    def _there(self, name: str) -> str | None:
         """The name in the model; None for a part that its class does not have, such as another head.
 
         Raises:
             Refused: a name of the part that all classes of the model share, which this one lacks.
         """
-        existing = {name for name, _ in self._model.named_modules(remove_duplicate=False)}
         for there in (name, name.removeprefix(self._prefix), f"{self._prefix}{name}"):
-            if there in existing:
+            if there in self._existing:
                 return there
         is_head = self._has_heads and not name.startswith(self._prefix)
         if is_head or any(re.search(pattern, f"{name}.weight") for pattern in self._ignored):
@@ -41,8 +41,15 @@ class Placement:
         raise Refused(f"the checkpoint names a module {name!r} that {type(self._model).__name__} does not have")
 
     def sources(self, names: Iterable[str]) -> dict[str, str]:
-        """Of the names in the model that these have, the ones in the saved model."""
-        return {there: name for name in names if (there := self(name)) is not None}
+        """Of the names in the model that these have, the ones in the saved model.
+
+        What the class does not have, such as another head, is left out.
+
+        Raises:
+            Refused: a name of the part that all classes of the model share, which this one lacks.
+        """
+        self._existing = {name for name, _ in self._model.named_modules(remove_duplicate=False)}
+        return {there: name for name in names if (there := self._there(name)) is not None}
 
     def modules(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         """The entries of a manifest under the names in the model, and what they are tied to likewise.
@@ -59,5 +66,5 @@ class Placement:
         placed = {there: dict(entries[name]) for there, name in sources.items()}
         for entry in placed.values():
             if isinstance(entry.get("to"), str):
-                entry["to"] = self(entry["to"])
+                entry["to"] = self._there(entry["to"])
         return placed

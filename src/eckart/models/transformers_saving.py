@@ -31,15 +31,16 @@ def install() -> None:
         PretrainedConfig.to_dict = _described(PretrainedConfig.to_dict)
 
 
-def describe(model: PreTrainedModel) -> bool:
-    """Enters the structured modules that a model has now in its configuration, and returns whether there are any."""
+def describe(model: PreTrainedModel) -> EckartConfig | None:
+    """Enters the structured modules that a model has now in its configuration; returns them, None without any."""
     contents = checkpoint.manifest(model)
     if contents["modules"] or "unfused" in contents:
-        model.config.quantization_config = EckartConfig(**contents)
-        return True
+        found = EckartConfig(**contents)
+        model.config.quantization_config = found
+        return found
     if is_ours(getattr(model.config, "quantization_config", None)):
         del model.config.quantization_config
-    return False
+    return None
 
 
 def is_ours(quantization: Any) -> bool:
@@ -51,11 +52,11 @@ def is_ours(quantization: Any) -> bool:
 def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def save_pretrained(self: PreTrainedModel, *args: Any, **options: Any) -> Any:
-        if describe(self):
+        if (described := describe(self)) is not None:
             # The names of now: those of the original checkpoint may stand for tensors that are no longer there.
             options["save_original_format"] = False
             if not any(p.is_meta for p in self.parameters()):
-                options["state_dict"] = _to_write(self, options.get("state_dict"))
+                options["state_dict"] = _to_write(self, described, options.get("state_dict"))
             found = original(self, *args, **options)
             directory = Path(args[0] if args else options["save_directory"])
             if options.get("is_main_process", True) and not options.get("variant"):
@@ -67,13 +68,13 @@ def _saving(original: Callable[..., Any]) -> Callable[..., Any]:
     return save_pretrained
 
 
-def _to_write(model: PreTrainedModel, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """The tensors of a model, or those given in their place, as its manifest describes them.
+def _to_write(model: PreTrainedModel, described: EckartConfig, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The tensors of a model, or those given in their place, as they are described.
 
     Those of structures are of the dtypes that they have in the model, and share no storage: a tie is none to them.
     """
     own = model.state_dict()
-    inside = tuple(f"{name}." for name in checkpoint.manifest(model)["modules"])
+    inside = tuple(f"{name}." for name in described.manifest["modules"])
     written = {name: tensor.contiguous() for name, tensor in (own if given is None else given).items()}
     seen: set[int] = set()
     for name in sorted(written, key=lambda name: name.startswith(inside)):
