@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -15,6 +17,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapted import Adapted
 from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
 from support.tiny import tiny_gpt2, tiny_llama
+from support.zoo import outputs, zoo
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -98,3 +101,16 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a" / "adapter.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match=r"adapter\.safetensors is damaged or cut short"):
         eckart.load_adapter(tiny_llama(), tmp_path / "a")
+
+
+@pytest.mark.parametrize("save", [eckart.save_adapter, eckart.save_peft])
+def test_running_statistics_that_moved_are_told(save: Any, tmp_path: Path) -> None:
+    model, batch = zoo()["ResNet"]()
+    adapter = eckart.adapt(model, "lora", rank=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save(adapter, tmp_path / "before")
+    model.train()
+    outputs(model, batch)
+    with pytest.warns(UserWarning, match="running statistics of batch normalisation have moved"):
+        save(adapter, tmp_path / "after")

@@ -60,6 +60,19 @@ class Adapter(Shown):
     _schedule: Schedule | None = None
     _done: int = 0
     _removed: bool = False
+    _batches: int = 0
+
+    def __post_init__(self) -> None:
+        self._batches = batches_seen(self.model)
+
+    def moved(self) -> list[str]:
+        """What changed in the model beside the paths since the adapter was made, and is in no file of it."""
+        if batches_seen(self.model) == self._batches:
+            return []
+        return [
+            "the running statistics of batch normalisation have moved since the adapter was made and are in no file of "
+            "it: beside another copy of the base it gives other outputs. Train in eval mode, or save the whole model"
+        ]
 
     def glance(self) -> Glance:
         """Where it stands, and how many numbers train."""
@@ -216,6 +229,12 @@ def check_unshared(model: nn.Module, where: str, base: nn.Module) -> None:
             f"{where} shares its matrix with {others[0]}, which would change too: leave the path beside it (lora takes "
             "nothing out of the matrix, and is not merged), or untie the two"
         )
+
+
+def batches_seen(model: nn.Module) -> int:
+    """How many batches have gone into the running statistics of a model's normalisation layers."""
+    counters = [buffer for name, buffer in model.named_buffers() if name.endswith("num_batches_tracked")]
+    return sum(int(counter) for counter in counters)
 
 
 def check_name(name: str) -> None:

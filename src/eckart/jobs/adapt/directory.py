@@ -176,7 +176,7 @@ def adapt_directory(
                 ],
                 command=repeating(source, request, training),
                 coverage=adapter.coverage,
-                warnings=[*warnings, *adapter.warnings],
+                warnings=[*warnings, *adapter.warnings, *adapter.moved()],
             )
         )
         write_adapter(adapter, partial)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,6 +74,8 @@ def save_adapter(adapter: Adapter, directory: str | os.PathLike[str]) -> None:
     Raises:
         Refused: the directory exists and is not empty.
     """
+    for told in adapter.moved():
+        warnings.warn(told, stacklevel=2)
     with new_directory(Path(directory)) as partial:
         write_adapter(adapter, partial)
 

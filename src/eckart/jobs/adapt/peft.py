@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
         Refused: an adapter that has no matrix, replaced W, or changed it so much that exact factors are larger than W
             and no rank was asked for; a layer that PEFT has no place for; a rank below 1; a `directory` that is taken.
     """
+    for told in adapter.moved():
+        warnings.warn(told, stacklevel=2)
     parts = {name: parts_of(adapter, name) for name in adapter.paths}
     return _write(parts, Path(directory), rank, host(adapter.model, parts))
 
