@@ -132,6 +132,7 @@ class Matrix:
         terms: Terms of the sum, or of the sum for each column.
         blocks: Blocks on the diagonal.
         experts: Experts that are left of a mixture.
+        input_bits: Bits that its inputs are rounded to, token by token, whenever the model runs; null for none.
         dense: Whether the matrix was left dense.
         reason: Why it was left dense where that was not the budget's choice, such as a failed fit.
         curve: Nested error curve, decimated: the error this matrix would have at other sizes.
@@ -157,6 +158,7 @@ class Matrix:
     terms: Count | None = None
     blocks: Count | None = None
     experts: Count | None = None
+    input_bits: Count | None = None
     dense: bool
     reason: str | None = None
     curve: Curve | None = None

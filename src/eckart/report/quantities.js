@@ -68,7 +68,7 @@ const QUANTITIES = [
   field("predicted_kl", "Predicted KL", { text: plain }),
   field("rank", "Rank", { text: exact, fact: (value, site) => site.shape ? `${value} of ${shorter(site)}` : exact(value),
     ...(["adapt", "compensate"].includes(job) ? { map: { label: "rank", span: "top", weight: one, cell: (value) => tidy(tight(value)), text: short } } : {}) }),
-  field("bits", "Bits"),
+  field("bits", "Bits"), field("input_bits", "Input bits", { text: exact, about: "The inputs are rounded to so many bits, token by token, whenever the model runs" }),
   counted("percent", "Percent"), field("kept_of_4", "Kept of 4", { value: (site) => site.kept, text: exact }), counted("terms", "Terms"), counted("experts", "Experts"), counted("blocks", "Blocks"),
 
   { id: "then_kept", title: "Slider: kept", value: (site) => chosenThen(site)?.kept, text: (value) => percent(value), numeric: true, column: true, slider: true,

@@ -19,6 +19,7 @@ from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.repeated import Repeated
+from eckart.structures.rounded_input import RoundedInput, exact_input, input_bits
 from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
@@ -50,6 +51,7 @@ __all__ = [
     "Permutation",
     "Quantized",
     "Repeated",
+    "RoundedInput",
     "Scaled",
     "Scattered",
     "Selection",
@@ -62,8 +64,10 @@ __all__ = [
     "Sum",
     "apply_transposed",
     "convolve",
+    "exact_input",
     "from_spec",
     "geometry_of",
+    "input_bits",
     "interpolative_cost",
     "low_rank",
     "low_rank_cost",

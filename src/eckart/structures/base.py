@@ -100,6 +100,17 @@ class StructuredMatrix(nn.Module):
         """Whether it is a matrix: what drops some of its work depending on the input is none, and has no dense form."""
         return all(child.linear for child in self.operands())
 
+    def check_linear(self) -> None:
+        """Raises Refused that names the part which depends on its input, where there is one."""
+        if self.linear:
+            return
+        for part in self.modules():
+            if isinstance(part, StructuredMatrix) and not part.linear and all(c.linear for c in part.operands()):
+                raise Refused(
+                    f"{type(part).__name__} depends on its input: it has no matrix to be written out, looked up in or "
+                    "merged into"
+                )
+
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the first float leaf; float32 where there is none."""
@@ -117,7 +128,8 @@ class StructuredMatrix(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def to_dense(self) -> Tensor:
-        """W as a dense (out, in) tensor in the structure's dtype."""
+        """W as a dense (out, in) tensor in the structure's dtype; Refused where it is no matrix, see `linear`."""
+        self.check_linear()
         columns: Tensor = self(torch.eye(self.shape[1], dtype=self.dtype, device=self.device))
         return columns.T
 

@@ -30,6 +30,7 @@ class _Compose(StructuredMatrix):
         return list(self.parts)  # type: ignore[arg-type]
 
     def _dense(self, part: StructuredMatrix) -> Tensor:
+        part.check_linear()
         # A part without float leaves has no dtype of its own: it takes this structure's.
         if any(p.is_floating_point() for p in part.parameters()):
             return part.to_dense().to(self.dtype)
@@ -37,6 +38,7 @@ class _Compose(StructuredMatrix):
         return part_dense
 
     def _rows(self, part: StructuredMatrix, index: Tensor) -> Tensor:
+        part.check_linear()
         if any(p.is_floating_point() for p in part.parameters()):
             return part.rows(index).to(self.dtype)
         return apply_transposed(part, F.one_hot(index.long(), part.shape[0]).to(self.dtype))
@@ -100,6 +102,7 @@ class Chain(_Compose):
         return x
 
     def to_dense(self) -> Tensor:
+        self.check_linear()  # a factor that depends on its input would be applied to the others without a word
         # From the smallest factor outwards: the others are applied to it, not written out.
         parts = self.operands()
         start = min(range(len(parts)), key=lambda i: parts[i].shape[0] * parts[i].shape[1])

@@ -17,6 +17,7 @@ from eckart.structures.gated import Gated
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.repeated import Repeated
+from eckart.structures.rounded_input import RoundedInput
 from eckart.structures.scaled import Scaled
 
 
@@ -35,9 +36,14 @@ def convolve(matrix: StructuredMatrix, x: Tensor, geometry: Geometry) -> Tensor:
         (n, out, rows, columns).
     """
     if geometry.patch == (1, 1):
-        y: Tensor = matrix(geometry.patches(x).movedim(1, -1) if geometry != POINT else x.movedim(1, -1))
-        return y.movedim(-1, 1)
+        return _of_patches(matrix, x, geometry)
     return _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+
+
+def _of_patches(matrix: StructuredMatrix, x: Tensor, geometry: Geometry) -> Tensor:
+    """The structure applied to the patches, written out."""
+    y: Tensor = matrix(geometry.patches(x).movedim(1, -1) if geometry != POINT else x.movedim(1, -1))
+    return y.movedim(-1, 1)
 
 
 def _convolved(weight: Tensor, x: Tensor, geometry: Geometry, groups: int = 1) -> Tensor:
@@ -100,6 +106,11 @@ def _(matrix: Gated, x: Tensor, geometry: Geometry) -> Tensor:
 
 
 @convolve.register
+def _(matrix: RoundedInput, x: Tensor, geometry: Geometry) -> Tensor:
+    return _of_patches(matrix, x, geometry)  # a patch is a token, which has a scale of its own
+
+
+@convolve.register
 def _(matrix: Stack, x: Tensor, geometry: Geometry) -> Tensor:
     return torch.cat([convolve(part, x, geometry) for part in matrix.operands()], 1)
 
@@ -114,6 +125,8 @@ def _(matrix: Interleaved, x: Tensor, geometry: Geometry) -> Tensor:
 
 @convolve.register
 def _(matrix: Chain, x: Tensor, geometry: Geometry) -> Tensor:
+    if not matrix.linear:
+        return _of_patches(matrix, x, geometry)
     *_, last = parts = matrix.operands()
     cheap = _grouped(last, geometry) or _split(last, geometry) is not None
     if geometry.patch != (1, 1) and not cheap and last.shape[0] >= matrix.shape[0]:

@@ -65,6 +65,3 @@ class Gated(StructuredMatrix):
             counts = chosen.flatten().bincount(minlength=len(self.bias))
             self.tally = counts if self.tally is None else self.tally + counts
         return self.left.forward(y * mask)
-
-    def to_dense(self) -> Tensor:
-        raise Refused("Gated depends on its input: it has no matrix, and cannot be merged into one")

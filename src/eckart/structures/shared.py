@@ -51,6 +51,10 @@ class Shared(StructuredMatrix):
         self._owner = (owner,)
 
     @property
+    def linear(self) -> bool:
+        return self.owner.linear
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.owner.dtype
 

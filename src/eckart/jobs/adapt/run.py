@@ -33,7 +33,7 @@ from eckart.statistics import Statistics, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.gradients import mean_gradients
-from eckart.structures import patch_of
+from eckart.structures import exact_input, patch_of
 from eckart.texts.tokenizer import Tokenizer
 
 
@@ -136,7 +136,7 @@ def adapt(
             for done, (where, module) in enumerate(bases.items(), 1):
                 generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
                 standing, known = structure_of(base_of(module)), statistics[where]
-                dense = standing.to_dense().detach()
+                dense = exact_input(standing).to_dense().detach()
                 layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
                 start = started(card, where, layer)
                 if start is not None:

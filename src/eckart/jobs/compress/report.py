@@ -16,7 +16,7 @@ from eckart.machine import peak_rss_bytes
 from eckart.models.groups import Group
 from eckart.report import compression as said
 from eckart.report.types import CountPair, Memory, Quality, Size, Speed
-from eckart.structures import StructuredMatrix
+from eckart.structures import StructuredMatrix, input_bits
 
 POINTS = 33
 """Candidates of a curve that a report names at most."""
@@ -122,6 +122,7 @@ def matrix(result: Compression, group: Group, position: int) -> said.Matrix:
         spectrum=_spectrum(curve) if alone else None,
         predicted_kl=error / 2 if halved else None,
         reason=curve.reason or None,
+        input_bits=None if structure is None else input_bits(structure),
         **chosen,
     )
 

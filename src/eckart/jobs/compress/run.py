@@ -21,6 +21,7 @@ from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
+from eckart.jobs.compress.rounded_inputs import rounded_inputs
 from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
 from eckart.machine import memory_available
@@ -196,7 +197,7 @@ def run(
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
         warnings = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
-        warnings += warnings_of(found)
+        warnings += warnings_of(found) + rounded_inputs(model)
         if dense is not None and not any(sides(model)):
             warnings.append(
                 "distillation was left out: the structures are made of no matrices, which are what it trains"

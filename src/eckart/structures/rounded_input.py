@@ -1,0 +1,71 @@
+"""A matrix whose input is rounded to integers before it is multiplied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.ops.input_rounding import round_symmetric
+from eckart.structures._checks import size_option
+from eckart.structures.base import StructuredMatrix, structure
+
+INPUT_BITS = range(2, 9)
+
+
+@structure("rounded-input")
+class RoundedInput(StructuredMatrix):
+    """y = W_1 q(x), q rounding each token to symmetric integers of a few bits times a scale of its own: no matrix.
+
+    The scale of a token, or of each run of `group` inputs of one, is `max|x| / (2^(bits-1) - 1)`; see
+    `ops.input_rounding`. No token's scale depends on another token. `exact_input` takes the rounding off.
+
+    Args:
+        matrix: W_1, (out, in).
+        bits: of an integer, 2 to 8.
+        group: consecutive inputs that share a scale; None for one scale a token.
+    """
+
+    def __init__(self, matrix: StructuredMatrix, *, bits: int = 8, group: int | None = None) -> None:
+        if not isinstance(matrix, StructuredMatrix):
+            raise TypeError(f"RoundedInput takes a structure, got {type(matrix).__name__}; wrap a tensor in Dense")
+        if size_option("RoundedInput", "bits", bits) not in INPUT_BITS:
+            raise Refused(f"RoundedInput: bits must be 2 to 8, got {bits}")
+        super().__init__(matrix.shape)
+        columns = self.shape[1]
+        self.matrix, self.bits = matrix, bits
+        self.group = columns if group is None else min(size_option("RoundedInput", "group", group), columns)
+
+    @property
+    def linear(self) -> bool:
+        return False
+
+    def options(self) -> dict[str, Any]:
+        return {"bits": self.bits, "group": self.group}
+
+    def operands(self) -> list[StructuredMatrix]:
+        return [self.matrix]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.matrix.forward(round_symmetric(x, self.bits, self.group))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, inputs of {self.bits} bits in groups of {self.group}"
+
+
+def exact_input(matrix: StructuredMatrix) -> StructuredMatrix:
+    """A structure over the same tensors that multiplies by its input as it is, and is a matrix where that is all."""
+    if isinstance(matrix, RoundedInput):
+        return exact_input(matrix.matrix)
+    if not any(isinstance(part, RoundedInput) for part in matrix.modules()):
+        return matrix
+    build: Any = type(matrix)
+    made: StructuredMatrix = build(*map(exact_input, matrix.operands()), **matrix.leaves(), **matrix.options())
+    return made
+
+
+def input_bits(matrix: StructuredMatrix) -> int | None:
+    """The fewest bits that inputs are rounded to anywhere in a structure; None where they are not."""
+    found = [part.bits for part in matrix.modules() if isinstance(part, RoundedInput)]
+    return min(found, default=None)
