@@ -79,7 +79,7 @@ def check_types(options: DataclassInstance) -> None:
     >>> from eckart import Recipe
     >>> Recipe(keep="half")
     Traceback (most recent call last):
-    eckart.errors.Refused: keep='half' is a str, and a number is wanted
+    eckart.errors.Refused: keep='half' is a str, and a number or None is wanted
     """
     for name, hint in get_type_hints(type(options)).items():
         check_type(name, getattr(options, name), hint)

@@ -169,7 +169,7 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--keep", "half"], "--keep half: a share is needed, as in 0.8 or 80%"),
         (["--keep", "120%"], "keep=1.2 is not a share"),
         (["--method", "lora"], "'lora' is no compressor but an adapter: eckart.adapt, or eckart adapt --method lora"),
-        (["--kep", "0.5"], "unknown option --kep; did you mean '--keep'? see eckart compress --help"),
+        (["--keeep", "0.5"], "unknown option --keeep; did you mean '--keep'? see eckart compress --help"),
         (["--memory", "much"], "--memory 'much' is no float"),
         (["--keep", "inf"], "keep=inf is not a share"),
         (["--keep", "-1"], "keep=-1.0 is not a share"),

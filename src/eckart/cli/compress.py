@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -17,19 +17,24 @@ from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
 from eckart.cli.texts import TEXTS
+from eckart.compressors.contract import SIZES
 from eckart.errors import Refused
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.dry_run import dry_run as expected
-from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.compress.recipe import KEEP, Recipe
 from eckart.jobs.texts import Texts
 
 EITHER = Group("keep or max-loss", show=False, validator=o.one_of)
+EACH: dict[str, Any] = {
+    word: Parameter(help=f"instead, for every matrix: {said}") for word, said in SIZES.items() if hasattr(Recipe, word)
+}
+"""Sizes of every matrix."""
 
 RECIPE = o.options_of(
     Recipe,
     {
         o.WHAT: "method include exclude embeddings head",
-        o.BUDGET: "keep of allocation floor",
+        o.BUDGET: f"keep of allocation floor {' '.join(EACH)} group symmetric",
         o.DATA: "samples length",
         o.TRAINING: "sequential heal distill",
         o.RUN: "seed",
@@ -39,13 +44,18 @@ RECIPE = o.options_of(
     exclude=o.LEAVE,
     embeddings=Parameter(help="compress the embeddings too"),
     head=Parameter(help="compress the output head too"),
-    keep=Parameter(group=(o.BUDGET, EITHER), converter=o.share, help="share that is kept, 0.8 or 80%"),
+    keep=Parameter(
+        group=(o.BUDGET, EITHER), converter=o.share, help=f"share that is kept, 0.8 or 80% (default {KEEP})"
+    ),
     of=Parameter(help="of what", choices=list(CURRENCIES)),
     allocation=Parameter(help="how sizes are shared out (default: the method's)", choices=sorted(ALLOCATIONS)),
     floor=Parameter(converter=o.share),
     samples=o.SAMPLES,
     length=o.LENGTH,
     seed=o.SEED,
+    group=Parameter(help="inputs that share a scale, of methods that quantize (default: the method's)"),
+    symmetric=Parameter(help="no zero-points, of methods that quantize"),
+    **EACH,
 )
 
 

@@ -44,7 +44,11 @@ def _budget(report: Mapping[str, Any]) -> Table:
         f"{name} {show(size[name]['before'])} to {show(size[name]['after'])}"
         for name, show in (("parameters", shown_count), ("bytes", shown_bytes))
     )
-    title = f"keep {asked['keep']:.4g} of {asked['of']} (at least {budget['least']:.3g} can be): {change}"
+    if "keep" in asked:
+        share = f"keep {asked['keep']:.4g} of {asked['of']} (at least {budget['least']:.3g} can be)"
+    else:
+        share = f"{asked['counts']} {asked['each']} for every matrix"
+    title = f"{share}: {change}"
     table = _table(title)
     table.add_column("matrices", overflow="fold")
     for heading in ("", budget["matrices"][0]["counts"], "dense", "kept"):

@@ -12,6 +12,7 @@ from eckart.compressors._lazy import Measured, interpolated, middle
 from eckart.compressors.contract import Fitted
 from eckart.errors import Refused
 from eckart.metrics import Metric
+from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.quantized import Quantized, finite_matrix
 
@@ -116,12 +117,14 @@ def paying(weight: Tensor, sizes: Sequence[int], cost: Callable[[int], Cost]) ->
     return [size for size in sizes if cost(size).bytes < weight.numel() * weight.element_size()]
 
 
-def bits_family(weight: Tensor, fit: Callable[[int], Quantized], metric: Metric, group: int) -> OneByOne:
-    """The same fit at 2, 3, 4, 5, 6 and 8 bits: `fit(bits)` gives an affine Quantized with groups of `group` inputs."""
-    weight = finite_matrix(weight)
+def bits_family(
+    weight: Tensor, fit: Callable[[int], Quantized], metric: Metric, group: int, symmetric: bool = False
+) -> OneByOne:
+    """The same fit at 2, 3, 4, 5, 6 and 8 bits: `fit(bits)` gives a Quantized with groups of `group` inputs."""
+    weight, group = finite_matrix(weight), size_option("Quantized", "group", group)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, group, weight.dtype).cost()
+        return Quantized.empty(weight.shape, bits, group, weight.dtype, symmetric=symmetric).cost()
 
     return OneByOne(weight, BITS, cost, fit, metric, rounding)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -99,6 +101,23 @@ class CompressorCard(Card):
 
     def columns(self) -> dict[str, str]:
         return super().columns() | {"needs": needed(self.needs)}
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of what the fit of a matrix takes beside it: the keyword arguments of the paper's function."""
+        parameters = inspect.signature(self.entry).parameters.values()
+        return tuple(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+
+    def taking(self, options: Mapping[str, Any]) -> CompressorCard:
+        """The card with values for some of its options; Refused for others."""
+        for name, value in options.items():
+            if name not in self.options:
+                has = f"its options are {', '.join(self.options)}" if self.options else "it has no options"
+                takers = ", ".join(other.name for other in METHODS.values() if name in other.options)
+                raise Refused(f"method {self.name!r} takes no {name}={value!r}: {has}; {takers} take it")
+        if not options or not isinstance(self.entry, AtScale):
+            return self
+        return replace(self, entry=AtScale(partial(self.entry.fit, **options), self.needs))
 
     def candidates(self, kind: str, members: Members) -> Family | JointFamily:
         """The family of a group of matrices of a kind; one matrix alone is of the kind "matrix"."""

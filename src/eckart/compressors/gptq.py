@@ -24,7 +24,7 @@ GROUP = 64
     needs=(Need.INPUT_SECOND_MOMENT,),
     size="bits",
 )
-def gptq(weight: Tensor, statistics: Statistics) -> Family:
+def gptq(weight: Tensor, statistics: Statistics, *, group: int = GROUP, symmetric: bool = False) -> Family:
     """Rounds column after column to an affine grid and lets the remaining columns make up for the error.
 
     On the same grid and order the authors' code, in float32, agrees to 5e-4. Its own defaults, columns as they come and
@@ -35,6 +35,8 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
     Args:
         weight: (out, in).
         statistics: `input_second_moment` C is read; errors are `||(W - What) C^1/2||_F^2`.
+        group: inputs that share a scale.
+        symmetric: zero-point fixed at the middle code instead of stored.
 
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
@@ -48,9 +50,9 @@ def gptq(weight: Tensor, statistics: Statistics) -> Family:
     prepared = Once(prepare)
 
     def fit(bits: int) -> Quantized:
-        return _quantize(weight, *prepared(), bits, GROUP, symmetric=False)
+        return _quantize(weight, *prepared(), bits, group, symmetric)
 
-    return bits_family(weight, fit, Metric(right=moment), GROUP)
+    return bits_family(weight, fit, Metric(right=moment), group, symmetric)
 
 
 def gptq_quantize(

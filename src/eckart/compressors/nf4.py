@@ -9,6 +9,7 @@ from eckart.compressors.contract import Family, compressor
 from eckart.metrics import Metric
 from eckart.ops.packing import normal_float
 from eckart.statistics.needs import Statistics
+from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
 from eckart.structures.quantized import Quantized, finite_matrix
 
@@ -21,7 +22,7 @@ GROUP = 64
     expression="Quantized",
     size="bits",
 )
-def nf4(weight: Tensor, statistics: Statistics) -> Family:
+def nf4(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family:
     """Rounds every weight to the nearest of 16 normal quantiles times the largest magnitude among 64 inputs of a row.
 
     `w ~ a q_i`, `a = max |w|` of the group, q the 4-bit NormalFloat levels (section 3). The one size is 4 bits.
@@ -30,17 +31,18 @@ def nf4(weight: Tensor, statistics: Statistics) -> Family:
     Args:
         weight: (out, in).
         statistics: not read.
+        group: inputs that share a scale.
 
     Raises:
         Refused: weight has NaN or Inf entries.
     """
-    weight = finite_matrix(weight)
+    weight, group = finite_matrix(weight), size_option("Quantized", "group", group)
     codebook = normal_float(4)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, GROUP, weight.dtype, codebook=codebook).cost()
+        return Quantized.empty(weight.shape, bits, group, weight.dtype, codebook=codebook).cost()
 
     def fit(bits: int) -> Quantized:
-        return Quantized.quantize(weight, bits, GROUP, codebook=codebook)
+        return Quantized.quantize(weight, bits, group, codebook=codebook)
 
     return OneByOne(weight, paying(weight, (4,), cost), cost, fit, Metric())

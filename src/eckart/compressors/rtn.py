@@ -19,7 +19,7 @@ GROUP = 64
     expression="Quantized",
     size="bits",
 )
-def round_to_nearest(weight: Tensor, statistics: Statistics) -> Family:
+def round_to_nearest(weight: Tensor, statistics: Statistics, *, group: int = GROUP, symmetric: bool = False) -> Family:
     """Rounds every weight to the nearest point of an affine grid, one grid for 64 inputs of a row.
 
     `q = clamp(round(w / s) + z, 0, 2^b - 1)`, `s = (max - min) / (2^b - 1)`, `z = round(-min / s)` (eq. 4 to 6).
@@ -27,8 +27,14 @@ def round_to_nearest(weight: Tensor, statistics: Statistics) -> Family:
     Args:
         weight: (out, in).
         statistics: not read.
+        group: inputs that share a scale.
+        symmetric: zero-point fixed at the middle code instead of stored.
 
     Raises:
         Refused: weight has NaN or Inf entries.
     """
-    return bits_family(weight, lambda bits: Quantized.quantize(weight, bits, GROUP), Metric(), GROUP)
+
+    def fit(bits: int) -> Quantized:
+        return Quantized.quantize(weight, bits, group, symmetric=symmetric)
+
+    return bits_family(weight, fit, Metric(), group, symmetric)

@@ -17,7 +17,7 @@ def fit(
     *,
     metric: Metric | None = None,
     statistics: Statistics | None = None,
-    **size: int,
+    **scheme: int,
 ) -> StructuredMatrix:
     """Approximates one matrix by a structure of a given size.
 
@@ -27,8 +27,8 @@ def fit(
         metric: what close means, for `svd`: the optimum of `metric.error(W - What)`. Other methods make their metric
             from `statistics`.
         statistics: what the method needs to know about inputs and gradients.
-        **size: how large, in the word of the method's card: `rank=32`, `bits=4`; see `SIZES` in
-            `eckart.compressors.contract`.
+        **scheme: how large, in the word of the method's card: `rank=32`, `bits=4`; see `SIZES` in
+            `eckart.compressors.contract`. And options of the method: `group=128`, `symmetric=True`.
 
     Returns:
         The structure, of the weight's shape and dtype.
@@ -49,6 +49,7 @@ def fit(
     check_type("weight", weight, Tensor)
     check_type("metric", metric, Metric | None)
     check_type("statistics", statistics, Statistics | None)
+    size = {word: value for word, value in scheme.items() if word not in card.options}
     if list(size) != [card.size]:
         got = ", ".join(f"{word}={value!r}" for word, value in size.items()) or "nothing"
         raise Refused(f"method {method!r} is asked for by {card.size}=, got {got}")
@@ -62,7 +63,8 @@ def fit(
             raise Refused(f"metric= goes with {free}; {method!r} makes its own from statistics=")
         family: Family = card.in_metric(weight, metric)
     else:
-        family = card.entry(weight, statistics or Statistics())
+        options = {word: value for word, value in scheme.items() if word in card.options}
+        family = card.taking(options).entry(weight, statistics or Statistics())
     try:
         return family.build(size[card.size]).structure
     except Refused as error:

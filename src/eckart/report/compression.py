@@ -4,37 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
+from eckart.report.requests import Request, Share
 from eckart.report.schema import Rule, schema_of
 from eckart.report.types import Amount, Count, Coverage, Memory, Name, Positive, Quality, Size, Speed
-
-Share = Annotated[float, Rule(above=0, maximum=1)]
-Currency = Literal["bytes", "parameters", "linear-parameters", "macs"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestedSize:
-    """A size.
-
-    Attributes:
-        keep: Fraction to keep.
-        of: What it is a fraction of.
-    """
-
-    keep: Share
-    of: Currency
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestedLoss:
-    """A loss.
-
-    Attributes:
-        max_loss: Largest loss of quality that was accepted.
-    """
-
-    max_loss: Amount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +248,7 @@ class CompressionReport:
     method: Name
     allocation: str | None
     seed: int
-    requested: RequestedSize | RequestedLoss
+    requested: Request
     calibration: Calibration | None
     size: Size
     quality: Quality | None

@@ -57,8 +57,10 @@ function runCards() {
 
 function asked() {
   const { requested } = report;
-  const wish = requested.keep === undefined ? `lose at most ${tidy(number(requested.max_loss))}` : `keep ${percent(requested.keep)} of ${requested.of.replace("-", " ")}`;
-  return [`Asked to ${wish}`, `method ${report.method}`, report.allocation ? `allocation ${report.allocation}` : null];
+  const wish = requested.counts ? `give every matrix ${requested.counts} ${requested.each}`
+    : requested.keep === undefined ? `lose at most ${tidy(number(requested.max_loss))}` : `keep ${percent(requested.keep)} of ${requested.of.replace("-", " ")}`;
+  const scheme = [requested.group ? `groups of ${requested.group}` : null, requested.symmetric ? "symmetric" : null].filter(Boolean).join(", ");
+  return [`Asked to ${wish}`, `method ${report.method}${scheme ? ` (${scheme})` : ""}`, report.allocation ? `allocation ${report.allocation}` : null];
 }
 
 // ---- quality against size, time, the run ------------------------------------------------------------------------------

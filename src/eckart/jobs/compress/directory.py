@@ -77,7 +77,7 @@ def compress_directory(
     """
     request = {"model": source, "recipe": asdict(recipe), "texts": asdict(texts), "max_loss": max_loss}
     with workspace(out, request, resume) as work:
-        check_limits(max_loss, memory, scheduler, texts)
+        check_limits(max_loss, memory, scheduler, texts, recipe)
         cache = cache or cache_directory()
         body, evaluation = read_texts(texts, calibrated=needs_data(recipe))
         loaded, dense = opened(source, recipe, texts, progress)
@@ -161,19 +161,24 @@ def repeating(
     measure_speed: bool,
 ) -> list[str]:
     """The words of the command that repeats a run, but for its place."""
-    asked = {**changed(recipe), "keep": recipe.keep, "of": recipe.of}
+    asked = changed(recipe) if recipe.size else {**changed(recipe), "keep": recipe.keep, "of": recipe.of}
     if max_loss is not None:
         asked |= {"max_loss": max_loss, "keep": None}
     run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9, "no_speed": not measure_speed}
     return command_words("compress", [source], {**asked, **options_of(texts), **run})
 
 
-def check_limits(max_loss: float | None, memory: int | None, scheduler: str | None, texts: Texts) -> None:
+def check_limits(
+    max_loss: float | None, memory: int | None, scheduler: str | None, texts: Texts, recipe: Recipe
+) -> None:
     """Raises Refused for limits that nothing can keep, or a scheduler that does not answer."""
     if max_loss is not None and not 0 < max_loss < math.inf:
         raise Refused(
             f"max_loss={max_loss} must be above 0 and finite: it is how far the perplexity may rise, 0.05 for 5 %"
         )
+    if max_loss is not None and recipe.size is not None:
+        word, size = recipe.size
+        raise Refused(f"max_loss={max_loss} searches for sizes, and {word}={size} is that of every matrix: name one")
     if max_loss is not None and not texts.evaluation:
         raise Refused(f"max_loss={max_loss} is measured on a text, and there is none: name one with --eval")
     if memory is not None and memory < 1:

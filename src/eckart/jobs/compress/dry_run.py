@@ -19,9 +19,10 @@ from eckart.jobs.calibration import Body
 from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
 from eckart.jobs.compress.directory import check_limits, opened
-from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.plan import Choice, Plan, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
-from eckart.jobs.compress.report import requested
+from eckart.jobs.compress.report import allocation_of, requested
+from eckart.jobs.compress.sized import left_dense, sized
 from eckart.jobs.coverage import kind_of
 from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.material import Size, calibration_of
@@ -57,27 +58,28 @@ def dry_run(
 
     Returns:
         `coverage`: see `eckart.report.types.Coverage`. `budget`: the `least` share that can be kept, `size` before and
-        after, and what each kind of matrix keeps, if all keep the same share; None with `max_loss`. `seconds` and
+        after, and what each kind of matrix keeps, at the size that was said or if all keep the same share; None with
+        `max_loss`. `seconds` and
         `memory` (bytes) expected, by what they are for. `notes`: what is not in these numbers.
 
     Raises:
         Refused: as `compress_directory` does for a request that cannot be met.
     """
-    check_limits(max_loss, memory, None, texts)
+    check_limits(max_loss, memory, None, texts, recipe)
     body, _ = read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
     loaded, _ = opened(source, recipe, texts, progress)
     model = loaded.model
     rows = rows_of(loaded, recipe, texts, body)
     seconds = {"load": time.perf_counter() - clock}
-    method, limit = METHODS.find(recipe.method), memory_available() // 2 if memory is None else memory
+    method, limit = recipe.card, memory_available() // 2 if memory is None else memory
     plan = make_plan(model, sites_of(model, recipe), method, {})
     sorts = _sorts(plan.groups)
     examples = [same[0] for same in sorts]
     passed = _Pass(model, rows, recipe, [site for group in examples for site in group.sites], plan.sites)
     plan.statistics = per_token(model, passed.statistics)
     seconds |= passed.seconds(texts, limit)
-    blind = ALLOCATIONS[recipe.allocation or method.allocation].blind
+    blind = recipe.size is not None or ALLOCATIONS[recipe.allocation or method.allocation].blind
     fits = _fits(plan, examples, not blind or max_loss is not None, progress)
     for same, fit in zip(sorts, fits, strict=True):
         plan.curves |= {group.name: fit.curve for group in same}
@@ -89,17 +91,19 @@ def dry_run(
         "statistics": min(limit, passed.bytes),
         "candidates": min(plan.held_limit, _held(plan)),
     }
+    choice = _choice(plan, recipe) if max_loss is None else {}
+    warnings = left_dense(plan, choice, *recipe.size) if recipe.size else []
     return {
         "eckart": __version__,
         "model": source,
         "method": recipe.method,
-        "allocation": recipe.allocation or method.allocation,
+        "allocation": allocation_of(recipe, method),
         "requested": as_json(requested(recipe, max_loss)),
         "coverage": as_json(covered_by(model, recipe)),
-        "budget": None if max_loss is not None else _budget(plan, recipe),
+        "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
-        "notes": list(_notes(recipe, blind, max_loss)),
+        "notes": [*warnings, *_notes(recipe, blind, max_loss)],
     }
 
 
@@ -218,9 +222,15 @@ def _held(plan: Plan) -> int:
     return sum(4 * sum(site.shape) * min(site.shape) for site in plan.sites)
 
 
-def _budget(plan: Plan, recipe: Recipe) -> dict[str, Any]:
-    """The least that can be kept, and what becomes of each kind of matrix if all keep the same share."""
-    choice = plan.solve(recipe.keep, recipe.of, "uniform", recipe.floor)
+def _choice(plan: Plan, recipe: Recipe) -> Choice:
+    """The size of every group that was said, or else those at which all keep the same share."""
+    if recipe.size is not None:
+        return sized(plan, *recipe.size)
+    return plan.solve(recipe.share, recipe.of, "uniform", recipe.floor)
+
+
+def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
+    """The least that can be kept, and what becomes of each kind of matrix at a choice."""
     attribute, total = CURRENCIES[recipe.of], plan.totals[recipe.of]
     least, saved = float(total), {"parameters": 0, "bytes": 0}
     kinds: dict[str, list[tuple[int | None, int, int]]] = {}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from eckart.budget.contract import find as find_allocation
 from eckart.budget.currencies import CURRENCIES
-from eckart.compressors.contract import METHODS
+from eckart.compressors.contract import METHODS, SIZES, CompressorCard
 from eckart.errors import Refused, check_types
 from eckart.jobs.calibration import check_sampling
+
+KEEP = 0.8
+"""The share that is kept where neither that nor a size is said."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is asked of a compression; it travels with the compressed model.
 
+    Either a share of the whole is asked for, and the sizes of all matrices follow, or one size for every matrix.
+
     Attributes:
         method: a name from `eckart methods`.
-        keep: share in (0, 1] of the cost that is kept.
+        keep: share in (0, 1] of the cost that is kept; 0.8 where no size is said, None where one is.
         of: what cost: linear-parameters, parameters, bytes or macs.
         allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
@@ -32,10 +38,14 @@ class Recipe:
         samples: calibration sequences.
         length: tokens in a calibration sequence.
         seed: of everything random.
+        rank, ranks, bits, percent, kept, terms, blocks, experts: the size that every matrix gets instead, in the word
+            of the method's card; see `SIZES` in `eckart.compressors.contract`.
+        group: inputs that share a scale, of methods that quantize; None for the method's own.
+        symmetric: fixes the zero-point at the middle of the codes, so that none is stored.
     """
 
     method: str = "kfac"
-    keep: float = 0.8
+    keep: float | None = None
     of: str = "linear-parameters"
     allocation: str | None = None
     floor: float = 0.1
@@ -49,15 +59,29 @@ class Recipe:
     samples: int = 64
     length: int = 256
     seed: int = 0
+    rank: int | None = None
+    ranks: int | None = None
+    bits: int | None = None
+    percent: int | None = None
+    kept: int | None = None
+    terms: int | None = None
+    blocks: int | None = None
+    experts: int | None = None
+    group: int | None = None
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
-        METHODS.find(self.method)
-        if not 0 < self.keep <= 1:
+        self.card  # noqa: B018  (refuses what its method does not take)
+        if self.size is not None:
+            self._no_budget(*self.size)
+        elif self.keep is None:
+            object.__setattr__(self, "keep", KEEP)
+        if self.keep is not None and not 0 < self.keep <= 1:
             raise Refused(f"keep={self.keep} is not a share in (0, 1]; 0.8 keeps 80 %")
         if self.of not in CURRENCIES:
             raise Refused(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
-        if self.of == "linear-parameters" and (self.embeddings or self.head):
+        if self.size is None and self.of == "linear-parameters" and (self.embeddings or self.head):
             raise Refused("embeddings and the head are not counted in linear-parameters: say of='parameters'")
         if self.allocation is not None:
             find_allocation(self.allocation)
@@ -68,6 +92,61 @@ class Recipe:
             raise Refused(f"heal={self.heal} steps a block cannot be made; 0 is none, 20 a good start")
         if self.distill < 0:
             raise Refused(f"distill={self.distill} steps cannot be made; 0 is none, 50 a good start")
+
+    @property
+    def size(self) -> tuple[str, int] | None:
+        """What is counted, a word of `SIZES`, and the size of every matrix; None where a share is asked for."""
+        return next(iter(self._said.items()), None)
+
+    @property
+    def share(self) -> float:
+        """The share that is kept; Refused where a size is said instead."""
+        if self.keep is None:
+            raise Refused("no share is kept: a size is said for every matrix")
+        return self.keep
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method that are said, by name."""
+        return {name: value for name in ("group", "symmetric") if (value := getattr(self, name)) not in (None, False)}
+
+    @property
+    def card(self) -> CompressorCard:
+        """The card of the method, its fits taking the options.
+
+        Raises:
+            Refused: there is no such method, it has no such option, its sizes count something else, or what is said
+                is no size.
+        """
+        card, said = METHODS.find(self.method), self._said
+        counted = [word for word in dict.fromkeys([card.size, *card.counted.values()]) if hasattr(self, word)]
+        if said and not counted:
+            raise Refused(f"method {self.method!r} picks among methods and takes no {min(said)}=: say keep=, a share")
+        for word, size in said.items():
+            if word not in counted:
+                raise Refused(
+                    f"method {self.method!r} is not asked for by {word}={size} but by {' or '.join(counted)}="
+                )
+            if size < 1:
+                raise Refused(f"{word}={size} is no size: it must be at least 1")
+        if len(said) > 1:
+            raise Refused(f"{' and '.join(f'{word}={size}' for word, size in said.items())} are two sizes: name one")
+        if self.group is not None and self.group < 1:
+            raise Refused(f"group={self.group} inputs cannot share a scale: it must be at least 1")
+        return card.taking(self.options)
+
+    @property
+    def _said(self) -> dict[str, int]:
+        return {word: size for word in SIZES if (size := getattr(self, word, None)) is not None}
+
+    def _no_budget(self, word: str, size: int) -> None:
+        """Raises Refused where a budget is asked for beside a size."""
+        defaults = {each.name: each.default for each in fields(Recipe)}
+        for name in ("keep", "of", "allocation", "floor"):
+            if (value := getattr(self, name)) != defaults[name]:
+                raise Refused(
+                    f"{name}={value!r} shares out a budget, and {word}={size} is the size of every matrix: name one"
+                )
 
 
 def needs_data(recipe: Recipe) -> bool:

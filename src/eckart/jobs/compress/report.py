@@ -8,13 +8,14 @@ from typing import Any, cast
 import torch
 
 from eckart._version import __version__
-from eckart.compressors.contract import METHODS
+from eckart.compressors.contract import METHODS, CompressorCard
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.curves import Curve, dense_cost
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.machine import peak_rss_bytes
 from eckart.models.groups import Group
 from eckart.report import compression as said
+from eckart.report import requests as asked
 from eckart.report.types import CountPair, Memory, Quality, Size, Speed
 from eckart.structures import StructuredMatrix, input_bits
 
@@ -44,7 +45,7 @@ def compression_report(
         eckart=__version__,
         model=model,
         method=recipe.method,
-        allocation=recipe.allocation or result.plan.method.allocation,
+        allocation=allocation_of(recipe, result.plan.method),
         seed=recipe.seed,
         requested=requested(recipe, max_loss),
         calibration=said.Calibration(text=text, **calibration) if needs_data(recipe) else None,
@@ -64,11 +65,20 @@ def compression_report(
     )
 
 
-def requested(recipe: Recipe, max_loss: float | None) -> said.RequestedSize | said.RequestedLoss:
-    """What was asked for: a size, or a loss in its place."""
+def allocation_of(recipe: Recipe, method: CompressorCard) -> str | None:
+    """How the budget is shared out; None where there is none."""
+    return None if recipe.size else recipe.allocation or method.allocation
+
+
+def requested(recipe: Recipe, max_loss: float | None) -> asked.Request:
+    """What was asked for: a share of the whole, or a loss or a size of every matrix in its place."""
+    options = recipe.options
     if max_loss is not None:
-        return said.RequestedLoss(max_loss=max_loss)
-    return said.RequestedSize(keep=recipe.keep, of=cast(said.Currency, recipe.of))
+        return asked.RequestedLoss(max_loss=max_loss, **options)
+    if recipe.size is not None:
+        counts, each = recipe.size
+        return asked.RequestedEach(counts=counts, each=each, **options)
+    return asked.RequestedSize(keep=recipe.share, of=cast(asked.Currency, recipe.of), **options)
 
 
 def size_change(before: Mapping[str, int], after: Mapping[str, int]) -> Size:

@@ -22,6 +22,7 @@ from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
 from eckart.jobs.compress.rounded_inputs import rounded_inputs
+from eckart.jobs.compress.sized import left_dense, sized
 from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
 from eckart.machine import memory_available
@@ -47,7 +48,7 @@ def compress(
     model: nn.Module,
     method: str = "kfac",
     *,
-    keep: float = 0.8,
+    keep: float | None = None,
     of: str = "linear-parameters",
     calibration: Calibration | None = None,
     tokenizer: Tokenizer | None = None,
@@ -64,6 +65,7 @@ def compress(
     length: int = 256,
     seed: int = 0,
     progress: Progress = shown,
+    **scheme: int,
 ) -> Compression:
     """Compresses a model in place: structures with fewer numbers take the places of its matrices.
 
@@ -74,7 +76,8 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1] that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`.
+        keep, of: share in (0, 1] that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`; 0.8 where no
+            size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text.
         tokenizer: turns text into ids; needed for text.
@@ -90,6 +93,9 @@ def compress(
         samples, length: calibration sequences, of text, and tokens in each.
         seed: of everything random.
         progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
+        **scheme: instead of a share of the whole a size that every matrix gets, in the word of the method's card
+            (`bits=4` for `gptq`, `rank=64` for `svd`), and options of the method (`group=128`, `symmetric=True`); see
+            `Recipe`.
 
     Returns:
         The model and what is known about it: the size of every matrix, errors, seconds.
@@ -120,6 +126,7 @@ def compress(
         samples=samples,
         length=length,
         seed=seed,
+        **scheme,  # type: ignore[arg-type]
     )
     present(model)
     without_peft(model)
@@ -161,7 +168,7 @@ def run(
         lap, progress: the clock, and what else is told of the phases; without a clock it has one of its own.
     """
     present(model)
-    method = METHODS.find(recipe.method)
+    method = recipe.card
     sites = sites_of(model, recipe)
     check_data(model, recipe, method, batches)
     batches, back = set_aside(model, recipe, batches) if search is None else (batches, None)
@@ -184,7 +191,7 @@ def run(
         found = covered_by(model, recipe, left)
         plan = make_plan(model, [site for site in sites if site.name not in left], method, statistics)
         allocation = find_allocation(recipe.allocation or method.allocation)
-        plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not allocation.blind)
+        plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not (recipe.size or allocation.blind))
         lap("fit")
         choice, tried = chosen(plan, model, recipe, search, back, progress)
         lap("solve")
@@ -197,6 +204,7 @@ def run(
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
         warnings = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
+        warnings += left_dense(plan, choice, *recipe.size) if recipe.size else []
         warnings += warnings_of(found) + rounded_inputs(model)
         if dense is not None and not any(sides(model)):
             warnings.append(
@@ -263,10 +271,12 @@ def chosen(
     """The size of every group: by a search, by trials on sequences that were held back, or by the errors alone."""
 
     def choose(only: str | None = None) -> Choice:
-        return plan.choose(recipe.keep, recipe.of, recipe.allocation, recipe.floor, only)
+        return plan.choose(recipe.share, recipe.of, recipe.allocation, recipe.floor, only)
 
     if search is not None:
         return search(plan, model), []
+    if recipe.size is not None:
+        return sized(plan, *recipe.size), []
     if back is not None:
         return trials(plan, model, back, choose, apply, progress)
     return choose(), []

@@ -142,7 +142,7 @@ def compressing(source: str, told: Mapping[str, Any], text: str, names: Sequence
     }
     asked = Recipe(**apt, samples=told["samples"], length=told["length"], seed=told["seed"])
     texts = Texts(calibration=text, evaluation=OTHER_TEXT if text == Texts.evaluation else Texts.evaluation)
-    return command_words("compress", [source], {**changed(asked), **options_of(texts)})
+    return command_words("compress", [source], {**changed(asked), "keep": None, **options_of(texts)})
 
 
 def load_models(source: str, against: str | None) -> tuple[hf.Loaded, nn.Module | None, list[str]]:
