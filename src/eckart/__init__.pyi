@@ -25,5 +25,6 @@ from .models.modules import StructuredEmbedding as StructuredEmbedding
 from .models.modules import StructuredLinear as StructuredLinear
 from .models.saving import load as load
 from .models.saving import save as save
+from .ops.native.library import native as native
 from .statistics.needs import Need as Need
 from .statistics.needs import Statistics as Statistics

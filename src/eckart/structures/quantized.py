@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.ops.native.products import Product
+from eckart.ops.native.quantized import QUANTIZED
 from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
@@ -93,6 +95,7 @@ class Quantized(StructuredMatrix):
         self.register_parameter("codebook", None)
         if codebook is not None:
             self.leaf("codebook", codebook)
+        self._product = Product(QUANTIZED)
         self._repacked: tuple[Tensor, int, int, Tensor] | None = None
 
     @classmethod
@@ -163,6 +166,11 @@ class Quantized(StructuredMatrix):
         return {"bits": self.bits, "group": self.group, "columns": self.columns}
 
     def forward(self, x: Tensor) -> Tensor:
+        floats, codes = self._parameters, self._buffers
+        leaves = (codes["codes"], floats["scales"], codes["zeros"], floats["codebook"])
+        y = self._product(x, leaves, (self.bits, self.group, self.columns))
+        if y is not None:
+            return y
         if self._op_applies(x):
             return self._op(x)
         dtype = torch.promote_types(x.dtype, self.scales.dtype)

@@ -1,0 +1,5 @@
+/* Every layout that there is, by name: X(name) for a file name.c with name_multiply and name_rows in it. */
+#pragma once
+
+#define LAYOUTS(X) \
+    X(quantized)

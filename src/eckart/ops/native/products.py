@@ -1,0 +1,204 @@
+"""Products of compressed matrices in compiled code, where that applies; None where PyTorch is to be used.
+
+A layout is a file `name.c` with two functions, listed in `layouts.h`, and a file `name.py` with a `Layout`, which
+checks everything before an address leaves Python. `products.h` says what the functions do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from eckart.ops.native.library import Library, loaded
+
+FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""The number of each float type in C."""
+Leaves = Sequence[Tensor | None]
+Options = Sequence[int]
+
+SEVERAL = 64
+"""Vectors up to which rows are multiplied as they are decoded; for more, PyTorch multiplies panels of decoded rows."""
+STACK = 1 << 14
+"""Columns of two rows that fit the stack of a thread."""
+PANEL = 1 << 17
+"""Entries of a panel of decoded rows, which is to stay in the cache of a core."""
+GRAIN = 1 << 17
+"""Entries of W that are worth a thread."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a matrix W (rows, columns) lies in memory.
+
+    Attributes:
+        name: its name in C.
+        shape: `(leaves, options)` -> (rows, columns), where C may see these tensors: types, devices, strides, shapes
+            and indices are checked here and nowhere else. None where C does not apply.
+        describe: `(leaves, options)` -> W as C sees it, for leaves that passed.
+        dense: `(leaves, options)` -> W, by PyTorch.
+    """
+
+    name: str
+    shape: Callable[[Leaves, Options], tuple[int, int] | None]
+    describe: Callable[[Leaves, Options], ctypes.Structure]
+    dense: Callable[[Leaves, Options], Tensor]
+
+
+LAYOUTS: dict[str, Layout] = {}
+"""All layouts by name."""
+
+
+def layout(found: Layout) -> Layout:
+    """Enters a layout."""
+    LAYOUTS[found.name] = found
+    return found
+
+
+def lies(tensor: Tensor | None, dtypes: torch.dtype | Sequence[torch.dtype], *shape: int) -> bool:
+    """Whether a tensor lies in the CPU's memory as C reads it: row after row, of that dtype and shape (-1: any)."""
+    return (
+        tensor is not None
+        and tensor.is_cpu
+        and (tensor.dtype == dtypes if isinstance(dtypes, torch.dtype) else tensor.dtype in dtypes)
+        and tensor.ndim == len(shape)
+        and all(size in (-1, found) for size, found in zip(shape, tensor.shape, strict=True))
+        and tensor.is_contiguous()
+    )
+
+
+class Product:
+    """Multiplies by a matrix in compiled code; one belongs to each structure that has such a layout.
+
+    It remembers how C sees the tensors that it was last called with, and looks again when one of them is another or
+    lies elsewhere. Nothing that could be trained is copied.
+
+    Args:
+        layout: of the matrix.
+    """
+
+    __slots__ = ("_described", "_seen", "layout")
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._seen: tuple[tuple[Tensor | None, int, int], ...] = ()
+        self._described: tuple[ctypes.Structure, int, int] | None = None
+
+    def __reduce__(self) -> tuple[type[Product], tuple[Layout]]:
+        return Product, (self.layout,)  # copies have tensors of their own
+
+    def __call__(self, x: Tensor, leaves: Leaves, options: Options) -> Tensor | None:
+        """`x @ W.T` (..., rows) in x's dtype, for x (..., columns); None where PyTorch is to be used instead.
+
+        That is where a gradient is wanted, where something lies elsewhere than in the memory of the CPU, in a dtype not
+        among `FLOATS` or under autocast, and where there is no library. Sums are float32, rounded once. What is
+        compiled, exported or watched sees one op, `eckart::multiplied`.
+
+        Args:
+            x: (..., columns).
+            leaves: the tensors of W.
+            options: the numbers that belong to them.
+        """
+        if not x.is_cpu or x.dtype not in FLOATS or torch.is_autocast_enabled("cpu"):
+            return None
+        if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in leaves)):
+            return None
+        if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
+            return self._as_op(x, leaves, options)
+        library = loaded()
+        if library is None or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):  # type: ignore[attr-defined,no-untyped-call]
+            return None
+        try:
+            described = self._look(leaves, options)
+            if described is None or not x.ndim or x.shape[-1] != described[2] or not x.numel():
+                return None
+            x.data_ptr()
+        except RuntimeError:  # no address: a tensor of vmap, or another that only stands for one
+            return None
+        structure, rows, columns = described
+        flat = x.detach()
+        if flat.dtype != torch.float32:
+            flat = flat.float()
+        y = torch.empty(*x.shape[:-1], rows)
+        vectors = x.numel() // columns
+        if vectors == 1 or (vectors <= SEVERAL and columns <= STACK):
+            flat = flat.contiguous()
+            library.multiply(
+                library.threads,
+                1 + GRAIN // columns,
+                library.number,
+                library.layouts[self.layout.name],
+                ctypes.addressof(structure),
+                rows,
+                columns,
+                flat.data_ptr(),
+                vectors,
+                y.data_ptr(),
+            )
+        else:
+            self._by_panels(library, structure, flat.reshape(vectors, columns), y.view(vectors, rows))
+        return y if x.dtype == torch.float32 else y.to(x.dtype)
+
+    def _look(self, leaves: Leaves, options: Options) -> tuple[ctypes.Structure, int, int] | None:
+        """W as C sees it, rows and columns; None where C does not apply."""
+        for leaf, (tensor, address, size) in zip(leaves, self._seen, strict=False):
+            if leaf is not tensor or (leaf is not None and (leaf.data_ptr() != address or leaf.nbytes != size)):
+                break
+        else:
+            if self._seen:
+                return self._described
+        shape = self.layout.shape(leaves, options)
+        self._described = None if shape is None else (self.layout.describe(leaves, options), *shape)
+        self._seen = tuple((t, 0, 0) if t is None else (t, t.data_ptr(), t.nbytes) for t in leaves)
+        return self._described
+
+    def _by_panels(self, library: Library, structure: ctypes.Structure, x: Tensor, y: Tensor) -> None:
+        """y = x @ W.T, for x (vectors, columns) and y (vectors, rows)."""
+        rows, columns = y.shape[1], x.shape[1]
+        step = max(1, min(rows, PANEL // columns))
+        panel = torch.empty(step, columns)
+        for start in range(0, rows, step):
+            stop = min(rows, start + step)
+            library.rows(
+                library.threads,
+                1 + GRAIN // columns,
+                library.number,
+                library.layouts[self.layout.name],
+                ctypes.addressof(structure),
+                columns,
+                start,
+                stop,
+                panel.data_ptr(),
+            )
+            torch.mm(x, panel[: stop - start].T, out=y[:, start:stop])
+
+    def _as_op(self, x: Tensor, leaves: Leaves, options: Options) -> Tensor | None:
+        shape = self.layout.shape(leaves, options) if _available() else None
+        if shape is None or x.shape[-1:] != shape[1:]:
+            return None
+        y: Tensor = torch.ops.eckart.multiplied(x, list(leaves), self.layout.name, list(options))
+        return y
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _available() -> bool:
+    return loaded() is not None
+
+
+@torch.library.custom_op("eckart::multiplied", mutates_args=())
+def _op(x: Tensor, leaves: Sequence[Tensor | None], layout: str, options: Sequence[int]) -> Tensor:
+    known = LAYOUTS[layout]
+    y = Product(known)(x, leaves, options)
+    return F.linear(x, known.dense(leaves, options).to(x.dtype)) if y is None else y
+
+
+@_op.register_fake
+def _(x: Tensor, leaves: Sequence[Tensor | None], layout: str, options: Sequence[int]) -> Tensor:
+    shape = LAYOUTS[layout].shape(leaves, options)
+    assert shape is not None  # checked before the op was called
+    return x.new_empty(*x.shape[:-1], shape[0])
