@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from eckart.cli.app import main
+from eckart.models import transformers
+from eckart.models.transformers import load
 from support.commands import nothing_left
 
 
@@ -28,3 +31,20 @@ def test_export(run: Callable[..., int], tmp_path: Path, llama_directory: Path, 
         assert main(["export", str(model), "--to", "dense", "--out", str(out)]) == 2
         assert message in capsys.readouterr().err.replace("\n", "")
     assert nothing_left(tmp_path / "x")
+
+
+def test_a_gguf_file_becomes_a_dense_directory(
+    tmp_path: Path, llama_directory: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = load(str(llama_directory))
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(transformers, "_load_gguf", lambda path, dtype: (whole.model, whole.processor))
+    assert main(["export", str(tmp_path / "m.gguf"), "--to", "dense", "--out", str(tmp_path / "dense")]) == 0
+    written, original = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tmp_path / "dense", llama_directory)
+    )
+    assert written.keys() == original.keys()
+    assert all(torch.equal(written[name], original[name]) for name in original)
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "m.gguf"), "--to", "peft", "--out", str(tmp_path / "x")]) == 2
+    assert "no low-rank branches" in capsys.readouterr().err

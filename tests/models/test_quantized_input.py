@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from eckart.cli.app import main
 from eckart.errors import Refused
@@ -189,3 +190,12 @@ def test_a_quantized_model_goes_through_the_command_line(tmp_path: Path) -> None
     assert "were quantized before" in str(json.loads((out / "report.json").read_text())["warnings"])
     assert json.loads((out / "config.json").read_text())["quantization_config"]["quant_method"] == "eckart"
     load_model(str(out))
+
+
+def test_export_writes_the_numbers_that_codes_of_others_mean(tmp_path: Path) -> None:
+    meant = save_foreign(tmp_path / "m", next(iter(FOREIGN)))
+    assert main(["export", str(tmp_path / "m"), "--to", "dense", "--out", str(tmp_path / "o")]) == 0
+    assert "quantization_config" not in json.loads((tmp_path / "o" / "config.json").read_text())
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "o").state_dict()
+    for name, expected in meant.items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from eckart.cli import options as o
 from eckart.cli.consoles import console
-from eckart.cli.options import Out, Written
+from eckart.cli.options import Out
 from eckart.errors import Refused
 from eckart.jobs.adapt.files import ADAPTER
 from eckart.jobs.adapt.peft import EXACT, export_adapter
@@ -20,7 +20,7 @@ LOSSY = 3
 
 
 def export(
-    model: Written,
+    model: Annotated[str, Parameter(help="a directory that eckart wrote, a GGUF file, or smollm2")],
     /,
     *,
     to: Annotated[
@@ -40,7 +40,7 @@ def export(
     ] = None,
     out: Out,
 ) -> int:
-    """Turns a compressed model, or an adapter, into another format."""
+    """Turns a compressed model, a GGUF file, or an adapter, into another format."""
     status = 0
     if (Path(model) / ADAPTER).is_file():
         if to != "peft":

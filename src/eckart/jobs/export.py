@@ -1,4 +1,4 @@
-"""Compressed models in other formats."""
+"""Models in other formats."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from eckart.models.convolution import StructuredConv2d
 from eckart.models.fused_experts import fuse, taken_apart, unfuse_named
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.places import set_module
+from eckart.models.quantized_input import in_codes
 from eckart.models.sites import Site
 from eckart.structures import Chain, Dense, StructuredMatrix, Sum
 
@@ -30,11 +31,12 @@ _BIAS_FLAGS = ("attention_bias", "mlp_bias", "qkv_bias", "use_bias", "use_qkv_bi
 def to_dense_directory(source: str, out: str | Path) -> None:
     """Writes a compressed model with ordinary matrices, which plain transformers loads without eckart.
 
-    Tied matrices stay tied, and experts become fused tensors again. The file grows back to the size of the original;
-    what was lost stays lost. Biases that compression added are kept where the architecture can have them.
+    A GGUF file, or a directory that others quantized, becomes such a directory too, its codes turned into numbers. Tied
+    matrices stay tied, and experts become fused tensors again. The file grows back to the size of the original; what
+    was lost stays lost. Biases that compression added are kept where the architecture can have them.
 
     Raises:
-        Refused: `source` is not a model that eckart compressed, it has biases that its architecture has no place
+        Refused: `source` has ordinary matrices already, it has biases that its architecture has no place
             for, or `out` is taken.
     """
     check_target(Path(out))
@@ -43,7 +45,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
     model = loaded.model
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not structured and not taken_apart(model):
+    if not structured and not taken_apart(model) and not in_codes(source):
         raise Refused(f"{source} has no structured matrices; it is dense already")
     model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
     names = {id(module): name for name, module in structured.items()}

@@ -93,6 +93,11 @@ def method_of(said: Mapping[str, Any]) -> str:
     return str(said.get("quant_method") or ("bitsandbytes" if flags else "an unnamed method"))
 
 
+def in_codes(source: str) -> bool:
+    """Whether the weights of a model, as it is named to a job, are stored as codes: in a GGUF file, or by others."""
+    return source == "smollm2" or source.endswith(".gguf") or was_quantized(Path(source))
+
+
 def was_quantized(path: Path) -> bool:
     """Whether a directory holds what another library quantized."""
     return (path / "config.json").is_file() and quantization_of(read_json(path / "config.json")) is not None

@@ -26,7 +26,7 @@ from eckart.jobs.workspace import workspace
 from eckart.machine import check_scheduler, memory_available
 from eckart.models import transformers as hf
 from eckart.models.fused_experts import unfuse
-from eckart.models.quantized_input import was_quantized
+from eckart.models.quantized_input import in_codes
 from eckart.models.sharing import share
 from eckart.models.sites import model_bytes, model_cost
 from eckart.models.tasks import check_writes, task_of
@@ -204,8 +204,7 @@ def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tup
 
 def grid_warning(source: str, recipe: Recipe) -> list[str]:
     """A warning of weights that lie on a grid already, which flatters whatever quantizes them."""
-    on_a_grid = source == "smollm2" or source.endswith(".gguf") or was_quantized(Path(source))
-    if on_a_grid and METHODS.find(recipe.method).size == "bits":
+    if in_codes(source) and METHODS.find(recipe.method).size == "bits":
         return [f"the weights of {source} were quantized before, so quantizing them again may look too good"]
     return []
 
