@@ -13,7 +13,7 @@ import eckart
 from eckart import METHODS, Need, Statistics
 from eckart.compressors._at_scale import ORDINARY, AtScale
 from eckart.compressors.contract import Family
-from eckart.structures import StructuredMatrix
+from eckart.structures import StructuredMatrix, exact_input
 from support import hard
 from support.cases import each
 from support.layers import WITH_METRIC, hard_statistics, layer, metric_of
@@ -54,7 +54,7 @@ def assert_sound(name: str, weight: Tensor, statistics: Statistics) -> bool:
             if weight.dtype != torch.float16 or "beyond the largest number" not in str(error):
                 raise
             continue
-        dense = fitted.structure.to_dense().detach()
+        dense = exact_input(fitted.structure).to_dense().detach()
         assert dense.dtype == weight.dtype
         assert torch.isfinite(dense).all()
         assert all(torch.isfinite(leaf).all() for leaf in fitted.structure.parameters())
@@ -121,6 +121,8 @@ def test_scaling_by_powers_of_two_changes_nothing(name: str, powers: tuple[int, 
         input_second_moment=s.get(Need.INPUT_SECOND_MOMENT) * 4.0**inputs,
         input_mean=s.get(Need.INPUT_MEAN) * 2.0**inputs,
         input_abs_mean=s.get(Need.INPUT_ABS_MEAN) * 2.0**inputs,
+        input_abs_max=s.get(Need.INPUT_ABS_MAX) * 2.0**inputs,
+        input_sample=s.get(Need.INPUT_SAMPLE) * 2.0**inputs,
         gradient_second_moment=s.get(Need.GRADIENT_SECOND_MOMENT) * 4.0**gradients,
         fisher_rows=s.get(Need.FISHER_ROWS) * 2.0 ** (2 * gradients + inputs),
         fisher_columns=s.get(Need.FISHER_COLUMNS) * 2.0 ** (gradients - 2 * inputs),
@@ -136,7 +138,7 @@ def test_scaling_by_powers_of_two_changes_nothing(name: str, powers: tuple[int, 
     torch.testing.assert_close(other.errors, one.errors * factor, rtol=1e-6, atol=1e-14 * other.zero_error)
     for size in some(one):
         a, b = one.build(size), other.build(size)
-        torch.testing.assert_close(b.structure.to_dense(), a.structure.to_dense() * 2.0**weight, rtol=1e-7, atol=0)
+        torch.testing.assert_close(exact_input(b.structure).to_dense(), exact_input(a.structure).to_dense() * 2.0**weight, rtol=1e-7, atol=0)
         codes, found = leaves(a.structure), leaves(b.structure)
         assert codes.keys() == found.keys()
         assert all(torch.equal(codes[key], found[key]) for key in codes)

@@ -74,6 +74,7 @@ def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: 
             input_second_moment=a.T @ a / len(a),
             input_mean=a.mean(0),
             input_abs_mean=a.abs().mean(0),
+            input_abs_max=a.abs().amax(0),
             gradient_second_moment=b.T @ b / len(b),
             fisher_rows=squared[name].sum(1) / sequences,
             fisher_columns=squared[name].sum(0) / sequences,

@@ -40,6 +40,7 @@ def independent(model: Net, name: str, batches: list[Tensor], seed: int) -> Stat
         input_second_moment=x.T @ x / len(x),
         input_mean=x.mean(0),
         input_abs_mean=x.abs().mean(0),
+        input_abs_max=x.abs().amax(0),
         gradient_second_moment=g.T @ g / len(xs),  # the sum over the positions of an image
         fisher_rows=squares.sum(1),
         fisher_columns=squares.sum(0),

@@ -30,9 +30,11 @@ def statistics_of(x: Tensor, g: Tensor) -> Statistics:
         input_second_moment=x.T @ x / n,
         input_mean=x.mean(0),
         input_abs_mean=x.abs().mean(0),
+        input_abs_max=x.abs().amax(0),
         gradient_second_moment=g.T @ g / n,
         fisher_rows=fisher.sum(1),
         fisher_columns=fisher.sum(0),
+        input_sample=x,
     )
 
 

@@ -26,7 +26,13 @@ HEADROOM = 8
 TARGET = 6
 """The exponent of the largest entry, about, that others are brought to: even float16 has room on both sides of it."""
 
-INPUTS = (Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.INPUT_ABS_MEAN, Need.INPUT_SAMPLE)
+INPUTS = (
+    Need.INPUT_SECOND_MOMENT,
+    Need.INPUT_MEAN,
+    Need.INPUT_ABS_MEAN,
+    Need.INPUT_ABS_MAX,
+    Need.INPUT_SAMPLE,
+)
 SQUARES = {Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT}
 """What grows with the square of an input or a gradient, and not with it."""
 

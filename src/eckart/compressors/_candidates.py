@@ -102,6 +102,9 @@ class Lazy(Family, Protocol):
     def error_of(self, dense: Tensor) -> float:
         """Squared error of a matrix (out, in) in the place of W."""
 
+    def rounding_error(self, structure: StructuredMatrix) -> float:
+        """What a structure that rounds its inputs adds to the squared error of its matrix."""
+
     def estimates(self) -> Tensor:
         """The errors of all sizes judged from those in `known`; measures a few sizes where none is known."""
 

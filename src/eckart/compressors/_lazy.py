@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +15,7 @@ from eckart.metrics import Metric
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.multiplied import multiply
 from eckart.structures.quantized import finite_matrix
+from eckart.structures.rounded_input import exact_input
 
 TIE = 1e-9
 """How much worse than the zero matrix a candidate may come out that is just as good, rounding being what it is."""
@@ -25,6 +27,7 @@ class Measured:
     Args:
         weight: (out, in), floating point and finite.
         metric: what errors are measured in.
+        sample: inputs (tokens, in), for structures that round theirs.
 
     Attributes:
         sizes, costs: of the candidates, in ascending order of their bytes.
@@ -37,9 +40,9 @@ class Measured:
     sizes: Sequence[int]
     costs: Sequence[Cost]
 
-    def __init__(self, weight: Tensor, metric: Metric) -> None:
+    def __init__(self, weight: Tensor, metric: Metric, sample: Tensor | None = None) -> None:
         self._weight = finite_matrix(weight)
-        self._metric = metric
+        self._metric, self._sample = metric, sample
         self.known: dict[int, float] = {}
 
     def candidate(self, size: int) -> StructuredMatrix:
@@ -63,10 +66,21 @@ class Measured:
         structure, known = self.candidate(size), self.known.get(size, math.inf)
         if known < self.zero_error:
             return structure, known
-        error = self.error_of(structure.to_dense().detach())
+        error = self.error_of(exact_input(structure).to_dense().detach()) + self.rounding_error(structure)
         if not error <= self.zero_error * (1 + TIE):
             multiply(structure, None)
         return structure, error if error < self.zero_error else self.zero_error
+
+    def rounding_error(self, structure: StructuredMatrix) -> float:
+        """What rounded inputs add to the squared error of a token: the mean over the sample of ||S(x) - S x||^2."""
+        if structure.linear:
+            return 0.0
+        assert self._sample is not None, "structures that round their inputs are fitted with a sample of them"
+        exact = torch.promote_types(self._weight.dtype, torch.float32)
+        wide, x = copy.deepcopy(structure).to(exact), self._sample.to(exact)
+        with torch.no_grad():
+            difference = wide(x) - exact_input(wide)(x)
+        return float(difference.double().square().sum(1).mean())
 
     def measure_all(self) -> None:
         """Fits all sizes whose errors are not known."""
@@ -88,7 +102,7 @@ class Measured:
     def _difference(self, structure: StructuredMatrix) -> Tensor:
         """W - What, in at least float32."""
         exact = torch.promote_types(self._weight.dtype, torch.float32)
-        return self._weight.to(exact) - structure.to_dense().detach().to(exact)
+        return self._weight.to(exact) - exact_input(structure).to_dense().detach().to(exact)
 
     @cached_property
     def zero_error(self) -> float:

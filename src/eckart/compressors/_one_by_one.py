@@ -50,6 +50,7 @@ class OneByOne(Measured):
         fit: the candidate of a size, in the dtype of `weight`; called again for the same size, it must give the same.
         metric: what `errors` is measured in.
         expected: what the error of a size is about proportional to, falling; None where that is not known.
+        sample: inputs (tokens, in), for candidates that round theirs.
 
     Raises:
         Refused: weight has NaN or Inf entries.
@@ -63,8 +64,9 @@ class OneByOne(Measured):
         fit: Callable[[int], StructuredMatrix],
         metric: Metric,
         expected: Callable[[int], float] | None = None,
+        sample: Tensor | None = None,
     ) -> None:
-        super().__init__(weight, metric)
+        super().__init__(weight, metric, sample)
         self._fit = fit
         self.expected = expected
         self.sizes = sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import frexp
@@ -14,6 +15,7 @@ from eckart.errors import Refused
 from eckart.ops.powers_of_two import times_power
 from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.multiplied import multiply
+from eckart.structures.rounded_input import exact_input
 
 MOST = 16
 """Candidates at most that are offered of a matrix at an end of its dtype, where each is built to see if it fits."""
@@ -80,20 +82,25 @@ class Rescaled:
     def _stored(self, size: int) -> Fitted | None:
         """The candidate of a size; None where the dtype does not hold it."""
         fitted = self.inner.build(size)
-        before = fitted.structure.to_dense().detach() if self._at_an_end else None
+        before = exact_input(fitted.structure).to_dense().detach() if self._at_an_end else None
+        of_inputs = self._of_inputs(fitted) if self._at_an_end else 0.0
         bias = None if fitted.bias is None else times_power(fitted.bias, self._exponent + self._inputs)
         if self._exponent:
             multiply(fitted.structure, self._exponent)
         error: float | None = fitted.error
         if before is not None:
-            after = times_power(fitted.structure.to_dense().detach().double(), -self._exponent)
-            error = self._error(size, fitted.error, before.double(), after)
+            after = times_power(exact_input(fitted.structure).to_dense().detach().double(), -self._exponent)
+            error = self._error(size, fitted.error, before.double(), after, of_inputs)
         try:
             return None if error is None else Fitted(fitted.structure, bias, self._original(error))
         except Refused:
             return None
 
-    def _error(self, size: int, error: float, before: Tensor, after: Tensor) -> float | None:
+    def _of_inputs(self, fitted: Fitted) -> float:
+        """What of the error of a candidate is due to inputs that it rounds."""
+        return 0.0
+
+    def _error(self, size: int, error: float, before: Tensor, after: Tensor, of_inputs: float) -> float | None:
         """The error of a candidate that the dtype made another matrix of, both at the inner scale; None if too much."""
         lost = float((before - after).norm())
         return error if lost <= LOST * float(before.norm()) else None
@@ -197,9 +204,18 @@ class RescaledLazy(Rescaled):
         """Squared error of a matrix (out, in) in the place of W."""
         return self._original(self.inner.error_of(times_power(dense.double(), -self._exponent)))
 
-    def _error(self, size: int, error: float, before: Tensor, after: Tensor) -> float | None:
+    def rounding_error(self, structure: StructuredMatrix) -> float:
+        """What a structure that rounds its inputs adds to the squared error of its matrix."""
+        own = copy.deepcopy(structure)
+        multiply(own, -self._exponent)
+        return self._original(self.inner.rounding_error(own))
+
+    def _of_inputs(self, fitted: Fitted) -> float:
+        return self.inner.rounding_error(fitted.structure)
+
+    def _error(self, size: int, error: float, before: Tensor, after: Tensor, of_inputs: float) -> float | None:
         """What is left of a candidate is measured, and entered in what is known."""
-        found = self.inner.error_of(after)
+        found = self.inner.error_of(after) + of_inputs
         if not found <= self.inner.zero_error:
             return None
         if "_offered" not in self.__dict__:  # later a better one may be built in its place, whose error this is

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from eckart.statistics.maxima import AbsoluteMaximum
 from eckart.statistics.needs import Need
 from eckart.statistics.sample import Sample
 from eckart.statistics.second_moment import SecondMoment
@@ -30,6 +31,7 @@ OF_INPUTS: dict[Need, Callable[[], Accumulator]] = {
     Need.INPUT_SECOND_MOMENT: SecondMoment,
     Need.INPUT_MEAN: RowSum,
     Need.INPUT_ABS_MEAN: AbsoluteSum,
+    Need.INPUT_ABS_MAX: AbsoluteMaximum,
 }
 """What is fed with the inputs of a matrix."""
 

@@ -21,6 +21,7 @@ class Need(str, Enum):
     INPUT_SECOND_MOMENT = "input_second_moment"
     INPUT_MEAN = "input_mean"
     INPUT_ABS_MEAN = "input_abs_mean"
+    INPUT_ABS_MAX = "input_abs_max"
     GRADIENT_SECOND_MOMENT = "gradient_second_moment"
     FISHER_ROWS = "fisher_rows"
     FISHER_COLUMNS = "fisher_columns"
@@ -36,6 +37,7 @@ class Statistics:
         input_second_moment: E[x x^T], (in, in).
         input_mean: E[x], (in,).
         input_abs_mean: E|x|, (in,).
+        input_abs_max: max |x| over the tokens, (in,); of no table of look-ups.
         gradient_second_moment: E[g g^T], (out, out), g the gradient of the summed loss of a sequence by the output at
             one token, labels sampled from the model itself (the true Fisher).
         fisher_rows: sum over inputs of E[(dloss/dW)^2], (out,), a sequence being one sample, all uses of W in it added
@@ -46,7 +48,7 @@ class Statistics:
             for a convolution and an expert, whose gradient moments count their uses.
         lookup: W is a table whose rows are looked up, and the roles of inputs and gradients are turned; see `collect`.
         patch: height and width of the patches that x are, channel by channel and row by row; None where x are not.
-        input_sample: inputs of tokens at even distances, (at most 256, in), of linear maps only.
+        input_sample: inputs of tokens at even distances, (at most 256, in); of no table of look-ups.
 
     Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
     the sum over the positions of an image, not their mean: then half of an error in Metric(E[g g^T], E[x x^T]) is the
@@ -59,6 +61,7 @@ class Statistics:
     input_second_moment: Tensor | None = None
     input_mean: Tensor | None = None
     input_abs_mean: Tensor | None = None
+    input_abs_max: Tensor | None = None
     gradient_second_moment: Tensor | None = None
     fisher_rows: Tensor | None = None
     fisher_columns: Tensor | None = None

@@ -1,0 +1,45 @@
+"""Inputs divided by a number each, and the columns of the matrix multiplied by it, so that both round well."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.structures.base import Cost
+from eckart.structures.diagonal import Diagonal
+from eckart.structures.quantized import Quantized
+
+SMALLEST = 1e-4
+"""Relative to the largest input, what smaller ones count as: an input that is always zero has no size."""
+
+
+def by_input(values: Tensor, weight: Tensor) -> Tensor:
+    """A statistic (in,) that fits a weight (out, in), in float64; else Refused."""
+    if tuple(values.shape) != (weight.shape[1],):
+        raise Refused(f"a statistic of shape {tuple(values.shape)} does not fit a weight of shape {tuple(weight.shape)}")
+    return values
+
+
+def relative(sizes: Tensor) -> Tensor:
+    """Sizes (n,) over the largest of them, between `SMALLEST` and 1; ones where all are zero."""
+    largest = sizes.max()
+    return (sizes / largest).clamp_min(SMALLEST) if largest > 0 else torch.ones_like(sizes)
+
+
+def centred(scales: Tensor) -> Tensor:
+    """Scales (n,) times a constant, so that the smallest and the largest are as far from 1 as each other."""
+    return scales / (scales.min() * scales.max()).sqrt()
+
+
+def divided(scales: Tensor, dtype: torch.dtype) -> tuple[Diagonal, Tensor]:
+    """diag(1 / s) in a dtype, and the s that this divides by, (in,), float64."""
+    inverse = scales.reciprocal().to(dtype)
+    return Diagonal(inverse), inverse.double().reciprocal()
+
+
+def cost_of_codes(weight: Tensor, bits: int, group: int, *, symmetric: bool) -> Cost:
+    """What `Chain(Quantized, Diagonal)` costs."""
+    out, columns = weight.shape
+    scales = Cost(columns, columns * weight.element_size(), columns)
+    return Quantized.empty((out, columns), bits, group, weight.dtype, symmetric=symmetric).cost() + scales

@@ -1,0 +1,27 @@
+"""Largest magnitudes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class AbsoluteMaximum:
+    """The largest absolute value of each entry of rows (n,)."""
+
+    def __init__(self) -> None:
+        self._largest: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        """Looks at rows (tokens, n)."""
+        if len(rows):
+            found = rows.abs().amax(0)
+            self._largest = found if self._largest is None else torch.maximum(self._largest, found)
+
+    def settle(self) -> None:
+        """Does nothing: nothing is added up."""
+
+    def result(self, count: int) -> Tensor:
+        """The largest values, float64; `count` does not matter."""
+        assert self._largest is not None
+        return self._largest.double()
