@@ -138,7 +138,9 @@ def test_scaling_by_powers_of_two_changes_nothing(name: str, powers: tuple[int, 
     torch.testing.assert_close(other.errors, one.errors * factor, rtol=1e-6, atol=1e-14 * other.zero_error)
     for size in some(one):
         a, b = one.build(size), other.build(size)
-        torch.testing.assert_close(exact_input(b.structure).to_dense(), exact_input(a.structure).to_dense() * 2.0**weight, rtol=1e-7, atol=0)
+        torch.testing.assert_close(
+            exact_input(b.structure).to_dense(), exact_input(a.structure).to_dense() * 2.0**weight, rtol=1e-7, atol=0
+        )
         codes, found = leaves(a.structure), leaves(b.structure)
         assert codes.keys() == found.keys()
         assert all(torch.equal(codes[key], found[key]) for key in codes)

@@ -33,7 +33,7 @@ EACH: dict[str, Any] = {
 RECIPE = o.options_of(
     Recipe,
     {
-        o.WHAT: "method include exclude embeddings head",
+        o.WHAT: "method include exclude embeddings head rotate",
         o.BUDGET: f"keep of allocation floor {' '.join(EACH)} group symmetric",
         o.DATA: "samples length",
         o.TRAINING: "sequential heal distill",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
 from eckart.structures.diagonal import Diagonal
 from eckart.structures.quantized import Quantized
@@ -17,8 +18,18 @@ SMALLEST = 1e-4
 def by_input(values: Tensor, weight: Tensor) -> Tensor:
     """A statistic (in,) that fits a weight (out, in), in float64; else Refused."""
     if tuple(values.shape) != (weight.shape[1],):
-        raise Refused(f"a statistic of shape {tuple(values.shape)} does not fit a weight of shape {tuple(weight.shape)}")
+        raise Refused(
+            f"a statistic of shape {tuple(values.shape)} does not fit a weight of shape {tuple(weight.shape)}"
+        )
     return values
+
+
+def inputs_of(statistics: Statistics, weight: Tensor) -> Tensor:
+    """The sample of inputs (tokens, in) that fits a weight (out, in), in float64; else Refused."""
+    sample = statistics.get(Need.INPUT_SAMPLE)
+    if sample.ndim != 2 or sample.shape[1] != weight.shape[1] or not len(sample):
+        raise Refused(f"inputs of shape {tuple(sample.shape)} do not fit a weight of shape {tuple(weight.shape)}")
+    return sample
 
 
 def relative(sizes: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._one_by_one import BITS, OneByOne, Once, paying, rounding
+from eckart.compressors._one_by_one import BITS, Once, OneByOne, paying, rounding
 from eckart.compressors._scaled_inputs import by_input, centred, cost_of_codes, divided, relative
 from eckart.compressors.contract import Family, compressor
 from eckart.metrics import Metric
@@ -29,6 +29,7 @@ NARROWEST = 10
     expression="Chain(Quantized, Diagonal)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MEAN),
     size="bits",
+    unmeasured="its rows come with the benchmark of schemes",
 )
 def awq(weight: Tensor, statistics: Statistics) -> Family:
     """Rounds W diag(s) and divides the inputs by s = E|x|^a, a the power of 20 that errs least; then cuts grids.

@@ -45,6 +45,7 @@ class Seconds:
         build: Building what was chosen.
         sequential: Fitting again with compressed blocks in front.
         heal: Training the compressed blocks.
+        rotate: Rotating the residual stream.
         distill: Training the factors end to end.
         write: Writing the model.
         evaluate: Measuring quality and speed.
@@ -58,6 +59,7 @@ class Seconds:
     build: Amount | None = None
     sequential: Amount | None = None
     heal: Amount | None = None
+    rotate: Amount | None = None
     distill: Amount | None = None
     write: Amount
     evaluate: Amount

@@ -31,6 +31,7 @@ class Recipe:
         exclude: patterns of those to leave.
         embeddings: take the embeddings too.
         head: take the output head too.
+        rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last; 0
@@ -53,6 +54,7 @@ class Recipe:
     exclude: tuple[str, ...] = ()
     embeddings: bool = False
     head: bool = False
+    rotate: bool = False
     sequential: bool = False
     heal: int = 0
     distill: int = 0

@@ -21,6 +21,7 @@ from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
+from eckart.jobs.compress.rotated import rotated
 from eckart.jobs.compress.rounded_inputs import rounded_inputs
 from eckart.jobs.compress.sized import left_dense, sized
 from eckart.jobs.compress.trials import Tried, trials
@@ -58,6 +59,7 @@ def compress(
     exclude: Sequence[str] = (),
     embeddings: bool = False,
     head: bool = False,
+    rotate: bool = False,
     sequential: bool = False,
     heal: int = 0,
     distill: int = 0,
@@ -87,6 +89,7 @@ def compress(
             behind `re:`; all linear maps but the head where there are none.
         exclude: patterns of those to leave, of what `include` takes.
         embeddings, head: take the embeddings, the output head too.
+        rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last.
@@ -120,6 +123,7 @@ def compress(
         exclude=as_patterns(exclude),
         embeddings=embeddings,
         head=head,
+        rotate=rotate,
         sequential=sequential,
         heal=heal,
         distill=distill,
@@ -178,6 +182,10 @@ def run(
             f"{len(batches)}: raise samples= or length="
         )
     lap = Laps() if lap is None else lap
+    if recipe.rotate:
+        rotated(model, recipe)
+        sites, identity = sites_of(model, recipe), None  # what is known of the model as it was is not of this one
+        lap("rotate")
     healing = distillation = None
     with in_eval_mode(model):
         dense = share(model) if recipe.distill else None
