@@ -11,6 +11,7 @@ from eckart.compressors.contract import Family, compressor
 from eckart.metrics import Metric
 from eckart.ops.packing import decode, encode, grid, grouped, pack
 from eckart.statistics.needs import Need, Statistics
+from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
 from eckart.structures.diagonal import Diagonal
@@ -31,7 +32,7 @@ NARROWEST = 10
     size="bits",
     unmeasured="its rows come with the benchmark of schemes",
 )
-def awq(weight: Tensor, statistics: Statistics) -> Family:
+def awq(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family:
     """Rounds W diag(s) and divides the inputs by s = E|x|^a, a the power of 20 that errs least; then cuts grids.
 
     `W ~ Q(W diag(s)) diag(1 / s)`, a on a grid of 20 between 0 and 1 (section 3.2, eq. 4 and 5), affine grids, one for
@@ -43,18 +44,19 @@ def awq(weight: Tensor, statistics: Statistics) -> Family:
     Args:
         weight: (out, in).
         statistics: `input_second_moment` C and `input_abs_mean` are read; errors are `||(W - What) C^1/2||_F^2`.
+        group: inputs that share a scale.
 
     Raises:
         Refused: weight or a statistic has NaN or Inf entries, or does not fit the weight.
     """
     weight = finite_matrix(weight)
-    moment = statistics.input_moment(weight)
+    moment, group = statistics.input_moment(weight), size_option("awq", "group", group)
     sizes = relative(by_input(statistics.get(Need.INPUT_ABS_MEAN), weight))
     exact = torch.promote_types(weight.dtype, torch.float32)
     prepared = Once(lambda: Metric.measured(right=moment.to(exact)))
 
     def cost(bits: int) -> Cost:
-        return cost_of_codes(weight, bits, GROUP, symmetric=False)
+        return cost_of_codes(weight, bits, group, symmetric=False)
 
     def fit(bits: int) -> Chain:
         metric, w = prepared(), weight.to(exact)
@@ -62,18 +64,18 @@ def awq(weight: Tensor, statistics: Statistics) -> Family:
         def scaled(power: float) -> tuple[float, Diagonal, Tensor]:
             inverse, scales = divided(centred(sizes**power), weight.dtype)
             larger = w * scales.to(exact)
-            codes = Quantized.quantize(larger, bits, GROUP, dtype=weight.dtype)
+            codes = Quantized.quantize(larger, bits, group, dtype=weight.dtype)
             missed = w - codes.to_dense().detach().to(exact) * inverse.weight.detach().to(exact)
             return float(metric.error(missed)), inverse, larger
 
         _, inverse, larger = min((scaled(step / POWERS) for step in range(POWERS)), key=lambda tried: tried[0])
         by = inverse.weight.detach().double()
-        return Chain(cut(larger, moment * by * by[:, None], bits, weight.dtype), inverse)
+        return Chain(cut(larger, moment * by * by[:, None], bits, weight.dtype, group), inverse)
 
     return OneByOne(weight, paying(weight, BITS, cost), cost, fit, Metric(right=moment), rounding)
 
 
-def cut(weight: Tensor, moment: Tensor, bits: int, dtype: torch.dtype, group: int = GROUP) -> Quantized:
+def cut(weight: Tensor, moment: Tensor, bits: int, dtype: torch.dtype, group: int) -> Quantized:
     """Rounds each group to the narrower grid, of `NARROWEST` and the whole one, of least error in its own inputs.
 
     Args:
