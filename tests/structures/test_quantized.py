@@ -135,23 +135,18 @@ def test_gradients_reach_scales_codebook_and_input(variant: str) -> None:
 
 
 @pytest.mark.parametrize(("bits", "group", "symmetric"), [(4, 32, True), (4, 64, False), (8, 128, True)])
-def test_kernels_agree_with_the_dense_matrix(bits: int, group: int, symmetric: bool) -> None:
+def test_compiled_products_agree_with_the_dense_matrix(bits: int, group: int, symmetric: bool) -> None:
     quantized = Quantized.quantize(random(32, 128, dtype=torch.bfloat16), bits, group, symmetric=symmetric)
     x = random(2, 3, 128, seed=7, dtype=torch.bfloat16)
     exact = x.double() @ quantized.to_dense().double().T
     with torch.no_grad():
-        assert quantized._op_applies(x)
         assert ((quantized(x) - exact).norm() < 8e-3 * exact.norm()).item()
         assert quantized(x).shape == (2, 3, 32)
         assert quantized(x[0, 0]).shape == (32,)
-        assert not quantized._op_applies(x.float())
-        assert not quantized._op_applies(x[..., :64])
-    assert not quantized._op_applies(x)
     assert ((quantized(x) - exact).norm() < 8e-3 * exact.norm()).item()
-    assert not any("repacked" in name for name in quantized.state_dict())
 
 
-def test_the_kernel_sees_new_codes_and_scales() -> None:
+def test_the_compiled_product_sees_new_codes_and_scales() -> None:
     x = random(4, 64, seed=8, dtype=torch.bfloat16)
     one, other = (Quantized.quantize(random(16, 64, seed=s, dtype=torch.bfloat16), 4, 32) for s in (1, 2))
     with torch.no_grad():

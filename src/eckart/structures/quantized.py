@@ -16,12 +16,6 @@ from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, r
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
-# The group sizes and the divisor of `out` that PyTorch's 4-bit CPU op takes; its 8-bit op reads past the end
-# of rows that are no multiple of 16 columns.
-_INT4_GROUPS = (32, 64, 128, 256)
-_ROW_BLOCK = 16
-_COLUMN_BLOCK = 32
-
 
 @structure("quantized")
 class Quantized(StructuredMatrix):
@@ -31,9 +25,8 @@ class Quantized(StructuredMatrix):
     The last group is shorter where `group` does not divide the number of columns. Scales and codebook can train;
     codes and zero-points cannot.
 
-    On a CPU, in bfloat16 and where no gradient is wanted, `forward` uses PyTorch's packed 4-bit and 8-bit ops where
-    they apply (4 bits without codebook, groups of 32, 64, 128 or 256; 8 bits symmetric with one group a row), which
-    needs a second copy of the codes in memory, made at the first call. Everywhere else W is formed and multiplied.
+    On a CPU and where no gradient is wanted, `forward` multiplies by the codes as they are, in compiled code (see
+    `eckart.native`). Everywhere else W is formed and multiplied.
 
     Args:
         codes: (out, row_bytes(columns, bits)), uint8, packed by `packing.pack`.
@@ -96,7 +89,6 @@ class Quantized(StructuredMatrix):
         if codebook is not None:
             self.leaf("codebook", codebook)
         self._product = Product(QUANTIZED)
-        self._repacked: tuple[Tensor, int, int, Tensor] | None = None
 
     @classmethod
     def quantize(
@@ -166,15 +158,17 @@ class Quantized(StructuredMatrix):
         return {"bits": self.bits, "group": self.group, "columns": self.columns}
 
     def forward(self, x: Tensor) -> Tensor:
-        floats, codes = self._parameters, self._buffers
-        leaves = (codes["codes"], floats["scales"], codes["zeros"], floats["codebook"])
-        y = self._product(x, leaves, (self.bits, self.group, self.columns))
+        y = self._product(x, self.in_memory(), (self.bits, self.group, self.columns))
         if y is not None:
             return y
-        if self._op_applies(x):
-            return self._op(x)
         dtype = torch.promote_types(x.dtype, self.scales.dtype)
         return F.linear(x, self._decoded(self.codes, self.scales.to(dtype), self.zeros).to(x.dtype))
+
+    def in_memory(self) -> tuple[Tensor | None, ...]:
+        """Codes, scales, zero-points and codebook, as `ops.native.quantized` takes them."""
+        # From the registries: four attributes take as long as a small product.
+        floats, codes = self._parameters, self._buffers
+        return codes["codes"], floats["scales"], codes["zeros"], floats["codebook"]
 
     def to_dense(self) -> Tensor:
         return self._decoded(self.codes, self.scales, self.zeros)
@@ -212,55 +206,6 @@ class Quantized(StructuredMatrix):
         codes = unpack(packed, self.bits, self.columns)
         values = decode(grouped(codes, self.group), scales[..., None], _at_groups(zeros), self.bits, self.codebook)
         return values.flatten(-2)[:, : self.columns]
-
-    def _op_applies(self, x: Tensor) -> bool:
-        """Whether PyTorch has an op for this and it is the faster way.
-
-        The ops round as bfloat16 does; in float32 and float16 they are slower than forming W.
-        """
-        out, columns = self.shape
-        wants_gradient = torch.is_grad_enabled() and (x.requires_grad or self.scales.requires_grad)
-        if (
-            wants_gradient
-            or self.codebook is not None
-            or not (x.dtype == self.scales.dtype == torch.bfloat16)
-            or not (x.device.type == self.codes.device.type == "cpu")
-            or x.shape[-1:] != (columns,)
-            or x.numel() == 0
-            or out % _ROW_BLOCK
-            or columns % _COLUMN_BLOCK
-            or torch.compiler.is_compiling()
-        ):
-            return False
-        if self.bits == 4:
-            return self.group in _INT4_GROUPS and columns % self.group == 0
-        return self.bits == 8 and self.zeros is None and self.scales.shape[1] == 1
-
-    def _op(self, x: Tensor) -> Tensor:
-        tokens = x.reshape(-1, self.columns).contiguous()
-        codes = self._op_codes()
-        if self.bits == 8:
-            y: Tensor = torch.ops.aten._weight_int8pack_mm(tokens, codes, self.scales[:, 0].contiguous())
-        else:
-            # The grid of the op is W = s (q - 8) + b, hence b = s (8 - z).
-            scales = self.scales.detach().T
-            shift = torch.zeros_like(scales) if self.zeros is None else scales * (8 - self.zeros.T.to(scales.dtype))
-            y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                tokens, codes, self.group, torch.stack([scales, shift], -1).contiguous()
-            )
-        return y.view(*x.shape[:-1], -1)
-
-    def _op_codes(self) -> Tensor:
-        """The codes in the layout of the op, made again whenever `codes` is another tensor or was written to."""
-        version = -1 if self.codes.is_inference() else self.codes._version
-        cached = self._repacked
-        if cached is None or cached[0] is not self.codes or cached[1:3] != (version, self.codes.data_ptr()):
-            if self.bits == 8:
-                made = (self.codes ^ 128).view(torch.int8)
-            else:
-                made = torch.ops.aten._convert_weight_to_int4pack_for_cpu(self.unpacked().int(), 1)
-            cached = self._repacked = (self.codes, version, self.codes.data_ptr(), made)
-        return cached[3]
 
 
 def finite_matrix(weight: Tensor) -> Tensor:

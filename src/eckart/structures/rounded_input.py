@@ -8,8 +8,11 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.ops.input_rounding import round_symmetric
+from eckart.ops.native.products import Product
+from eckart.ops.native.quantized import ROUNDED
 from eckart.structures._checks import size_option
 from eckart.structures.base import StructuredMatrix, structure
+from eckart.structures.quantized import Quantized
 
 INPUT_BITS = range(2, 9)
 
@@ -37,6 +40,8 @@ class RoundedInput(StructuredMatrix):
         self.matrix, self.bits = matrix, bits
         self.group = columns if group is None else min(size_option("RoundedInput", "group", group), columns)
 
+        self._product = Product(ROUNDED)
+
     @property
     def linear(self) -> bool:
         return False
@@ -48,7 +53,15 @@ class RoundedInput(StructuredMatrix):
         return [self.matrix]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.matrix.forward(round_symmetric(x, self.bits, self.group))
+        y = self._as_integers(x)
+        return self.matrix.forward(round_symmetric(x, self.bits, self.group)) if y is None else y
+
+    def _as_integers(self, x: Tensor) -> Tensor | None:
+        """The product of integers with codes, where compiled code has it: one token, with one scale."""
+        matrix = self._modules["matrix"]
+        if not isinstance(matrix, Quantized) or self.group != self.shape[1]:
+            return None
+        return self._product(x, matrix.in_memory(), (matrix.bits, matrix.group, matrix.columns, self.bits))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, inputs of {self.bits} bits in groups of {self.group}"

@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eckart.ops.input_rounding import round_symmetric
 from eckart.ops.native.library import capped, levels
 from eckart.ops.native.products import Product
-from eckart.ops.native.quantized import QUANTIZED
+from eckart.ops.native.quantized import QUANTIZED, ROUNDED
 from eckart.ops.packing import normal_float
-from eckart.structures import Quantized
+from eckart.structures import Quantized, RoundedInput
 from tests.support.guarded import guarded
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -106,6 +107,47 @@ def test_reads_nothing_beyond_its_tensors(bits: int, columns: int, vectors: int)
                 found = Product(QUANTIZED)(x, ends, (bits, 32, columns))
             assert found is not None
             torch.testing.assert_close(found, x @ matrix.to_dense().T, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    columns=sizes,
+    bits=st.integers(2, 8),
+    group=st.sampled_from([1, 5, 16, 32, 64, 100, 10000]),
+    symmetric=st.booleans(),
+    dtype=st.sampled_from(FLOATS),
+    input_bits=st.integers(2, 8),
+)
+def test_rounded_inputs_are_multiplied_as_integers(
+    rows: int, columns: int, bits: int, group: int, symmetric: bool, dtype: torch.dtype, input_bits: int
+) -> None:
+    matrix = codes(rows, columns, bits, group, "symmetric" if symmetric else "affine", dtype)
+    x = guarded(torch.randn(1, columns))
+    rounded, dense = round_symmetric(x, input_bits, columns).double(), matrix.float().to_dense().double()
+    bound = rounded.abs() @ (dense.abs() + matrix.scales.amax() * (1 << bits)).T
+    ends = [None if leaf is None else guarded(leaf) for leaf in leaves(matrix)]
+    for level in levels():
+        with capped(level):
+            found = Product(ROUNDED)(x, ends, (bits, matrix.group, columns, input_bits))
+        assert found is not None
+        assert ((found - rounded @ dense.T).abs() <= 1e-5 * bound + 1e-30).all()
+
+
+def test_inputs_that_cannot_be_rounded_or_need_not_be() -> None:
+    matrix = RoundedInput(codes(5, 48, 4, 16, "affine", torch.float32))
+    with torch.no_grad():
+        for value in (torch.nan, torch.inf, -torch.inf):
+            x = torch.randn(1, 48)
+            x[0, 7] = value
+            assert matrix(x).isnan().all()
+        assert torch.equal(matrix(torch.zeros(1, 48)), torch.zeros(1, 5))
+        several = torch.randn(3, 48)
+        torch.testing.assert_close(matrix(several), torch.cat([matrix(x[None]) for x in several]), rtol=1e-4, atol=1e-4)
+        large = torch.full((1, 48), 3e38)
+        with capped("off"):
+            wanted = matrix(large / 1e4)
+        torch.testing.assert_close(matrix(large / 1e4), wanted, rtol=1e-4, atol=0)
 
 
 def test_infinite_inputs_and_codes_beyond_the_codebook_behave_as_in_a_dense_product() -> None:

@@ -13,6 +13,7 @@
 #define LEVEL_OF(level, declare, enter)                    \
     LAYOUTS(declare)                                       \
     multiply_several several_##level;                      \
+    decode_rounded rounded_##level;                        \
     static const layout layouts_##level[] = {LAYOUTS(enter)};
 
 #define DECLARE_BASELINE(name) DECLARE(name, baseline)
@@ -29,9 +30,11 @@ LEVEL_OF(avx2, DECLARE_AVX2, ENTER_AVX2)
 LEVEL_OF(avx512, DECLARE_AVX512, ENTER_AVX512)
 static const layout *const layouts[] = {layouts_baseline, layouts_avx2, layouts_avx512};
 static multiply_several *const several[] = {several_baseline, several_avx2, several_avx512};
+static decode_rounded *const rounded[] = {rounded_baseline, rounded_avx2, rounded_avx512};
 #else
 static const layout *const layouts[] = {layouts_baseline};
 static multiply_several *const several[] = {several_baseline};
+static decode_rounded *const rounded[] = {rounded_baseline};
 #endif
 
 #define QUOTED(name) #name,
@@ -56,15 +59,23 @@ EXPORT int eckart_level(void) {
 #endif
 }
 
+/* Whether the processor multiplies bfloat16, so that PyTorch's products of it are the fastest. */
+EXPORT int eckart_bfloat16(void) {
+#if defined(__x86_64__)
+    unsigned a, b, c, d;
+    return eckart_level() == 2 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0; /* AVX512_BF16 */
+#else
+    return 0;
+#endif
+}
+
 typedef struct {
+    int level;
     const layout *layout;
-    multiply_several *several;
     const void *matrix;
-    int64_t columns;
+    int64_t columns, vectors, y_step, start;
     const float *x;
-    int64_t vectors;
-    float *y;
-    int64_t y_step, start;
+    void *out;
 } task;
 
 typedef void work(int64_t from, int64_t to, void *task);
@@ -73,27 +84,36 @@ typedef int32_t spread(int64_t from, int64_t to, int64_t grain, work *, void *ta
 
 static void multiply(int64_t from, int64_t to, void *given) {
     const task *t = given;
-    if (t->vectors == 1) t->layout->multiply(t->matrix, t->x, t->y, from, to);
-    else t->several(t->layout, t->matrix, t->columns, t->x, t->vectors, t->y, t->y_step, from, to);
+    if (t->vectors == 1) t->layout->multiply(t->matrix, t->x, t->out, from, to);
+    else several[t->level](t->layout, t->matrix, t->columns, t->x, t->vectors, t->out, t->y_step, from, to);
 }
 
 static void decode(int64_t from, int64_t to, void *given) {
     const task *t = given;
-    t->layout->rows(t->matrix, t->y + (from - t->start) * t->columns, from, to);
+    t->layout->rows(t->matrix, (float *)t->out + (from - t->start) * t->columns, from, to);
+}
+
+static void decode_to_bfloat16(int64_t from, int64_t to, void *given) {
+    const task *t = given;
+    uint16_t *out = (uint16_t *)t->out + (from - t->start) * t->columns;
+    rounded[t->level](t->layout, t->matrix, t->columns, out, from, to);
+}
+
+static void run(spread *threads, int64_t from, int64_t to, int64_t grain, work *what, task *t) {
+    if (threads) threads(from, to, grain, what, t);
+    else what(from, to, t);
 }
 
 /* y[t] = W x[t] for t < vectors, W (rows, columns); in one thread where `threads` is NULL. */
 EXPORT void eckart_multiply(spread *threads, int64_t grain, int level, int number, const void *matrix, int64_t rows,
-                     int64_t columns, const float *x, int64_t vectors, float *y) {
-    task t = {&layouts[level][number], several[level], matrix, columns, x, vectors, y, rows, 0};
-    if (threads) threads(0, rows, grain, multiply, &t);
-    else multiply(0, rows, &t);
+                            int64_t columns, const float *x, int64_t vectors, float *y) {
+    task t = {level, &layouts[level][number], matrix, columns, vectors, rows, 0, x, y};
+    run(threads, 0, rows, grain, multiply, &t);
 }
 
-/* out = W[from:to]. */
+/* out = W[from:to], in float32 or bfloat16. */
 EXPORT void eckart_rows(spread *threads, int64_t grain, int level, int number, const void *matrix, int64_t columns,
-                 int64_t from, int64_t to, float *out) {
-    task t = {&layouts[level][number], NULL, matrix, columns, NULL, 0, out, 0, from};
-    if (threads) threads(from, to, grain, decode, &t);
-    else decode(from, to, &t);
+                        int64_t from, int64_t to, int bfloat16, void *out) {
+    task t = {level, &layouts[level][number], matrix, columns, 0, 0, from, NULL, out};
+    run(threads, from, to, grain, bfloat16 ? decode_to_bfloat16 : decode, &t);
 }

@@ -60,6 +60,13 @@ INLINE floats all(float value) { return (floats){0} + value; }
 INLINE ints widen(bytes v) { return __builtin_convertvector(v, ints); }
 INLINE floats from_bfloat16(halves v) { return (floats)(__builtin_convertvector(v, words) << 16); }
 
+/* The nearest bfloat16, the even one of two. */
+INLINE halves to_bfloat16(floats v) {
+    const words bits = (words)v, rounded = bits + 0x7fff + (bits >> 16 & 1);
+    const words number = (words)(v == v);
+    return __builtin_convertvector(((rounded & number) | ((bits | 0x400000) & ~number)) >> 16, halves);
+}
+
 /* One value of a float type that is named by a number. */
 INLINE float value_at(const void *values, int type, int64_t i) {
     if (type == FLOAT32) return ((const float *)values)[i];

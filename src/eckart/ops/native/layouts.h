@@ -1,5 +1,6 @@
 /* Every layout that there is, by name: X(name) for a file name.c with name_multiply and name_rows in it. */
 #pragma once
 
-#define LAYOUTS(X) \
-    X(quantized)
+#define LAYOUTS(X)        \
+    X(quantized)          \
+    X(quantized_rounded)

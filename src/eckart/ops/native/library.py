@@ -28,6 +28,7 @@ class Library:
         level: the name of the level that products use.
         number: of that level.
         layouts: the number of each layout, by name.
+        bfloat16: whether the processor multiplies bfloat16.
         threads: the address of PyTorch's own `parallel_for`; None where it has none, and products run in one thread.
     """
 
@@ -35,6 +36,7 @@ class Library:
     number: int
     layouts: dict[str, int]
     threads: int | None
+    bfloat16: bool
     multiply: Any
     rows: Any
 
@@ -122,7 +124,7 @@ def _opened() -> Library | None:
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     opened.eckart_layout.restype = ctypes.c_char_p
     opened.eckart_multiply.argtypes = (pointer, size, number, number, pointer, size, size, pointer, size, pointer)
-    opened.eckart_rows.argtypes = (pointer, size, number, number, pointer, size, size, size, pointer)
+    opened.eckart_rows.argtypes = (pointer, size, number, number, pointer, size, size, size, number, pointer)
     opened.eckart_multiply.restype = opened.eckart_rows.restype = None
     names: list[str] = []
     while name := opened.eckart_layout(len(names)):
@@ -133,6 +135,7 @@ def _opened() -> Library | None:
         level,
         {name: place for place, name in enumerate(names)},
         _threads(),
+        bool(opened.eckart_bfloat16()),
         opened.eckart_multiply,
         opened.eckart_rows,
     )

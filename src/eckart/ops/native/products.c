@@ -1,4 +1,4 @@
-/* Several vectors at once: a few rows of W are decoded, and multiplied by all vectors while they are in the cache. */
+/* What is done with rows of any layout, a few at a time: multiply them by several vectors, or round them. */
 #include "lanes.h"
 #include "products.h"
 
@@ -46,5 +46,20 @@ void NAME(several)(const layout *layout, const void *matrix, int64_t columns, co
     for (; row < to; row++) {
         layout->rows(matrix, w, row, row + 1);
         all_vectors(w, 1, x, vectors, y + row, y_step, columns);
+    }
+}
+
+void NAME(rounded)(const layout *layout, const void *matrix, int64_t columns, uint16_t *out, int64_t from, int64_t to) {
+    float w[columns]; /* this fits the stack as well */
+    for (int64_t row = from; row < to; row++) {
+        uint16_t *to_row = out + (row - from) * columns;
+        layout->rows(matrix, w, row, row + 1);
+        int64_t j = 0;
+        for (; j + LANES <= columns; j += LANES) {
+            const halves v = to_bfloat16(load(w + j));
+            memcpy(to_row + j, &v, sizeof v);
+        }
+        const halves v = to_bfloat16(load_some(w + j, columns - j));
+        memcpy(to_row + j, &v, (size_t)(columns - j) * 2);
     }
 }

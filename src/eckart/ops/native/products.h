@@ -16,6 +16,9 @@ typedef struct {
     decode_rows *rows;
 } layout;
 
+/* W[from:to], rounded to bfloat16. */
+typedef void decode_rounded(const layout *layout, const void *matrix, int64_t columns, uint16_t *out, int64_t from,
+                            int64_t to);
 /* y[t, row] = W[row] . x[t] for from <= row < to and t < vectors, out of rows that are decoded once. */
 typedef void multiply_several(const layout *layout, const void *matrix, int64_t columns, const float *x, int64_t vectors,
                               float *y, int64_t y_step, int64_t from, int64_t to);

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -24,10 +23,12 @@ Options = Sequence[int]
 
 SEVERAL = 64
 """Vectors up to which rows are multiplied as they are decoded; for more, PyTorch multiplies panels of decoded rows."""
+BFLOAT16 = 16
+"""Vectors in bfloat16 from which panels are multiplied in it, where the processor can."""
 STACK = 1 << 14
 """Columns of two rows that fit the stack of a thread."""
-PANEL = 1 << 17
-"""Entries of a panel of decoded rows, which is to stay in the cache of a core."""
+PANEL = 256
+"""Rows that are decoded at once; a product with fewer falls short of PyTorch's full speed."""
 GRAIN = 1 << 17
 """Entries of W that are worth a thread."""
 
@@ -41,13 +42,15 @@ class Layout:
         shape: `(leaves, options)` -> (rows, columns), where C may see these tensors: types, devices, strides, shapes
             and indices are checked here and nowhere else. None where C does not apply.
         describe: `(leaves, options)` -> W as C sees it, for leaves that passed.
-        dense: `(leaves, options)` -> W, by PyTorch.
+        reference: `(x, leaves, options)` -> the product, by PyTorch.
+        most: the most vectors that it is for.
     """
 
     name: str
     shape: Callable[[Leaves, Options], tuple[int, int] | None]
     describe: Callable[[Leaves, Options], ctypes.Structure]
-    dense: Callable[[Leaves, Options], Tensor]
+    reference: Callable[[Tensor, Leaves, Options], Tensor]
+    most: int | None = None
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -121,28 +124,29 @@ class Product:
         except RuntimeError:  # no address: a tensor of vmap, or another that only stands for one
             return None
         structure, rows, columns = described
-        flat = x.detach()
-        if flat.dtype != torch.float32:
-            flat = flat.float()
-        y = torch.empty(*x.shape[:-1], rows)
         vectors = x.numel() // columns
-        if vectors == 1 or (vectors <= SEVERAL and columns <= STACK):
-            flat = flat.contiguous()
-            library.multiply(
-                library.threads,
-                1 + GRAIN // columns,
-                library.number,
-                library.layouts[self.layout.name],
-                ctypes.addressof(structure),
-                rows,
-                columns,
-                flat.data_ptr(),
-                vectors,
-                y.data_ptr(),
-            )
-        else:
-            self._by_panels(library, structure, flat.reshape(vectors, columns), y.view(vectors, rows))
-        return y if x.dtype == torch.float32 else y.to(x.dtype)
+        if self.layout.most is not None and vectors > self.layout.most:
+            return None
+        if x.dtype == torch.bfloat16 and library.bfloat16 and vectors >= BFLOAT16 and columns <= STACK:
+            return self._by_panels(library, structure, rows, x.detach())
+        flat = x.detach().float()
+        if vectors > 1 and (vectors > SEVERAL or columns > STACK):
+            return self._by_panels(library, structure, rows, flat).to(x.dtype)
+        flat = flat.contiguous()
+        y = torch.empty(*x.shape[:-1], rows)
+        library.multiply(
+            library.threads,
+            1 + GRAIN // columns,
+            library.number,
+            library.layouts[self.layout.name],
+            ctypes.addressof(structure),
+            rows,
+            columns,
+            flat.data_ptr(),
+            vectors,
+            y.data_ptr(),
+        )
+        return y.to(x.dtype)
 
     def _look(self, leaves: Leaves, options: Options) -> tuple[ctypes.Structure, int, int] | None:
         """W as C sees it, rows and columns; None where C does not apply."""
@@ -157,13 +161,14 @@ class Product:
         self._seen = tuple((t, 0, 0) if t is None else (t, t.data_ptr(), t.nbytes) for t in leaves)
         return self._described
 
-    def _by_panels(self, library: Library, structure: ctypes.Structure, x: Tensor, y: Tensor) -> None:
-        """y = x @ W.T, for x (vectors, columns) and y (vectors, rows)."""
-        rows, columns = y.shape[1], x.shape[1]
-        step = max(1, min(rows, PANEL // columns))
-        panel = torch.empty(step, columns)
-        for start in range(0, rows, step):
-            stop = min(rows, start + step)
+    def _by_panels(self, library: Library, structure: ctypes.Structure, rows: int, x: Tensor) -> Tensor:
+        """x @ W.T, for x (..., columns) in the dtype to multiply in."""
+        columns = x.shape[-1]
+        flat = x.reshape(-1, columns)
+        y = torch.empty(len(flat), rows, dtype=x.dtype)
+        panel = torch.empty(min(rows, PANEL), columns, dtype=x.dtype)
+        for start in range(0, rows, PANEL):
+            stop = min(rows, start + PANEL)
             library.rows(
                 library.threads,
                 1 + GRAIN // columns,
@@ -173,13 +178,16 @@ class Product:
                 columns,
                 start,
                 stop,
+                x.dtype == torch.bfloat16,
                 panel.data_ptr(),
             )
-            torch.mm(x, panel[: stop - start].T, out=y[:, start:stop])
+            torch.mm(flat, panel[: stop - start].T, out=y[:, start:stop])
+        return y.view(*x.shape[:-1], rows)
 
     def _as_op(self, x: Tensor, leaves: Leaves, options: Options) -> Tensor | None:
         shape = self.layout.shape(leaves, options) if _available() else None
-        if shape is None or x.shape[-1:] != shape[1:]:
+        most = self.layout.most
+        if shape is None or x.shape[-1:] != shape[1:] or (most is not None and x.numel() > most * shape[1]):
             return None
         y: Tensor = torch.ops.eckart.multiplied(x, list(leaves), self.layout.name, list(options))
         return y
@@ -194,7 +202,7 @@ def _available() -> bool:
 def _op(x: Tensor, leaves: Sequence[Tensor | None], layout: str, options: Sequence[int]) -> Tensor:
     known = LAYOUTS[layout]
     y = Product(known)(x, leaves, options)
-    return F.linear(x, known.dense(leaves, options).to(x.dtype)) if y is None else y
+    return known.reference(x, leaves, options) if y is None else y
 
 
 @_op.register_fake

@@ -1,21 +1,8 @@
-/* Codes of 2 to 8 bits, a scale for each group of columns of a row, and zero-points or a codebook.
+/* Codes times float32: each code becomes a value, by a table in a register where one fits. See quantized.h. */
+#include "quantized.h"
 
-   A row of codes is cut into `slabs` runs of columns; the i-th codes of all runs make one word, and byte k of all words is
-   one run of bytes (see ops/packing.py). So the codes of 16 neighbours of every run come out of the same few loads. */
 #include "lanes.h"
 #include "products.h"
-
-typedef struct {
-    const uint8_t *codes; /* (rows, width) */
-    const void *scales;   /* (rows, groups) */
-    const uint8_t *zeros; /* (rows, groups), or NULL */
-    const void *book;     /* (levels,), or NULL */
-    int64_t rows, columns, width, run, group, groups, levels;
-    int32_t bits, scale_type, book_type;
-} quantized;
-
-/* Codes that fill whole bytes. */
-INLINE int slabs_of(int bits) { return bits == 8 ? 1 : bits == 4 ? 2 : bits % 2 ? 8 : 4; }
 
 enum { TABLE, ARITHMETIC, BOOK };
 
@@ -52,6 +39,19 @@ INLINE floats values_of(ints code, int how, int bits, floats table, const float 
     return value * scale;
 }
 
+/* The next `count` times 16 columns of a run: added to as many sums, or written. */
+#define CHUNKS(count)                                                                                                \
+    {                                                                                                                \
+        if (shift == 0 || two) __builtin_prefetch(from + two * run + column + AHEAD); /* bytes that are new */       \
+        UNROLL for (int i = 0; i < count; i++) {                                                                     \
+            const int64_t c = column + i * LANES;                                                                    \
+            const ints code = codes_in(load_bytes(from + c), load_bytes(from + two * run + c), bits, shift, how);    \
+            const floats value = values_of(code, how, bits, table, book, scale, zero);                               \
+            if (out == NULL) sum[i] = fma16(value, load(x + c), sum[i]);                                             \
+            else store(out + c, value);                                                                              \
+        }                                                                                                            \
+    }
+
 /* One row: returns W[r] . x where out is NULL; else writes W[r] to out. */
 INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, int bits, int has_book, const float *book) {
     const int how = way(bits, has_book), slabs = slabs_of(bits);
@@ -78,17 +78,10 @@ INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, i
                 group_end += w->group;
             }
             const int64_t stop = group_end < slab_end ? group_end : slab_end;
-            for (; column + 4 * LANES <= stop; column += 4 * LANES) {
-                if (shift == 0 || two) __builtin_prefetch(from + two * run + column + AHEAD); /* bytes that are new */
-                UNROLL for (int i = 0; i < 4; i++) {
-                    const int64_t c = column + i * LANES;
-                    const ints code = codes_in(load_bytes(from + c), load_bytes(from + two * run + c), bits, shift, how);
-                    const floats value = values_of(code, how, bits, table, book, scale, zero);
-                    if (out == NULL) sum[i] = fma16(value, load(x + c), sum[i]);
-                    else store(out + c, value);
-                }
-            }
-            for (; column < stop; column += LANES) {
+            for (; column + 4 * LANES <= stop; column += 4 * LANES) CHUNKS(4)
+            for (; column + 2 * LANES <= stop; column += 2 * LANES) CHUNKS(2)
+            for (; column + LANES <= stop; column += LANES) CHUNKS(1)
+            if (column < stop) {
                 const int64_t n = stop - column;
                 const ints code = codes_in(load_before(from + column, end), load_before(from + two * run + column, end),
                                            bits, shift, how);

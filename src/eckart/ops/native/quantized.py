@@ -1,4 +1,7 @@
-"""Codes of 2 to 8 bits with scales, and zero-points or a codebook: the layout of `structures.Quantized`."""
+"""Codes of 2 to 8 bits with scales, and zero-points or a codebook: the layout of `structures.Quantized`.
+
+And the same for a vector that is rounded to integers before it is multiplied.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import ctypes
 from math import gcd
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.ops.native.products import FLOATS, Layout, Leaves, Options, layout, lies
+from eckart.ops.input_rounding import round_symmetric
+from eckart.ops.native.products import FLOATS, STACK, Layout, Leaves, Options, layout, lies
 from eckart.ops.packing import CODE_BITS, decode, grouped, row_bytes, unpack
 
 
@@ -71,14 +76,42 @@ def _describe(leaves: Leaves, options: Options) -> ctypes.Structure:
     )
 
 
-def _dense(leaves: Leaves, options: Options) -> Tensor:
+def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
     codes, scales, zeros, codebook = leaves
     bits, group, columns = options
     assert codes is not None
     assert scales is not None
     points = grouped(unpack(codes, bits, columns), group)
     values = decode(points, scales[..., None], None if zeros is None else zeros[..., None], bits, codebook)
-    return values.flatten(-2)[:, :columns]
+    return F.linear(x, values.flatten(-2)[:, :columns].to(x.dtype))
 
 
-QUANTIZED = layout(Layout("quantized", _shape, _describe, _dense))
+QUANTIZED = layout(Layout("quantized", _shape, _describe, _reference))
+
+
+class _QuantizedRounded(ctypes.Structure):
+    """As in `quantized_rounded.c`."""
+
+    _fields_ = (("matrix", _Quantized), ("top", ctypes.c_int32))
+
+
+def _rounded_shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
+    *of_matrix, input_bits = options
+    if leaves[3] is not None or input_bits not in CODE_BITS:
+        return None
+    shape = _shape(leaves, of_matrix)
+    return shape if shape is not None and shape[1] <= STACK else None
+
+
+def _describe_rounded(leaves: Leaves, options: Options) -> ctypes.Structure:
+    *of_matrix, input_bits = options
+    return _QuantizedRounded(_describe(leaves, of_matrix), (1 << (input_bits - 1)) - 1)
+
+
+def _rounded_reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
+    *of_matrix, input_bits = options
+    return _reference(round_symmetric(x, input_bits, x.shape[-1]), leaves, of_matrix)
+
+
+# Several vectors are rounded once and multiplied as any others are.
+ROUNDED = layout(Layout("quantized_rounded", _rounded_shape, _describe_rounded, _rounded_reference, most=1))
