@@ -3,4 +3,5 @@
 
 #define LAYOUTS(X)        \
     X(quantized)          \
-    X(quantized_rounded)
+    X(quantized_rounded)  \
+    X(halves)
