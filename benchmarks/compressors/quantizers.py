@@ -108,7 +108,7 @@ def compare(title: str, matrices: list[Matrix], rows: Rows, setting: dict[str, A
                 difference = m.weight - quantized.to_dense().detach()
                 errors.append([float(k.error(difference) / k.error(m.weight)) ** 0.5 for k in metrics])
                 size += quantized.cost().bytes
-                theory += m.weight.numel() * (bits + 8 * (m.weight.element_size() + 1) / GROUP) / 8
+                theory += m.weight.numel() * (bits + (8 * m.weight.element_size() + bits) / GROUP) / 8
             plain, seen, unseen = torch.tensor(errors).mean(0).tolist()
             found = {"plain": plain, "seen": seen, "unseen": unseen, "megabytes": size / 1e6}
             rows.add({**setting, "bits": bits, "method": arm}, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eckart.compressors.gptq import gptq_quantize
-from eckart.ops.packing import normal_float, pack
+from eckart.ops.packing import normal_float, pack, row_bytes
 from eckart.structures.quantized import Quantized
 from eckart.structures.specs import from_spec
 from support.quantizing import correlated, random
@@ -34,7 +35,7 @@ def test_cost_counts_codes_scales_and_zero_points(bits: int) -> None:
     cost = quantized.cost()
     groups = 3
     assert cost.parameters == cost.macs == 6 * 80
-    assert cost.bytes == 6 * (80 * bits // 8 + groups * (2 + 1))
+    assert cost.bytes == 6 * (80 * bits // 8 + groups * 2 + min(groups, row_bytes(groups, bits)))
     assert cost.bytes == sum(t.numel() * t.element_size() for t in quantized.state_dict().values())
     assert Quantized.empty((6, 80), bits, 32, torch.bfloat16).cost() == cost
 
@@ -203,3 +204,58 @@ def test_half_precision_copies_work() -> None:
     x = random(3, 40, seed=2)
     torch.testing.assert_close(half(x), quantized(x), rtol=3e-2, atol=3e-2)
     assert F.mse_loss(half(x), quantized(x)) > 0
+
+
+@pytest.mark.parametrize("bits", ALL_BITS)
+@pytest.mark.parametrize("groups", [1, 3, 4, 7, 9])
+def test_zero_points_are_stored_in_the_bits_of_codes(bits: int, groups: int) -> None:
+    weight = random(5, 8 * groups)
+    quantized = Quantized.quantize(weight, bits, 8)
+    low, high = (weight.view(5, groups, 8).clamp(*ends) for ends in ((None, 0), (0, None)))
+    scales = (high.amax(-1) - low.amin(-1)).double() / (2**bits - 1)
+    expected = (-low.amin(-1).double() / scales.float().double()).round().clamp(0, 2**bits - 1)
+    zeros = quantized.zeros
+    assert zeros is not None
+    assert torch.equal(zeros.double(), expected)
+    smaller = row_bytes(groups, bits) < groups
+    assert ("packed_zeros" in quantized.state_dict()) == smaller
+    assert ("zeros" in quantized.state_dict()) != smaller
+    again = from_spec(json.loads(json.dumps(quantized.spec())))
+    again.load_state_dict(quantized.state_dict(), assign=True)
+    assert torch.equal(again.to_dense(), quantized.to_dense())
+    assert torch.equal(again.rows(torch.tensor([3, 0])), quantized.to_dense()[[3, 0]])
+
+
+def test_a_file_with_a_byte_for_each_zero_point_is_read_as_it_is() -> None:
+    quantized = Quantized.quantize(random(5, 64), 3, 8)
+    assert quantized.zeros is not None
+    state = {name: value for name, value in quantized.state_dict().items() if name != "packed_zeros"}
+    spec = quantized.spec()
+    spec["leaves"] = {"codes": spec["leaves"]["codes"], "scales": spec["leaves"]["scales"], "zeros": ["uint8", 5, 8]}
+    old = from_spec(spec)
+    old.load_state_dict({**state, "zeros": quantized.zeros}, assign=True)
+    assert torch.equal(old.to_dense(), quantized.to_dense())
+    assert old.state_dict().keys() == {"codes", "scales", "zeros"}
+    assert old.cost().bytes == quantized.cost().bytes + 5 * (8 - 3)
+
+
+def test_zero_points_that_are_written_to_are_unpacked_again() -> None:
+    quantized = Quantized.quantize(random(5, 64), 4, 8)
+    before = quantized.zeros
+    assert quantized.zeros is before
+    other = Quantized.quantize(random(5, 64, seed=1) + 1, 4, 8)
+    quantized.load_state_dict(other.state_dict())
+    assert torch.equal(quantized.to_dense(), other.to_dense())
+
+
+def test_packed_zero_points_that_do_not_fit_are_refused() -> None:
+    good = Quantized.quantize(random(4, 64), 4, 8)
+    fields: dict[str, Any] = {"bits": 4, "group": 8, "columns": 64}
+    packed = good.state_dict()["packed_zeros"]
+    for bad in (packed[:, :3], packed.int(), packed[:2]):
+        with pytest.raises(ValueError, match="packed zeros"):
+            Quantized(good.codes, good.scales, packed_zeros=bad, **fields)
+    with pytest.raises(ValueError, match="packed or not"):
+        Quantized(good.codes, good.scales, good.zeros, packed_zeros=packed, **fields)
+    with pytest.raises(ValueError, match="zeros or a codebook"):
+        Quantized(good.codes, good.scales, None, torch.ones(3), packed, **fields)

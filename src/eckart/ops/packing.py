@@ -61,10 +61,14 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
     slabs, unit = _period(bits)
     words = packed.reshape(*packed.shape[:-1], unit, packed.shape[-1] // unit)
     codes = words.new_empty(*words.shape[:-2], slabs, words.shape[-1])
+    compiled = torch.compiler.is_compiling()  # which takes no slice as `out`
     for slab in range(slabs):
         byte, shift = divmod(slab * bits, 8)
         code = codes[..., slab, :]
-        torch.bitwise_right_shift(words[..., byte, :], shift, out=code)
+        if compiled:
+            code.copy_(words[..., byte, :] >> shift)
+        else:
+            torch.bitwise_right_shift(words[..., byte, :], shift, out=code)
         if shift + bits > 8:
             code |= words[..., byte + 1, :] << (8 - shift)
     codes &= (1 << bits) - 1

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.ops.native.products import Product
 from eckart.ops.native.quantized import QUANTIZED
-from eckart.ops.packing import CODE_BITS, decode, encode, grid, grouped, pack, row_bytes, unpack
+from eckart.ops.packing import decode, encode, grid, grouped, pack, row_bytes, unpack
 from eckart.structures._checks import size_option
+from eckart.structures._kept import Kept, kept
+from eckart.structures._quantized_leaves import check_bits, check_leaves
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
 
@@ -23,7 +25,8 @@ class Quantized(StructuredMatrix):
 
     Three grids: symmetric `W = s (q - 2^(bits-1))`; affine `W = s (q - z)`, with zeros; codebook `W = s codebook[q]`.
     The last group is shorter where `group` does not divide the number of columns. Scales and codebook can train;
-    codes and zero-points cannot.
+    codes and zero-points cannot. Zero-points are stored in `bits` bits each, packed as codes are, where that is
+    smaller; files of 0.1.0 hold a byte for each.
 
     On a CPU and where no gradient is wanted, `forward` multiplies by the codes as they are, in compiled code (see
     `eckart.native`). Everywhere else W is formed and multiplied.
@@ -31,8 +34,10 @@ class Quantized(StructuredMatrix):
     Args:
         codes: (out, row_bytes(columns, bits)), uint8, packed by `packing.pack`.
         scales: (out, groups), floating point.
-        zeros: (out, groups), uint8 zero-points of an affine grid, or None.
+        zeros: (out, groups), uint8 zero-points of an affine grid, or None; on the meta device, what a file of 0.1.0
+            holds.
         codebook: (levels,), floating point, at most 2^bits levels, or None.
+        packed_zeros: (out, row_bytes(groups, bits)), uint8, zero-points packed by `packing.pack`, in their place.
         bits: bits of a code, 2 to 8.
         group: consecutive inputs that share a scale; all of them where it exceeds `columns`.
         columns: number of inputs.
@@ -43,7 +48,6 @@ class Quantized(StructuredMatrix):
 
     codes: Tensor
     scales: nn.Parameter
-    zeros: Tensor | None
     codebook: nn.Parameter | None
 
     def __init__(
@@ -52,43 +56,27 @@ class Quantized(StructuredMatrix):
         scales: Tensor,
         zeros: Tensor | None = None,
         codebook: Tensor | None = None,
+        packed_zeros: Tensor | None = None,
         *,
         bits: int,
         group: int,
         columns: int,
     ) -> None:
-        _check_bits(bits)
-        columns = size_option("Quantized", "columns", columns)
-        group = min(size_option("Quantized", "group", group), columns)
-        if codes.ndim != 2 or codes.dtype != torch.uint8 or codes.shape[1] != row_bytes(columns, bits):
-            raise Refused(
-                f"Quantized needs uint8 codes of shape (out, {row_bytes(columns, bits)}) for {columns} columns of "
-                f"{bits} bits, got {codes.dtype} of shape {tuple(codes.shape)}; pack them with packing.pack"
-            )
-        by_group = (codes.shape[0], -(-columns // group))
-        if tuple(scales.shape) != by_group or not scales.is_floating_point():
-            raise Refused(
-                f"Quantized needs floating-point scales of shape {by_group}, got {scales.dtype} {tuple(scales.shape)}"
-            )
-        if zeros is not None and (tuple(zeros.shape) != by_group or zeros.dtype != torch.uint8):
-            raise Refused(f"Quantized needs uint8 zeros of shape {by_group}, got {zeros.dtype} {tuple(zeros.shape)}")
-        if codebook is not None:
-            if zeros is not None:
-                raise Refused("Quantized takes zeros or a codebook, not both")
-            if codebook.ndim != 1 or not codebook.is_floating_point() or not 2 <= len(codebook) <= 1 << bits:
-                raise Refused(
-                    f"Quantized needs a floating-point codebook of 2 to {1 << bits} levels for {bits} bits, got "
-                    f"{codebook.dtype} of shape {tuple(codebook.shape)}"
-                )
+        group, columns = check_leaves(codes, scales, zeros, codebook, packed_zeros, (bits, group, columns))
         super().__init__((codes.shape[0], columns))
         self.bits, self.group, self.columns = bits, group, columns
         self.leaf("codes", codes)
         self.leaf("scales", scales)
-        self.register_buffer("zeros", zeros)
+        if zeros is not None and not zeros.is_meta and _packing_pays(zeros, bits):
+            packed_zeros, zeros = pack(zeros, bits), None
+        # Not by register_buffer, for which the property below takes the name.
+        self._buffers["zeros"] = zeros
+        self.register_buffer("packed_zeros", packed_zeros)
         self.register_parameter("codebook", None)
         if codebook is not None:
             self.leaf("codebook", codebook)
         self._product = Product(QUANTIZED)
+        self._unpacked_zeros: Kept | None = None
 
     @classmethod
     def quantize(
@@ -114,7 +102,7 @@ class Quantized(StructuredMatrix):
         Raises:
             Refused: weight is no finite matrix, or the codebook is not ascending around zero.
         """
-        _check_bits(bits)
+        check_bits(bits)
         weight = finite_matrix(weight)
         dtype = dtype or weight.dtype
         if codebook is not None:
@@ -143,12 +131,15 @@ class Quantized(StructuredMatrix):
     ) -> Quantized:
         """A Quantized of that shape on the meta device: what it would cost, before there are codes."""
         out, columns = shape
-        by_group = (out, -(-columns // group))
+        groups = -(-columns // group)
+        width = row_bytes(groups, bits)
+        affine = codebook is None and not symmetric
         return cls(
             torch.empty(out, row_bytes(columns, bits), dtype=torch.uint8, device="meta"),
-            torch.empty(by_group, dtype=dtype, device="meta"),
-            torch.empty(by_group, dtype=torch.uint8, device="meta") if codebook is None and not symmetric else None,
+            torch.empty((out, groups), dtype=dtype, device="meta"),
+            torch.empty((out, groups), dtype=torch.uint8, device="meta") if affine and width >= groups else None,
             None if codebook is None else codebook.to("meta", dtype),
+            torch.empty((out, width), dtype=torch.uint8, device="meta") if affine and width < groups else None,
             bits=bits,
             group=group,
             columns=columns,
@@ -156,6 +147,22 @@ class Quantized(StructuredMatrix):
 
     def options(self) -> dict[str, Any]:
         return {"bits": self.bits, "group": self.group, "columns": self.columns}
+
+    @property
+    def zeros(self) -> Tensor | None:
+        """The zero-points of an affine grid, (out, groups), uint8; None of other grids."""
+        packed: Tensor | None = self._buffers["packed_zeros"]
+        if packed is None:
+            return self._buffers["zeros"]
+        groups = -(-self.columns // self.group)
+
+        def unpacked() -> Tensor:
+            return unpack(packed, self.bits, groups).contiguous()
+
+        if torch.compiler.is_compiling():
+            return unpacked()
+        self._unpacked_zeros = kept(packed, self._unpacked_zeros, unpacked)
+        return self._unpacked_zeros[3]
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._product(x, self.in_memory(), (self.bits, self.group, self.columns))
@@ -168,14 +175,16 @@ class Quantized(StructuredMatrix):
         """Codes, scales, zero-points and codebook, as `ops.native.quantized` takes them."""
         # From the registries: four attributes take as long as a small product.
         floats, codes = self._parameters, self._buffers
-        return codes["codes"], floats["scales"], codes["zeros"], floats["codebook"]
+        zeros = codes["zeros"] if codes["packed_zeros"] is None else self.zeros
+        return codes["codes"], floats["scales"], zeros, floats["codebook"]
 
     def to_dense(self) -> Tensor:
         return self._decoded(self.codes, self.scales, self.zeros)
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.flatten()
-        zeros = None if self.zeros is None else self.zeros[flat]
+        zeros = self.zeros
+        zeros = None if zeros is None else zeros[flat]
         return self._decoded(self.codes[flat], self.scales[flat], zeros).view(*index.shape, self.columns)
 
     def unpacked(self) -> Tensor:
@@ -191,7 +200,8 @@ class Quantized(StructuredMatrix):
         """Raises Refused for scales that are not finite, or codes and zero-points outside their grid."""
         if not torch.isfinite(self.scales).all():
             raise Refused("Quantized: scales have NaN or Inf entries")
-        if self.zeros is not None and (worst := int(self.zeros.max())) >= 1 << self.bits:
+        zeros = self.zeros
+        if zeros is not None and (worst := int(zeros.max())) >= 1 << self.bits:
             raise Refused(f"Quantized: zero-point {worst} does not fit {self.bits} bits")
         if self.codebook is not None:
             if not torch.isfinite(self.codebook).all():
@@ -218,9 +228,10 @@ def finite_matrix(weight: Tensor) -> Tensor:
     return weight.detach()
 
 
-def _check_bits(bits: int) -> None:
-    if size_option("Quantized", "bits", bits) not in CODE_BITS:
-        raise Refused(f"Quantized: bits must be 2 to 8, got {bits}")
+def _packing_pays(zeros: Tensor, bits: int) -> bool:
+    """Whether zero-points take fewer bytes in `bits` bits each, and fit them; what does not, `check_values` names."""
+    groups = zeros.shape[1]
+    return zeros.numel() > 0 and row_bytes(groups, bits) < groups and int(zeros.max()) < 1 << bits
 
 
 def _at_groups(zeros: Tensor | None) -> Tensor | None:
