@@ -120,6 +120,11 @@ class AdapterCard(Card):
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None
     of_filters: Callable[[Filters, int], int] | None = None
 
+    @property
+    def reads_data(self) -> bool:
+        """Whether it is calibrated."""
+        return bool(self.needs) or self.task_gradient
+
     def columns(self) -> dict[str, str]:
         return super().columns() | {"needs": needed(self.needs, "gradient of the loss" if self.task_gradient else "")}
 

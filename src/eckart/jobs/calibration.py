@@ -18,7 +18,7 @@ from eckart.errors import Refused, check_type
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.models.own_text import own_text
 from eckart.progress import Progress, silent
-from eckart.statistics.batches import Batch
+from eckart.statistics.batches import Batch, described
 from eckart.statistics.fingerprint import model_fingerprint, sources
 from eckart.texts.corpora import CORPORA, calibration_mixture, corpus
 from eckart.texts.records import holds_records
@@ -146,6 +146,15 @@ def check_is_text(text: str) -> None:
         raise Refused(f"calibration={text!r} is the name of a file: give its text, Path({text!r}).read_text()")
 
 
+def check_tokens(name: str, tokens: Tensor) -> None:
+    """Raises Refused for a tensor that is no token ids (sequences, length)."""
+    if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.numel():
+        raise Refused(
+            f"{name} is one tensor of {described(tokens)}: token ids must be integers (sequences, length); inputs of "
+            f"any other kind go into a list of batches, {name}=[batch, ...]"
+        )
+
+
 def as_batch(batch: Any, position: int) -> Batch:
     """A batch as it is; Refused where no model can be called with it, with what can be."""
     this = f"calibration batch {position} is a {type(batch).__name__}"
@@ -194,12 +203,7 @@ def as_batches(
         text = calibration if isinstance(calibration, str | Mapping) else "\n\n".join(map(str, calibration))
         calibration = sequences(tokenizer, text, length, samples, seed)
     if isinstance(calibration, Tensor):
-        if calibration.ndim != 2 or calibration.is_floating_point():
-            kind = f"{str(calibration.dtype).removeprefix('torch.')} {tuple(calibration.shape)}"
-            raise Refused(
-                f"calibration is one tensor of {kind}: token ids must be integers (sequences, length); inputs of any "
-                "other kind go into a list of batches, calibration=[batch, ...]"
-            )
+        check_tokens("calibration", calibration)
         info = {"tokens": calibration.numel(), "fingerprint": fingerprint(calibration)}
         return list(torch.split(calibration, max(1, tokens_a_batch // calibration.shape[1]))), info
     if not isinstance(calibration, Iterable):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,9 +17,65 @@ Batch = Tensor | Mapping[str, Tensor]
 
 
 def call(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a batch; a language model is not to keep its keys and values."""
+    """The model's output on a batch; a language model is not to keep its keys and values.
+
+    Raises:
+        Refused: the model cannot be called with the batch; what it says is quoted.
+    """
     extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
-    return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
+    with calling(model, batch):
+        return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
+
+
+@contextmanager
+def calling(model: nn.Module, batch: Batch) -> Iterator[None]:
+    """Refuses a batch that a model fails on, in the model's words; what a hook of eckart raises passes as it is."""
+    try:
+        yield
+    except Exception as error:
+        # The first frame is this one, and the second whoever calls the model.
+        below = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next
+        if type(error).__module__.startswith("eckart.") or _passes_here(below):
+            raise
+        raise Refused(
+            f"{type(model).__name__} cannot be called with {described(batch)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _passes_here(traceback: TracebackType | None) -> bool:
+    """Whether an error comes from a hook that measures, so that it is none of the model."""
+    while traceback is not None:
+        if Path(traceback.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def described(batch: Batch) -> str:
+    """What is in a batch: dtypes and shapes, and the range of whole numbers.
+
+    >>> described({"input_ids": torch.arange(6).reshape(2, 3)})
+    "'input_ids' int64 (2, 3) of 0 to 5"
+    """
+    entries = {"": batch} if isinstance(batch, Tensor) else batch
+    return ", ".join(f"{name!r} {_kind(value)}" if name else _kind(value) for name, value in entries.items())
+
+
+def _kind(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    kind = f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    whole = value.numel() and not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    return f"{kind} of {int(value.min())} to {int(value.max())}" if whole else kind
+
+
+@contextmanager
+def numbered(position: int) -> Iterator[None]:
+    """Refusals inside say which calibration batch they are about."""
+    try:
+        yield
+    except Refused as error:
+        raise Refused(f"calibration batch {position}: {error}") from (error.__cause__ or error)
 
 
 def samples_in(batch: Batch) -> int:

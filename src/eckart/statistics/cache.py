@@ -17,6 +17,7 @@ from eckart.errors import Refused
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.layouts.patches import patch_of
 from eckart.statistics import second_moment
+from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
 from eckart.statistics.collect import collect
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint, statistics_fingerprints
@@ -57,8 +58,9 @@ def statistics_for(
         Statistics by name, and the passes it took: 0 when all came from the cache.
 
     Raises:
-        Refused: the cache is not a directory that can be made; or as `collect`.
+        Refused: the cache is not a directory that can be made; or as `check_batches` and `collect`.
     """
+    check_batches(model, batches)
     if not needs:
         return {name: Statistics(patch=patch_of(module)) for name, module in modules.items()}, 0
     if cache:

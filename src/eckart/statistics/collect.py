@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from eckart.statistics.batches import Batch, call, one_by_one
+from eckart.statistics.batches import Batch, call, numbered, one_by_one
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
@@ -51,7 +51,8 @@ def collect(
         Statistics by name; a module that never ran has `tokens == 0`.
 
     Raises:
-        Refused: a batch makes NaN or Inf outputs, or has padding that cannot be left out.
+        Refused: the model cannot be called with a batch, makes NaN or Inf outputs of it, or it has padding that cannot
+            be left out.
     """
     try:
         return _collect(model, modules, needs, batches, False, seed, on_progress)
@@ -77,17 +78,23 @@ def _collect(
             handle = module.register_forward_hook(recorder.hook(name))
             stack.callback(handle.remove)
         for done, batch in enumerate(batches):
-            groups = without_padding(model, batch)
-            for part in [one for group in groups for one in one_by_one(group)] if singly else groups:
-                recorder.start(part, longest(model, part))
-                with torch.set_grad_enabled(recorder.gradients):
-                    output = call(model, part)
-                    if recorder.gradients:
-                        target, gradient, labels = sampled_gradient(output, generator)
-                        recorder.labels += labels
-                        recorder.recording_inputs = False
-                        torch.autograd.backward(target, gradient)
-                recorder.finish()
+            with numbered(done):
+                groups = without_padding(model, batch)
+                for part in [one for group in groups for one in one_by_one(group)] if singly else groups:
+                    _measure(model, part, recorder, generator)
             if on_progress:
                 on_progress(done + 1, len(batches))
     return recorder.results()
+
+
+def _measure(model: nn.Module, batch: Batch, recorder: Recorder, generator: torch.Generator) -> None:
+    """Runs a model on a batch, and back through it where gradients are measured."""
+    recorder.start(batch, longest(model, batch))
+    with torch.set_grad_enabled(recorder.gradients):
+        output = call(model, batch)
+        if recorder.gradients:
+            target, gradient, labels = sampled_gradient(output, generator)
+            recorder.labels += labels
+            recorder.recording_inputs = False
+            torch.autograd.backward(target, gradient)
+    recorder.finish()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.layouts.patches import geometry_of
-from eckart.statistics.batches import Batch, samples_in
+from eckart.statistics.batches import Batch, calling, numbered, samples_in
 from eckart.statistics.collect import OnProgress
 from eckart.statistics.freezing import frozen
 from eckart.statistics.padding import IGNORED, without_padding
@@ -67,12 +67,13 @@ def mean_gradients(
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(hook(name)).remove)
         for done, batch in enumerate(batches, 1):
-            parts = without_padding(model, _labelled(batch))
-            counts = [labels_in(model, part) for part in parts]
-            for part, count in zip(parts, counts, strict=True):
-                weight = count / max(1, sum(counts))
-                if weight:
-                    _loss(model, part).backward()  # type: ignore[no-untyped-call]
+            with numbered(done - 1):
+                parts = without_padding(model, _labelled(batch))
+                counts = [labels_in(model, part) for part in parts]
+                for part, count in zip(parts, counts, strict=True):
+                    weight = count / max(1, sum(counts))
+                    if weight:
+                        _loss(model, part).backward()  # type: ignore[no-untyped-call]
             if on_progress:
                 on_progress(done, len(batches))
     return {name: total / len(batches) for name, total in sums.items()}
@@ -90,7 +91,8 @@ def _labelled(batch: Batch) -> Mapping[str, Tensor]:
 @torch.enable_grad()
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
     assert not isinstance(batch, Tensor)
-    loss = getattr(model(**batch), "loss", None)
+    with calling(model, batch):
+        loss = getattr(model(**batch), "loss", None)
     if not isinstance(loss, Tensor):
         raise Refused(
             f"{type(model).__name__} returned no loss: give batches with labels, as mappings of what the model takes"

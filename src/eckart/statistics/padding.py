@@ -56,7 +56,7 @@ def without_padding(model: nn.Module, batch: Batch) -> list[Batch]:
         `[batch]` where there is no padding; samples that are nothing but padding are left out.
 
     Raises:
-        Refused: there is padding that cannot be left out, and which.
+        Refused: there is padding that cannot be left out, and which; or nothing but padding.
     """
     if isinstance(batch, Tensor):
         return [batch]
@@ -70,6 +70,8 @@ def without_padding(model: nn.Module, batch: Batch) -> list[Batch]:
         lengths = tuple(int(side.real[i].sum()) for side in sides)
         if all(lengths):
             groups.setdefault(lengths, []).append(i)
+    if not groups:
+        raise Refused(f"{sides[0].entries[-1]!r} leaves out every token: it is 1 where one counts")
     owner = {name: side for side in sides for name in side.entries}
     rest = {name: value for name, value in batch.items() if name not in owner}
     found: list[Batch] = []
@@ -174,7 +176,7 @@ def _by_labels(batch: Mapping[str, Tensor]) -> list[_Side]:
 
 def _real(name: str, mask: Tensor, samples: int) -> Tensor:
     """Which tokens are no padding, (samples, tokens), by a mask of tokens or of pairs of them."""
-    if len(mask) not in (1, samples):
+    if mask.ndim < 2 or len(mask) not in (1, samples):
         raise Refused(f"{name!r} of shape {tuple(mask.shape)} does not have one row for each of {samples} samples")
     if mask.ndim == 2:
         return mask.ne(0).expand(samples, -1)

@@ -382,6 +382,7 @@ def test_few_sequences_will_do(count: int) -> None:
     model = tiny_llama()
     result = eckart.compress(model, "kfac", keep=0.6, calibration=tokens(count, 16), heal=STEPS)
     never_worse(result.healing)
+    assert any("trained and judged on the same one batch" in text for text in result.warnings) == (count == 1)
 
 
 def test_a_plain_module() -> None:

@@ -92,7 +92,7 @@ def adapt_directory(
         Refused: anything that cannot be done as asked, before anything is written; or a loss that is not finite,
             after which `resume` goes on from the last good checkpoint.
     """
-    ADAPTERS.find(request.method)
+    card = ADAPTERS.find(request.method)
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
     with workspace(out, asked, resume) as work:
         for file in filter(None, (request.data, request.validation)):
@@ -130,7 +130,7 @@ def adapt_directory(
             alpha=request.alpha,
             include=request.include,
             exclude=request.exclude,
-            calibration=seen,
+            calibration=seen if card.reads_data else None,
             seed=training.seed,
             cache=cache_directory(),
             progress=progress,

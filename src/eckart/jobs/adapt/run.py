@@ -118,11 +118,9 @@ def adapt(
             rank = rank_within(card, shapes, patches, parameters)
             ranks = {where: min(rank, *shape) for where, shape in shapes.items()}
         with switched_off(model):
-            batches: Sequence[Batch] = []
-            if card.needs or card.task_gradient:
-                if calibration is None and hasattr(model, "generation_config"):
-                    calibration = own_text(model, samples, length, seed)
-                batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
+            if card.reads_data and calibration is None and hasattr(model, "generation_config"):
+                calibration = own_text(model, samples, length, seed)
+            batches, _ = as_batches(calibration, tokenizer, samples, length, seed)
             statistics, gradients = measured(model, bases, card, batches, seed, cache, progress)
             left = unknown(bases, card, statistics, gradients)
             why = reasons(model, embeddings=False, head=False, left=left, of_embeddings=NO_ADAPTER, of_head=NAMED_HEAD)
@@ -174,8 +172,7 @@ def measured(
     progress: Progress,
 ) -> tuple[dict[str, Statistics], dict[str, Tensor]]:
     """What a method reads about each layer, statistics and gradients of the loss; Refused where there is no data."""
-    wanted = card.needs or card.task_gradient
-    if wanted and not batches:
+    if card.reads_data and not batches:
         needs = ", ".join([*(need.value for need in card.needs), *["gradients of the loss"] * card.task_gradient])
         raise Refused(f"{card.name} needs calibration data (for {needs}): pass calibration=")
     with in_eval_mode(model):

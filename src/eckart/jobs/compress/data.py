@@ -11,6 +11,7 @@ from eckart.errors import Refused
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.trials import HELD_BACK, held_back
 from eckart.models.tasks import writes
+from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
 
 
@@ -19,10 +20,18 @@ def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches
     if needs_data(recipe) and not batches:
         needs = ", ".join(need.value for need in method.needs) or "the pass over the blocks"
         raise Refused(f"{method.name} needs calibration data (for {needs}): pass calibration=")
+    check_batches(model, batches)
     if recipe.sequential and method.together:
         raise Refused(f"{method.name} fits several matrices together, which sequential=True cannot: leave it out")
     if recipe.distill and not (writes(model) and len(tokens_of(batches)) == len(batches)):
         raise Refused("distill= trains a language model on calibration tokens, which this is not: leave it out")
+
+
+def of_one_batch(heal: int, batches: Sequence[Batch]) -> list[str]:
+    """What is to be said where blocks are not trained on some batches and judged on others."""
+    if not heal or len(batches) > 1:
+        return []
+    return [f"heal={heal} trained and judged on the same one batch: raise samples=, or give more batches"]
 
 
 def tokens_of(batches: Sequence[Batch]) -> list[Tensor]:

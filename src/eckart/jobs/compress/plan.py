@@ -171,14 +171,16 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
-            failed = [f"; {name} stays dense: {reason}" for name, reason in self.failures().items()]
+            failed = [f"{name} stays dense: {reason}" for name, reason in self.failures().items()]
             if self.compressed_before:
                 failed.insert(
-                    0, f"; {self.compressed_before} matrices are compressed already: start from the dense model"
+                    0, f"{self.compressed_before} matrices are compressed already (start from the dense model)"
                 )
+            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+            cause = f"{'; '.join(failed[:3])}{more}; so " if failed else ""
             raise Refused(
-                f"keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
-                f"({fixed / total:.1%} lies outside the matrices that are compressed){''.join(failed[:3])}"
+                f"{cause}keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
+                f"({fixed / total:.1%} lies outside the matrices that are compressed)"
             ) from error
         picked = zip(self.groups, curves, rows, chosen, strict=True)
         return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}

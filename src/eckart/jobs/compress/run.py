@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
-from eckart.jobs.compress.data import check_data, set_aside, tokens_of
+from eckart.jobs.compress.data import check_data, of_one_batch, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
@@ -81,7 +82,7 @@ def compress(
         keep, of: share in (0, 1] that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`; 0.8 where no
             size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
-            language model write its own text.
+            language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
         allocation: how sizes are shared out: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
@@ -139,7 +140,10 @@ def compress(
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
         calibration = own_text(model, samples, length, seed, on_progress=phase(progress, "write text"))
     batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
-    return run(model, recipe, batches, info, progress=progress)
+    result = run(model, recipe, batches, info, progress=progress)
+    for text in result.warnings:
+        warnings.warn(text, stacklevel=2)
+    return result
 
 
 def run(
@@ -211,13 +215,12 @@ def run(
         if observed is not None and recipe.heal:
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
-        warnings = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
-        warnings += left_dense(plan, choice, *recipe.size) if recipe.size else []
-        warnings += warnings_of(found) + rounded_inputs(model)
+        notes = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
+        notes += left_dense(plan, choice, *recipe.size) if recipe.size else []
+        notes += [] if observed is None else of_one_batch(recipe.heal, observed.batches)
+        notes += warnings_of(found) + rounded_inputs(model)
         if dense is not None and not any(sides(model)):
-            warnings.append(
-                "distillation was left out: the structures are made of no matrices, which are what it trains"
-            )
+            notes.append("distillation was left out: the structures are made of no matrices, which are what it trains")
         elif dense is not None:
             tokens, told = tokens_of(batches), phase(progress, "distill")
             distillation = distill(model, dense, tokens, recipe.distill, seed=recipe.seed, on_progress=told)
@@ -236,7 +239,7 @@ def run(
             "gradient_checkpointing": recomputed,
         },
         seconds=lap.seconds,
-        warnings=warnings,
+        warnings=notes,
         trials=tried,
         healing=healing,
         distillation=distillation,

@@ -12,6 +12,7 @@ from eckart.diagnostics.contract import columns_of, diagnostics_of
 from eckart.errors import Refused
 from eckart.models.sharing import in_eval_mode
 from eckart.progress import Progress, silent
+from eckart.statistics.batches import calling, numbered
 
 NAMES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 """What models call their hidden states; an encoder-decoder has those of both."""
@@ -39,7 +40,8 @@ def hidden_state_rows(
     with in_eval_mode(model):
         for done, batch in enumerate(batches, 1):
             inputs: Mapping[str, Tensor] = {"input_ids": batch} if isinstance(batch, Tensor) else batch
-            found = _states(model, inputs)
+            with numbered(done - 1):
+                found = _states(model, inputs)
             sums = sums or [dict.fromkeys(columns, 0.0) for _ in found]
             tokens = tokens or [[] for _ in found]
             width = [state.shape[-1] for state in found]
@@ -64,7 +66,8 @@ def hidden_state_rows(
 
 def _states(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """The hidden states of a batch, each (samples, tokens, dimension)."""
-    output = model(**inputs, output_hidden_states=True)
+    with calling(model, inputs):
+        output = model(**inputs, output_hidden_states=True)
     found = [state for name in NAMES for state in getattr(output, name, None) or ()]
     return [state.flatten(2).mT if state.ndim == 4 else state for state in found]
 

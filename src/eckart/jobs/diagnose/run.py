@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from eckart.diagnostics.contract import MATRIX_SUBJECTS, columns_of, common_window
 from eckart.errors import Refused, check_type
+from eckart.jobs.calibration import as_batch, check_tokens
 from eckart.jobs.coverage import coverage, warnings_of
 from eckart.jobs.diagnose.cost import check_measure, cost_curves, cost_plan, measured_costs, split
 from eckart.jobs.diagnose.hidden_states import hidden_state_rows
@@ -27,6 +29,7 @@ from eckart.progress import Progress, shown
 from eckart.report.numbers import shown_number
 from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
+from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
 
@@ -135,6 +138,8 @@ def diagnose(
     check_type("seed", seed, int)
     if isinstance(tokens, str):
         raise Refused(f"tokens={tokens[:40]!r} is a text: give its token ids, (sequences, length), or batches")
+    if isinstance(tokens, Tensor):
+        check_tokens("tokens", tokens)
     check_measure(measure, len(tokens) if isinstance(tokens, Tensor) else 0)
     if measure:
         check_writes(task_of(model), "measure=")
@@ -144,6 +149,8 @@ def diagnose(
     matched = pairs(sites, densified(against)) if against is not None else []
     if tokens is not None:
         finite_weights({"": model})
+        rows = [row[None] for row in tokens] if isinstance(tokens, Tensor) else list(map(as_batch, tokens, count()))
+        check_batches(model, rows)
     window = common_window([filters(site).shape[:2] for site in sites])
     found = Diagnosis([], window, size=model_size(model), warnings=warnings_of(account), coverage=account)
     for done, site in enumerate(sites, 1):
@@ -161,7 +168,6 @@ def diagnose(
         row["notes"] += notes
         progress("compare", done, len(matched))
     if tokens is not None:
-        rows = [row[None] for row in tokens] if isinstance(tokens, Tensor) else tokens
         found.hidden_states = hidden_state_rows(model, rows, progress)
         if not found.hidden_states:
             found.warnings.append(f"{type(model).__name__} returns no hidden states: nothing is said of them")
