@@ -51,6 +51,18 @@ def _shown(value: object, longest: int) -> str:
         return f"a {type(value).__name__}"
 
 
+def of_memory(error: BaseException) -> bool:
+    """Whether an error says that there was no memory left, which torch says in words of its own.
+
+    >>> of_memory(MemoryError()), of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    (True, False)
+    """
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in ("allocate memory", "out of memory"))
+    )
+
+
 class Refused(ValueError):
     """A request that cannot be met as it stands; the text says why and what to do instead.
 

@@ -53,13 +53,40 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == shown
 
 
-@pytest.mark.parametrize("line", ["import eckart", *(f"main(['{option}'])" for option in ("--version", "--help"))])
+ASKED = ("'--version'", "'--help'", "'export', '--help'", "'verify', '--help'")
+
+
+@pytest.mark.parametrize("line", ["import eckart", *(f"main([{words}])" for words in ASKED)])
 def test_neither_torch_nor_scipy_is_loaded(line: str) -> None:
     program = (
         f"import sys\nfrom eckart.cli.app import main\n{line}\nprint(sorted({{'torch', 'scipy'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["compress", "", "--out", "out"], "the model has no name"),
+        (["compress", "  ", "--out", "out"], "the model has no name"),
+        (["evaluate", ""], "the model has no name"),
+        (["diagnose", "", "--out", "out"], "the model has no name"),
+        (["export", "", "--to", "dense", "--out", "out"], "the model has no name"),
+        (["export", "", "--to", "peft", "--out", "out"], "the model has no name"),
+        (["verify", ""], "there is no directory ''"),
+    ],
+)
+def test_names_that_are_empty(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+LESS = "free some, or ask for less at a time (fewer or shorter samples)\n"
 
 
 @pytest.mark.parametrize(
@@ -72,6 +99,12 @@ def test_neither_torch_nor_scipy_is_loaded(line: str) -> None:
             2,
             "eckart: error: the disk is full (x): free some space, then try again\n",
         ),
+        (MemoryError(), 2, f"eckart: error: the memory does not suffice (nothing is left): {LESS}"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes\nframe #0"),
+            2,
+            f"eckart: error: the memory does not suffice (DefaultCPUAllocator: can't allocate memory: 8 bytes): {LESS}",
+        ),
         (KeyboardInterrupt(), 130, "eckart: interrupted\n"),
     ],
 )
@@ -83,11 +116,12 @@ def test_exit_statuses(error: BaseException, status: int, says: str, capsys: pyt
     assert capsys.readouterr().err == says
 
 
-def test_other_errors_are_faults_and_raised() -> None:
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_other_errors_are_faults_and_raised(kind: type[Exception]) -> None:
     def command() -> int:
-        raise ValueError("a fault")
+        raise kind("a fault")
 
-    with pytest.raises(ValueError, match="a fault"):
+    with pytest.raises(kind, match="a fault"):
         run(command, signature(command).bind())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from eckart.cli.app import main
 from eckart.models import transformers
@@ -18,7 +19,11 @@ from support.commands import nothing_left
 
 def test_export(run: Callable[..., int], tmp_path: Path, llama_directory: Path, capsys: Any) -> None:
     assert run(tmp_path / "small", "--eval", "none") == 0
+    capsys.readouterr()
+    logging.enable_progress_bar()
     assert main(["export", str(tmp_path / "small"), "--to", "dense", "--out", str(tmp_path / "dense")]) == 0
+    assert capsys.readouterr().err.replace("\n", "") == f"wrote {tmp_path / 'dense'}"
+    assert logging.is_progress_bar_enabled()
     ids = torch.arange(20)[None]
     small, dense = (AutoModelForCausalLM.from_pretrained(tmp_path / n) for n in ("small", "dense"))
     torch.testing.assert_close(dense(ids).logits, small(ids).logits, rtol=1e-3, atol=1e-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -122,14 +122,25 @@ WRONG: dict[type, list[Any]] = {
 @pytest.mark.parametrize("kind", [eckart.Recipe, Texts, Training])
 def test_options_of_another_type(kind: Any) -> None:
     """Every option of every dataclass of options, with values of every other type."""
+    hints = get_type_hints(kind)
     for name, default in inspect.signature(kind).parameters.items():
-        of = str if default.default is None else type(default.default)
+        hint = hints[name]
+        of = tuple if get_origin(hint) is tuple else (get_args(hint) or (hint,))[0]
         for value in WRONG[of]:
             if value is None and default.default is None:
                 continue
             with pytest.raises(eckart.Refused, match=rf"^{name}=.* is a {type(value).__name__}, and .* wanted"):
                 kind(**{name: value})
     assert kind(**{name: p.default for name, p in inspect.signature(kind).parameters.items()}) == kind()
+
+
+def test_a_share_in_percent() -> None:
+    assert eckart.Recipe(keep="80%", floor=" 5 %") == eckart.Recipe(keep=0.8, floor=0.05)  # type: ignore[arg-type]
+    halves = [eckart.compress(net(), "svd", keep=keep).choice for keep in (0.5, "50%")]
+    assert halves[0] == halves[1]
+    for wrong in ("80", "%", "a lot%", "800%", "nan%"):
+        with pytest.raises(eckart.Refused, match="keep="):
+            eckart.Recipe(keep=wrong)  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -104,6 +104,16 @@ def test_a_mask_that_leaves_nothing() -> None:
             JOBS[job](tiny_llama(), [batch])
 
 
+def test_where_memory_ends_nothing_is_wrong_with_the_batch() -> None:
+    class Large(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            raise MemoryError("no more")
+
+    model = Large(4, 4)
+    with pytest.raises(MemoryError, match="no more"):
+        statistics_for(model, {"": model}, (Need.INPUT_MEAN,), [torch.ones(2, 4)])
+
+
 def test_an_error_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a fault")

@@ -234,7 +234,7 @@ def test_the_model_is_left_as_it_was() -> None:
         if broken:
             model.model.norm.weight.data[0] = torch.nan
             weights["model.norm.weight"][0] = torch.nan
-            with pytest.raises(ValueError, match="output on calibration text has NaN"):
+            with pytest.raises(ValueError, match="output on calibration data has NaN"):
                 collect(model, modules_of(model, SOME), ALL, [tokens(1, 5)])
         else:
             collect(model, modules_of(model, SOME), ALL, [tokens(1, 5)])

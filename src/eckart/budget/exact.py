@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array
 
 from eckart.budget.contract import Candidates, allocation
 from eckart.budget.greedy import greedy
@@ -55,6 +53,9 @@ def _knapsack(
     sites: Sequence[Candidates], keep: Sequence[NDArray[np.int64]], budget: float, unit: float
 ) -> list[int] | None:
     """The best choice among the candidates `keep` of each site; errors are counted in `unit`s."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # which takes longer to load than any other choice does
+    from scipy.sparse import coo_array
+
     count = np.array([len(k) for k in keep])
     costs = np.concatenate([c.costs[k] for c, k in zip(sites, keep, strict=True)])
     errors = np.concatenate([c.errors[k] for c, k in zip(sites, keep, strict=True)]) / unit

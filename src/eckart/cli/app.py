@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eckart._version import __version__
-from eckart.errors import Refused
+from eckart.errors import Refused, of_memory
 
 BROKEN_PIPE = 141
 """The status of a program that the reader of its output did not wait for: 128 and the number of the signal."""
@@ -82,6 +82,14 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         return 130
     except (BrokenPipeError, Unwritable):
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not of_memory(error):
+            raise
+        said = str(error).strip().splitlines()
+        return refused(
+            f"the memory does not suffice ({said[0] if said else 'nothing is left'}): free some, or ask for less at a "
+            f"time (fewer or shorter samples{', --memory' * ('memory' in bound.signature.parameters)})"
+        )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return refused(error)

@@ -11,9 +11,6 @@ from eckart.cli import options as o
 from eckart.cli.consoles import console
 from eckart.cli.options import Out
 from eckart.errors import Refused
-from eckart.jobs.adapt.files import ADAPTER
-from eckart.jobs.adapt.peft import EXACT, export_adapter
-from eckart.jobs.export import to_dense_directory, to_peft_directory
 
 LOSSY = 3
 """Exit status where something was written that does not do all that was exported."""
@@ -41,6 +38,10 @@ def export(
     out: Out,
 ) -> int:
     """Turns a compressed model, a GGUF file, or an adapter, into another format."""
+    from eckart.jobs.adapt.files import ADAPTER
+    from eckart.jobs.adapt.peft import EXACT, export_adapter
+    from eckart.jobs.export import to_dense_directory, to_peft_directory
+
     status = 0
     if (Path(model) / ADAPTER).is_file():
         if to != "peft":

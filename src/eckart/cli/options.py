@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter, Token
 from cyclopts.argument import ArgumentCollection
 
 from eckart.errors import Refused
+from eckart.report.numbers import read_percent
 
 F = TypeVar("F", bound=Callable[..., int])
 
@@ -118,9 +119,8 @@ def shares(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
 
 
 def _share(word: str, option: str | None) -> float:
-    number, percent = (word.strip()[:-1], 100.0) if word.strip().endswith("%") else (word, 1.0)
     try:
-        return float(number) / percent
+        return float(read_percent(word))
     except ValueError:
         raise Refused(f"{option} {word}: a share is needed, as in 0.8 or 80%") from None
 

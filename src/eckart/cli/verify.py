@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from eckart.cli.options import Json, Talk, Written
 from eckart.cli.results import show
-from eckart.jobs.verify import Verified
-from eckart.jobs.verify import verify as verified
+
+if TYPE_CHECKING:
+    from eckart.jobs.verify import Verified
 
 
 def verify(directory: Written, /, *, json: Json = False) -> int:
     """Holds every tensor of a directory to the checksum that it was written with."""
+    from eckart.jobs.verify import verify as verified
+
     found = verified(directory)
     show(Talk(json=json), asdict(found), [], found.problems or _good(found))
     return 1 if found.problems else 0

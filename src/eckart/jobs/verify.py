@@ -55,8 +55,8 @@ def verify(directory: str | Path) -> Verified:
         Refused: there is no such directory, or nothing in it that eckart wrote.
     """
     source = Path(directory)
-    if not source.is_dir():
-        raise Refused(f"there is no directory {source}")
+    if not str(directory).strip() or not source.is_dir():
+        raise Refused(f"there is no directory {str(directory)!r}")
     found = Verified(str(source))
     reports = [name for name in REPORTS if (source / name).exists()]
     for part, check in (ADAPTER, _adapter), (CONFIG, _peft), (MANIFEST, _module), ("config.json", _model):

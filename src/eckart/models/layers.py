@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from eckart.layouts.look_ups import scale_of
@@ -26,7 +27,7 @@ def is_conv1d(module: nn.Module) -> bool:
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is `x @ W.T + bias`, over its last dimension or over patches of images."""
-    return _multiplies(module) or is_conv1d(module) or is_convolution(module)
+    return _multiplies(module) or ((is_conv1d(module) or is_convolution(module)) and not is_empty(module))
 
 
 def is_embedding(module: nn.Module) -> bool:
@@ -53,12 +54,18 @@ def _multiplies(module: nn.Module) -> bool:
     return _acts_as(_twin(module, {"weight": weight, "bias": bias}), x, F.linear(x, weight, bias))
 
 
+def is_empty(module: nn.Module) -> bool:
+    """Whether a layer has a weight of no numbers, such as one to no outputs."""
+    weight = module._parameters.get("weight")
+    return weight is not None and not is_lazy(weight) and not weight.numel()
+
+
 def _plain(module: nn.Module, parameters: set[str]) -> bool:
-    """Whether its own parameters are all that a module has; one that is computed from others is none."""
+    """Whether its own parameters are all that a module has; one that is computed from others, or empty, is none."""
     own = set(module._parameters) == parameters and module._parameters["weight"] is not None
     # A scale is no tensor of a checkpoint.
     kept = set(module._buffers) - module._non_persistent_buffers_set
-    return own and not kept and not module._modules
+    return own and not kept and not module._modules and not is_empty(module)
 
 
 def _numbers(*shape: int) -> Tensor:
@@ -114,6 +121,8 @@ def why_no_matrix(module: Any) -> str:
     """
     if is_compressed(module):
         return "compressed already"
+    if is_empty(module):
+        return "a weight of no numbers"
     if is_parametrized(module):
         computed = ", ".join(dict(module.parametrizations))
         return (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -105,9 +106,10 @@ def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
         origin: str | None = name
         if said is not None:
             origin, options = None, {**options, **_dense(path, config, said, dtype)}
-        model, info = kind.from_pretrained(origin, **options)
-        if lacks_pooler(info):
-            model, info = kind.from_pretrained(origin, **options, add_pooling_layer=False)
+        with no_bars() if path.is_dir() else nullcontext():  # a download takes long enough to have one
+            model, info = kind.from_pretrained(origin, **options)
+            if lacks_pooler(info):
+                model, info = kind.from_pretrained(origin, **options, add_pooling_layer=False)
     except Refused:
         raise
     except Exception as error:  # what a configuration says may break anything
@@ -152,6 +154,8 @@ def check_source(source: str) -> Path:
 
     Nothing is loaded for it: a job asks this of all its models before it loads the first.
     """
+    if not source.strip():
+        raise Refused("the model has no name: give a local directory, a GGUF file, a name on the hub, or smollm2")
     path = _smollm2() if source == "smollm2" else Path(source)
     if path.suffix == ".gguf" and path.is_file():
         return path
@@ -224,10 +228,11 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     if hasattr(transformers, "GgufConfig"):
         extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        with no_bars():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # readers of damaged files raise no other
         raise Refused(f"{file} cannot be read: {error}") from error
     for name in ("quantization_config", "_is_quantized"):
@@ -236,17 +241,23 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     return model.eval(), tokenizer
 
 
-def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
-    quiet = library().utils.logging
-    shown = quiet.is_progress_bar_enabled()
-    quiet.disable_progress_bar()
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """Without the progress bars that transformers draws, among those of whoever called."""
+    logging = library().utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        with system_errors(directory):
-            model.save_pretrained(directory)
+        yield
     finally:
         if shown:
-            quiet.enable_progress_bar()
+            logging.enable_progress_bar()
+
+
+def write_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Writes config, tokenizer and tensors so that `from_pretrained` reads them once eckart is imported."""
+    with no_bars(), system_errors(directory):
+        model.save_pretrained(directory)
     for file in directory.glob("*.safetensors"):  # which safetensors keeps to its owner
         file.chmod((directory / "config.json").stat().st_mode)
     if tokenizer is not None:

@@ -18,6 +18,7 @@ from eckart.models import checkpoint
 from eckart.models.tensor_checks import STRUCTURE
 from eckart.models.transformers import METHOD
 from eckart.models.transformers_quantizer import UNREAD, EckartConfig
+from eckart.models.weights import Readable
 
 
 def install() -> None:
@@ -28,6 +29,7 @@ def install() -> None:
     if not hasattr(PreTrainedModel.save_pretrained, "_eckart"):
         PreTrainedModel.save_pretrained = _saving(PreTrainedModel.save_pretrained)
         PreTrainedModel.from_pretrained = classmethod(_loading(PreTrainedModel.from_pretrained.__func__))
+        PreTrainedModel.resize_token_embeddings = _resizing(PreTrainedModel.resize_token_embeddings)
         PretrainedConfig.to_dict = _described(PretrainedConfig.to_dict)
 
 
@@ -101,6 +103,28 @@ def _loading(original: Callable[..., Any]) -> Callable[..., Any]:
         return (model, info) if output_loading_info else model
 
     return from_pretrained
+
+
+def _resizing(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def resize_token_embeddings(
+        self: PreTrainedModel,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> Any:
+        tables = self.get_input_embeddings(), self.get_output_embeddings()
+        fixed = [table for table in tables if isinstance(table, Readable)]
+        same = new_num_tokens in (None, getattr(tables[0], "num_embeddings", None)) and pad_to_multiple_of is None
+        if fixed and not same:
+            raise Refused(
+                f"the {'embedding' if fixed[0] is tables[0] else 'head'} of this {type(self).__name__} is compressed, "
+                "or an adapter stands beside it, and gets no further rows: resize the dense model first and compress "
+                "it then, or write a dense one with eckart export --to dense"
+            )
+        return original(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
+
+    return resize_token_embeddings
 
 
 _ELSEWHERE = (

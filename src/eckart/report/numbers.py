@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+T = TypeVar("T")
+
 _UNITS = ("", "k", "M", "G", "T")
+
+
+def read_percent(value: T) -> T | float:
+    """A share that is written in percent as a number; anything else as it is.
+
+    >>> read_percent("80%")
+    0.8
+    """
+    if not (isinstance(value, str) and value.strip().endswith("%")):
+        return value
+    try:
+        return float(value.strip()[:-1]) / 100
+    except ValueError:
+        return value
 
 
 def shown_count(value: float) -> str:

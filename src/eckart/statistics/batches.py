@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eckart.errors import Refused
+from eckart.errors import Refused, of_memory
 
 Batch = Tensor | Mapping[str, Tensor]
 
@@ -35,7 +35,7 @@ def calling(model: nn.Module, batch: Batch) -> Iterator[None]:
     except Exception as error:
         # The first frame is this one, and the second whoever calls the model.
         below = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next
-        if type(error).__module__.startswith("eckart.") or _passes_here(below):
+        if type(error).__module__.startswith("eckart.") or of_memory(error) or _passes_here(below):
             raise
         raise Refused(
             f"{type(model).__name__} cannot be called with {described(batch)}: {type(error).__name__}: {error}"

@@ -25,20 +25,27 @@ def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, T
         The output, the gradient by it, and the number of labels drawn.
 
     Raises:
-        Refused: the output has NaN or Inf entries.
+        Refused: the output has NaN or Inf entries, or none.
     """
     logits = getattr(output, "logits", None)
     target: Tensor
     if logits is None:
         target = output if isinstance(output, Tensor) else output[0]
+        _check_numbers(target)
         gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype)
     else:
         target = logits
+        _check_numbers(target)
         gradient = (_binary if logits.ndim < 2 or logits.shape[-1] == 1 else _categorical)(logits.detach(), generator)
-    if not torch.isfinite(target).all():
-        raise Refused("the model's output on calibration text has NaN or Inf entries")
     width = 1 if logits is not None and target.ndim < 2 else target.shape[-1]
     return target, gradient, target.numel() // width
+
+
+def _check_numbers(target: Tensor) -> None:
+    if not target.numel():
+        raise Refused(f"the model's output of shape {tuple(target.shape)} holds no numbers")
+    if not torch.isfinite(target).all():
+        raise Refused("the model's output on calibration data has NaN or Inf entries")
 
 
 def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:

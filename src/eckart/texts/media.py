@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import wavfile
-from scipy.signal import resample_poly
 
 from eckart.errors import Refused
 
@@ -39,6 +37,8 @@ def read_sound(path: Path, rate: int) -> NDArray[np.float32]:
     Raises:
         Refused: the file cannot be read, or holds no sound.
     """
+    from scipy.io import wavfile
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of parts of the file that are no sound
@@ -54,6 +54,8 @@ def read_sound(path: Path, rate: int) -> NDArray[np.float32]:
     if sound.ndim == 2:
         sound = sound.mean(1)
     if own != rate:
+        from scipy.signal import resample_poly  # which takes longer to load than most texts do
+
         common = gcd(own, rate)
         sound = resample_poly(sound, rate // common, own // common)
     found: NDArray[np.float32] = sound.astype(np.float32)

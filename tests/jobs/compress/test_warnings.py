@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import eckart
-from support.tiny import tiny_llama
+from support.tiny import VOCABULARY, tiny_llama
 from support.zoo import ids
 
 ENDS = (("down_proj", torch.float16, 1e-6), ("down_proj", torch.bfloat16, 1e-38), ("up_proj", torch.float32, 1e-43))
@@ -42,3 +43,14 @@ def test_the_cause_comes_first() -> None:
         model[0].weight.mul_(1e30)
     with pytest.raises(eckart.Refused, match=r"^1 stays dense: .*; so keep=0.3 of linear-parameters cannot be met"):
         eckart.compress(model, "wanda", keep=0.3, calibration=[torch.full((4, 16), 1e5)])
+
+
+@pytest.mark.parametrize("method", ["kfac", "auto"])
+def test_what_no_output_depends_on(method: str) -> None:
+    """The pooler of an encoder whose hidden states are read has inputs, and no gradients."""
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "vocab_size": VOCABULARY}
+    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=1, **sizes)).eval()
+    result = eckart.compress(model, method, keep=0.8, calibration=[ids(8, 12)])
+    assert type(model.pooler.dense) is nn.Linear
+    assert "pooler.dense (what the model returns first does not depend on it" in result.coverage.sentence
+    assert not any("fit failed" in text for text in result.warnings)

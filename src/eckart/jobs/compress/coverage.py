@@ -13,6 +13,7 @@ from eckart.jobs.coverage import coverage
 from eckart.models.sites import Site, find_sites
 from eckart.report.types import Coverage
 from eckart.statistics import Statistics
+from eckart.statistics.accumulators import GRADIENT_NEEDS
 from eckart.statistics.cache import finite_weights
 
 
@@ -32,6 +33,9 @@ def covered_by(model: nn.Module, recipe: Recipe, left: Mapping[str, str] | None 
 UNREACHED = "the model did not call it on the calibration data, so that nothing is known of its inputs"
 
 
+UNUSED = "what the model returns first does not depend on it, so that nothing is known of its gradients"
+
+
 def unreached(sites: Sequence[Site], method: CompressorCard, statistics: Mapping[str, Statistics]) -> dict[str, str]:
     """Why matrices of which a method would have to know something, and knows nothing, stay dense; by name.
 
@@ -39,7 +43,9 @@ def unreached(sites: Sequence[Site], method: CompressorCard, statistics: Mapping
         Refused: that are all of them.
     """
     read = [need.value for need in method.needs]
+    gradients = [need.value for need in method.needs if need in GRADIENT_NEEDS]
     known = {s.name for s in sites if any(getattr(statistics[s.name], each) is not None for each in read)}
     if read and not known:
         raise Refused(f"the model calls none of the matrices on the calibration data ({sites[0].name} is the first)")
-    return {site.name: UNREACHED for site in sites if read and site.name not in known}
+    unused = {s.name for s in sites if any(getattr(statistics[s.name], each) is None for each in gradients)}
+    return {s.name: UNUSED if s.name in known else UNREACHED for s in sites if read and s.name not in known - unused}

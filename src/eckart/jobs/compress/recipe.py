@@ -10,6 +10,7 @@ from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS, SIZES, CompressorCard
 from eckart.errors import Refused, check_types
 from eckart.jobs.calibration import check_sampling
+from eckart.report.numbers import read_percent
 
 KEEP = 0.8
 """The share that is kept where neither that nor a size is said."""
@@ -23,7 +24,7 @@ class Recipe:
 
     Attributes:
         method: a name from `eckart methods`.
-        keep: share in (0, 1] of the cost that is kept; 0.8 where no size is said, None where one is.
+        keep: share in (0, 1] of the cost that is kept, or "80%"; 0.8 where no size is said, None where one is.
         of: what cost: linear-parameters, parameters, bytes or macs.
         allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
@@ -73,6 +74,8 @@ class Recipe:
     symmetric: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("keep", "floor"):
+            object.__setattr__(self, name, read_percent(getattr(self, name)))
         check_types(self)
         self.card  # noqa: B018  (refuses what its method does not take)
         if self.size is not None:

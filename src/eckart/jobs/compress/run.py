@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -50,7 +50,7 @@ def compress(
     model: nn.Module,
     method: str = "kfac",
     *,
-    keep: float | None = None,
+    keep: float | str | None = None,
     of: str = "linear-parameters",
     calibration: Calibration | None = None,
     tokenizer: Tokenizer | None = None,
@@ -79,8 +79,8 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1] that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`; 0.8 where no
-            size is said.
+        keep, of: share in (0, 1], or "80%", that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`; 0.8
+            where no size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
@@ -116,7 +116,7 @@ def compress(
     """
     recipe = Recipe(
         method=method,
-        keep=keep,
+        keep=cast(float | None, keep),  # the recipe reads it
         of=of,
         allocation=allocation,
         floor=floor,
