@@ -157,7 +157,7 @@ def test_embeddings_are_measured_by_frequency_and_gradient() -> None:
     rows = model.model.embed_tokens(ids).detach().requires_grad_()
     F.cross_entropy(model(inputs_embeds=rows).logits.flatten(0, 1), labels.flatten(), reduction="sum").backward()
     g = rows.grad.flatten(0, 1).double()
-    torch.testing.assert_close(found.input_second_moment, g.T @ g / 16, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(found.input_second_moment.double(), g.T @ g / 16, rtol=1e-4, atol=1e-8)
     torch.testing.assert_close(found.input_abs_mean, g.abs().mean(0), rtol=1e-4, atol=1e-8)
     assert not found.input_mean.any()
     rows = torch.stack(
@@ -173,10 +173,10 @@ def test_fewer_tokens_than_dimensions_and_dead_inputs() -> None:
     x[:, [3, 17]] = 0
     found = collect(model, {"0": model[0], "2": model[2]}, ALL, [x])
     moment = found["0"].input_second_moment
-    torch.testing.assert_close(moment, (x.T @ x / 5).double(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(moment.double(), (x.T @ x / 5).double(), rtol=1e-5, atol=1e-7)
     assert not moment[3].any()
     assert not moment[:, 17].any()
-    assert torch.linalg.matrix_rank(moment, rtol=1e-6) == 5
+    assert torch.linalg.matrix_rank(moment.double(), rtol=1e-6) == 5
     assert not found["0"].fisher_columns[[3, 17]].any()
 
 
@@ -193,7 +193,8 @@ def test_large_moments_keep_their_diagonal(monkeypatch: pytest.MonkeyPatch) -> N
     whole = collect(model, {"0": model[0]}, ALL, [x])["0"]
     monkeypatch.setattr(sys.modules["eckart.statistics.second_moment"], "LARGEST", 8)
     found = collect(model, {"0": model[0]}, ALL, [x])["0"]
-    torch.testing.assert_close(found.input_second_moment, whole.input_second_moment.diagonal(), rtol=1e-5, atol=1e-8)
+    diagonal = whole.input_second_moment.double().diagonal()
+    torch.testing.assert_close(found.input_second_moment, diagonal, rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(found.gradient_second_moment, whole.gradient_second_moment)
 
 

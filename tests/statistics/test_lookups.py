@@ -27,7 +27,7 @@ def test_a_single_logit_is_that_of_a_bernoulli_label(shape: tuple[int, ...]) -> 
     model.forward = lambda x: SimpleNamespace(logits=inner(x).view(shape))
     found = collect(model, {"0": model[0]}, [Need.GRADIENT_SECOND_MOMENT], [torch.ones(40000, 1)])["0"]
     p = torch.tensor(1.5).double().sigmoid()
-    torch.testing.assert_close(found.gradient_second_moment, (p * (1 - p)).view(1, 1), atol=5e-3, rtol=0)
+    torch.testing.assert_close(found.gradient_second_moment.double(), (p * (1 - p)).view(1, 1), atol=5e-3, rtol=0)
     assert found.uses == 1
 
 
@@ -54,7 +54,7 @@ def test_tables_are_measured_however_they_are_looked_up() -> None:
                 # A row that is looked up n times in a sample has the gradient of one look-up n times.
                 g = gradient[row] / (ids[i] == row).sum()
                 moment += g.outer(g) / (30 * uses)
-        torch.testing.assert_close(entry.input_second_moment, moment, rtol=1e-4, atol=1e-9)
+        torch.testing.assert_close(entry.input_second_moment.double(), moment, rtol=1e-4, atol=1e-9)
         torch.testing.assert_close(entry.fisher_rows, fisher.sum(1), rtol=1e-4, atol=1e-9)
         torch.testing.assert_close(entry.fisher_columns, fisher.sum(0), rtol=1e-4, atol=1e-9)
 

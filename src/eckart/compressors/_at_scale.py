@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from math import frexp, isfinite
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eckart.compressors._candidates import Family, lazy
 from eckart.compressors._rescaled import Rescaled, RescaledLazy, orderly
+from eckart.compressors._shared_inputs import made_of
 from eckart.errors import Refused
 from eckart.ops.powers_of_two import times_power
 from eckart.statistics.needs import Need, Statistics
@@ -115,8 +116,9 @@ def exponents_of(weight: Tensor, statistics: Statistics, needs: Sequence[Need]) 
     known = {need: getattr(statistics, need.value) for need in needs}
 
     def common(*wanted: Need) -> int:
-        found = [_exponent(known[n]) // (1 + (n in SQUARES)) for n in wanted if isinstance(known.get(n), Tensor)]
-        largest = max(found, default=0)
+        tensors = {need: tensor for need in wanted if isinstance(tensor := known.get(need), Tensor)}
+        each = {need: made_of(tensor, "exponent", partial(_exponent, tensor)) for need, tensor in tensors.items()}
+        largest = max((exponent // (1 + (need in SQUARES)) for need, exponent in each.items()), default=0)
         return 0 if largest in ORDINARY else largest
 
     return Exponents(

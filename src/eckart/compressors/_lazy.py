@@ -26,7 +26,6 @@ class Measured:
 
     Args:
         weight: (out, in), floating point and finite.
-        metric: what errors are measured in.
         sample: inputs (tokens, in), for structures that round theirs.
 
     Attributes:
@@ -40,10 +39,15 @@ class Measured:
     sizes: Sequence[int]
     costs: Sequence[Cost]
 
-    def __init__(self, weight: Tensor, metric: Metric, sample: Tensor | None = None) -> None:
+    def __init__(self, weight: Tensor, sample: Tensor | None = None) -> None:
         self._weight = finite_matrix(weight)
-        self._metric, self._sample = metric, sample
+        self._sample = sample
         self.known: dict[int, float] = {}
+
+    @property
+    def metric(self) -> Metric:
+        """What errors are measured in."""
+        raise NotImplementedError
 
     def candidate(self, size: int) -> StructuredMatrix:
         """The structure of a size, in the dtype of the weight."""
@@ -97,7 +101,7 @@ class Measured:
     def error_of(self, dense: Tensor) -> float:
         """Squared error of a matrix (out, in) in the place of W."""
         exact = torch.promote_types(self._weight.dtype, torch.float32)
-        return float(self._metric.error(self._weight.to(exact) - dense.to(exact)))
+        return float(self.metric.error(self._weight.to(exact) - dense.to(exact)))
 
     def _difference(self, structure: StructuredMatrix) -> Tensor:
         """W - What, in at least float32."""
@@ -107,7 +111,7 @@ class Measured:
     @cached_property
     def zero_error(self) -> float:
         """Squared error of the zero matrix."""
-        return float(self._metric.error(self._weight))
+        return float(self.metric.error(self._weight))
 
 
 def middle(sizes: Sequence[int]) -> int:

@@ -66,11 +66,16 @@ class OneByOne(Measured):
         expected: Callable[[int], float] | None = None,
         sample: Tensor | None = None,
     ) -> None:
-        super().__init__(weight, metric, sample)
+        super().__init__(weight, sample)
+        self._metric = metric
         self._fit = fit
         self.expected = expected
         self.sizes = sizes
         self._costs = {size: cost(size) for size in sizes}
+
+    @property
+    def metric(self) -> Metric:
+        return self._metric
 
     @property
     def costs(self) -> Sequence[Cost]:  # type: ignore[override]

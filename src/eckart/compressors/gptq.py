@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._one_by_one import Once, bits_family
+from eckart.compressors._one_by_one import bits_family
+from eckart.compressors._shared_inputs import exact_dtype, input_metric, input_side, made_of
 from eckart.compressors.contract import Family, compressor
 from eckart.linalg.optimal_brain_surgery import DAMPING, inverse_factor, sweep
-from eckart.metrics import Metric
 from eckart.ops.packing import grouped, pack, searched_grid
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures._checks import size_option
@@ -41,18 +41,17 @@ def gptq(weight: Tensor, statistics: Statistics, *, group: int = GROUP, symmetri
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = statistics.input_moment(finite_matrix(weight))
+    metric, dtype = input_metric(finite_matrix(weight), statistics), exact_dtype(weight)
+    moment = input_side(metric)
 
     def prepare() -> tuple[Tensor, Tensor]:
         order, factor = ordered_factor(moment)
-        return order, factor.to(torch.promote_types(weight.dtype, torch.float32))
-
-    prepared = Once(prepare)
+        return order, factor.to(dtype)
 
     def fit(bits: int) -> Quantized:
-        return _quantize(weight, *prepared(), bits, group, symmetric)
+        return _quantize(weight, *made_of(moment, ("gptq", dtype), prepare), bits, group, symmetric)
 
-    return bits_family(weight, fit, Metric(right=moment), group, symmetric)
+    return bits_family(weight, fit, metric, group, symmetric)
 
 
 def gptq_quantize(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from eckart.compressors._low_rank import LowRank, fit_low_rank
+from eckart.compressors._shared_inputs import exact_dtype, made_of
 from eckart.compressors.contract import compressor
 from eckart.linalg.low_rank import damped
 from eckart.metrics import Metric
@@ -28,7 +29,7 @@ def kfac(weight: Tensor, statistics: Statistics) -> LowRank:
     damped by 1e-2 of their mean eigenvalue. A matrix of rank r is stored in r (out + in - r) numbers: r of its rows,
     and the others as combinations of them.
     """
-    metric = factored_fisher(statistics, torch.promote_types(weight.dtype, torch.float32))
+    metric = factored_fisher(statistics, exact_dtype(weight))
     return fit_low_rank(weight, metric, interpolative=True, mean=bias_mean(statistics))
 
 
@@ -37,5 +38,18 @@ def factored_fisher(statistics: Statistics, dtype: torch.dtype) -> Metric:
 
     u is how often the matrix is used for a label, so that half of an error is the rise of the loss of one label.
     """
-    left, right = statistics.get(Need.GRADIENT_SECOND_MOMENT), covariance(statistics)
-    return Metric.measured((statistics.uses * damped(left)).to(dtype), damped(right).to(dtype))
+    gradient = statistics.gradient_second_moment
+    moment, mean = statistics.input_second_moment, statistics.input_mean
+
+    def left() -> Tensor:
+        return (statistics.uses * damped(statistics.get(Need.GRADIENT_SECOND_MOMENT))).to(dtype)
+
+    def right() -> tuple[Tensor, Tensor | None]:
+        return damped(covariance(statistics)).to(dtype), mean  # which the key needs to stay where it is
+
+    if gradient is None or moment is None:
+        return Metric.measured(left(), right()[0])  # which refuse
+    return Metric.measured(
+        made_of(gradient, ("kfac left", statistics.uses, dtype), left),
+        made_of(moment, ("kfac right", id(mean), dtype), right)[0],
+    )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from eckart.compressors._masks import NEIGHBOURS, largest, largest_share, semistructured, share, unstructured
-from eckart.compressors._one_by_one import Once, OneByOne
+from eckart.compressors._one_by_one import OneByOne
+from eckart.compressors._shared_inputs import exact_dtype, input_metric, input_side, made_of
 from eckart.compressors.contract import compressor
 from eckart.linalg.optimal_brain_surgery import BLOCK, inverse_factor, sweep
 from eckart.metrics import Metric
@@ -39,18 +40,18 @@ def sparsegpt(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = statistics.input_moment(finite_matrix(weight))
+    metric = input_metric(finite_matrix(weight), statistics)
     out, columns = weight.shape
-    prepared = Once(lambda: transfer_and_worth(moment, torch.promote_types(weight.dtype, torch.float32)))
 
     def stored(percent: int) -> int:
         blocks, rest = divmod(columns, BLOCK)
         return blocks * share(percent, out * BLOCK) + share(percent, out * rest)
 
     def fit(percent: int) -> Masked:
-        return Masked.from_dense(*prune(weight, *prepared(), partial(largest_share, percent=percent), BLOCK))
+        choose = partial(largest_share, percent=percent)
+        return Masked.from_dense(*prune(weight, *_prepared(weight, metric), choose, BLOCK))
 
-    return unstructured(weight, stored, fit, Metric(right=moment))
+    return unstructured(weight, stored, fit, metric)
 
 
 @compressor("sparsegpt-semi", paper=PAPER, expression="SemiSparse", needs=(Need.INPUT_SECOND_MOMENT,), size="kept")
@@ -64,14 +65,19 @@ def sparsegpt_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = statistics.input_moment(finite_matrix(weight))
-    prepared = Once(lambda: transfer_and_worth(moment, torch.promote_types(weight.dtype, torch.float32)))
+    metric = input_metric(finite_matrix(weight), statistics)
 
     def fit(kept: int) -> SemiSparse:
-        pruned, places = prune(weight, *prepared(), partial(largest, kept=kept), NEIGHBOURS)
+        pruned, places = prune(weight, *_prepared(weight, metric), partial(largest, kept=kept), NEIGHBOURS)
         return SemiSparse.from_dense(pruned, kept, NEIGHBOURS, places.to(weight.dtype))
 
-    return semistructured(weight, fit, Metric(right=moment))
+    return semistructured(weight, fit, metric)
+
+
+def _prepared(weight: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
+    """`transfer_and_worth` of the inputs of a weight."""
+    moment, dtype = input_side(metric), exact_dtype(weight)
+    return made_of(moment, ("sparsegpt", dtype), lambda: transfer_and_worth(moment, dtype))
 
 
 def transfer_and_worth(second_moment: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from eckart.compressors._masks import NEIGHBOURS, largest, semistructured, share, unstructured
 from eckart.compressors._one_by_one import OneByOne
+from eckart.compressors._shared_inputs import input_metric, input_side
 from eckart.compressors.contract import compressor
-from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
 from eckart.structures.semisparse import SemiSparse
@@ -28,13 +28,14 @@ def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = statistics.input_moment(weight)
+    metric = input_metric(weight, statistics)
+    moment = input_side(metric)
     out, columns = weight.shape
 
     def fit(percent: int) -> Masked:
         return Masked.from_dense(weight, largest(scores(weight, moment), share(percent, columns)))
 
-    return unstructured(weight, lambda percent: out * share(percent, columns), fit, Metric(right=moment))
+    return unstructured(weight, lambda percent: out * share(percent, columns), fit, metric)
 
 
 @compressor("wanda-semi", paper=PAPER, expression="SemiSparse", needs=(Need.INPUT_SECOND_MOMENT,), size="kept")
@@ -48,12 +49,13 @@ def wanda_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    moment = statistics.input_moment(weight)
+    metric = input_metric(weight, statistics)
+    moment = input_side(metric)
 
     def fit(kept: int) -> SemiSparse:
         return SemiSparse.from_dense(weight, kept, NEIGHBOURS, scores(weight, moment))
 
-    return semistructured(weight, fit, Metric(right=moment))
+    return semistructured(weight, fit, metric)
 
 
 def scores(weight: Tensor, second_moment: Tensor) -> Tensor:

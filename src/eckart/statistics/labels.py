@@ -9,6 +9,9 @@ from torch import Tensor
 
 from eckart.errors import Refused
 
+ROWS = 128
+"""Rows of probabilities that are added up at once."""
+
 
 def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
     """Where to start backpropagation, and the gradient there of -log p(y), y drawn from p.
@@ -64,4 +67,7 @@ def _binary(logits: Tensor, generator: torch.Generator) -> Tensor:
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """One index from each row of probabilities (n, k): (n, 1), int64."""
     u = torch.rand(len(probabilities), 1, generator=generator)
-    return torch.searchsorted(probabilities.cumsum(-1), u).clamp_max(probabilities.shape[1] - 1)
+    # Some rows at a time: the sums over a vocabulary are as large as its probabilities.
+    parts = zip(torch.split(probabilities, ROWS), torch.split(u, ROWS), strict=True)
+    found = [torch.searchsorted(rows.cumsum(-1), each) for rows, each in parts]
+    return torch.cat(found).clamp_max(probabilities.shape[1] - 1)

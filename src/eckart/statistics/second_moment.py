@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 LARGEST = 16384
@@ -13,23 +14,24 @@ LARGEST = 16384
 class SecondMoment:
     """The sum of x x^T over rows x (n,): (n, n), or (n,), its diagonal, where n is above `LARGEST`.
 
-    Products are added up in float32 and moved to float64 whenever `settle` is called.
+    Products are added up in float32 and moved to float64 whenever `settle` is called. What lies left of the blocks on
+    the diagonal is not kept: the sums of all matrices together are larger than the model.
     """
 
     def __init__(self) -> None:
-        self._total: Tensor | None = None
-        self._fresh: Tensor | None = None
+        self._total: list[Tensor] | None = None
+        self._fresh: list[Tensor] | None = None
 
     def add(self, rows: Tensor) -> None:
         """Adds the products of rows (tokens, n), float32."""
         n = rows.shape[1]
         if n > LARGEST:
-            self._to_total(rows.square().sum(0))
+            self._to_total([rows.square().sum(0)])
             return
         if self._fresh is None:
-            self._fresh = rows.new_zeros(n, n)
-        for start, stop in _stripes(n):
-            self._fresh[start:stop, start:].addmm_(rows[:, start:stop].T, rows[:, start:])
+            self._fresh = [rows.new_zeros(stop - start, n - start) for start, stop in _stripes(n)]
+        for (start, stop), block in zip(_stripes(n), self._fresh, strict=True):
+            block.addmm_(rows[:, start:stop].T, rows[:, start:])
 
     def settle(self) -> None:
         """Moves what was added up in float32 to float64."""
@@ -37,17 +39,24 @@ class SecondMoment:
             self._to_total(self._fresh)
             self._fresh = None
 
-    def _to_total(self, value: Tensor) -> None:
-        self._total = value.double() if self._total is None else self._total.add_(value)
+    def _to_total(self, blocks: list[Tensor]) -> None:
+        if self._total is None:
+            self._total = [block.double() for block in blocks]
+            return
+        for total, block in zip(self._total, blocks, strict=True):
+            total.add_(block)
 
     def result(self, count: int) -> Tensor:
-        """The mean over `count` rows, its lower triangle filled in."""
+        """The mean over `count` rows: a matrix in float32, as statistics are kept in files; a diagonal in float64."""
         assert self._total is not None
-        total = self._total.div_(max(1, count))
-        if total.ndim == 2:
-            for start, stop in _stripes(len(total)):
-                total[stop:, start:stop] = total[start:stop, stop:].T
-        return total
+        blocks = [block.div_(max(1, count)) for block in self._total]
+        if blocks[0].ndim == 1:
+            return blocks[0]
+        mean = blocks[0].new_empty(2 * [blocks[0].shape[1]], dtype=torch.float32)
+        for (start, stop), block in zip(_stripes(len(mean)), blocks, strict=True):
+            mean[start:stop, start:] = block
+            mean[stop:, start:stop] = mean[start:stop, stop:].T
+        return mean
 
 
 def _stripes(n: int) -> list[tuple[int, int]]:
