@@ -177,7 +177,9 @@ def _choose(plan: Plan, bench: Bench, of: str, keep: float) -> tuple[dict[str, i
         return plan.choose(keep, of), []
     # The trials at a budget start from the errors as they were measured, whatever was tried before.
     plan.scale({name: 1 / factor for name, factor in plan.factors.items()})
-    return trials(plan, bench.model, bench.trial, lambda only: plan.choose(keep, of, only=only), apply, silent)
+    return trials(
+        plan, bench.model, bench.trial, lambda only, even: plan.choose(keep, of, only=only, even=even), apply, silent
+    )
 
 
 def front(rows: Sequence[Mapping[str, Any]], judge: str) -> list[bool]:

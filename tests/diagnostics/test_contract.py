@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eckart.budget.product_time import Product, Timed
 from eckart.diagnostics.contract import (
     DIAGNOSTICS,
     MATRIX_SUBJECTS,
@@ -20,6 +21,7 @@ from eckart.diagnostics.contract import (
     DiagnosticCard,
     Matrix,
     Pairs,
+    Timings,
     Value,
     Windows,
     diagnostic,
@@ -74,9 +76,20 @@ def subjects(of: str, w: Tensor) -> Iterator[Callable[[], object]]:
             yield lambda base=base, tuned=tuned: Change(base, tuned)
     elif of == "hidden states":
         yield lambda: w
+    elif of == "timings":
+        yield lambda: timings(w)
     else:
         for first, second in ((w, w), (w, other[:, :1]), (w, torch.zeros_like(w))):
             yield lambda first=first, second=second: finite(Pairs.gathered([(first, second)]))
+
+
+def timings(w: Tensor) -> Timings:
+    """Products of matrices of the shape of one, and of others; a time that is a number of it, and so may be none."""
+    out, columns = w.shape
+    shapes = {(out, columns), (columns, out), (2 * out, columns)}
+    products = [Product("dense", m, n, t, 4 * m * n, m * n) for m, n in sorted(shapes) for t in (1, 8)]
+    first = float(w[0, 0])
+    return Timings([Timed(p, 1e-6 + 1e-10 * p.moved + min(0.0, first)) for p in products])
 
 
 def finite(pairs: Pairs) -> Pairs:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from eckart.budget.product_time import Timed
 from eckart.diagnostics._tails import LEAST
 from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum, check
@@ -157,6 +158,13 @@ class Pairs:
         return cls(joint / n, sums / n, d, n)
 
 
+@dataclass(frozen=True)
+class Timings:
+    """Products of matrices and the seconds they took on one machine."""
+
+    products: Sequence[Timed]
+
+
 SUBJECTS: dict[str, type] = {
     "matrix": Matrix,
     "eigenvalues": Spectrum,
@@ -164,6 +172,7 @@ SUBJECTS: dict[str, type] = {
     "change": Change,
     "hidden states": Tensor,
     "pairs": Pairs,
+    "timings": Timings,
 }
 """What diagnostics are about, and what each is given.
 

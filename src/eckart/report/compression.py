@@ -209,11 +209,13 @@ class Trial:
         method: The method, or `mixture`.
         predicted_kl: KL divergence that the metric predicts.
         kl: KL divergence from the dense model, nats a token.
+        even: Whether all matrices counted the same for each number they have, instead of as the metric says.
     """
 
     method: str
     predicted_kl: Amount
     kl: Amount
+    even: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

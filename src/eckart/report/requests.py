@@ -9,7 +9,7 @@ from eckart.report.schema import Rule
 from eckart.report.types import Amount, Name, Positive
 
 Share = Annotated[float, Rule(above=0, maximum=1)]
-Currency = Literal["bytes", "parameters", "linear-parameters", "macs"]
+Currency = Literal["bytes", "parameters", "linear-parameters", "macs", "decode-time", "prefill-time"]
 
 
 @dataclass(frozen=True, kw_only=True)

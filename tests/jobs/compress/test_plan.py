@@ -13,7 +13,8 @@ from eckart.compressors._lazy import interpolated
 from eckart.compressors._masks import PERCENT, cut_off
 from eckart.compressors._one_by_one import BITS, OneByOne, rounding
 from eckart.compressors.contract import METHODS, Family, lazy
-from eckart.jobs.compress.plan import ROUNDS, Plan, make_plan, settle
+from eckart.jobs.compress.choices import ROUNDS, settle
+from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.models.sites import find_sites
 from support import hard
 from support.layers import layer, statistics_of

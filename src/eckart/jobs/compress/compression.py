@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.distill import Distillation
 from eckart.jobs.compress.heal import Healing
-from eckart.jobs.compress.plan import Choice, Plan
+from eckart.jobs.compress.plan import Plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.trials import Tried
 from eckart.models.sites import model_bytes, model_cost

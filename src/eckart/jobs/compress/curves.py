@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eckart.budget import Candidates
@@ -49,16 +50,16 @@ class Curve:
         """Whether the fit did not succeed."""
         return self.reason.startswith(FAILED)
 
-    def candidates(self, attribute: str, only: Sequence[int], share: float = 1.0) -> Candidates:
-        """What the solver sees of some candidates, costs being that attribute of each `Cost`, times a share.
+    def candidates(self, prices: NDArray[np.float64], only: Sequence[int], weight: float = 1.0) -> Candidates:
+        """What the solver sees of some candidates, at the prices of all, their errors times a weight.
 
         Errors that were not measured are zero.
         """
-        costs = np.array([share * getattr(self.costs[i], attribute) for i in only])
+        costs = prices[list(only)]
         if self.errors is None:
             return Candidates(costs, np.zeros(len(costs)))
-        errors = np.array([max(0.0, self.errors[i]) for i in only])
-        slope = max(0.0, self.zero_error - float(errors[0])) / max(1.0, costs[0])
+        errors = weight * np.array([max(0.0, self.errors[i]) for i in only])
+        slope = max(0.0, weight * self.zero_error - float(errors[0])) / max(costs[0], 1e-12 * prices[-1])
         return Candidates(costs, errors, slope)
 
 

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from eckart._version import __version__
 from eckart.budget import ALLOCATIONS
-from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import Body
+from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
 from eckart.jobs.compress.directory import check_limits, opened
-from eckart.jobs.compress.plan import Choice, Plan, make_plan
+from eckart.jobs.compress.plan import Plan, make_plan
+from eckart.jobs.compress.prices import prices
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import allocation_of, requested
 from eckart.jobs.compress.sized import left_dense, sized
+from eckart.jobs.compress.timed import attach_clock
 from eckart.jobs.coverage import kind_of
 from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.material import Size, calibration_of
@@ -35,7 +37,7 @@ from eckart.models.tasks import writes
 from eckart.models.transformers import Loaded
 from eckart.progress import Progress, silent
 from eckart.report import as_json
-from eckart.statistics import Statistics, statistics_for
+from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.statistics.batches import Batch, call
 
 SEQUENCES = 2
@@ -91,6 +93,7 @@ def dry_run(
         "statistics": min(limit, passed.bytes),
         "candidates": min(plan.held_limit, _held(plan)),
     }
+    told = attach_clock(plan, model, recipe, cache_directory(), progress)
     choice = _choice(plan, recipe) if max_loss is None else {}
     warnings = left_dense(plan, choice, *recipe.size) if recipe.size else []
     return {
@@ -103,7 +106,7 @@ def dry_run(
         "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
-        "notes": [*warnings, *_notes(recipe, blind, max_loss)],
+        "notes": [*warnings, *told, *_notes(recipe, blind, max_loss)],
     }
 
 
@@ -231,13 +234,12 @@ def _choice(plan: Plan, recipe: Recipe) -> Choice:
 
 def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
     """The least that can be kept, and what becomes of each kind of matrix at a choice."""
-    attribute, total = CURRENCIES[recipe.of], plan.totals[recipe.of]
-    least, saved = float(total), {"parameters": 0, "bytes": 0}
+    total, saved = plan.total(recipe.of), {"parameters": 0, "bytes": 0}
+    priced = prices(plan.groups, plan.curves, recipe.of, plan.clock)
+    least = total - sum(float(each[-1] - each.min()) for each in priced)
     kinds: dict[str, list[tuple[int | None, int, int]]] = {}
     for group in plan.groups:
         curve, dense = plan.curves[group.name], dense_cost([site.weight for site in group.sites])
-        share = group.sites[0].share if recipe.of == "macs" else 1.0
-        least -= share * (getattr(dense, attribute) - min(getattr(cost, attribute) for cost in curve.costs))
         cost = curve.costs[curve.sizes.index(choice[group.name])]
         saved["parameters"] += dense.parameters - cost.parameters
         saved["bytes"] += dense.bytes - cost.bytes

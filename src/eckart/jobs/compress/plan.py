@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -10,10 +9,11 @@ from typing import Protocol
 from torch import nn
 
 from eckart.budget import allocate
-from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
+from eckart.jobs.compress.choices import Choice, settle
 from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
+from eckart.jobs.compress.prices import Clock, prices
 from eckart.jobs.compress.tails import tail_exponents
 from eckart.machine import executor_at, memory_available
 from eckart.models import places
@@ -24,10 +24,6 @@ from eckart.progress import Progress, silent
 from eckart.statistics import Statistics
 
 OnProgress = Callable[[int, int], None]
-Choice = dict[str, int | None]
-"""The size of each group of matrices, by its name; None for dense."""
-ROUNDS = 8
-"""Solves at most, where errors are estimates until they are measured."""
 
 
 @dataclass(repr=False)
@@ -41,6 +37,8 @@ class Plan:
         curves: by group name.
         scheduler: where fits are made; see `fit`.
         compressed_before: matrices of the model that are no sites, because a structure stands in for them already.
+        totals: of the model as it is, by currency.
+        clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
     """
 
@@ -53,6 +51,8 @@ class Plan:
     scheduler: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
     compressed_before: int = 0
+    clock: Clock | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
     _tails: list[float | None] = field(default_factory=list)
 
@@ -108,16 +108,31 @@ class Plan:
         return built(family, size)
 
     def choose(
-        self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
+        self,
+        keep: float,
+        of: str,
+        allocation: str | None = None,
+        floor: float = 0.1,
+        only: str | None = None,
+        even: bool = False,
     ) -> Choice:
         """The size of each group, as `solve` picks it, None for dense; of estimates, what is picked is measured."""
 
         def solve() -> Choice:
-            return self.solve(keep, of, allocation, floor, only)
+            return self.solve(keep, of, allocation, floor, only, even)
 
         if all(curve.known is None for curve in self.curves.values()):
             return solve()
-        return settle(solve, self._measure, self.error)
+        weights = self._weights(even)
+        return settle(solve, self._measure, lambda choice: self.error(choice, weights))
+
+    def _weights(self, even: bool) -> dict[str, float]:
+        """What the errors of each group count for, by its name; see `solve`."""
+        if not even:
+            return dict.fromkeys(self.curves, 1.0)
+        dense = {name: curve.costs[-1].parameters for name, curve in self.curves.items()}
+        zero = sum(curve.zero_error for curve in self.curves.values()) / max(1, sum(dense.values()))
+        return {n: dense[n] * zero / c.zero_error if c.zero_error > 0 else 1.0 for n, c in self.curves.items()}
 
     def _measure(self, choice: Mapping[str, int | None]) -> int:
         """Measures what is an estimate in a choice; returns how many candidates that were."""
@@ -137,7 +152,13 @@ class Plan:
         return len(open_)
 
     def solve(
-        self, keep: float, of: str, allocation: str | None = None, floor: float = 0.1, only: str | None = None
+        self,
+        keep: float,
+        of: str,
+        allocation: str | None = None,
+        floor: float = 0.1,
+        only: str | None = None,
+        even: bool = False,
     ) -> Choice:
         """The size of each group at which the whole model keeps a share of its cost, by the errors known so far.
 
@@ -147,23 +168,25 @@ class Plan:
             allocation: see `eckart.budget.allocate`; None for the method's own.
             floor: least share of its dense cost that a group keeps.
             only: take no candidates but those of this method.
+            even: take the error of the zero matrix for the same in all matrices for each number they have, instead of
+                what the metric says, which a few tokens of calibration may say badly.
 
         Raises:
             Refused: the budget cannot be met; the least that can is named.
         """
-        attribute = CURRENCIES[of]
-        for site in self.sites:
-            if of == "macs" and site.is_embedding and not site.tied:
-                raise Refused(f"{site.name} is a look-up, which costs no macs: choose another currency for it")
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
-        shares = [group.sites[0].share if of == "macs" else 1.0 for group in self.groups]
-        candidates = [c.candidates(attribute, row, share) for c, row, share in zip(curves, rows, shares, strict=True)]
+        priced = zip(curves, prices(self.groups, self.curves, of, self.clock), rows, strict=True)
+        weights = self._weights(even)
+        candidates = [
+            curve.candidates(each, row, weights[group.name])
+            for group, (curve, each, row) in zip(self.groups, priced, strict=True)
+        ]
         allocation = allocation or self.method.allocation
         if allocation == "farms":
             self._tails = self._tails or tail_exponents(self.groups)
             candidates = [replace(c, tail=tail) for c, tail in zip(candidates, self._tails, strict=True)]
-        total = self.totals[of]
+        total = self.total(of)
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:
             chosen = allocate(candidates, keep * total - fixed, allocation, floor=floor)
@@ -185,6 +208,10 @@ class Plan:
         picked = zip(self.groups, curves, rows, chosen, strict=True)
         return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}
 
+    def total(self, of: str) -> float:
+        """What the whole model costs as it is."""
+        return self.seconds[of] if of in self.seconds else self.totals[of]
+
     def failures(self) -> dict[str, str]:
         """Why groups that could not be fitted stay dense, by name."""
         return {name: curve.reason for name, curve in self.curves.items() if curve.failed}
@@ -202,14 +229,14 @@ class Plan:
                 curve.errors = [error * factors.get(name, 1.0) for (name, _), error in errors] + curve.errors[-1:]
         self.factors |= {name: self.factors.get(name, 1.0) * factor for name, factor in factors.items()}
 
-    def error(self, choice: Mapping[str, int | None]) -> float:
-        """The summed squared error of a choice; Refused where errors were not measured."""
+    def error(self, choice: Mapping[str, int | None], weights: Mapping[str, float] | None = None) -> float:
+        """The summed squared error of a choice, each group's by its weight; Refused where errors were not measured."""
         total = 0.0
         for name, size in choice.items():
             curve = self.curves[name]
             if curve.errors is None:
                 raise Refused(f"the errors of {self.method.name} were not measured")
-            total += curve.errors[curve.sizes.index(size)]
+            total += (1.0 if weights is None else weights[name]) * curve.errors[curve.sizes.index(size)]
         return total
 
 
@@ -227,26 +254,6 @@ def make_plan(
     before = sum(map(is_compressed, model.modules()))
     groups = find_groups(model, sites, list(method.together))
     return Plan(method, groups, statistics, totals, compressed_before=before)
-
-
-def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error: Callable[[Choice], float]) -> Choice:
-    """Solves and measures until all that is picked was measured; returns the choice of the least measured error.
-
-    Args:
-        solve: the choice by the errors known so far.
-        measure: measures what is an estimate in a choice; returns how many candidates that were.
-        error: of a choice that was measured.
-    """
-    best, least = solve(), math.inf
-    choice = best
-    for done in range(1, ROUNDS + 1):
-        fresh = measure(choice)
-        if (value := error(choice)) < least:
-            best, least = choice, value
-        if not fresh or done == ROUNDS:
-            break
-        choice = solve()
-    return best
 
 
 class Store(Protocol):

@@ -25,7 +25,7 @@ class Recipe:
     Attributes:
         method: a name from `eckart methods`.
         keep: share in (0, 1] of the cost that is kept, or "80%"; 0.8 where no size is said, None where one is.
-        of: what cost: linear-parameters, parameters, bytes or macs.
+        of: what cost: linear-parameters, parameters, bytes, macs, decode-time or prefill-time.
         allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.

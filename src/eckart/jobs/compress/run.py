@@ -14,17 +14,19 @@ from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
 from eckart.jobs.compress.block_streams import observe
+from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
 from eckart.jobs.compress.data import check_data, of_one_batch, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
-from eckart.jobs.compress.plan import Choice, Plan, Store, apply, make_plan
+from eckart.jobs.compress.plan import Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
 from eckart.jobs.compress.rotated import rotated
 from eckart.jobs.compress.rounded_inputs import rounded_inputs
 from eckart.jobs.compress.sized import left_dense, sized
+from eckart.jobs.compress.timed import attach_clock
 from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
 from eckart.machine import memory_available
@@ -37,7 +39,7 @@ from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, as_patterns
 from eckart.progress import Laps, Progress, phase, shown, silent
-from eckart.statistics import Statistics, statistics_for
+from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.statistics.batches import Batch
 from eckart.statistics.fingerprint import model_fingerprint
 from eckart.texts.tokenizer import Tokenizer
@@ -79,8 +81,8 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1], or "80%", that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`; 0.8
-            where no size is said.
+        keep, of: share in (0, 1], or "80%", that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`, or
+            of the predicted time of products, `decode-time` or `prefill-time`; 0.8 where no size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
@@ -205,6 +207,7 @@ def run(
         allocation = find_allocation(recipe.allocation or method.allocation)
         plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not (recipe.size or allocation.blind))
         lap("fit")
+        timed = attach_clock(plan, model, recipe, cache or cache_directory(), progress)
         choice, tried = chosen(plan, model, recipe, search, back, progress)
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
@@ -218,7 +221,7 @@ def run(
         notes = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
         notes += left_dense(plan, choice, *recipe.size) if recipe.size else []
         notes += [] if observed is None else of_one_batch(recipe.heal, observed.batches)
-        notes += warnings_of(found) + rounded_inputs(model)
+        notes += warnings_of(found) + rounded_inputs(model) + timed
         if dense is not None and not any(sides(model)):
             notes.append("distillation was left out: the structures are made of no matrices, which are what it trains")
         elif dense is not None:
@@ -281,8 +284,8 @@ def chosen(
 ) -> tuple[Choice, list[Tried]]:
     """The size of every group: by a search, by trials on sequences that were held back, or by the errors alone."""
 
-    def choose(only: str | None = None) -> Choice:
-        return plan.choose(recipe.share, recipe.of, recipe.allocation, recipe.floor, only)
+    def choose(only: str | None = None, even: bool = False) -> Choice:
+        return plan.choose(recipe.share, recipe.of, recipe.allocation, recipe.floor, only, even)
 
     if search is not None:
         return search(plan, model), []

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
+from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.curves import Curve
-from eckart.jobs.compress.plan import Choice, Plan
+from eckart.jobs.compress.plan import Plan
 
 
 def sized(plan: Plan, word: str, size: int) -> Choice:

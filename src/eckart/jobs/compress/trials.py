@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.jobs.compress.plan import Choice, Plan
-from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.compress.choices import Choice
+from eckart.jobs.compress.plan import Plan
+from eckart.jobs.evaluate.quality import Reference, config_of, evaluate, logits_of
+from eckart.machine import memory_available
 from eckart.models.sharing import share
 from eckart.progress import Progress
 
 HELD_BACK = 8
 """One calibration sequence in so many is held back for the trials."""
+TOGETHER = 4
+"""Sequences of a trial in one forward pass."""
 
 
 class Tried(TypedDict):
@@ -23,15 +27,24 @@ class Tried(TypedDict):
 
     Attributes:
         method: its name, or "mixture".
+        even: whether all matrices counted the same for each number they have, see `Plan.solve`.
         predicted_kl: half of the summed errors.
         kl: mean divergence from the dense model.
     """
 
     method: str
+    even: bool
     predicted_kl: float
     kl: float
 
 
+SHARE = 8
+"""Of the memory there is, the logits of the dense model may take this part."""
+HOPELESS = 4.0
+"""A method is not tried whose errors alone predict so many times the least divergence that was measured."""
+
+Choose = Callable[[str | None, bool], Choice]
+"""Method, or None for all, and `even` -> the choice at the asked size; Refused where there is none."""
 Put = Callable[[nn.Module, Plan, Choice], object]
 
 
@@ -47,26 +60,45 @@ def held_back(batches: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return kept, torch.cat(back)
 
 
+def remembered(model: nn.Module, sequences: Tensor) -> Reference:
+    """The dense model as what trials are compared with, its logits computed once where there is memory for them."""
+    vocabulary = config_of(model).vocab_size
+    if 4 * sequences.numel() * vocabulary > memory_available() // SHARE:
+        return model
+    known: dict[bytes, Tensor] = {}
+
+    def logits(tokens: Tensor) -> Tensor:
+        key = tokens.numpy(force=True).tobytes()
+        if key not in known:
+            known[key] = logits_of(model, tokens)
+        return known[key]
+
+    return logits
+
+
 def trials(
     plan: Plan,
     model: nn.Module,
     sequences: Tensor,
-    choose: Callable[[str | None], Choice],
+    choose: Choose,
     put: Put,
     progress: Progress,
 ) -> tuple[Choice, list[Tried]]:
-    """The best of the choices that one method makes alone and of the one that all make together.
+    """The best of the choices that one method makes alone and of those that all make together.
 
     A trial measures the mean KL divergence from the dense model. For a method alone, its ratio to half of the summed
     errors is the factor by which all errors of that method are then scaled, before the mixture is chosen; a method
-    that cannot meet the budget alone gets the largest of these factors.
+    that cannot meet the budget alone, or is `HOPELESS`, gets the largest of these factors.
+
+    What a matrix is worth beside the others is known less well than which of its candidates is the best: gradients of
+    few tokens say the one, inputs the other. So the mixture, and the best of the methods, are also tried with all
+    matrices worth the same.
 
     Args:
         plan: fitted, with candidates of several methods; its errors are scaled.
         model: dense; not changed.
         sequences: token ids (sequences, length), unseen by the fits.
-        choose: the choice at the asked size among the candidates of one method, or of all for None; Refused where
-            there is none.
+        choose: the choice at the asked size.
         put: builds a choice into a model.
         progress: told of the phase "compete".
 
@@ -74,30 +106,45 @@ def trials(
         The choice, and for each trial its method (or "mixture"), the predicted and the measured divergence.
     """
     names = sorted({name for curve in plan.curves.values() for name, _ in curve.members})
+    reference = remembered(model, sequences)
     found: list[tuple[float, Choice]] = []
     history: list[Tried] = []
+    steps = len(names) + 3
 
-    def attempt(name: str, choice: Choice) -> float:
+    def attempt(name: str, choice: Choice, even: bool = False) -> float:
         trial = share(model)
         put(trial, plan, choice)
-        divergence = evaluate(trial, sequences, model, micro_batch=4).kl
+        divergence = evaluate(trial, sequences, reference, micro_batch=TOGETHER).kl
         assert divergence is not None
         found.append((divergence, choice))
-        history.append({"method": name, "predicted_kl": plan.error(choice) / 2, "kl": divergence})
-        return divergence / max(plan.error(choice) / 2, 1e-12)
+        history.append({"method": name, "even": even, "predicted_kl": plan.error(choice) / 2, "kl": divergence})
+        progress("compete", min(len(found), steps - 1), steps)
+        return divergence
 
-    factors = {}
-    for done, name in enumerate(names):
-        progress("compete", done, len(names) + 1)
-        try:
-            choice = choose(name)
-        except Refused:
-            continue  # this method alone cannot meet the budget
-        factors[name] = attempt(name, choice)
+    progress("compete", 0, steps)
+    alone = {name: choice for name in names if (choice := _possible(choose, name)) is not None}
+    factors: dict[str, float] = {}
+    divergences: dict[str, float] = {}
+    for name in sorted(alone, key=lambda each: plan.error(alone[each])):
+        predicted = max(plan.error(alone[name]) / 2, 1e-12)
+        if divergences and predicted > HOPELESS * min(divergences.values()):
+            continue
+        divergences[name] = attempt(name, alone[name])
+        factors[name] = divergences[name] / predicted
     # A method that was not tried is not taken for better than those that were.
     most = max(factors.values(), default=1.0)
     plan.scale({name: factors.get(name, most) for name in names})
-    progress("compete", len(names), len(names) + 1)
-    attempt("mixture", choose(None))
-    progress("compete", len(names) + 1, len(names) + 1)
+    attempt("mixture", choose(None, False))
+    for only in (*sorted(divergences, key=lambda each: divergences[each])[:1], None):
+        choice = choose(only, True)
+        if all(choice != tried for _, tried in found):
+            attempt(only or "mixture", choice, even=True)
+    progress("compete", steps, steps)
     return min(found, key=lambda trial: trial[0])[1], history
+
+
+def _possible(choose: Choose, name: str) -> Choice | None:
+    try:
+        return choose(name, False)
+    except Refused:
+        return None  # this method alone cannot meet the budget

@@ -137,8 +137,8 @@ def evaluate(
     with evaluating(model, reference), torch.inference_mode():
         for start in range(0, total, micro_batch):
             ids = sequences[start : start + micro_batch]
-            logits = _logits(model, ids)
-            expected = None if reference is None else _logits(reference, ids)
+            logits = logits_of(model, ids)
+            expected = None if reference is None else logits_of(reference, ids)
             if expected is not None and expected.shape != logits.shape:
                 shapes = f"{tuple(expected.shape)}, those of the model {tuple(logits.shape)}"
                 raise Refused(f"logits of the reference are {shapes}; both need the same vocabulary")
@@ -176,7 +176,8 @@ def _evaluation(means: Tensor, tokens: int) -> Evaluation:
     return Evaluation(value, stderr, nll=float(means.mean()), tokens=tokens, sequences=len(means))
 
 
-def _logits(model: Reference, ids: Tensor) -> Tensor:
+def logits_of(model: Reference, ids: Tensor) -> Tensor:
+    """What a model, or a function in its place, says of tokens (b, length): (b, length, vocabulary)."""
     if not isinstance(model, nn.Module):
         return model(ids)
     logits: Tensor = model(input_ids=ids.to(device_of(model)), use_cache=False).logits

@@ -1,0 +1,32 @@
+"""What is picked for every group, and how it is settled where errors are estimates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Choice = dict[str, int | None]
+"""The size of each group of matrices, by its name; None for dense."""
+
+ROUNDS = 8
+"""Solves at most, where errors are estimates until they are measured."""
+
+
+def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error: Callable[[Choice], float]) -> Choice:
+    """Solves and measures until all that is picked was measured; returns the choice of the least measured error.
+
+    Args:
+        solve: the choice by the errors known so far.
+        measure: measures what is an estimate in a choice; returns how many candidates that were.
+        error: of a choice that was measured.
+    """
+    best, least = solve(), math.inf
+    choice = best
+    for done in range(1, ROUNDS + 1):
+        fresh = measure(choice)
+        if (value := error(choice)) < least:
+            best, least = choice, value
+        if not fresh or done == ROUNDS:
+            break
+        choice = solve()
+    return best
