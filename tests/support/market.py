@@ -16,6 +16,8 @@ from eckart.structures import (
     Cosine,
     Dense,
     Diagonal,
+    GroupSparse,
+    GroupSparseCodes,
     Hadamard,
     Householder,
     Identity,
@@ -62,6 +64,10 @@ class Stall:
         kept = torch.rand(out, columns, generator=self.generator) < density
         return Masked.from_dense(self.normal(out, columns), kept)
 
+    def groups(self, out: int, groups: int, density: float) -> Tensor:
+        """Which groups of each row are kept."""
+        return torch.rand(out, groups, generator=self.generator) < density
+
 
 Builder = Callable[[Stall], StructuredMatrix]
 
@@ -88,6 +94,18 @@ BUILDERS: dict[str, Builder] = {
     "masked-1xn": lambda s: s.masked(1, 20, 0.5),
     "masked-empty": lambda s: s.masked(3, 4, 0.0),
     "masked-full": lambda s: s.masked(3, 10, 1.0),
+    "group-sparse": lambda s: GroupSparse.from_dense(s.normal(7, 64), s.groups(7, 4, 0.5)),
+    "group-sparse-ragged": lambda s: GroupSparse.from_dense(s.normal(4, 21), s.groups(4, 2, 0.6)),
+    "group-sparse-of-3": lambda s: GroupSparse.from_dense(s.normal(5, 13), s.groups(5, 5, 0.5), 3),
+    "group-sparse-1xn": lambda s: GroupSparse.from_dense(s.normal(1, 40), s.groups(1, 3, 0.5)),
+    "group-sparse-narrow": lambda s: GroupSparse.from_dense(s.normal(6, 1), s.groups(6, 1, 0.5)),
+    "group-sparse-empty": lambda s: GroupSparse.from_dense(s.normal(3, 20), s.groups(3, 2, 0)),
+    "group-sparse-full": lambda s: GroupSparse.from_dense(s.normal(3, 20), s.groups(3, 2, 1)),
+    "group-sparse-wide": lambda s: GroupSparse.from_dense(s.normal(2, 300), s.groups(2, 300, 0.1), 1),
+    "group-sparse-codes": lambda s: GroupSparseCodes.quantize(s.normal(7, 64), s.groups(7, 4, 0.5), 4),
+    "group-sparse-codes-ragged": lambda s: GroupSparseCodes.quantize(s.normal(4, 21), s.groups(4, 2, 0.6), 4),
+    "group-sparse-codes-3-bits-of-5": lambda s: GroupSparseCodes.quantize(s.normal(3, 13), s.groups(3, 3, 0.5), 3, 5),
+    "group-sparse-codes-empty": lambda s: GroupSparseCodes.quantize(s.normal(2, 20), s.groups(2, 2, 0), 4),
     "column-sparse": lambda s: ColumnSparse.from_dense(s.normal(9, 5), 3),
     "column-sparse-1xn": lambda s: ColumnSparse.from_dense(s.normal(1, 5), 1),
     "block-diagonal": lambda s: BlockDiagonal(s.normal(3, 4, 2)),

@@ -75,6 +75,13 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
     return codes.flatten(-2)[..., :columns]
 
 
+def bits_set(packed: Tensor) -> Tensor:
+    """How many bits each row has: (rows, bytes), uint8 -> (rows,), int64; sums of 2, 4 and 8 bits within each byte."""
+    pairs = packed - ((packed >> 1) & 0x55)
+    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
+    return ((fours + (fours >> 4)) & 0x0F).sum(1)
+
+
 def pad_columns(rows: Tensor, multiple: int) -> Tensor:
     """`rows` (..., columns) with zeros behind, up to the next multiple of `multiple`; itself where none are needed."""
     missing = -rows.shape[-1] % multiple

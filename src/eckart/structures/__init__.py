@@ -9,6 +9,8 @@ from eckart.structures.convolve import convolve
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
 from eckart.structures.gated import Gated
+from eckart.structures.group_sparse import GroupSparse
+from eckart.structures.group_sparse_codes import GroupSparseCodes
 from eckart.structures.householder import Householder
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative, interpolative_cost
@@ -40,6 +42,8 @@ __all__ = [
     "Diagonal",
     "Gated",
     "Geometry",
+    "GroupSparse",
+    "GroupSparseCodes",
     "Hadamard",
     "Householder",
     "Identity",

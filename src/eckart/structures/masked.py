@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.ops.packing import pack, row_bytes, unpack
+from eckart.ops.native.masked import MASKED
+from eckart.ops.native.products import Product
+from eckart.ops.packing import bits_set, pack, row_bytes, unpack
 from eckart.structures._checks import float_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
 
@@ -22,8 +24,8 @@ class Masked(StructuredMatrix):
     """A matrix of which `nnz` entries are stored, row after row, and one bit for each place; only the values train.
 
     The places take out * ceil(in / 8) bytes, which is less than `Sparse` needs with columns of 16 bits as soon as more
-    than one entry in 16 is stored. A stored value may be zero. The product unpacks W for the call; for
-    a few vectors `Sparse` is faster.
+    than one entry in 16 is stored. A stored value may be zero. Without compiled products (`eckart.native()`) W is
+    unpacked for the call.
 
     Args:
         values: (nnz,), floating point: the stored entries of the first row from left to right, of the second, ...
@@ -45,6 +47,7 @@ class Masked(StructuredMatrix):
         super().__init__((mask.shape[0], size))
         self.leaf("values", values)
         self.leaf("mask", mask)
+        self._product = Product(MASKED)
 
     @classmethod
     def from_dense(cls, weight: Tensor, mask: Tensor) -> Masked:
@@ -68,6 +71,9 @@ class Masked(StructuredMatrix):
         return {"size": self.shape[1]}
 
     def forward(self, x: Tensor) -> Tensor:
+        leaves = self._parameters["values"], self._buffers["mask"]
+        if (y := self._product(x, leaves, (self.shape[1],))) is not None:
+            return y
         return torch.cat([F.linear(x, piece) for piece in self._pieces()], -1)
 
     def to_dense(self) -> Tensor:
@@ -75,7 +81,7 @@ class Masked(StructuredMatrix):
 
     def rows(self, index: Tensor) -> Tensor:
         flat = index.reshape(-1).long()
-        count = _ones(self.mask)
+        count = bits_set(self.mask)
         places = _places(self.mask[flat], self.shape[1])
         # which value: those of the rows before, and its rank in the row
         value = (count.cumsum(0) - count)[flat, None] + places.cumsum(1) - 1
@@ -88,12 +94,12 @@ class Masked(StructuredMatrix):
         if out <= step or self.device.type != "cpu":
             yield _spread(self.values, _places(self.mask, size))
             return
-        stored = [int(count.sum()) for count in torch.split(_ones(self.mask), step)]
+        stored = [int(count.sum()) for count in torch.split(bits_set(self.mask), step)]
         for values, mask in zip(torch.split(self.values, stored), torch.split(self.mask, step), strict=True):
             yield _spread(values, _places(mask, size))
 
     def check_values(self) -> None:
-        stored = int(_ones(self.mask).sum())
+        stored = int(bits_set(self.mask).sum())
         if stored != self.values.shape[0]:
             raise Refused(f"Masked: {self.values.shape[0]} values but {stored} places; is the file damaged?")
         if _places(self.mask, 8 * self.mask.shape[1])[:, self.shape[1] :].any():
@@ -113,10 +119,3 @@ def _spread(values: Tensor, places: Tensor) -> Tensor:
     flat = places.flatten()
     rank = flat.cumsum(0, dtype=torch.int32 if len(flat) < 2**31 else torch.int64)
     return F.pad(values, (1, 0)).index_select(0, rank * flat).view(places.shape)
-
-
-def _ones(mask: Tensor) -> Tensor:
-    """Bits set in each row: (rows, bytes), uint8 -> (rows,), int64; sums of 2, 4 and 8 bits within each byte."""
-    pairs = mask - ((mask >> 1) & 0x55)
-    fours = (pairs & 0x33) + ((pairs >> 2) & 0x33)
-    return ((fours + (fours >> 4)) & 0x0F).sum(1)

@@ -14,6 +14,8 @@ from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal
+from eckart.structures.group_sparse import GroupSparse
+from eckart.structures.group_sparse_codes import GroupSparseCodes
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.kronecker import Kronecker
@@ -58,8 +60,8 @@ def _rule(name: str, *kinds: type[StructuredMatrix]) -> None:
 
 
 _rule("weight", Dense, Diagonal, BlockDiagonal)
-_rule("values", Sparse, SemiSparse, Masked, ColumnSparse, Scattered)
-_rule("scales", Quantized)
+_rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered)
+_rule("scales", Quantized, GroupSparseCodes)
 _rule("basis", Interpolative)
 
 

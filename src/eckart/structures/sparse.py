@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.ops.native.products import Product
+from eckart.ops.native.sparse import SPARSE
 from eckart.ops.sparse_product import sparse_product
 from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
 from eckart.structures.base import StructuredMatrix, structure
@@ -41,6 +43,7 @@ class Sparse(StructuredMatrix):
         self.leaf("values", values)
         self.leaf("columns", columns)
         self.leaf("offsets", offsets)
+        self._product = Product(SPARSE)
 
     @classmethod
     def from_dense(cls, weight: Tensor) -> Sparse:
@@ -54,6 +57,9 @@ class Sparse(StructuredMatrix):
         return {"size": self.shape[1]}
 
     def forward(self, x: Tensor) -> Tensor:
+        leaves = self._parameters["values"], self._buffers["columns"], self._buffers["offsets"]
+        if (y := self._product(x, leaves, (self.shape[1],))) is not None:
+            return y
         index = torch.promote_types(torch.promote_types(self.columns.dtype, self.offsets.dtype), torch.int32)
         flat = x.reshape(-1, self.shape[1])
         y = sparse_product(self.values, self.columns.to(index), self.offsets.to(index), flat)

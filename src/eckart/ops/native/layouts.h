@@ -4,4 +4,8 @@
 #define LAYOUTS(X)        \
     X(quantized)          \
     X(quantized_rounded)  \
-    X(halves)
+    X(halves)             \
+    X(group_sparse)       \
+    X(masked)             \
+    X(sparse)             \
+    X(semisparse)

@@ -7,6 +7,7 @@ checks everything before an address leaves Python. `products.h` says what the fu
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,8 @@ class Layout:
         describe: `(leaves, options)` -> W as C sees it, for leaves that passed.
         reference: `(x, leaves, options)` -> the product, by PyTorch.
         most: the most vectors that it is for.
+        sound: `(leaves, options)` -> whether C stays within the tensors, for leaves that passed; asked again whenever
+            one that holds indices was written to. None where no value decides on what is read.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Layout:
     describe: Callable[[Leaves, Options], ctypes.Structure]
     reference: Callable[[Tensor, Leaves, Options], Tensor]
     most: int | None = None
+    sound: Callable[[Leaves, Options], bool] | None = None
 
 
 LAYOUTS: dict[str, Layout] = {}
@@ -75,6 +79,12 @@ def lies(tensor: Tensor | None, dtypes: torch.dtype | Sequence[torch.dtype], *sh
     )
 
 
+def holding(described: ctypes.Structure, *tensors: Tensor) -> ctypes.Structure:
+    """A matrix as C sees it, with tensors that live as long as it does."""
+    described.tensors = tensors
+    return described
+
+
 class Product:
     """Multiplies by a matrix in compiled code; one belongs to each structure that has such a layout.
 
@@ -89,7 +99,7 @@ class Product:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._seen: tuple[tuple[Tensor | None, int, int], ...] = ()
+        self._seen: tuple[tuple[Tensor | None, int, int, int], ...] = ()
         self._described: tuple[ctypes.Structure, int, int] | None = None
 
     def __reduce__(self) -> tuple[type[Product], tuple[Layout]]:
@@ -114,7 +124,12 @@ class Product:
         if torch.compiler.is_compiling() or _get_current_dispatch_mode() is not None:
             return self._as_op(x, leaves, options)
         library = loaded()
-        if library is None or torch.jit.is_tracing() or type(x) not in (Tensor, nn.Parameter):  # type: ignore[attr-defined,no-untyped-call]
+        if (
+            library is None
+            or self.layout.name not in library.layouts  # it is older than the layout
+            or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+            or type(x) not in (Tensor, nn.Parameter)
+        ):
             return None
         try:
             described = self._look(leaves, options)
@@ -150,16 +165,29 @@ class Product:
 
     def _look(self, leaves: Leaves, options: Options) -> tuple[ctypes.Structure, int, int] | None:
         """W as C sees it, rows and columns; None where C does not apply."""
-        for leaf, (tensor, address, size) in zip(leaves, self._seen, strict=False):
+        for leaf, (tensor, address, size, version) in zip(leaves, self._seen, strict=False):
             if leaf is not tensor or (leaf is not None and (leaf.data_ptr() != address or leaf.nbytes != size)):
+                break
+            if version and version != self._version(leaf):
                 break
         else:
             if self._seen:
                 return self._described
-        shape = self.layout.shape(leaves, options)
+        shape, sound = self.layout.shape(leaves, options), self.layout.sound
+        if shape is not None and sound is not None and not sound(leaves, options):
+            shape = None
         self._described = None if shape is None else (self.layout.describe(leaves, options), *shape)
-        self._seen = tuple((t, 0, 0) if t is None else (t, t.data_ptr(), t.nbytes) for t in leaves)
+        self._seen = tuple((t, 0, 0, 0) if t is None else (t, t.data_ptr(), t.nbytes, self._version(t)) for t in leaves)
         return self._described
+
+    def _version(self, leaf: Tensor | None) -> int:
+        """A number above zero that grows when indices are written to; 0 for a tensor that holds none.
+
+        Below zero where that cannot be told, and another each time, so that they are looked at again.
+        """
+        if leaf is None or self.layout.sound is None or leaf.is_floating_point():
+            return 0
+        return -time.monotonic_ns() if leaf.is_inference() else leaf._version + 1
 
     def _by_panels(self, library: Library, structure: ctypes.Structure, rows: int, x: Tensor) -> Tensor:
         """x @ W.T, for x (..., columns) in the dtype to multiply in."""
