@@ -241,8 +241,7 @@ def test_a_file_with_a_byte_for_each_zero_point_is_read_as_it_is() -> None:
 
 def test_zero_points_that_are_written_to_are_unpacked_again() -> None:
     quantized = Quantized.quantize(random(5, 64), 4, 8)
-    before = quantized.zeros
-    assert quantized.zeros is before
+    assert quantized.zeros is not None
     other = Quantized.quantize(random(5, 64, seed=1) + 1, 4, 8)
     quantized.load_state_dict(other.state_dict())
     assert torch.equal(quantized.to_dense(), other.to_dense())

@@ -14,7 +14,6 @@ from eckart.ops.native.products import Product
 from eckart.ops.native.quantized import QUANTIZED
 from eckart.ops.packing import decode, encode, grid, grouped, pack, row_bytes, unpack
 from eckart.structures._checks import size_option
-from eckart.structures._kept import Kept, kept
 from eckart.structures._quantized_leaves import check_bits, check_leaves
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
@@ -76,7 +75,6 @@ class Quantized(StructuredMatrix):
         if codebook is not None:
             self.leaf("codebook", codebook)
         self._product = Product(QUANTIZED)
-        self._unpacked_zeros: Kept | None = None
 
     @classmethod
     def quantize(
@@ -152,17 +150,7 @@ class Quantized(StructuredMatrix):
     def zeros(self) -> Tensor | None:
         """The zero-points of an affine grid, (out, groups), uint8; None of other grids."""
         packed: Tensor | None = self._buffers["packed_zeros"]
-        if packed is None:
-            return self._buffers["zeros"]
-        groups = -(-self.columns // self.group)
-
-        def unpacked() -> Tensor:
-            return unpack(packed, self.bits, groups).contiguous()
-
-        if torch.compiler.is_compiling():
-            return unpacked()
-        self._unpacked_zeros = kept(packed, self._unpacked_zeros, unpacked)
-        return self._unpacked_zeros[3]
+        return self._buffers["zeros"] if packed is None else unpack(packed, self.bits, self.scales.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
         y = self._product(x, self.in_memory(), (self.bits, self.group, self.columns))
@@ -172,11 +160,10 @@ class Quantized(StructuredMatrix):
         return F.linear(x, self._decoded(self.codes, self.scales.to(dtype), self.zeros).to(x.dtype))
 
     def in_memory(self) -> tuple[Tensor | None, ...]:
-        """Codes, scales, zero-points and codebook, as `ops.native.quantized` takes them."""
-        # From the registries: four attributes take as long as a small product.
+        """Codes, scales, zero-points, codebook and packed zero-points, as `ops.native.quantized` takes them."""
+        # From the registries: five attributes take as long as a small product.
         floats, codes = self._parameters, self._buffers
-        zeros = codes["zeros"] if codes["packed_zeros"] is None else self.zeros
-        return codes["codes"], floats["scales"], zeros, floats["codebook"]
+        return codes["codes"], floats["scales"], codes["zeros"], floats["codebook"], codes["packed_zeros"]
 
     def to_dense(self) -> Tensor:
         return self._decoded(self.codes, self.scales, self.zeros)

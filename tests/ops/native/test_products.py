@@ -155,7 +155,7 @@ def test_copies_have_tensors_of_their_own(matrix: Quantized) -> None:
 
 
 def test_tensors_that_do_not_fit_are_not_shown_to_c(matrix: Quantized) -> None:
-    good: list[Tensor | None] = [matrix.codes, matrix.scales, matrix.zeros, None]
+    good: list[Tensor | None] = [matrix.codes, matrix.scales, matrix.zeros, None, None]
     assert Product(QUANTIZED)(torch.randn(1, 64), good, (4, 32, 64)) is not None
     for place, bad in [
         (0, matrix.codes[:, :-1].contiguous()),
@@ -167,6 +167,7 @@ def test_tensors_that_do_not_fit_are_not_shown_to_c(matrix: Quantized) -> None:
         (2, None if matrix.zeros is None else matrix.zeros[:, :1]),
         (2, None if matrix.zeros is None else matrix.zeros.int()),
         (3, torch.randn(16)),  # a codebook beside zero-points
+        (4, matrix.packed_zeros),  # zero-points twice
     ]:
         leaves = list(good)
         leaves[place] = bad
@@ -187,7 +188,7 @@ def test_compiled_and_exported_models_call_one_op(matrix: Quantized) -> None:
         torch.testing.assert_close(compiled(x), wanted)
     torch.library.opcheck(
         torch.ops.eckart.multiplied.default,
-        (x, [matrix.codes, matrix.scales, matrix.zeros, None], "quantized", [4, 32, 64]),
+        (x, [matrix.codes, matrix.scales, None, None, matrix.packed_zeros], "quantized", [4, 32, 64]),
     )
 
 
@@ -200,7 +201,5 @@ def test_traced_models_are_traced_through_pytorch(matrix: Quantized) -> None:
 def test_the_op_needs_no_library(matrix: Quantized) -> None:
     x = torch.randn(3, 64)
     with capped("off"):
-        y = torch.ops.eckart.multiplied(
-            x, [matrix.codes, matrix.scales.detach(), matrix.zeros, None], "quantized", [4, 32, 64]
-        )
+        y = torch.ops.eckart.multiplied(x, list(matrix.in_memory()), "quantized", [4, 32, 64])
     torch.testing.assert_close(y, x @ matrix.to_dense().T)

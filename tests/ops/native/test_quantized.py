@@ -28,7 +28,7 @@ def codes(rows: int, columns: int, bits: int, group: int, grid: str, dtype: torc
 
 
 def leaves(matrix: Quantized) -> list[Tensor | None]:
-    return [matrix.codes, matrix.scales, matrix.zeros, matrix.codebook]
+    return list(matrix.in_memory())
 
 
 def product(matrix: Quantized, x: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def test_rows_do_not_depend_on_the_others(bits: int, columns: int) -> None:
                 part = Quantized(
                     whole.codes[row : row + 1],
                     whole.scales[row : row + 1].detach(),
-                    None if whole.zeros is None else whole.zeros[row : row + 1],
+                    None if whole.zeros is None else whole.zeros[row : row + 1].contiguous(),
                     bits=bits,
                     group=64,
                     columns=columns,

@@ -53,21 +53,22 @@ INLINE floats values_of(ints code, int how, int bits, floats table, const float 
     }
 
 /* One row: returns W[r] . x where out is NULL; else writes W[r] to out. */
-INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, int bits, int has_book, const float *book) {
+INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, int bits, int has_book, const float *book,
+                     const uint8_t *zeros) {
     const int how = way(bits, has_book), slabs = slabs_of(bits);
     const int64_t run = w->run, columns = w->columns;
     const uint8_t *row = w->codes + r * w->width, *end = w->codes + w->rows * w->width;
     floats sum[4] = {all(0), all(0), all(0), all(0)}, table = all(0);
     float scale = 0, zero = 0;
-    int64_t column = 0, group_end = 0, group = r * w->groups;
+    int64_t column = 0, group_end = 0, group = 0;
     UNROLL for (int k = 0; k < slabs; k++) {
         const int shift = k * bits % 8, two = shift + bits > 8;
         const int64_t slab_end = (k + 1) * run < columns ? (k + 1) * run : columns;
         const uint8_t *from = row + k * bits / 8 * run - k * run; /* its byte for column 0 of the row, were there one */
         while (column < slab_end) {
             if (column == group_end) {
-                scale = value_at(w->scales, w->scale_type, group);
-                zero = w->zeros ? w->zeros[group] : 1 << (bits - 1);
+                scale = value_at(w->scales, w->scale_type, r * w->groups + group);
+                zero = zeros ? zeros[group] : 1 << (bits - 1);
                 if (how == TABLE) {
                     const floats levels = bits == 4 ? (floats){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
                                         : bits == 3 ? (floats){0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7}
@@ -104,9 +105,11 @@ INLINE void each_row(const quantized *w, const float *x, float *y, float *out, i
             const int64_t code = i & ((1 << bits) - 1);
             if (code < w->levels) book[i] = value_at(w->book, w->book_type, code);
         }
+    uint8_t room[w->packed_zeros ? w->groups : 1];
     for (int64_t r = from; r < to; r++) {
-        if (out == NULL) y[r] = row_of(w, r, x, NULL, bits, has_book, book);
-        else row_of(w, r, NULL, out + (r - from) * w->columns, bits, has_book, book);
+        const uint8_t *zeros = w->zeros ? zeros_of(w, r, room) : NULL;
+        if (out == NULL) y[r] = row_of(w, r, x, NULL, bits, has_book, book, zeros);
+        else row_of(w, r, NULL, out + (r - from) * w->columns, bits, has_book, book, zeros);
     }
 }
 

@@ -16,6 +16,9 @@ from eckart.ops.input_rounding import round_symmetric
 from eckart.ops.native.products import FLOATS, STACK, Layout, Leaves, Options, layout, lies
 from eckart.ops.packing import CODE_BITS, decode, grouped, row_bytes, unpack
 
+GROUPS = 1 << 16
+"""Groups of a row whose zero-points fit the stack of a thread."""
+
 
 class _Quantized(ctypes.Structure):
     """As in `quantized.c`."""
@@ -32,14 +35,16 @@ class _Quantized(ctypes.Structure):
         ("group", ctypes.c_int64),
         ("groups", ctypes.c_int64),
         ("levels", ctypes.c_int64),
+        ("zero_width", ctypes.c_int64),
         ("bits", ctypes.c_int32),
         ("scale_type", ctypes.c_int32),
         ("book_type", ctypes.c_int32),
+        ("packed_zeros", ctypes.c_int32),
     )
 
 
 def _shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
-    codes, scales, zeros, codebook = leaves
+    codes, scales, zeros, codebook, packed_zeros = leaves
     bits, group, columns = options
     if codes is None or bits not in CODE_BITS or group < 1 or columns < 1:
         return None
@@ -47,21 +52,25 @@ def _shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
     fits = (
         lies(codes, torch.uint8, rows, row_bytes(columns, bits))
         and lies(scales, tuple(FLOATS), rows, groups)
+        and groups <= GROUPS
         and (zeros is None or lies(zeros, torch.uint8, rows, groups))
-        and (codebook is None or (zeros is None and lies(codebook, tuple(FLOATS), -1) and len(codebook) <= 1 << bits))
+        and (packed_zeros is None or lies(packed_zeros, torch.uint8, rows, row_bytes(groups, bits)))
+        and (codebook is None or (lies(codebook, tuple(FLOATS), -1) and len(codebook) <= 1 << bits))
+        and sum(given is not None for given in (zeros, packed_zeros, codebook)) <= 1
     )
     return (rows, columns) if fits else None
 
 
 def _describe(leaves: Leaves, options: Options) -> ctypes.Structure:
-    codes, scales, zeros, codebook = leaves
+    codes, scales, zeros, codebook, packed_zeros = leaves
     bits, group, columns = options
     assert codes is not None
     assert scales is not None
+    offsets = zeros if packed_zeros is None else packed_zeros
     return _Quantized(
         codes.data_ptr(),
         scales.data_ptr(),
-        None if zeros is None else zeros.data_ptr(),
+        None if offsets is None else offsets.data_ptr(),
         None if codebook is None else codebook.data_ptr(),
         codes.shape[0],
         columns,
@@ -70,17 +79,21 @@ def _describe(leaves: Leaves, options: Options) -> ctypes.Structure:
         group,
         scales.shape[1],
         0 if codebook is None else len(codebook),
+        0 if offsets is None else offsets.shape[1],
         bits,
         FLOATS[scales.dtype],
         0 if codebook is None else FLOATS[codebook.dtype],
+        packed_zeros is not None,
     )
 
 
 def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
-    codes, scales, zeros, codebook = leaves
+    codes, scales, zeros, codebook, packed_zeros = leaves
     bits, group, columns = options
     assert codes is not None
     assert scales is not None
+    if packed_zeros is not None:
+        zeros = unpack(packed_zeros, bits, scales.shape[1])
     points = grouped(unpack(codes, bits, columns), group)
     values = decode(points, scales[..., None], None if zeros is None else zeros[..., None], bits, codebook)
     return F.linear(x, values.flatten(-2)[:, :columns].to(x.dtype))

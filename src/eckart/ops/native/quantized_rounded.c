@@ -77,7 +77,8 @@ INLINE codes64 codes_in(codes64 low, codes64 high, int bits, int shift) {
 }
 
 /* W[r] . k; `sums` are those of k's groups. */
-INLINE float row_of(const quantized *w, int64_t r, const int8_t *k, const int32_t *sums, int bits) {
+INLINE float row_of(const quantized *w, int64_t r, const int8_t *k, const int32_t *sums, int bits,
+                     const uint8_t *zeros) {
     const int64_t run = w->run, columns = w->columns;
     const uint8_t *row = w->codes + r * w->width, *end = w->codes + w->rows * w->width;
     floats sum = all(0);
@@ -89,7 +90,7 @@ INLINE float row_of(const quantized *w, int64_t r, const int8_t *k, const int32_
         const uint8_t *from = row + slab * bits / 8 * run - slab * run;
         while (column < slab_end) {
             if (column == group_end) {
-                const int zero = w->zeros ? w->zeros[r * w->groups + g] : 1 << (bits - 1);
+                const int zero = zeros ? zeros[g] : 1 << (bits - 1);
                 scale = value_at(w->scales, w->scale_type, r * w->groups + g);
                 shifted += scale * ((float)(middle(bits) - zero) * (float)sums[g]);
                 g++;
@@ -122,7 +123,8 @@ INLINE float row_of(const quantized *w, int64_t r, const int8_t *k, const int32_
 
 #define BITS(bits)                                                                              \
     case bits:                                                                                  \
-        for (int64_t r = from; r < to; r++) y[r] = scale * row_of(w, r, k, sums, bits);         \
+        for (int64_t r = from; r < to; r++)                                                     \
+            y[r] = scale * row_of(w, r, k, sums, bits, w->zeros ? zeros_of(w, r, room) : NULL); \
         break;
 
 /* Rounds x to k t with |k| <= top, and adds up each group's k; returns t, NaN where x holds NaN or an infinity. */
@@ -156,6 +158,7 @@ void NAME(quantized_rounded_multiply)(const void *matrix, const float *x, float 
     int8_t k[w->columns + 64]; /* what is read behind its end is not used */
     memset(k + w->columns, 0, 64);
     int32_t sums[w->groups];
+    uint8_t room[w->packed_zeros ? w->groups : 1];
     const float scale = rounded_input(w, x, (float)given->top, k, sums);
     if (scale != scale) {
         for (int64_t r = from; r < to; r++) y[r] = scale;
