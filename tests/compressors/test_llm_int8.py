@@ -2,80 +2,102 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 import eckart
-from eckart import METHODS, Metric, Statistics
-from eckart.structures import Chain, Dense, Quantized, Selection, Sum
+from eckart import METHODS, Statistics
+from eckart.structures import Chain, Dense, Quantized, RoundedInput, Selection, Sum
 from support import hard
-from support.codes import relative
-from support.layers import inputs, layer
+from support.layers import inputs, layer, statistics_of
 
 
 def outlier_inputs(columns: int, places: list[int]) -> Tensor:
-    """Inputs (tokens, in) of which some features, and no others, exceed 6 in magnitude."""
+    """Inputs (tokens, in) of which some features, and no others, exceed six times the size of all."""
     x = inputs(columns).clamp(-3, 3)
-    x[:, places] = 12 * hard.normal(len(x), len(places), seed=40).sign()
+    x = x / x.square().mean().sqrt()
+    x[::9, places] = 40 * hard.normal(len(x), len(places), seed=40)[::9].sign()
     return x
 
 
+def of(x: Tensor) -> Statistics:
+    return statistics_of(x, inputs(10, seed=35))
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_llm_int8_is_the_paper_s_split(bits: int) -> None:
+def test_llm_int8_is_the_paper_s_product(bits: int) -> None:
     places = [7, 200, 299]
     x = outlier_inputs(300, places)
-    assert torch.equal((x.abs() >= 6).any(0).nonzero()[:, 0], torch.tensor(places))
+    threshold = 6 * x.square().mean().sqrt()
+    assert torch.equal((x.abs() > threshold).any(0).nonzero()[:, 0], torch.tensor(places))
     weight = hard.normal(10, 300)
-    statistics = Statistics(input_second_moment=x.T @ x / len(x))
-    structure = eckart.fit(weight, "llm-int8", bits=bits, statistics=statistics)
-    rest = weight.clone()
-    rest[:, places] = 0
+    structure = eckart.fit(weight, "llm-int8", bits=bits, statistics=of(x))
+    others = [j for j in range(300) if j not in places]
     half = 2 ** (bits - 1)
-    expected = torch.empty_like(rest)
-    for i, row in enumerate(rest):
+    expected = x[:, places] @ weight[:, places].T
+    for i, row in enumerate(weight[:, others]):
         scale = max(float(row.max()) / (half - 1), -float(row.min()) / half)
-        for j, value in enumerate(row):
-            expected[i, j] = scale * min(max(round(float(value) / scale), -half), half - 1)
-    assert not expected[:, places].any()
-    expected[:, places] = weight[:, places]
-    torch.testing.assert_close(structure.to_dense().detach(), expected, rtol=1e-12, atol=1e-12)
-    assert torch.equal(structure.to_dense()[:, places], weight[:, places])
+        codes = (row / scale).round().clamp(-half, half - 1)
+        for t, token in enumerate(x[:, others]):
+            step = float(token.abs().max()) / 127
+            expected[t, i] += scale * step * float((token / step).round() @ codes)
+    torch.testing.assert_close(structure(x).detach(), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_llm_int8_stores_what_it_says() -> None:
     x = outlier_inputs(300, [7, 200, 299])
-    family = METHODS.find("llm-int8").entry(
-        hard.normal(10, 300).half(), Statistics(input_second_moment=x.T @ x / len(x))
-    )
+    family = METHODS.find("llm-int8").entry(hard.normal(10, 300).half(), of(x))
     structure = family.build(4).structure
     assert isinstance(structure, Sum)
-    codes, kept = structure.operands()
-    assert isinstance(codes, Quantized)
+    integers, kept = structure.operands()
+    assert isinstance(integers, Chain)
+    rounded, left = integers.operands()
+    assert isinstance(rounded, RoundedInput)
+    assert isinstance(rounded.matrix, Quantized)
+    assert isinstance(left, Selection)
     assert isinstance(kept, Chain)
     values, selection = kept.operands()
     assert isinstance(values, Dense)
     assert isinstance(selection, Selection)
     assert selection.index.tolist() == [7, 200, 299]
-    assert structure.cost().bytes == 10 * 300 // 2 + 10 * 2 + 10 * 3 * 2 + 3 * 4
+    index = selection.index.element_size()
+    assert structure.cost().bytes == 10 * -(-297 // 2) + 10 * 2 + 10 * 3 * 2 + 300 * index
     assert list(family.sizes) == [2, 3, 4, 8]
 
 
 def test_llm_int8_profits_from_outliers() -> None:
     x = outlier_inputs(128, [31])
-    weight, moment = hard.normal(16, 128), x.T @ x / len(x)
-    structure = eckart.fit(weight, "llm-int8", bits=8, statistics=Statistics(input_second_moment=moment))
-    plain = Quantized.quantize(weight, 8, 128, symmetric=True)
-    metric = Metric(right=moment)
-    assert relative(metric, weight, structure.to_dense()) < 0.5 * relative(metric, weight, plain.to_dense())
+    weight = hard.normal(10, 128)
+    split = eckart.fit(weight, "llm-int8", bits=8, statistics=of(x))
+    plain = RoundedInput(Quantized.quantize(weight, 8, 128, symmetric=True), bits=8)
+    y = x @ weight.T
+    assert (split(x) - y).norm() < 0.5 * (plain(x) - y).norm()
+
+
+def test_without_outliers_all_is_integers() -> None:
+    x = hard.normal(50, 20).clamp(-2, 2)
+    structure = eckart.fit(hard.normal(10, 20), "llm-int8", bits=8, statistics=statistics_of(x[:48], inputs(10)[:48]))
+    assert isinstance(structure, RoundedInput)
+
+
+def test_no_more_than_a_share_is_taken_for_outliers() -> None:
+    x = outlier_inputs(300, list(range(0, 200, 10)))
+    structure = eckart.fit(hard.normal(10, 300), "llm-int8", bits=8, statistics=of(x))
+    kept = structure.operands()[1].operands()[1]
+    assert len(kept.index) == 3
+
+
+def test_statistics_that_do_not_fit_are_refused() -> None:
+    weight, _, _ = layer(10, 300)
+    with pytest.raises(ValueError, match=r"does not fit a weight of shape \(10, 300\)"):
+        eckart.fit(weight, "llm-int8", bits=4, statistics=Statistics(input_second_moment=torch.eye(5)))
 
 
 def test_llm_int8_takes_the_diagonal_of_a_moment() -> None:
     weight, x, statistics = layer(10, 300)
-    diagonal = dataclasses.replace(statistics, input_second_moment=x.square().mean(0))
-    one, other = (eckart.fit(weight, "llm-int8", bits=4, statistics=s).to_dense() for s in (statistics, diagonal))
+    diagonal = replace(statistics, input_second_moment=x.square().mean(0))
+    one, other = (eckart.fit(weight, "llm-int8", bits=4, statistics=s)(x) for s in (statistics, diagonal))
     assert torch.equal(one, other)
-    with pytest.raises(ValueError, match=r"5 inputs does not fit a weight of shape \(10, 300\)"):
-        eckart.fit(weight, "llm-int8", bits=4, statistics=Statistics(input_second_moment=torch.eye(5)))

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 import eckart
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
-from eckart.ops.input_rounding import round_symmetric, symmetric_codes
+from eckart.ops.input_rounding import round_float8, round_symmetric, symmetric_codes
 from eckart.structures import (
     Chain,
     Dense,
     Diagonal,
+    Float8Input,
     Gated,
     Geometry,
     Quantized,
@@ -62,6 +63,42 @@ def test_halves_go_to_the_even_integer() -> None:
     codes, scales = symmetric_codes(torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -2.5]]), 8, 6)
     assert scales.item() == 1
     assert codes[0, 0].tolist() == [127, 0, 2, 2, 0, -2]
+
+
+def float8_by_hand(value: float) -> float:
+    """The nearest number of E4M3 to one in -448..448, halves to even: 3 bits behind the point, exponents -6 to 8."""
+    if value == 0:
+        return 0.0
+    step = 2.0 ** (max(math.frexp(abs(value))[1] - 1, -6) - 3)
+    return round(value / step) * step
+
+
+def test_floats_of_8_bits_are_the_definition() -> None:
+    x = torch.cat([hard.normal(5, 16, seed=1) * 10.0 ** torch.arange(-2, 3, dtype=torch.float64)[:, None]])
+    x[1] = torch.logspace(-7, 0, 16, dtype=torch.float64)
+    x[2] = 0
+    got = Float8Input(Dense(torch.eye(16, dtype=torch.float64)))(x).detach()
+    for token, found in zip(x, got, strict=True):
+        scale = float((token.abs().max() / 448).bfloat16())
+        expected = [
+            scale * float8_by_hand(max(-448.0, min(448.0, v / scale))) if scale else 0.0 for v in token.tolist()
+        ]
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=0)
+
+
+def test_float8_keeps_what_is_not_finite_apart_and_has_a_spec() -> None:
+    x = torch.ones(3, 4)
+    x[0, 1], x[1, 2] = math.nan, math.inf
+    got = round_float8(x)
+    assert got[:2].isnan().all()
+    assert torch.equal(got[2], torch.full((4,), 448 * float(torch.tensor(1 / 448).bfloat16())))
+    structure = Float8Input(Dense(hard.normal(3, 4).bfloat16()))
+    assert from_spec(structure.spec()).spec() == structure.spec()
+    assert input_bits(structure) == 8
+    assert exact_input(structure) is structure.matrix
+    x = hard.normal(2, 4).bfloat16().requires_grad_()
+    structure(x).sum().backward()
+    assert torch.equal(x.grad, structure.matrix.to_dense().sum(0).expand(2, 4))
 
 
 @each(dtype=DTYPES)

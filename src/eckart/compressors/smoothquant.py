@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from eckart.compressors._one_by_one import OneByOne, paying, rounding
-from eckart.compressors._scaled_inputs import by_input, centred, cost_of_codes, divided, inputs_of, relative
+from eckart.compressors._scaled_inputs import (
+    by_input,
+    centred,
+    cost_of_codes,
+    inputs_of,
+    migration,
+    moment_of,
+    smoothed,
+)
 from eckart.compressors.contract import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
-from eckart.structures.quantized import Quantized, finite_matrix
-from eckart.structures.rounded_input import RoundedInput
+from eckart.structures.quantized import finite_matrix
 
 BITS = (2, 3, 4, 6, 8)
-INPUT_BITS = 8
-MIGRATION = 0.5
-"""The power of an input that moves into the weights; the paper's default."""
 GROUP = 64
 
 
@@ -48,9 +51,8 @@ def smoothquant(weight: Tensor, statistics: Statistics) -> Family:
         Refused: weight or a statistic has NaN or Inf entries, or does not fit the weight.
     """
     weight = finite_matrix(weight)
-    moment, sample = statistics.input_moment(weight), inputs_of(statistics, weight)
-    largest = relative(by_input(statistics.get(Need.INPUT_ABS_MAX), weight))
-    scales = centred(largest**MIGRATION / relative(weight.double().abs().amax(0)) ** (1 - MIGRATION))
+    moment, sample = moment_of(statistics, weight), inputs_of(statistics, weight)
+    scales = centred(migration(by_input(statistics.get(Need.INPUT_ABS_MAX), weight), weight))
 
     def cost(bits: int) -> Cost:
         return cost_of_codes(weight, bits, group_of(weight, bits), symmetric=True)
@@ -64,13 +66,3 @@ def smoothquant(weight: Tensor, statistics: Statistics) -> Family:
 def group_of(weight: Tensor, bits: int) -> int:
     """Inputs that share a scale of the weights: all of them at 8 bits."""
     return weight.shape[1] if bits == 8 else GROUP
-
-
-def smoothed(weight: Tensor, scales: Tensor, bits: int, group: int) -> Chain:
-    """`Q(W diag(s)) q(diag(1 / s) x)` with inputs of 8 bits; W (out, in), s (in,) positive."""
-    inverse, exact_scales = divided(scales, weight.dtype)
-    exact = torch.promote_types(weight.dtype, torch.float32)
-    codes = Quantized.quantize(
-        weight.to(exact) * exact_scales.to(exact), bits, group, symmetric=True, dtype=weight.dtype
-    )
-    return Chain(RoundedInput(codes, bits=INPUT_BITS), inverse)

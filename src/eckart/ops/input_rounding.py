@@ -1,4 +1,4 @@
-"""Inputs rounded to integers of a few bits, each token on a grid of its own."""
+"""Inputs rounded to few bits, each token on a grid of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from eckart.ops.packing import grouped
+
+FLOAT8 = torch.float8_e4m3fn
+LARGEST = 448.0
+"""The largest number of `FLOAT8`."""
 
 
 def symmetric_codes(x: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
@@ -41,16 +45,46 @@ def round_symmetric(x: Tensor, bits: int, group: int) -> Tensor:
         bits: 2 to 8.
         group: 1 to columns.
     """
-    rounded: Tensor = _Rounded.apply(x, bits, group)  # type: ignore[no-untyped-call]
-    return rounded
+    with torch.no_grad():
+        codes, scales = symmetric_codes(_wide(x), bits, group)
+        rounded = (codes * scales).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
+    return _passing(x, rounded)
 
 
-class _Rounded(torch.autograd.Function):
+def round_float8(x: Tensor) -> Tensor:
+    """x of each token as numbers of 8 bits (E4M3) times a scale in bfloat16, `max|x| / 448`; in the dtype of x.
+
+    Tokens that are zero, or so small that the scale is, give zeros; those that hold NaN or an infinity NaN. The
+    gradient passes as if nothing were rounded.
+
+    Args:
+        x: (..., columns), floating point.
+    """
+    with torch.no_grad():
+        wide = _wide(x)
+        scales = (wide.abs().amax(-1, keepdim=True) / LARGEST).to(torch.bfloat16).to(wide.dtype)
+        inside = (wide / torch.where(scales == 0, torch.ones_like(scales), scales)).clamp(-LARGEST, LARGEST)
+        rounded = (inside.to(FLOAT8).to(wide.dtype) * scales).to(x.dtype)
+    return _passing(x, rounded)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _passing(x: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, with the gradient of x."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return rounded
+    passed: Tensor = _Passing.apply(x, rounded)  # type: ignore[no-untyped-call]
+    return passed
+
+
+class _Passing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bits: int, group: int) -> Tensor:
-        codes, scales = symmetric_codes(x.to(torch.promote_types(x.dtype, torch.float32)), bits, group)
-        return (codes * scales).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
+    def forward(ctx: Any, x: Tensor, rounded: Tensor) -> Tensor:
+        return rounded.view_as(rounded)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None

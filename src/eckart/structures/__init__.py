@@ -21,7 +21,7 @@ from eckart.structures.masked import Masked
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.repeated import Repeated
-from eckart.structures.rounded_input import RoundedInput, exact_input, input_bits
+from eckart.structures.rounded_input import Float8Input, RoundedInput, exact_input, input_bits
 from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
@@ -40,6 +40,7 @@ __all__ = [
     "Cost",
     "Dense",
     "Diagonal",
+    "Float8Input",
     "Gated",
     "Geometry",
     "GroupSparse",

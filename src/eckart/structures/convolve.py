@@ -17,7 +17,7 @@ from eckart.structures.gated import Gated
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.repeated import Repeated
-from eckart.structures.rounded_input import RoundedInput
+from eckart.structures.rounded_input import InputRounding
 from eckart.structures.scaled import Scaled
 
 
@@ -106,7 +106,7 @@ def _(matrix: Gated, x: Tensor, geometry: Geometry) -> Tensor:
 
 
 @convolve.register
-def _(matrix: RoundedInput, x: Tensor, geometry: Geometry) -> Tensor:
+def _(matrix: InputRounding, x: Tensor, geometry: Geometry) -> Tensor:
     return _of_patches(matrix, x, geometry)  # a patch is a token, which has a scale of its own
 
 

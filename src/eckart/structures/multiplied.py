@@ -22,7 +22,7 @@ from eckart.structures.kronecker import Kronecker
 from eckart.structures.masked import Masked
 from eckart.structures.quantized import Quantized
 from eckart.structures.repeated import Repeated
-from eckart.structures.rounded_input import RoundedInput
+from eckart.structures.rounded_input import InputRounding
 from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
@@ -69,7 +69,7 @@ _rule("basis", Interpolative)
 @multiply.register(Stack)
 @multiply.register(Interleaved)
 @multiply.register(Repeated)
-@multiply.register(RoundedInput)
+@multiply.register(InputRounding)
 @multiply.register(Scaled)
 def _(matrix: StructuredMatrix, exponent: int | None) -> None:
     for part in matrix.operands():
