@@ -10,6 +10,7 @@ from eckart.compressors._one_by_one import BITS
 from eckart.compressors.gptq import gptq
 from eckart.compressors.rtn import round_to_nearest
 from eckart.statistics.needs import Statistics
+from eckart.structures import exact_input
 from support.codes import EIGHT, relative
 from support.layers import layer
 from support.quantizing import random
@@ -22,7 +23,8 @@ def test_short_dtypes_cost_little_accuracy(name: str, dtype: torch.dtype) -> Non
     weight = weight.to(dtype)
     size = {"nf4": 4, "llm-int8": 4, "lq-lora": 3}.get(name, 8)
     exact, short = (
-        METHODS[name].entry(w, statistics).build(size).structure.to_dense() for w in (weight.double(), weight)
+        exact_input(METHODS[name].entry(w, statistics).build(size).structure).to_dense()
+        for w in (weight.double(), weight)
     )
     metric = Metric(right=statistics.get(Need.INPUT_SECOND_MOMENT))
     error = relative(metric, weight, exact) ** 0.5
