@@ -49,5 +49,5 @@ def test_it_pays_where_a_few_entries_stick_out() -> None:
 
 def test_costs_count_signs_and_the_small_matrix() -> None:
     structure = eckart.fit(hard.normal(64, 576, seed=4).half(), "hadamard", bits=4)
-    assert structure.cost().bytes == 64 * 288 + 64 * 9 * 3 + 2 * (576 + 81)
+    assert structure.cost().bytes == 64 * 288 + 64 * (9 * 2 + 5) + 2 * (576 + 81)
     assert GROUP == 64
