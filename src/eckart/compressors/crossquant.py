@@ -32,8 +32,11 @@ def crossquant(weight: Tensor, statistics: Statistics) -> Family:
 
     `q = round(127 x_ij / (t_i^a c_j^(1-a)))`, a = 0.15, keeps small inputs of tokens with a large one from being
     rounded to zero (eq. 5). As published, c are the largest magnitudes of the batch at hand, so that what a model says
-    of a token depends on the tokens behind it: no decoder can do that, and two batches give two answers. Here c are
-    those of the calibration text, for good, and are divided out in front of the rounding:
+    of a token depends on the tokens behind it: no decoder can do that, and two batches give two answers. On smollm2
+    52 % of the inputs of 128 tokens are rounded otherwise once 128 more follow, by as much as the rounding itself errs;
+    2.5 % become zero (the paper has less than 0.1 % for larger models of the kind), 9.2 % with a scale a token, and
+    3.1 % with what is done here (`benchmarks/compressors/crossquant.py`). Here c are those of the calibration text, for
+    good, and are divided out in front of the rounding:
     `W x ~ Q(W diag(c^(1-a))) q(diag(c^(a-1)) x)`. The scale of a token then is the largest of what it has left, which
     is at most t^a: no number is cut off, and none is coarser. It is SmoothQuant with another exponent and without the
     weights in it, so that all of it falls to the weights: they have 8 bits, or fewer with a scale for 64 inputs.
