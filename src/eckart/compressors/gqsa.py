@@ -7,10 +7,10 @@ from torch import Tensor
 
 from eckart.compressors._groups import SortedInputs, cost_of, stored_groups
 from eckart.compressors._masks import PERCENT
-from eckart.compressors._one_by_one import Once, OneByOne, paying, rounding
+from eckart.compressors._one_by_one import OneByOne, paying, rounding
+from eckart.compressors._shared_inputs import input_metric, input_side
 from eckart.compressors.contract import compressor
 from eckart.linalg.optimal_brain_surgery import inverse_factor, sweep
-from eckart.metrics import Metric
 from eckart.ops.packing import grouped, searched_grid
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures._kept_groups import GROUP
@@ -49,17 +49,16 @@ def gqsa(weight: Tensor, statistics: Statistics) -> OneByOne:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     weight = finite_matrix(weight)
-    moment = statistics.input_moment(weight)
-    inputs = Once(lambda: SortedInputs.of(weight, moment))
-    factor = Once(lambda: inverse_factor(inputs().moment).to(inputs().weight.dtype))
+    metric = input_metric(weight, statistics)
 
     def fit(percent: int) -> Chain:
-        kept = inputs().kept(percent)
-        return inputs().chain(rounded(inputs().pruned(kept), kept, factor(), weight.dtype))
+        inputs = SortedInputs.of(weight, input_side(metric))
+        kept, factor = inputs.kept(percent), inverse_factor(inputs.moment).to(inputs.weight.dtype)
+        return inputs.chain(rounded(inputs.pruned(kept), kept, factor, weight.dtype))
 
     cost = cost_of(weight, lambda kept: GroupSparseCodes.empty(weight.shape, kept, BITS, weight.dtype))
     sizes = paying(weight, [p for p in (*PERCENT, 100) if stored_groups(weight, p)], cost)
-    return OneByOne(weight, sizes, cost, fit, Metric(right=moment), _expected)
+    return OneByOne(weight, sizes, cost, fit, metric, _expected)
 
 
 def rounded(pruned: Tensor, kept: Tensor, factor: Tensor, dtype: torch.dtype) -> GroupSparseCodes:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from eckart.compressors._groups import SortedInputs, cost_of, stored_groups
 from eckart.compressors._masks import PERCENT
-from eckart.compressors._one_by_one import Once, OneByOne, paying
+from eckart.compressors._one_by_one import OneByOne, paying
+from eckart.compressors._shared_inputs import input_metric, input_side
 from eckart.compressors.contract import compressor
-from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.compose import Chain
 from eckart.structures.group_sparse import GroupSparse
@@ -43,15 +43,14 @@ def group_sparse(weight: Tensor, statistics: Statistics) -> OneByOne:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
     weight = finite_matrix(weight)
-    moment = statistics.input_moment(weight)
-    inputs = Once(lambda: SortedInputs.of(weight, moment))
+    metric = input_metric(weight, statistics)
 
     def fit(percent: int) -> Chain:
-        kept = inputs().kept(percent)
-        limit = torch.finfo(weight.dtype).max
-        pruned = inputs().pruned(kept).clamp_(-limit, limit).to(weight.dtype)
-        return inputs().chain(GroupSparse.from_dense(pruned, kept))
+        inputs = SortedInputs.of(weight, input_side(metric))
+        kept, limit = inputs.kept(percent), torch.finfo(weight.dtype).max
+        pruned = inputs.pruned(kept).clamp_(-limit, limit).to(weight.dtype)
+        return inputs.chain(GroupSparse.from_dense(pruned, kept))
 
     cost = cost_of(weight, lambda kept: GroupSparse.empty(weight.shape, kept, weight.dtype))
     sizes = paying(weight, [p for p in PERCENT if stored_groups(weight, p)], cost)
-    return OneByOne(weight, sizes, cost, fit, Metric(right=moment), lambda percent: (1 - percent / 100) ** 2)
+    return OneByOne(weight, sizes, cost, fit, metric, lambda percent: (1 - percent / 100) ** 2)
