@@ -1,8 +1,9 @@
-"""Fits on a real Dask cluster: a scheduler and two worker processes on the loopback."""
+"""Fits on a real Dask cluster, a scheduler and two worker processes on the loopback; memory that was freed."""
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from torch import Tensor
 from eckart.cli.app import main
 from eckart.compressors.contract import METHODS, Family
 from eckart.jobs.compress.plan import make_plan
+from eckart.machine import return_freed_memory
 from eckart.models.sites import find_sites
 from eckart.statistics import Statistics
 from support.commands import SMALL, report_of
@@ -68,3 +70,17 @@ def test_a_worker_that_is_killed_loses_nothing(cluster: LocalCluster) -> None:
         (first,), (second,) = (plan.build(group, 4) for plan in plans)
         assert torch.equal(first.structure.to_dense(), second.structure.to_dense())
         assert plans[0].curves[group.name].errors == plans[1].curves[group.name].errors
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    # One in two of many blocks is freed: nothing at the end of the heap is, and the allocator keeps the holes.
+    blocks = [bytearray(b"x") * 60_000 for _ in range(1000)]
+    del blocks[::2]
+    before = resident()
+    return_freed_memory()
+    assert resident() < before - 10_000_000
+    assert len(blocks) == 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ def executor_at(scheduler: str | None) -> Iterator[Executor]:
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
+            return_freed_memory()
         return
     try:
         from distributed import Client
@@ -59,6 +61,14 @@ def memory_available() -> int:
     except OSError:
         pass
     return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // 2
+
+
+def return_freed_memory() -> None:
+    """Hands what was freed back to the system; glibc keeps it, by thread, when the threads are long gone."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+        if trim is not None:
+            trim(ctypes.c_size_t(0))
 
 
 def peak_rss_bytes() -> int | None:

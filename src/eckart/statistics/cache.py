@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.layouts.patches import patch_of
+from eckart.machine import return_freed_memory
 from eckart.statistics import second_moment
 from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
@@ -89,6 +90,7 @@ def statistics_for(
                 # What a later run will read, to the bit: an interrupted job must go on to the same result.
                 found = _read(file, part) or found
         results.update(found)
+    return_freed_memory()
     return results, passes
 
 

@@ -13,6 +13,7 @@ import eckart
 from eckart.cli.app import main
 from eckart.compressors.auto import MEMBERS
 from eckart.files.json import read_json
+from eckart.jobs.compress.choices import weights_of
 from eckart.jobs.compress.report import matrices
 from eckart.jobs.compress.trials import HOPELESS, held_back
 from eckart.jobs.evaluate.quality import evaluate
@@ -78,7 +79,7 @@ def test_a_method_is_not_tried_whose_own_prediction_is_many_times_what_another_m
 
 def test_even_takes_all_matrices_for_worth_the_same_for_each_number() -> None:
     plan = eckart.compress(tiny_llama(), "kfac", keep=0.6, calibration=ids(8)).plan
-    weights = plan._weights(even=True)
+    weights = weights_of(plan.curves, even=True)
     worth = {name: weights[name] * curve.zero_error / curve.costs[-1].parameters for name, curve in plan.curves.items()}
     assert max(worth.values()) == pytest.approx(min(worth.values()))
     plain, even = plan.choose(0.6, "parameters"), plan.choose(0.6, "parameters", even=True)

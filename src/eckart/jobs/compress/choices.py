@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from eckart.jobs.compress.curves import Curve
 
 Choice = dict[str, int | None]
 """The size of each group of matrices, by its name; None for dense."""
@@ -30,3 +32,12 @@ def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error:
             break
         choice = solve()
     return best
+
+
+def weights_of(curves: Mapping[str, Curve], even: bool) -> dict[str, float]:
+    """What the errors of each group count for, by its name: one, or what makes all worth the same for each number."""
+    if not even:
+        return dict.fromkeys(curves, 1.0)
+    dense = {name: curve.costs[-1].parameters for name, curve in curves.items()}
+    zero = sum(curve.zero_error for curve in curves.values()) / max(1, sum(dense.values()))
+    return {n: dense[n] * zero / c.zero_error if c.zero_error > 0 else 1.0 for n, c in curves.items()}

@@ -11,7 +11,7 @@ from torch import nn
 from eckart.budget import allocate
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
-from eckart.jobs.compress.choices import Choice, settle
+from eckart.jobs.compress.choices import Choice, settle, weights_of
 from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.prices import Clock, prices
 from eckart.jobs.compress.tails import tail_exponents
@@ -123,16 +123,8 @@ class Plan:
 
         if all(curve.known is None for curve in self.curves.values()):
             return solve()
-        weights = self._weights(even)
+        weights = weights_of(self.curves, even)
         return settle(solve, self._measure, lambda choice: self.error(choice, weights))
-
-    def _weights(self, even: bool) -> dict[str, float]:
-        """What the errors of each group count for, by its name; see `solve`."""
-        if not even:
-            return dict.fromkeys(self.curves, 1.0)
-        dense = {name: curve.costs[-1].parameters for name, curve in self.curves.items()}
-        zero = sum(curve.zero_error for curve in self.curves.values()) / max(1, sum(dense.values()))
-        return {n: dense[n] * zero / c.zero_error if c.zero_error > 0 else 1.0 for n, c in self.curves.items()}
 
     def _measure(self, choice: Mapping[str, int | None]) -> int:
         """Measures what is an estimate in a choice; returns how many candidates that were."""
@@ -177,7 +169,7 @@ class Plan:
         curves = [self.curves[group.name] for group in self.groups]
         rows = [[i for i, (n, _) in enumerate(c.members) if only in (None, n)] + [len(c.members)] for c in curves]
         priced = zip(curves, prices(self.groups, self.curves, of, self.clock), rows, strict=True)
-        weights = self._weights(even)
+        weights = weights_of(self.curves, even)
         candidates = [
             curve.candidates(each, row, weights[group.name])
             for group, (curve, each, row) in zip(self.groups, priced, strict=True)
