@@ -2,7 +2,13 @@ from ._version import __version__ as __version__
 from .adapters.contract import ADAPTERS as ADAPTERS
 from .compressors.contract import METHODS as METHODS
 from .errors import Refused as Refused
+from .inference._cache_bases import CacheBases as CacheBases
+from .inference._cache_bases import cache_bases as cache_bases
+from .inference.fireq_cache import int4_cache as int4_cache
 from .inference.flash_svd import tiled as tiled
+from .inference.matryoshka_kv import low_rank_cache as low_rank_cache
+from .inference.sage_attention2 import integer_attention as integer_attention
+from .inference.wina import skipped_columns as skipped_columns
 from .jobs.adapt.adapter import Adapter as Adapter
 from .jobs.adapt.files import save_adapter as save_adapter
 from .jobs.adapt.load import load_adapter as load_adapter
