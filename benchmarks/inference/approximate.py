@@ -33,6 +33,7 @@ from benchmarks.common.rows import Rows, add_option
 from eckart.inference import fireq_cache, matryoshka_kv, sage_attention2, wina
 from eckart.inference._cache_training import train_bases
 from eckart.inference._coded_cache import cache_bytes, coded_cache
+from eckart.inference.fireq_cache import Channels, Int4Code, Ranges
 from eckart.jobs.calibration import calibration_text, calibration_tokens
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.models.transformers import load_model
@@ -41,7 +42,7 @@ from eckart.statistics import cache_directory
 from eckart.texts.corpora import corpus
 from eckart.texts.sequences import sequences
 
-STEPS = 64
+STEPS = 32
 """Of training, a text each."""
 Arm = tuple[str, float | None, Callable[[], AbstractContextManager[object]]]
 """Its name, the share that is kept or None, and the context."""
@@ -79,30 +80,27 @@ def trained_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
 def int4_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
     ranges = cache(lambda: fireq_cache.cache_ranges(model, calibration))
 
-    def uncentred(of: fireq_cache.Ranges) -> fireq_cache.Channels:
-        return fireq_cache.Channels(torch.zeros_like(of.low), torch.maximum(of.high.abs(), of.low.abs()))
+    def plain(of: Ranges) -> Channels:
+        each = of.about_zero()
+        return Channels(each.mean, each.scale.amax(-1, keepdim=True).expand_as(each.scale))
 
-    def plain(of: fireq_cache.Ranges) -> fireq_cache.Channels:
-        each = uncentred(of)
-        return fireq_cache.Channels(each.mean, each.scale.amax(-1, keepdim=True).expand_as(each.scale))
-
-    def paired(of: fireq_cache.Ranges) -> fireq_cache.Channels:
-        each = uncentred(of)
+    def paired(of: Ranges) -> Channels:
+        each = of.about_zero()
         first, second = each.scale.chunk(2, -1)
-        return fireq_cache.Channels(each.mean, torch.maximum(first, second).repeat(1, 2))
+        return Channels(each.mean, torch.maximum(first, second).repeat(1, 2))
 
-    Way = Callable[[fireq_cache.Ranges], fireq_cache.Channels]
+    Way = Callable[[Ranges], Channels]
 
     def inside(keys: Way, values: Way) -> AbstractContextManager[object]:
-        codes = {n: fireq_cache.Int4Code(keys(k), values(v), 128) for n, (k, v) in ranges().items()}
+        codes = {n: Int4Code(keys(k), values(v), 128) for n, (k, v) in ranges().items()}
         return coded_cache(model, codes, "the benchmark")
 
     yield "no scale of channels", None, lambda: inside(plain, plain)
     yield "pairs of key channels", None, lambda: inside(paired, plain)
-    yield "all key channels", None, lambda: inside(uncentred, plain)
-    yield "all channels", None, lambda: inside(uncentred, uncentred)
-    yield "all channels, keys centred", None, lambda: inside(fireq_cache.Ranges.scaled, uncentred)
-    yield "all channels, both centred", None, lambda: inside(fireq_cache.Ranges.scaled, fireq_cache.Ranges.scaled)
+    yield "all key channels", None, lambda: inside(Ranges.about_zero, plain)
+    yield "all channels", None, lambda: inside(Ranges.about_zero, Ranges.about_zero)
+    yield "all channels, keys centred", None, lambda: inside(Ranges.centred, Ranges.about_zero)
+    yield "all channels, both centred", None, lambda: inside(Ranges.centred, Ranges.centred)
 
 
 def attention_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:

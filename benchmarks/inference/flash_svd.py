@@ -169,6 +169,8 @@ def one_mlp(options: argparse.Namespace) -> None:
         assert torch.allclose(arms["64 units"](), arms["naive"](), atol=1e-4)
         peaks = {name: peak_bytes(call) / 1e6 for name, call in arms.items()}
         times = medians(arms, 2 * options.repeats + 1)
+        what = {"part": "one MLP", "rank": rank, "keep": options.keep, "tokens": count}
+        Rows("inference.flash_svd", options.json).add(what, {"peak": peaks, "ms": times})
         cells = ", ".join(f"{name} {peaks[name]:.2f} ({times[name]:.1f})" for name in arms)
         print(f"{count:>6} tokens: {cells}", flush=True)
 

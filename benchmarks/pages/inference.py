@@ -4,7 +4,36 @@ from __future__ import annotations
 
 from benchmarks.pages.tables import Table
 
+def _shares(part: str, what: str) -> Table:
+    """An arm a line; perplexity and divergence at each share that is kept."""
+    return Table(
+        "inference",
+        {"benchmark": "inference.approximate", "part": part},
+        [("", "{arm}")],
+        across=[(f"{{keep:%}} of {what}", "{perplexity:.2f} ({kl:.3f})")],
+    )
+
+
+def _arms(part: str, *more: tuple[str, str]) -> Table:
+    return Table(
+        "inference",
+        {"benchmark": "inference.approximate", "part": part},
+        [
+            ("", "{arm}"),
+            *more,
+            ("perplexity", "{perplexity:.2f}"),
+            ("change of the loss", "{change:+.4f} ± {change_stderr:.4f}"),
+            ("divergence", "{kl:.4f}"),
+        ],
+    )
+
+
 TABLES = {
+    "low-rank-cache": _shares("low-rank cache", "the cache"),
+    "trained-cache": _shares("trained cache", "the cache"),
+    "int4-cache": _arms("int4 cache", ("bytes of the cache", "{bytes:%1}")),
+    "integer-attention": _arms("integer attention"),
+    "skipped-columns": _shares("skipped columns", "the inputs"),
     "decoding": Table(
         "inference",
         {"benchmark": "inference.decoding", "part": "a matrix"},
@@ -35,13 +64,16 @@ TABLES = {
     "flash-svd": Table(
         "inference",
         {"benchmark": "inference.flash_svd", "part": "a model"},
-        [
-            ("", "{model}, {batch} x {length}"),
+        [("", "{model}, {batch} x {length}")],
+        across=[
             ("dense", "{peak.dense:.1f}"),
             ("factors", "{peak.naive:.1f}"),
             ("factors tiled", "{peak.tiled:.1f}"),
             ("against factors", "{to_naive:+%}"),
             ("against dense", "{to_dense:+%}"),
+            ("ms, dense", "{ms.dense:.0f}"),
+            ("ms, factors", "{ms.naive:.0f}"),
+            ("ms, factors tiled", "{ms.tiled:.0f}"),
         ],
     ),
 }

@@ -138,7 +138,25 @@ INFERENCE = [
         {"benchmark": "inference.flash_svd", "part": "a model"},
         "{model}, {batch} x {length}: {peak.tiled:.1f} MB in tiles, {peak.naive:.1f} without, {peak.dense:.1f} dense",
         name="flash-svd",
-    )
+    ),
+    *(
+        Lines(
+            "inference",
+            "approximate",
+            "{model} in float32, {sequences} texts of {length} tokens of news (dense perplexity {dense:.2f}), "
+            "calibrated on {calibrated} tokens of a mixture; the divergence is from the dense model, in nats a token",
+            {"benchmark": "inference.approximate", "part": part},
+            line + "perplexity {perplexity:.2f}, divergence {kl:.3f}",
+            name=name,
+        )
+        for name, part, line in (
+            ("matryoshka-kv", "low-rank cache", "{keep:%} of the cache, {arm}: "),
+            ("matryoshka-kv", "trained cache", "{keep:%} of the cache, {arm} of training: "),
+            ("fireq-cache", "int4 cache", "{bytes:%1} of the bytes, {arm}: "),
+            ("sage-attention2", "integer attention", "{arm}: "),
+            ("wina", "skipped columns", "{keep:%} of the inputs, {arm}: "),
+        )
+    ),
 ]
 
 _WEIGHTWATCHER = {"benchmark": "diagnostics.weightwatcher"}

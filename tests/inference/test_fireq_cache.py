@@ -26,7 +26,7 @@ def draw(heads: int, tokens: int = 9, seed: int = 0) -> Tensor:
 def channels(seed: int) -> Channels:
     ranges = Ranges(draw(HEADS, seed=seed))
     ranges.add(draw(HEADS, seed=seed))
-    return ranges.scaled()
+    return ranges.centred()
 
 
 def rounded(x: Tensor, c: Channels, group: int) -> Tensor:
@@ -70,9 +70,11 @@ def test_ranges_are_those_of_all_that_was_seen() -> None:
     ranges.add(x)
     ranges.add(y)
     every = torch.cat([x, y], 2).transpose(0, 1).flatten(1, 2)
-    found = ranges.scaled()
+    found = ranges.centred()
     assert torch.allclose(found.mean, every.mean(1), atol=1e-5)
     assert torch.allclose(found.scale, (every - every.mean(1, keepdim=True)).abs().amax(1), rtol=1e-4)
+    assert torch.equal(ranges.about_zero().scale, every.abs().amax(1))
+    assert not ranges.about_zero().mean.any()
 
 
 def test_a_scale_shared_by_a_pair_commutes_with_the_rotation() -> None:

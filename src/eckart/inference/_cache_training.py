@@ -121,7 +121,8 @@ class _Turning:
     def _rotation(self) -> Tensor:
         skew = self.skew.double() - self.skew.double().mT
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
-        return torch.linalg.solve(eye - skew, eye + skew)
+        turn: Tensor = torch.linalg.solve(eye - skew, eye + skew)
+        return turn
 
     def draw(self, generator: torch.Generator) -> None:
         """The bases of a step, and 1 to d coordinates of each head, each as likely."""

@@ -38,8 +38,9 @@ def int4_cache(model: nn.Module, calibration: Tensor | Sequence[Batch], group: i
 
     Of a key k after its rotation, (k - m) / s is rounded to -8..7 times the scale of its group, m and s (d) being of
     its head and channel, from the calibration; the query is multiplied by s, and the mean, which adds the same to all
-    scores, falls out of the softmax. Values are centred and scaled likewise, and m and s put back behind the sum over
-    tokens. A scale is float8 (E4M3) times one number of the attention, without which small scales would vanish.
+    scores, falls out of the softmax. Values are scaled likewise, and s put back behind the sum over tokens; they keep
+    their mean, since the first token of a text, which most heads rest on, has values near zero that a mean would lose.
+    A scale is float8 (E4M3) times one number, without which small scales would vanish.
 
     The attention half of FireQ (Baek et al. 2025, arXiv 2505.20839). There a scale that the two channels share which
     the rotation mixes is folded into the projections, and the outlier channels that are left get one after it; held
@@ -61,7 +62,7 @@ def int4_cache(model: nn.Module, calibration: Tensor | Sequence[Batch], group: i
     """
     size_option("int4_cache", "group", group)
     ranges = cache_ranges(model, calibration)
-    codes = {name: Int4Code(keys.scaled(), values.scaled(), group) for name, (keys, values) in ranges.items()}
+    codes = {name: Int4Code(keys.centred(), values.about_zero(), group) for name, (keys, values) in ranges.items()}
     with coded_cache(model, codes, "int4_cache") as names:
         yield names
 
@@ -79,7 +80,11 @@ class Ranges:
         self.sum = self.sum + x.double().sum((0, 2))
         self.low, self.high = torch.minimum(self.low, x.amin((0, 2))), torch.maximum(self.high, x.amax((0, 2)))
 
-    def scaled(self) -> Channels:
+    def about_zero(self) -> Channels:
+        """No mean, and the largest size of each channel."""
+        return Channels(torch.zeros_like(self.low), torch.maximum(self.high.abs(), self.low.abs()))
+
+    def centred(self) -> Channels:
         """The mean of each channel, and the largest distance from it."""
         mean = (self.sum / self.count).to(self.low.dtype)
         return Channels(mean, torch.maximum(self.high - mean, mean - self.low))
