@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from benchmarks.pages.tables import Table
 
+
 def _shares(part: str, what: str) -> Table:
     """An arm a line; perplexity and divergence at each share that is kept."""
     return Table(

@@ -9,7 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, PreTrainedModel, StaticCache
+from transformers import (
+    BertConfig,
+    BertModel,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    PreTrainedModel,
+    StaticCache,
+)
 
 import eckart
 from eckart.errors import Refused
@@ -219,6 +226,12 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(Refused, match="budget"), eckart.low_rank_cache(model, bases, 1e-3):
         pass
     with pytest.raises(Refused, match="the model has"), eckart.low_rank_cache(gemma3().eval(), CacheBases({}, {})):
+        pass
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    encoder = BertModel(BertConfig(vocab_size=VOCABULARY, **sizes)).eval()
+    basis = Basis(*(torch.zeros(2, *shape) for shape in ((8,), (8, 8), (8, 8), (9,))))
+    of_encoder = CacheBases(*[{"encoder.layer.0.attention.self": basis}] * 2)
+    with pytest.raises(Refused, match="keeps no keys"), eckart.low_rank_cache(encoder, of_encoder):
         pass
     with pytest.raises(Refused, match="no tokens"), eckart.low_rank_cache(model, ids(0, 8)):
         pass

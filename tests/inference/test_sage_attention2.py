@@ -100,6 +100,15 @@ def test_what_is_not_finite_is_computed_as_ever(monkeypatch: pytest.MonkeyPatch)
             assert torch.allclose(model(tokens).logits, expected, atol=1e-5)
 
 
+def test_a_mask_that_is_added_is_not_taken_for_one_that_hides() -> None:
+    model, tokens = tiny_llama(), ids(2, 12)
+    bias = torch.randn(2, 1, 12, 12).masked_fill(~torch.ones(12, 12, dtype=torch.bool).tril(), -1e9)
+    with torch.inference_mode():
+        expected = model(tokens, attention_mask=bias).logits
+        with eckart.integer_attention(model, least=1):
+            assert torch.equal(model(tokens, attention_mask=bias).logits, expected)
+
+
 def test_decoding_and_options() -> None:
     model, prompt = tiny_llama(), ids(2, 9)
     with torch.inference_mode():

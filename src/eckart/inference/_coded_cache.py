@@ -44,8 +44,8 @@ def coded_cache(model: nn.Module, codes: Mapping[str, Code], whose: str) -> Iter
         whose: the name of the context, for what is refused.
 
     Raises:
-        Refused: a model in training mode, or as `attending`; inside, a cache that was filled elsewhere, or one of
-            fixed length.
+        Refused: a model in training mode, an encoder or an encoder-decoder, or as `attending`; inside, a cache that
+            was filled elsewhere, or one of fixed length.
     """
     if model.training:
         raise Refused(f"{whose} is for inference: call model.eval() first")
@@ -58,6 +58,9 @@ def coded_cache(model: nn.Module, codes: Mapping[str, Code], whose: str) -> Iter
 
     with attending(model, attend, whose) as found, ExitStack() as stack:
         stack.callback(context.close)
+        for name, module in found.items():
+            if not getattr(module, "is_causal", False) or getattr(model.config, "is_encoder_decoder", False):
+                raise Refused(f"{whose}: {name} of {type(model).__name__} keeps no keys and values of what it has read")
         for name, module in found.items():
             stack.callback(module.register_forward_pre_hook(context.entering(name), with_kwargs=True).remove)
         yield list(found)

@@ -44,7 +44,8 @@ def integer_attention(model: nn.Module, bits: int = 8, least: int = _BLOCK) -> I
     Args:
         model: in eval mode, with `sdpa` attention, of transformers.
         bits: of queries and keys, 8 or 4.
-        least: calls with fewer queries for each sequence run as without it, decoding among them.
+        least: calls with fewer queries for each sequence run as without it, decoding among them; and so do those with
+            a mask that is added to the scores.
 
     Yields:
         The names of the attentions.
@@ -61,7 +62,7 @@ def integer_attention(model: nn.Module, bits: int = 8, least: int = _BLOCK) -> I
     def attend(
         name: str, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, causal: bool
     ) -> Tensor:
-        if query.shape[2] >= least:
+        if query.shape[2] >= least and (mask is None or mask.dtype == torch.bool):
             y = sage_attention(query, keys, values, mask, scale, causal, bits)
             if torch.isfinite(y).all():
                 return y
