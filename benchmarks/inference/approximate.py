@@ -9,7 +9,7 @@ The divergence is from the dense model on the same tokens; changes of the mean l
 Parts:
 
 - `low-rank cache`: a share of the coordinates of keys and values, in bases of a PCA (MatryoshkaKV's start) and in
-  those of the loss, with one rank for all heads and with ranks of their own;
+  those of one that weighs tokens by their gradient, with one rank for all heads and with ranks of their own;
 - `trained cache`: the same with ranks of their own, turned by Adam on the calibration with ranks drawn at random;
 - `int4 cache`: keys and values in 4 bits with no scale of channels, with one that the two channels share which the
   rotation mixes (FireQ before the rotation), with one of their own, and with the mean taken out too;
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.rows import Rows, add_option
 from eckart.inference import fireq_cache, matryoshka_kv, sage_attention2, wina
+from eckart.inference._cache_bases import cache_moments, fitted
 from eckart.inference._cache_training import train_bases
 from eckart.inference._coded_cache import cache_bytes, coded_cache
 from eckart.inference.fireq_cache import Channels, Int4Code, Ranges
@@ -50,14 +51,15 @@ PARTS = ("low-rank cache", "trained cache", "int4 cache", "integer attention", "
 
 
 def low_rank_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
-    bases = cache(lambda metric: matryoshka_kv.cache_bases(model, calibration, metric))
+    moments = cache(lambda: cache_moments(model, calibration, "the benchmark"))
+    bases = cache(lambda metric: fitted(moments(), metric))
 
     def inside(metric: str, allocation: str, keep: float) -> AbstractContextManager[object]:
         ranks = matryoshka_kv.cache_ranks(bases(metric), keep, allocation)
         return coded_cache(model, matryoshka_kv.low_rank_codes(model, bases(metric), ranks), "the benchmark")
 
     for keep in (0.6, 0.4, 0.25):
-        for metric in ("pca", "fisher"):
+        for metric in ("pca", "weighted"):
             for allocation in ("uniform", "greedy"):
                 name = f"{metric}, {'one rank' if allocation == 'uniform' else 'ranks by head'}"
                 yield name, keep, lambda m=metric, a=allocation, k=keep: inside(m, a, k)
@@ -72,7 +74,7 @@ def trained_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
     def inside(metric: str, keep: float) -> AbstractContextManager[object]:
         return matryoshka_kv.low_rank_cache(model, bases(metric), keep)
 
-    for metric in ("pca", "fisher"):
+    for metric in ("pca", "weighted"):
         for keep in (0.6, 0.4, 0.25):
             yield f"{metric}, {STEPS} steps", keep, lambda m=metric, k=keep: inside(m, k)
 
@@ -121,7 +123,7 @@ def attention_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
 def skipping_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
     norms = cache(lambda: wina.column_norms(wina.linear_layers(model)))
     published = cache(lambda: {n: v for n, v in norms().items() if n.endswith(("k_proj", "gate_proj"))})
-    weights = {"WINA": norms, "WINA as published": published, "TEAL": dict, "WINA, the largest": norms}
+    weights = {"WINA": norms, "TEAL": dict, "WINA, the largest": norms, "WINA as published": published}
     histograms = cache(lambda arm: wina.score_histograms(model, calibration, weights[arm]()))
 
     @contextmanager
@@ -140,8 +142,8 @@ def skipping_arms(model: nn.Module, calibration: Tensor) -> Iterator[Arm]:
         with wina.skipping(model, choose, prompts=True):
             yield
 
-    for keep in (0.75, 0.6, 0.5, 0.35):
-        for arm in weights:
+    for arm in weights:
+        for keep in (0.75, 0.6, 0.5, 0.35):
             yield arm, keep, lambda a=arm, k=keep: inside(a, k)
 
 
@@ -162,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--sequences", type=int, default=16)
+    parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS)
     add_option(parser)

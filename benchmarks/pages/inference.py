@@ -31,7 +31,6 @@ def _arms(part: str, *more: tuple[str, str]) -> Table:
 
 TABLES = {
     "low-rank-cache": _shares("low-rank cache", "the cache"),
-    "trained-cache": _shares("trained cache", "the cache"),
     "int4-cache": _arms("int4 cache", ("bytes of the cache", "{bytes:%1}")),
     "integer-attention": _arms("integer attention"),
     "skipped-columns": _shares("skipped columns", "the inputs"),

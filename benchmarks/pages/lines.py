@@ -142,7 +142,7 @@ INFERENCE = [
     *(
         Lines(
             "inference",
-            "approximate",
+            name,
             "{model} in float32, {sequences} texts of {length} tokens of news (dense perplexity {dense:.2f}), "
             "calibrated on {calibrated} tokens of a mixture; the divergence is from the dense model, in nats a token",
             {"benchmark": "inference.approximate", "part": part},
@@ -151,7 +151,6 @@ INFERENCE = [
         )
         for name, part, line in (
             ("matryoshka-kv", "low-rank cache", "{keep:%} of the cache, {arm}: "),
-            ("matryoshka-kv", "trained cache", "{keep:%} of the cache, {arm} of training: "),
             ("fireq-cache", "int4 cache", "{bytes:%1} of the bytes, {arm}: "),
             ("sage-attention2", "integer attention", "{arm}: "),
             ("wina", "skipped columns", "{keep:%} of the inputs, {arm}: "),

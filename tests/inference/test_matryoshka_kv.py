@@ -20,7 +20,7 @@ from transformers import (
 
 import eckart
 from eckart.errors import Refused
-from eckart.inference._cache_bases import Basis, CacheBases, Moments, cache_bases, fisher_basis, pca_basis
+from eckart.inference._cache_bases import Basis, CacheBases, Moments, cache_bases, pca_basis, weighted_basis
 from eckart.inference._cache_training import train_bases
 from eckart.inference._coded_cache import cache_bytes
 from eckart.inference.matryoshka_kv import LowRankCode, cache_ranks
@@ -50,66 +50,67 @@ def gemma3() -> PreTrainedModel:
 
 
 def measured(scale: float = 1.0) -> tuple[Moments, Tensor, Tensor]:
-    """Moments, and the keys and their gradients (heads, tokens, d) they are of."""
+    """Moments, and the keys and gradients (heads, tokens, d) they are of; few tokens have most of the gradient."""
     generator = torch.Generator().manual_seed(0)
-    shape = (2, HEADS, 40, SIZE)
     mix = torch.randn(2, HEADS, SIZE, SIZE, generator=generator, dtype=torch.float64)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) @ mix[:1] + 3
-    gradient = torch.randn(shape, generator=generator, dtype=torch.float64) @ mix[1:]
+    x, gradient = torch.randn(2, HEADS, 80, SIZE, generator=generator, dtype=torch.float64) @ mix
+    x = (x + 3) * scale
+    gradient[:, ::8] *= 20
+    gradient /= scale
     moments = Moments()
-    moments.add(x * scale)
-    moments.add_gradient(gradient / scale)
-    return moments, x.transpose(0, 1).flatten(1, 2) * scale, gradient.transpose(0, 1).flatten(1, 2) / scale
+    for some in (slice(0, 30), slice(30, 80)):
+        moments.add(x[:, some], gradient[:, some])
+    return moments, x, gradient
+
+
+def independent(x: Tensor, g: Tensor, weighted: bool) -> tuple[Tensor, Tensor]:
+    """Mean and leading directions of one head's x (tokens, d), tokens counted by their gradient or alike."""
+    w = g.square().sum(1, keepdim=True) if weighted else torch.ones(len(x), 1, dtype=x.dtype)
+    mean = (w * x).sum(0) / w.sum()
+    return mean, torch.linalg.svd(w.sqrt() * (x - mean), full_matrices=False)[2].T
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
-@pytest.mark.parametrize("fit", [fisher_basis, pca_basis])
-def test_losses_are_those_of_the_rounded_keys(fit: object, scale: float) -> None:
-    """(g^T (x - xhat))^2 / 2 by its covariances, with xhat = mean + D_r E_r^T (x - mean)."""
+@pytest.mark.parametrize("fit", [weighted_basis, pca_basis])
+def test_bases_and_losses_by_their_definition(fit: object, scale: float) -> None:
+    """tr(E[g g^T] S) / 2, S the weighted moment of what xhat = mean + U_r U_r^T (x - mean) leaves out."""
     moments, x, g = measured(scale)
     basis: Basis = fit(moments)  # type: ignore[operator]
-    moment = g.mT @ g / x.shape[1]
     for h in range(HEADS):
-        mean = x[h].mean(0)
+        mean, expected = independent(x[h], g[h], fit is weighted_basis)
+        u = basis.vectors[h]
         assert torch.allclose(basis.mean[h], mean)
-        identity = basis.decode[h] @ basis.encode[h].T
-        assert torch.allclose(identity, torch.eye(SIZE, dtype=torch.float64), atol=1e-8)
+        assert torch.allclose((expected.T @ u).abs(), torch.eye(SIZE, dtype=torch.float64), atol=1e-6)
+        w = g[h].square().sum(1, keepdim=True)
         for r in range(SIZE + 1):
-            rest = (x[h] - mean) - (x[h] - mean) @ basis.encode[h, :, :r] @ basis.decode[h, :, :r].T
-            loss = float(torch.trace(moment[h] @ (rest.T @ rest / len(rest)))) / 2
-            assert float(basis.losses[h, r]) == pytest.approx(loss, rel=1e-6, abs=1e-9)
+            rest = (x[h] - mean) - (x[h] - mean) @ u[:, :r] @ u[:, :r].T
+            loss = torch.trace(g[h].T @ g[h] / len(rest) @ (rest.T @ (w * rest) / w.sum())) / 2
+            assert float(basis.losses[h, r]) == pytest.approx(float(loss), rel=1e-6, abs=1e-9)
 
 
-def test_no_other_basis_loses_less() -> None:
+def test_tokens_that_matter_are_kept_better() -> None:
     moments, x, g = measured()
-    ours, theirs = fisher_basis(moments), pca_basis(moments)
-    ridge = 1e-5 * theirs.losses[:, :1]
-    assert (ours.losses <= theirs.losses + ridge).all()
-    assert (ours.losses.diff(dim=1) <= 1e-12).all()
-    # Eckart and Young: the loss is half the squared singular values left out of G^1/2 S^1/2.
+    ours, theirs = weighted_basis(moments), pca_basis(moments)
     for h in range(HEADS):
-        centred = (x[h] - x[h].mean(0)) / x.shape[1] ** 0.5
-        values = torch.linalg.svdvals(g[h] / x.shape[1] ** 0.5 @ centred.T)[:SIZE]
-        expected = values.square().flip(0).cumsum(0).flip(0) / 2
-        assert torch.allclose(ours.losses[h, :SIZE], expected, rtol=1e-4, atol=float(ridge[h]))
+        for r in range(1, SIZE):
+
+            def change(basis: Basis, h: int = h, r: int = r) -> float:
+                u = basis.vectors[h, :, :r]
+                rest = x[h] - basis.mean[h]
+                rest = rest - rest @ u @ u.T
+                return float((g[h].square().sum(1, keepdim=True) * rest.square()).sum())
+
+            assert change(ours) <= change(theirs) * (1 + 1e-9)
 
 
-def test_pca_is_orthogonal_and_keeps_most_variance() -> None:
+def test_keys_without_gradient_cost_nothing_and_count_alike() -> None:
     moments, x, _ = measured()
-    basis = pca_basis(moments)
-    for h in range(HEADS):
-        _, _, expected = torch.linalg.svd(x[h] - x[h].mean(0), full_matrices=False)
-        assert torch.allclose((expected @ basis.encode[h]).abs(), torch.eye(SIZE, dtype=torch.float64), atol=1e-6)
-        assert torch.equal(basis.encode[h], basis.decode[h])
-
-
-def test_keys_without_gradient_cost_nothing() -> None:
-    moments = Moments()
-    moments.add(torch.randn(2, HEADS, 40, SIZE))
-    moments.add_gradient(torch.zeros(2, HEADS, 40, SIZE))
-    basis = fisher_basis(moments)
-    assert not basis.losses.any()
-    assert torch.allclose(basis.decode @ basis.encode.mT, torch.eye(SIZE, dtype=torch.float64), atol=1e-8)
+    still = Moments()
+    still.add(x, torch.zeros_like(x))
+    for fit in (weighted_basis, pca_basis):
+        assert not fit(still).losses.any()
+        assert torch.allclose(fit(still).mean, pca_basis(moments).mean)
+        assert torch.allclose(fit(still).vectors, pca_basis(moments).vectors, atol=1e-6)
 
 
 @pytest.mark.parametrize("ranks", [([3, 3, 3], [3, 3, 3]), ([1, 8, 5], [8, 2, 5]), ([2, 2, 7], [4, 4, 1])])
@@ -121,13 +122,13 @@ def test_attention_is_that_over_the_rounded_keys_and_values(ranks: tuple[list[in
         return torch.randn(2, heads, 9, SIZE, generator=generator, dtype=torch.float64)
 
     query, keys, values = draw(2 * HEADS), draw(HEADS), draw(HEADS)
-    bases = fisher_basis(measured()[0]), pca_basis(measured()[0])
+    bases = weighted_basis(measured()[0]), pca_basis(measured()[0])
     mask = None if causal else torch.rand(2, 1, 9, 9, generator=generator) > 0.3
     rounded = []
     for x, basis, kept in zip((keys, values), bases, ranks, strict=True):
         whole = x.clone()
         for h, r in enumerate(kept):
-            inner = basis.encode[h, :, :r] @ basis.decode[h, :, :r].T
+            inner = basis.vectors[h, :, :r] @ basis.vectors[h, :, :r].T
             whole[:, h] = basis.mean[h] + (x[:, h] - basis.mean[h]) @ inner
         rounded.append(whole.repeat_interleave(2, 1))
     expected = F.scaled_dot_product_attention(query, *rounded, attn_mask=mask, is_causal=causal, scale=0.3)
@@ -229,7 +230,7 @@ def test_what_cannot_be_is_refused() -> None:
         pass
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     encoder = BertModel(BertConfig(vocab_size=VOCABULARY, **sizes)).eval()
-    basis = Basis(*(torch.zeros(2, *shape) for shape in ((8,), (8, 8), (8, 8), (9,))))
+    basis = Basis(*(torch.zeros(2, *shape) for shape in ((8,), (8, 8), (9,))))
     of_encoder = CacheBases(*[{"encoder.layer.0.attention.self": basis}] * 2)
     with pytest.raises(Refused, match="keeps no keys"), eckart.low_rank_cache(encoder, of_encoder):
         pass
@@ -259,8 +260,7 @@ def test_training_serves_small_sizes_better_and_stays_exact() -> None:
         assert abs(divergence(trained, 1.0)) < 1e-5
         assert divergence(trained, 0.25) < 0.97 * divergence(start, 0.25)
     for name, basis in trained.keys.items():
-        assert torch.allclose(basis.encode @ basis.encode.mT, torch.eye(8, dtype=torch.float64), atol=1e-9)
-        assert torch.equal(basis.encode, basis.decode)
-        assert not torch.allclose(basis.encode, start.keys[name].encode, atol=1e-2)
+        assert torch.allclose(basis.vectors @ basis.vectors.mT, torch.eye(8, dtype=torch.float64), atol=1e-9)
+        assert not torch.allclose(basis.vectors, start.keys[name].vectors, atol=1e-2)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())

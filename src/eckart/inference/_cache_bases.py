@@ -19,25 +19,21 @@ from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.padding import without_padding
 
-_RIDGE = 1e-6
-"""Of the mean eigenvalue of a gradient moment, so that its root has an inverse."""
 _FORMAT = "eckart cache bases 1"
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Coordinates c = E^T (x - mean) of the keys or values x of an attention's heads, of which the first r are kept.
+    """Coordinates c = U^T (x - mean) of the keys or values x of an attention's heads, of which the first r are kept.
 
     Attributes:
         mean: (heads, d).
-        encode: E, (heads, d, d), a coordinate a column.
-        decode: D, (heads, d, d), the inverse of E^T: x = mean + D c.
+        vectors: U, orthogonal, (heads, d, d), a coordinate a column: x = mean + U c.
         losses: what keeping r coordinates is expected to add to the loss of a token, (heads, d + 1), float64.
     """
 
     mean: Tensor
-    encode: Tensor
-    decode: Tensor
+    vectors: Tensor
     losses: Tensor
 
 
@@ -80,36 +76,76 @@ class CacheBases:
 
 
 class Moments:
-    """Of the keys or values of one attention, and of the gradient of the loss by them, (heads, d, d), float64."""
+    """Of the keys or values x of one attention and of the gradients g of the loss by them, in float64.
+
+    Attributes:
+        count: tokens.
+        plain: sums of 1, x and x x^T of each head.
+        weighted: those of |g|^2, |g|^2 x and |g|^2 x x^T.
+        gradient: the sum of g g^T, (heads, d, d).
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self.sum = self.second = self.gradient = torch.zeros((), dtype=torch.float64)
+        self.plain = self.weighted = _Sums.zero()
+        self.gradient = torch.zeros((), dtype=torch.float64)
 
     def watch(self, x: Tensor) -> Tensor:
-        """Adds x and, when it comes, its gradient; what is to be computed with instead of x."""
+        """Adds x and, when it comes, its gradient; what is to be computed with instead of x.
+
+        Args:
+            x: (sequences, heads, tokens, d).
+        """
         x = x if x.requires_grad else x.detach().requires_grad_()
-        self.add(x)
-        x.register_hook(self.add_gradient)  # type: ignore[no-untyped-call]
+        rows = x.detach().double().transpose(0, 1).flatten(1, 2)
+
+        def add_gradient(gradient: Tensor) -> None:
+            self.add(rows, gradient.double().transpose(0, 1).flatten(1, 2))
+
+        x.register_hook(add_gradient)  # type: ignore[no-untyped-call]
         return x
 
-    def add(self, x: Tensor) -> None:
-        """Some keys or values (sequences, heads, tokens, d)."""
-        rows = x.detach().double().transpose(0, 1).flatten(1, 2)
+    def add(self, rows: Tensor, gradient: Tensor) -> None:
+        """Some x and their gradients, (heads, tokens, d)."""
         self.count += rows.shape[1]
-        self.sum = self.sum.to(rows.device) + rows.sum(1)
-        self.second = self.second.to(rows.device) + rows.mT @ rows
+        self.plain = self.plain + _Sums.of(rows, torch.ones_like(rows[..., :1]))
+        self.weighted = self.weighted + _Sums.of(rows, gradient.square().sum(-1, keepdim=True))
+        self.gradient = self.gradient.to(rows.device) + gradient.mT @ gradient
 
-    def add_gradient(self, gradient: Tensor) -> None:
-        """The gradient by what `add` was given last."""
-        rows = gradient.double().transpose(0, 1).flatten(1, 2)
-        self.gradient = self.gradient.to(rows.device) + rows.mT @ rows
+    def finite(self) -> bool:
+        """Whether none of it is NaN or infinite."""
+        return all(bool(torch.isfinite(t).all()) for t in (self.plain.second, self.weighted.second, self.gradient))
 
-    def finished(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean (heads, d), covariance and second moment of the gradient (heads, d, d) of a token."""
-        mean = self.sum / self.count
-        covariance = self.second / self.count - mean[:, :, None] * mean[:, None]
-        return mean, (covariance + covariance.mT) / 2, self.gradient / self.count
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over tokens of w (heads, 1), w x (heads, d) and w x x^T (heads, d, d)."""
+
+    weight: Tensor
+    first: Tensor
+    second: Tensor
+
+    @staticmethod
+    def zero() -> _Sums:
+        return _Sums(*[torch.zeros((), dtype=torch.float64)] * 3)
+
+    @staticmethod
+    def of(rows: Tensor, weights: Tensor) -> _Sums:
+        return _Sums(weights.sum(1), (weights * rows).sum(1), (weights * rows).mT @ rows)
+
+    def __add__(self, other: _Sums) -> _Sums:
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _Sums(*(mine.to(theirs.device) + theirs for mine, theirs in pairs))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.first / self.weight
+
+    def about(self, mean: Tensor) -> Tensor:
+        """The weighted mean of (x - mean) (x - mean)^T, (heads, d, d)."""
+        own = self.mean[:, :, None] * mean[:, None]
+        found = self.second / self.weight[:, :, None] - own - own.mT + mean[:, :, None] * mean[:, None]
+        return (found + found.mT) / 2
 
 
 def cache_moments(
@@ -161,40 +197,38 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
 
 
-def fisher_basis(moments: Moments) -> Basis:
-    """The r coordinates that lose least in the metric of the loss.
+def weighted_basis(moments: Moments) -> Basis:
+    """The principal directions of x where every token counts as much as the loss depends on it, by |g|^2.
 
-    With S the covariance of x and G the second moment of the gradient g by x, rounding x to xhat changes the loss by
-    about (g^T (x - xhat))^2 / 2, of which the mean is tr(G Cov(x - xhat)) / 2. With A = G^1/2 and A S A = U diag(l)
-    U^T, l falling, the best rank r for every r at once is A xhat = U_r U_r^T A x: E = A U, D = A^-1 U, and the loss
-    is half the sum of the l left out.
+    Rounding x to x + e changes the loss by about (g^T e)^2 / 2. Few tokens have most of |g|^2, above all the first of a
+    text, on which most heads rest: a mean over all tokens hardly sees them. With |g| apart from the direction of g, and
+    that independent of e, the mean change is tr(E[g g^T] S) / 2 with S = E[|g|^2 e e^T] / E[|g|^2], and the principal
+    directions of the weighted x are the orthogonal ones that leave least of S. Tokens without gradient count alike.
     """
-    _, covariance, gradient = moments.finished()
-    ridge = _RIDGE * gradient.diagonal(dim1=1, dim2=2).mean(1)
-    eye = torch.eye(gradient.shape[1], dtype=gradient.dtype, device=gradient.device)
-    # Without any gradient, as for keys that nobody attends to, every direction counts the same.
-    gradient = torch.where((ridge > 0)[:, None, None], gradient + ridge[:, None, None] * eye, eye)
-    squares, vectors = torch.linalg.eigh(gradient)
-    squares = squares.clamp_min(ridge.clamp_min(torch.finfo(gradient.dtype).tiny)[:, None])
-    root = (vectors * squares.sqrt()[:, None]) @ vectors.mT
-    inverse = (vectors / squares.sqrt()[:, None]) @ vectors.mT
-    u = _leading(root @ covariance @ root)
-    return basis_of(moments, root @ u, inverse @ u)
+    some = moments.weighted.weight > 0
+    sums = _Sums(
+        *(
+            torch.where(some if ours.ndim < 3 else some[..., None], ours, plain)
+            for ours, plain in zip(vars(moments.weighted).values(), vars(moments.plain).values(), strict=True)
+        )
+    )
+    return basis_of(moments, sums.mean, _leading(sums.about(sums.mean)))
 
 
 def pca_basis(moments: Moments) -> Basis:
-    """The principal directions of x, orthogonal."""
-    u = _leading(moments.finished()[1])
-    return basis_of(moments, u, u)
+    """The principal directions of x, all tokens alike."""
+    mean = moments.plain.mean
+    return basis_of(moments, mean, _leading(moments.plain.about(mean)))
 
 
-def basis_of(moments: Moments, encode: Tensor, decode: Tensor) -> Basis:
-    """The basis of these coordinates about the mean, with what keeping the first of them is expected to lose."""
-    mean, covariance, gradient = moments.finished()
-    c, g = encode.mT @ covariance @ encode, decode.mT @ gradient @ decode
-    # What is left out is a corner of the coordinates, and tr(G Cov(x - xhat)) the sum over it.
+def basis_of(moments: Moments, mean: Tensor, vectors: Tensor) -> Basis:
+    """The basis of these coordinates, with what keeping the first of them is expected to lose (`weighted_basis`)."""
+    weighed = moments.weighted.weight[..., None] > 0
+    of_rounding = torch.where(weighed, moments.weighted.about(mean), torch.zeros_like(moments.gradient))
+    g, c = (vectors.mT @ moment @ vectors for moment in (moments.gradient / moments.count, of_rounding))
+    # What is left out is a corner of the coordinates, and the trace the sum over it.
     losses = [(g[:, r:, r:] * c[:, r:, r:]).sum((1, 2)).clamp_min(0) / 2 for r in range(mean.shape[1] + 1)]
-    return Basis(mean, encode, decode, torch.stack(losses, 1))
+    return Basis(mean, vectors, torch.stack(losses, 1))
 
 
 def _leading(symmetric: Tensor) -> Tensor:
@@ -203,18 +237,18 @@ def _leading(symmetric: Tensor) -> Tensor:
     return vectors
 
 
-BASES = {"fisher": fisher_basis, "pca": pca_basis}
+BASES = {"weighted": weighted_basis, "pca": pca_basis}
 
 
 def cache_bases(
-    model: nn.Module, calibration: Tensor | Sequence[Batch], metric: str = "fisher", *, seed: int = 0
+    model: nn.Module, calibration: Tensor | Sequence[Batch], metric: str = "weighted", *, seed: int = 0
 ) -> CacheBases:
     """Bases of the keys and values of every attention, fitted in one pass with gradients over some texts.
 
     Args:
         model: of transformers, in eval mode, whose output has logits or is a tensor.
         calibration: tokens (samples, length), or batches; a few thousand tokens.
-        metric: `fisher`, the change of the loss, or `pca`, the change of keys and values.
+        metric: `weighted`, where tokens count as the loss depends on them, or `pca`, where all count the same.
         seed: of the labels that are drawn.
 
     Raises:
@@ -222,9 +256,15 @@ def cache_bases(
     """
     if metric not in BASES:
         raise Refused(f"metric={metric!r}: there are {', '.join(BASES)}")
-    fit = BASES[metric]
     found = cache_moments(model, calibration, "cache_bases", seed=seed)
     for name, both in found.items():
-        if not all(torch.isfinite(part).all() for moments in both for part in moments.finished()):
+        if not all(moments.finite() for moments in both):
             raise Refused(f"cache_bases: keys, values or their gradients in {name} are NaN or infinite")
-    return CacheBases({n: fit(keys) for n, (keys, _) in found.items()}, {n: fit(v) for n, (_, v) in found.items()})
+    return fitted(found, metric)
+
+
+def fitted(moments: Mapping[str, tuple[Moments, Moments]], metric: str) -> CacheBases:
+    """The bases of keys and of values from their moments."""
+    fit = BASES[metric]
+    keys, values = ({name: fit(both[i]) for name, both in moments.items()} for i in (0, 1))
+    return CacheBases(keys, values)

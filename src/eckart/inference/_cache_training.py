@@ -32,8 +32,8 @@ def train_bases(
 ) -> CacheBases:
     """Turns the coordinates of bases by Adam, so that the first few of them serve the model better.
 
-    E Q and D Q take the place of E and D, Q orthogonal for each head, Q = (I - S)^-1 (I + S) with S skew, the identity
-    at the start: an orthogonal basis stays one, and all coordinates together stay exact. A step reads one text with a
+    U Q takes the place of U, Q orthogonal for each head, Q = (I - S)^-1 (I + S) with S skew, the identity at the
+    start: bases stay orthogonal, and all coordinates together exact. A step reads one text with a
     number of coordinates drawn for each head of keys and values, and goes down the divergence of its predictions from
     those of the dense model (Lin et al. 2024, arXiv 2410.14731, section 3.2).
 
@@ -65,9 +65,9 @@ def train_bases(
         if dense:
             return exact_attention(query, keys, values, mask, scale, causal)
         k, v = turning[name]
-        q = in_groups(query, keys.shape[1]) @ k.decode[:, None]
+        q = in_groups(query, keys.shape[1]) @ k.vectors[:, None]
         y = exact_attention(q.flatten(1, 2), k.coordinates(keys), v.coordinates(values), mask, scale, causal)
-        return (in_groups(y, keys.shape[1]) @ v.decode.mT[:, None] + v.mean[:, None]).flatten(1, 2)
+        return (in_groups(y, keys.shape[1]) @ v.vectors.mT[:, None] + v.mean[:, None]).flatten(1, 2)
 
     texts = list(samples(model, calibration, "train_bases"))
     with attending(model, attend, "train_bases"), differentiating(model):
@@ -87,8 +87,7 @@ def train_bases(
             schedule.step()
     moments = cache_moments(model, calibration, "train_bases", seed=seed)
     keys, values = (
-        {name: both[i].trained(basis_of(moments[name][i], *both[i].whole())) for name, both in turning.items()}
-        for i in (0, 1)
+        {name: basis_of(moments[name][i], *both[i].whole()) for name, both in turning.items()} for i in (0, 1)
     )
     return CacheBases(keys, values)
 
@@ -105,17 +104,16 @@ class _Turning:
 
     Attributes:
         skew: what trains, (heads, d, d).
-        encode, decode: those of this step, (heads, d, d).
+        vectors: those of this step, (heads, d, d).
         kept: of this step, (heads, 1, d), one or zero.
     """
 
-    encode: Tensor
-    decode: Tensor
+    vectors: Tensor
     kept: Tensor
 
     def __init__(self, start: Basis, like: Tensor) -> None:
         self.start, self.mean = start, start.mean[:, None].to(like)
-        self.skew = torch.zeros_like(start.encode, dtype=torch.float32, device=like.device).requires_grad_()
+        self.skew = torch.zeros_like(start.vectors, dtype=torch.float32, device=like.device).requires_grad_()
         self.like = like
 
     def _rotation(self) -> Tensor:
@@ -127,23 +125,17 @@ class _Turning:
     def draw(self, generator: torch.Generator) -> None:
         """The bases of a step, and 1 to d coordinates of each head, each as likely."""
         turn = self._rotation()
-        self.encode, self.decode = (
-            (part.to(turn) @ turn).to(self.like) for part in (self.start.encode, self.start.decode)
-        )
+        self.vectors = (self.start.vectors.to(turn) @ turn).to(self.like)
         heads, size = self.start.mean.shape
         count = torch.randint(1, size + 1, (heads, 1, 1), generator=generator)
         self.kept = (torch.arange(size) < count).to(self.like)
 
     def coordinates(self, x: Tensor) -> Tensor:
         """(sequences, heads, tokens, d), those that are not kept zero."""
-        found: Tensor = (x - self.mean) @ self.encode * self.kept
+        found: Tensor = (x - self.mean) @ self.vectors * self.kept
         return found
 
     def whole(self) -> tuple[Tensor, Tensor]:
-        """E Q and D Q, float64."""
+        """The mean and U Q, float64."""
         turn = self._rotation().detach()
-        return self.start.encode.to(turn) @ turn, self.start.decode.to(turn) @ turn
-
-    def trained(self, basis: Basis) -> Basis:
-        """That basis about the mean that it was trained with."""
-        return Basis(self.start.mean.to(basis.mean), basis.encode, basis.decode, basis.losses)
+        return self.start.mean.to(turn), self.start.vectors.to(turn) @ turn

@@ -38,16 +38,16 @@ def low_rank_cache(
 ) -> Iterator[list[str]]:
     """Inside, the key-value cache holds the first coordinates of keys and values in a basis of each head.
 
-    Keys after their rotation and values x are held as the first r entries of c = E^T (x - mean), a row a token, r of
-    each head its own; bases are nested, so those fitted once serve every r. Scores are (D_r^T q)^T c, in which the
-    mean of the keys adds the same to all tokens and falls out; outputs are D_r (P c) + mean: attention itself works in
+    Keys after their rotation and values x are held as the first r entries of c = U^T (x - mean), a row a token, r of
+    each head its own; bases are nested, so those fitted once serve every r. Scores are (U_r^T q)^T c, in which the
+    mean of the keys adds the same to all tokens and falls out; outputs are U_r (P c) + mean: attention itself works in
     r coordinates, and nothing of the dense size is made. A pass without a cache computes the same as one with it.
 
-    MatryoshkaKV (Lin et al. 2024, arXiv 2410.14731, section 3) starts from the orthogonal bases of a PCA, trains them
-    against the dense model with r drawn at random, and searches r of each head greedily. Here bases are in closed form
-    in the metric of the loss, G^1/2 S G^1/2 with S the covariance of x and G the second moment of its gradient, and r
-    is shared out over all heads of keys and values by the same expected loss. `cache_bases(model, calibration, "pca")`
-    has the paper's start, and `train_bases` its training.
+    MatryoshkaKV (Lin et al. 2024, arXiv 2410.14731, section 3) starts from the orthogonal bases of a PCA over all
+    tokens, trains them against the dense model with r drawn at random, and searches r of each head greedily. Here a
+    token counts in the PCA as much as the loss depends on it, by its gradient, and r is shared out over all heads of
+    keys and values by the loss that each is expected to add. `cache_bases(model, calibration, "pca")` has the paper's
+    start. Its training (`_cache_training.py`) was not measured, and nothing here trains by itself.
 
     Args:
         model: in eval mode, with `sdpa` attention, of transformers.
@@ -105,17 +105,15 @@ class _Heads:
     Attributes:
         heads: of the attention.
         k_mean, v_mean: (n, 1, d).
-        k_encode, k_decode: (n, d, r).
-        v_encode, v_decode: (n, d, s).
+        k_vectors: (n, d, r).
+        v_vectors: (n, d, s).
     """
 
     heads: slice
     k_mean: Tensor
-    k_encode: Tensor
-    k_decode: Tensor
+    k_vectors: Tensor
     v_mean: Tensor
-    v_encode: Tensor
-    v_decode: Tensor
+    v_vectors: Tensor
 
 
 class LowRankCode:
@@ -129,14 +127,14 @@ class LowRankCode:
         for (r, s), group in groupby(range(len(pairs)), key=lambda head: pairs[head]):
             indices = list(group)
             h = slice(indices[0], indices[-1] + 1)
-            of_keys = (keys.mean[h, None], keys.encode[h, :, :r], keys.decode[h, :, :r])
-            of_values = (values.mean[h, None], values.encode[h, :, :s], values.decode[h, :, :s])
+            of_keys = (keys.mean[h, None], keys.vectors[h, :, :r])
+            of_values = (values.mean[h, None], values.vectors[h, :, :s])
             self.parts.append(_Heads(h, *(t.to(like) for t in (*of_keys, *of_values))))
 
     def encode(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Coordinates of all heads: (sequences, 1, tokens, their number)."""
-        k = [_rows((keys[:, p.heads] - p.k_mean) @ p.k_encode) for p in self.parts]
-        v = [_rows((values[:, p.heads] - p.v_mean) @ p.v_encode) for p in self.parts]
+        k = [_rows((keys[:, p.heads] - p.k_mean) @ p.k_vectors) for p in self.parts]
+        v = [_rows((values[:, p.heads] - p.v_mean) @ p.v_vectors) for p in self.parts]
         return torch.cat(k, -1)[:, None], torch.cat(v, -1)[:, None]
 
     def attend(
@@ -146,16 +144,16 @@ class LowRankCode:
         outputs, i, j = [], 0, 0
         count = sum(len(p.k_mean) for p in self.parts)
         for p in self.parts:
-            n, r, s = len(p.k_mean), p.k_encode.shape[2], p.v_encode.shape[2]
+            n, r, s = len(p.k_mean), p.k_vectors.shape[2], p.v_vectors.shape[2]
             group = query.shape[1] // count
-            q = in_groups(query[:, p.heads.start * group : p.heads.stop * group], n) @ p.k_decode[:, None]
+            q = in_groups(query[:, p.heads.start * group : p.heads.stop * group], n) @ p.k_vectors[:, None]
             k = _heads(keys[:, 0, :, i : i + n * r], n)
             v = _heads(values[:, 0, :, j : j + n * s], n)
             # Coordinates of zero change nothing, and the fast kernels want as many of keys as of values.
             size = max(r, s)
             q, k, padded = F.pad(q, (0, size - r)), F.pad(k, (0, size - r)), F.pad(v, (0, size - s))
             y = exact_attention(q.flatten(1, 2), k, padded, mask, scale, causal)[..., :s]
-            y = in_groups(y, n) @ p.v_decode.mT[:, None] + p.v_mean[:, None]
+            y = in_groups(y, n) @ p.v_vectors.mT[:, None] + p.v_mean[:, None]
             outputs.append(y.flatten(1, 2))
             i, j = i + n * r, j + n * s
         return torch.cat(outputs, 1)
