@@ -47,9 +47,9 @@ def low_rank_cache(
     tokens, trains them against the dense model with r drawn at random, and searches r of each head greedily. Here a
     token counts in the PCA as much as the loss depends on it, by its gradient, and r is shared out over all heads of
     keys and values by the loss that each is expected to add. `cache_bases(model, calibration, "pca")` has the paper's
-    start. Its training (`_cache_training.py`) was not measured, and nothing here trains by itself. **Without it the claim
-    of the paper does not hold where few heads are shared by many queries**: on smollm2 `int4_cache` loses far less in a
-    fifth of the bytes.
+    start. Its training (`_cache_training.py`) was not measured, and nothing here trains by itself. **Without it the
+    claim of the paper does not hold where few heads are shared by many queries**: on smollm2 `int4_cache` loses far
+    less in a fifth of the bytes.
 
     Args:
         model: in eval mode, with `sdpa` attention, of transformers.
