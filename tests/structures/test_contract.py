@@ -18,9 +18,13 @@ from support.market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # their forward unpacks W for the call
-FORMS_W = {"semisparse", "masked", "group-sparse", "group-sparse-codes", "quantized", "kernelized"}
-CODED = {"quantized", "group-sparse-codes"}  # a parameter is a code there, which takes fewer bytes than a float
-OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook")}
+FORMS_W = {"binary-coded", "semisparse", "masked", "group-sparse", "group-sparse-codes", "quantized", "kernelized"}
+CODED = {
+    "quantized",
+    "binary-coded",
+    "group-sparse-codes",
+}  # a parameter is a code there, which takes fewer bytes than a float
+OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook"), ("binary-coded", "offsets")}
 UNTOLD = {("masked", "values")}  # only the bits of the mask tell how many there are
 
 

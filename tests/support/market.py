@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eckart.ops.packing import normal_float
 from eckart.structures import (
+    BinaryCoded,
     BlockDiagonal,
     Chain,
     ColumnSparse,
@@ -67,6 +68,12 @@ class Stall:
     def groups(self, out: int, groups: int, density: float) -> Tensor:
         """Which groups of each row are kept."""
         return torch.rand(out, groups, generator=self.generator) < density
+
+    def planes(self, planes: int, out: int, columns: int, group: int, offsets: bool = False) -> BinaryCoded:
+        signs = torch.rand(planes, out, columns, generator=self.generator) < 0.5
+        groups = -(-columns // group)
+        z = self.normal(out, groups) if offsets else None
+        return BinaryCoded.from_planes(signs, self.normal(out, groups, planes), z, group=group)
 
 
 Builder = Callable[[Stall], StructuredMatrix]
@@ -132,6 +139,9 @@ BUILDERS: dict[str, Builder] = {
     "quantized-3-bits-ragged": lambda s: Quantized.quantize(s.normal(3, 13), 3, 5, symmetric=True),
     "quantized-codebook": lambda s: Quantized.quantize(s.normal(4, 6), 4, 6, codebook=normal_float(4)),
     "quantized-1xn": lambda s: Quantized.quantize(s.normal(1, 9), 8, 9, symmetric=True),
+    "binary-coded": lambda s: s.planes(2, 18, 40, 16),
+    "binary-coded-offsets-ragged": lambda s: s.planes(3, 5, 13, 13, offsets=True),
+    "binary-coded-1xn": lambda s: s.planes(1, 1, 9, 9),
     "low-rank": lambda s: low_rank(s.normal(8, 2), s.normal(2, 6)),
     "interpolative": lambda s: Interpolative.from_pivots(s.order(9)[:3], s.normal(6, 3), s.normal(3, 5)),
     "interpolative-full-rank": lambda s: Interpolative.from_pivots(s.order(4), s.normal(0, 4), s.normal(4, 6)),

@@ -9,6 +9,7 @@ from torch import nn
 
 from eckart.ops.powers_of_two import times_power
 from eckart.structures.base import StructuredMatrix
+from eckart.structures.binary_coded import BinaryCoded
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
@@ -63,6 +64,13 @@ _rule("weight", Dense, Diagonal, BlockDiagonal)
 _rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered)
 _rule("scales", Quantized, GroupSparseCodes)
 _rule("basis", Interpolative)
+
+
+@multiply.register
+def _(matrix: BinaryCoded, exponent: int | None) -> None:
+    leaf(matrix, "scales", exponent)
+    if matrix.offsets is not None:
+        leaf(matrix, "offsets", exponent)
 
 
 @multiply.register(Sum)

@@ -2,6 +2,7 @@
 #pragma once
 
 #define LAYOUTS(X)        \
+    X(binary_coded)       \
     X(quantized)          \
     X(quantized_rounded)  \
     X(halves)             \
