@@ -23,9 +23,10 @@ from eckart.jobs.compress.product_times import (
     time_method,
     timings,
 )
-from eckart.models.sites import linear_layers
+from eckart.models.groups import Group, find_groups
+from eckart.models.sites import find_sites, linear_layers
 from eckart.structures import low_rank
-from eckart.structures.base import StructuredMatrix
+from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.dense import Dense
 from eckart.structures.masked import Masked
 from eckart.structures.quantized import Quantized
@@ -43,6 +44,10 @@ def by_bytes(structure: StructuredMatrix, tokens: int) -> float:
 
 def ids(count: int) -> torch.Tensor:
     return torch.randint(VOCABULARY, (count, 32), generator=torch.Generator().manual_seed(0))
+
+
+def make_group() -> Group:
+    return find_groups(model := tiny_llama(), find_sites(model), [])[0]
 
 
 @pytest.fixture
@@ -139,3 +144,6 @@ def test_what_has_no_time_worth_counting_is_refused(slow_masks: list[int]) -> No
         )
     with pytest.raises(Refused, match=r"keep=0\.01 of decode-time cannot be met"):
         eckart.compress(tiny_llama(), "rtn", keep=0.01, of="decode-time")
+    clock = Clock(time_method(METHODS["rtn"], torch.float32, SHAPES, by_bytes))
+    with pytest.raises(Refused, match="products of tucker-2 were not timed"):
+        clock.candidate("tucker-2", 4, make_group(), Cost(1, 1, 1), 1)

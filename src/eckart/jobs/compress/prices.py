@@ -37,7 +37,13 @@ class Clock:
             self._kinds.setdefault(sample.method, {})[sample.size] = sample.timed.product.kind
 
     def candidate(self, method: str, size: int, group: Group, cost: Cost, tokens: int) -> float:
-        """Seconds of a candidate: of each of its matrices, whose parts of its cost are as large as they are dense."""
+        """Seconds of a candidate: of each of its matrices, whose parts of its cost are as large as they are dense.
+
+        Raises:
+            Refused: the method has no candidates for the matrices that are timed.
+        """
+        if method not in self._kinds:
+            raise Refused(f"products of {method} were not timed, as it fits no plain matrix: choose another currency")
         kinds = self._kinds[method]
         kind, whole = kinds[min(kinds, key=lambda other: abs(other - size))], sum(_entries(group))
         return sum(
