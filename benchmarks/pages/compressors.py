@@ -57,6 +57,10 @@ TABLES = {
         [("bits", "{bits}"), ("MB", "{megabytes:.3f}")],
         [("{method:code} seen", "{seen:.4f}"), ("{method:code} unseen", "{unseen:.4f}")],
     ),
+    "few-bits": _of(
+        {"benchmark": "compressors.few_bits"},
+        [METHOD, ("bits a weight", "{bits:.3f}"), ("KL", "{kl:.4f} ± {stderr:.4f}")],
+    ),
     "methods-sizes": _of(
         {**METHODS, "model": "smollm2", "run": "by size", "of": "linear-parameters"},
         [METHOD],

@@ -97,6 +97,14 @@ COMPRESSORS = [
         together=", ",
     ),
     _compressors(
+        "few bits",
+        "smollm2 in bfloat16, its channels permuted so that its weights lie on no grid, KL from the dense model on "
+        "{sequences} sequences of news, at bits of the stored tensors a weight",
+        {"benchmark": "compressors.few_bits", "method": ("rtn", "codebook")},
+        "{bits:.2f} bits {kl:.3f} ± {stderr:.3f}",
+        together=", ",
+    ),
+    _compressors(
         "compensation",
         "beside smollm2 with half of its entries gone ({base}), paths of rank {rank}, "
         "{judged on sequences} sequences of news",
