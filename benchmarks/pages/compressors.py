@@ -80,6 +80,16 @@ TABLES = {
         {**METHODS, "model": "smollm2", "run": "all", "of": "bytes"}, [METHOD], SIZES, [MB, CPU, DECODING]
     ),
     "methods-added": _of({**METHODS, "model": "smollm2", "run": "added", "of": "bytes"}, [METHOD], SIZES, [MB, CPU]),
+    "methods-groups": _of({**METHODS, "model": "smollm2", "run": "groups", "of": "bytes"}, [METHOD], SIZES, [CPU]),
+    "essential": _of(
+        {"benchmark": "compressors.essential"},
+        [
+            METHOD,
+            ("knee", "{knee:%}"),
+            ("middle 95 %", "{knee_low:%} to {knee_high:%}"),
+            ("dense loss", "{dense:.3f}"),
+        ],
+    ),
     "methods-gemma": _of(
         {**METHODS, "model": "Gemma 3 270M", "of": "linear-parameters"},
         [METHOD],

@@ -46,6 +46,20 @@ COMPRESSORS = [
         )
         for of in ("linear-parameters", "bytes")
     ),
+    _compressors(
+        "smollm2",
+        _METHODS,
+        {**_SMOLLM2, "run": "groups", "of": "bytes", "method": ("group-sparse", "gqsa", "dsnot", "wanda")},
+        _AT + "bytes" + _NEWS,
+        about={**_SMOLLM2, "run": "groups", "method": "dense"},
+    ),
+    _compressors(
+        "knee",
+        "{model}, {texts} texts of {length} tokens ({judge}), the largest share of weights cut off at once up to which "
+        "the loss stays within 1 %, and the middle 95 % of a bootstrap over the texts",
+        {"benchmark": "compressors.essential"},
+        "{knee:%} ({knee_low:%} to {knee_high:%})",
+    ),
     *(
         _compressors(
             "encoder",

@@ -23,7 +23,6 @@ TOLERANCE = 0.01
     expression="Masked",
     size="percent",
     allocation="greedy",
-    unmeasured="its sweep over sparsities (benchmarks/compressors/essential.py) is not done yet",
 )
 def essential_sparsity(weight: Tensor, statistics: Statistics) -> OneByOne:
     """Cuts the smallest weights of the whole model off in one shot, wherever they are: one threshold for all matrices.

@@ -28,7 +28,6 @@ MIDDLE = 1 << (BITS - 1)
     expression="Chain(GroupSparseCodes, Permutation)",
     needs=(Need.INPUT_SECOND_MOMENT,),
     size="percent",
-    unmeasured="its run on smollm2 beside gptq is not done yet",
 )
 def gqsa(weight: Tensor, statistics: Statistics) -> OneByOne:
     """Keeps groups of 16 inputs of a row, and of those 4 bits a weight and a scale.
@@ -39,7 +38,7 @@ def gqsa(weight: Tensor, statistics: Statistics) -> OneByOne:
     paper's two stages of training, of a block and of all scales, are left to `--heal`, which trains the scales block by
     block: codes stay as they are.
 
-    Without training, in as many bytes, `gptq` at 3 and at 2 bits errs two to five times less.
+    Weights that lie on a grid already, as those of smollm2 do, leave it when their inputs are sorted.
 
     Args:
         weight: (out, in).
