@@ -61,6 +61,15 @@ TABLES = {
         {"benchmark": "compressors.few_bits"},
         [METHOD, ("bits a weight", "{bits:.3f}"), ("KL", "{kl:.4f} ± {stderr:.4f}")],
     ),
+    "schemes": _of(
+        {"benchmark": "compressors.schemes", "rotated": (False, True)},
+        [
+            METHOD,
+            ("size", "[{bits:.0f} bits][{percent:.0f} % of the entries][{keep:%} of the numbers]"),
+            ("bits a weight", "{bits a weight:.2f}"),
+        ],
+        [("{rotated:turned}", "{perplexity:.2f} ± {stderr:.2f} ({kl:.4f} ± {kl_stderr:.4f})")],
+    ),
     "methods-sizes": _of(
         {**METHODS, "model": "smollm2", "run": "by size", "of": "linear-parameters"},
         [METHOD],

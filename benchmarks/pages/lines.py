@@ -19,6 +19,7 @@ _ENCODER = {"benchmark": "compressors.encoders", "run": "all"}
 _CONVOLUTION = {"benchmark": "compressors.convolution", "model": "resnet"}
 _CLICKS = {"benchmark": "compressors.clicks", "log": "ml-100k"}
 _EXPERTS = {"benchmark": "compressors.experts"}
+_SCHEMES = {"benchmark": "compressors.schemes"}
 
 
 def _compressors(where: str, conditions: str, select: dict[str, object], line: str, **rest: object) -> Lines:
@@ -117,6 +118,27 @@ COMPRESSORS = [
         {"benchmark": "compressors.few_bits", "method": ("rtn", "codebook")},
         "{bits:.2f} bits {kl:.3f} ± {stderr:.3f}",
         together=", ",
+    ),
+    _compressors(
+        "crossquant",
+        "inputs of the matrices of smollm2, {sequences} sequences of {length} tokens of news",
+        {"benchmark": "compressors.crossquant"},
+        "as published {changed:%} of the rounded inputs of one half change once the other half follows, by "
+        "{change over error:.2f} times the squared error of rounding; zero are {zero by token:%1} with a scale a "
+        "token, {zero as published:%1} as published, {zero frozen:%1} with the magnitudes of other texts",
+    ),
+    *(
+        _compressors(
+            "schemes",
+            "smollm2 with its channels in another order, one size for every matrix, {samples} sequences of {length} "
+            "tokens of {calibrated on}, judged on {judged on sequences} of {judge} (dense {perplexity:.2f} ± "
+            "{stderr:.2f}), bits a weight with scales in float32",
+            {**_SCHEMES, "rotated": rotated},
+            words + "{bits a weight:.2f} bits a weight: perplexity {perplexity:.2f} ± {stderr:.2f}, KL {kl:.4f} ± "
+            "{kl_stderr:.4f}, {cpu_seconds:.0f} s",
+            about={**_SCHEMES, "method": "dense"},
+        )
+        for rotated, words in ((False, ""), (True, "residual stream rotated, "))
     ),
     _compressors(
         "compensation",

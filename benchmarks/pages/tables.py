@@ -42,6 +42,7 @@ HOW: dict[str, Callable[[Any], str]] = {
     "card": lambda name: name.removeprefix("peft:"),
     "whose": lambda name: " by PEFT's own" if name.startswith("peft:") else "",
     "perplexity": perplexity,
+    "turned": lambda rotated: "rotated first" if rotated else "as it is",
     "%": lambda share: f"{100 * share:.0f} %",
     "%1": lambda share: f"{100 * share:.1f} %",
     "+%": lambda share: f"{100 * share:+.0f} %",

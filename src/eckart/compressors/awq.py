@@ -30,7 +30,6 @@ NARROWEST = 10
     expression="Chain(Quantized, Diagonal)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MEAN),
     size="bits",
-    unmeasured="its rows come with the benchmark of schemes",
 )
 def awq(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family:
     """Rounds W diag(s) and divides the inputs by s = E|x|^a, a the power of 20 that errs least; then cuts grids.

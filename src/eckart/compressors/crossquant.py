@@ -25,7 +25,6 @@ GROUP = 64
     expression="Chain(RoundedInput(Quantized), Diagonal)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MAX, Need.INPUT_SAMPLE),
     size="bits",
-    unmeasured="its rows come with the benchmark of schemes",
 )
 def crossquant(weight: Tensor, statistics: Statistics) -> Family:
     """Inputs of 8 bits, `x_ij ~ t_i^a c_j^(1-a) q_ij`, t the largest magnitude of a token, c that of an input.

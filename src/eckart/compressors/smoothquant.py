@@ -31,7 +31,6 @@ GROUP = 64
     expression="Chain(RoundedInput(Quantized), Diagonal)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MAX, Need.INPUT_SAMPLE),
     size="bits",
-    unmeasured="its rows come with the benchmark of schemes",
 )
 def smoothquant(weight: Tensor, statistics: Statistics) -> Family:
     """Inputs are divided by s and rounded to 8 bits a token; W diag(s) is rounded too, s = max|x|^1/2 / max|w|^1/2.

@@ -46,7 +46,8 @@ def rotate(model: nn.Module, seed: int = 0) -> None:
     The gains of the norms go into the matrices that read what they norm. Then with x the stream and R orthogonal the
     model is written in R x: its readers take W R^T, its writers R W, and the norms, which only divide by the length of
     x, see nothing of it. The outputs stay, to the rounding of the dtype, while entries that stick out of a matrix or an
-    activation are spread over all (Ashkboos et al. 2024, arXiv 2404.00456; Chee et al. 2023, arXiv 2307.13304). Nothing
+    activation are spread over all (Ashkboos et al. 2024, arXiv 2404.00456; Chee et al. 2023, arXiv 2307.13304). So is
+    what gains held down: on smollm2 weights that are rounded to nearest, without a look at inputs, lose by it. Nothing
     is computed that was not before, but for a head that is tied to the embedding: it stays so through a small matrix,
     R diag(g) R^T with g the gains of the last norm.
 
