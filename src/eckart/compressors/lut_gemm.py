@@ -1,0 +1,118 @@
+"""LUT-GEMM: sums of planes of signs, which are multiplied by looking up sums of inputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eckart.compressors._one_by_one import OneByOne, paying, rounding
+from eckart.compressors.contract import Family, compressor
+from eckart.errors import Refused
+from eckart.metrics import Metric
+from eckart.ops.packing import grouped
+from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import Cost
+from eckart.structures.binary_coded import BinaryCoded
+from eckart.structures.quantized import finite_matrix
+
+GROUP = 128
+BITS = (2, 3, 4)
+ROUNDS = 15
+
+
+@compressor(
+    "lut-gemm",
+    paper="Park et al. 2022, arXiv 2206.09557; fit: Xu et al. 2018, arXiv 1802.00150",
+    expression="BinaryCoded",
+    needs=(Need.INPUT_SECOND_MOMENT,),
+    size="bits",
+)
+def lut_gemm(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family:
+    """Every weight becomes a sum of +-a_0 .. +-a_(q-1), with scales a for 128 inputs of a row: levels on no grid.
+
+    `min sum_j f_j (w_j - sum_p a_p b_pj)^2` over signs b and scales a of each group of a row, see `binary_coding`. Here
+    f_j is the mean square of input j; the papers have f = 1. Four columns of a plane are the number of one of sixteen
+    sums of inputs, so that a product adds up what it looks up (`structures.BinaryCoded`).
+
+    Args:
+        weight: (out, in).
+        statistics: the diagonal of `input_second_moment` C is read; errors are `||(W - What) diag(C)^1/2||_F^2`.
+        group: inputs that share scales, a multiple of 16.
+
+    Raises:
+        Refused: weight or C has NaN or Inf entries, C does not fit the weight, or a group that is no multiple of 16.
+    """
+    importance = statistics.input_moment(finite_matrix(weight)).diagonal()
+
+    def cost(bits: int) -> Cost:
+        return BinaryCoded.empty(weight.shape, bits, group, weight.dtype).cost()
+
+    def fit(bits: int) -> BinaryCoded:
+        return binary_coding(weight, bits, group, importance)
+
+    return OneByOne(weight, paying(weight, BITS, cost), cost, fit, Metric(right=importance), rounding)
+
+
+def binary_coding(weight: Tensor, bits: int, group: int = GROUP, importance: Tensor | None = None) -> BinaryCoded:
+    """Fits planes of signs and their scales to each group of each row.
+
+    Greedy: `b_p = sign(r)` and a_p the mean of |r|, of what is left, r. Then scales by least squares for the signs,
+    `a = (B^T F B)^+ B^T F w`, and signs of the nearest of the 2^bits sums take turns. Neither step can raise the error;
+    rounds end where no sign changes, or after 15.
+
+    Args:
+        weight: (out, in), floating point; scales take its dtype.
+        bits: number of planes, 1 to 8.
+        group: inputs that share scales.
+        importance: f (in,), weights of the squared errors, not negative; None for ones.
+
+    Raises:
+        Refused: weight is no finite matrix, or importance has negative or infinite entries.
+    """
+    w = finite_matrix(weight).double()
+    f = w.new_ones(w.shape[1]) if importance is None else importance.to(w)
+    if f.shape != w.shape[1:] or not torch.isfinite(f).all() or (f < 0).any():
+        raise Refused(f"importance must be {w.shape[1]} finite numbers, none negative, got shape {tuple(f.shape)}")
+    group = min(group, w.shape[1])
+    inside = grouped(torch.ones_like(f), group)
+    f = grouped(f, group)
+    f = torch.where(f.sum(-1, keepdim=True) > 0, f, inside)  # inputs that are always zero are as good as any others
+    f = f / f.amax(-1, keepdim=True)
+    rows = grouped(w, group)
+    unit = rows.abs().amax(-1, keepdim=True)
+    unit = torch.where(unit > 0, unit, torch.ones_like(unit))
+    rows = rows / unit
+    signs, rest = [], rows
+    for _ in range(bits):
+        signs.append(rest >= 0)
+        mean = (f * rest.abs()).sum(-1, keepdim=True) / f.sum(-1, keepdim=True)
+        rest = rest - torch.where(signs[-1], mean, -mean)
+    planes = torch.stack(signs, -1)
+    for _ in range(ROUNDS):
+        scales = _least_squares(rows, planes, f)
+        nearest = _nearest(rows, scales)
+        if torch.equal(nearest, planes):
+            break
+        planes = nearest
+    scales = (_least_squares(rows, planes, f) * unit).to(weight.dtype)
+    planes = _nearest(rows, scales / unit)
+    return BinaryCoded.from_planes(planes.flatten(1, 2)[:, : w.shape[1]].permute(2, 0, 1), scales, group=group)
+
+
+def _least_squares(rows: Tensor, planes: Tensor, f: Tensor) -> Tensor:
+    """Scales (out, groups, bits) of least error; the shortest where planes repeat each other."""
+    b = planes.to(rows.dtype) * 2 - 1
+    weighed = (b * f[..., None]).transpose(-1, -2)
+    inverse: Tensor = torch.linalg.pinv(weighed @ b, hermitian=True)
+    return (inverse @ (weighed @ rows[..., None])).squeeze(-1)
+
+
+def _nearest(rows: Tensor, scales: Tensor) -> Tensor:
+    """Signs (out, groups, group, bits) of the sum of scales (out, groups, bits) nearest to each entry of rows."""
+    bits = scales.shape[-1]
+    signs = torch.arange(1 << bits, device=rows.device)[:, None] >> torch.arange(bits, device=rows.device) & 1
+    sums, order = (scales.to(rows.dtype) @ (signs.to(rows.dtype) * 2 - 1).T).sort(dim=-1, stable=True)
+    place = torch.zeros_like(rows, dtype=torch.int64)
+    for middle in ((sums[..., 1:] + sums[..., :-1]) / 2).unbind(-1):
+        place += rows > middle[..., None]
+    return signs.bool()[order.gather(-1, place.flatten(2)).view(place.shape)]
