@@ -30,6 +30,7 @@ from transformers.utils import logging
 
 from benchmarks.common.minilm import minilm
 from benchmarks.common.rows import Rows, add_option
+from eckart import METHODS
 from eckart.compressors.gptq import GROUP, gptq_quantize
 from eckart.compressors.lut_gemm import GROUP as PLANES_GROUP
 from eckart.compressors.lut_gemm import binary_coding
@@ -119,7 +120,8 @@ def compare(title: str, matrices: list[Matrix], rows: Rows, setting: dict[str, A
                 size += quantized.cost().bytes
             plain, seen, unseen = torch.tensor(errors).mean(0).tolist()
             found = {"plain": plain, "seen": seen, "unseen": unseen, "megabytes": size / 1e6}
-            rows.add({**setting, "bits": bits, "method": arm}, found)
+            if arm in METHODS:
+                rows.add({**setting, "bits": bits, "method": arm}, found)
             print(
                 f"{bits:>4} {arm:>26} {plain:8.4f} {seen:8.4f} {unseen:8.4f} {size / 1e6:7.3f} {seconds:8.2f}",
                 flush=True,

@@ -82,37 +82,42 @@ def binary_coding(weight: Tensor, bits: int, group: int = GROUP, importance: Ten
     unit = rows.abs().amax(-1, keepdim=True)
     unit = torch.where(unit > 0, unit, torch.ones_like(unit))
     rows = rows / unit
-    signs, rest = [], rows
-    for _ in range(bits):
-        signs.append(rest >= 0)
+    codes, rest = torch.zeros_like(rows, dtype=torch.int64), rows
+    for plane in range(bits):
+        positive = rest >= 0
         mean = (f * rest.abs()).sum(-1, keepdim=True) / f.sum(-1, keepdim=True)
-        rest = rest - torch.where(signs[-1], mean, -mean)
-    planes = torch.stack(signs, -1)
+        rest = rest - torch.where(positive, mean, -mean)
+        codes += positive.to(torch.int64) << plane
+    scales = _least_squares(rows, codes, f, bits)
     for _ in range(ROUNDS):
-        scales = _least_squares(rows, planes, f)
         nearest = _nearest(rows, scales)
-        if torch.equal(nearest, planes):
+        if torch.equal(nearest, codes):
             break
-        planes = nearest
-    scales = (_least_squares(rows, planes, f) * unit).to(weight.dtype)
-    planes = _nearest(rows, scales / unit)
-    return BinaryCoded.from_planes(planes.flatten(1, 2)[:, : w.shape[1]].permute(2, 0, 1), scales, group=group)
+        codes = nearest
+        scales = _least_squares(rows, codes, f, bits)
+    scales = (scales * unit).to(weight.dtype)
+    codes = _nearest(rows, scales / unit).flatten(1)[:, : w.shape[1]]
+    planes = torch.stack([(codes >> plane & 1).bool() for plane in range(bits)])
+    return BinaryCoded.from_planes(planes, scales, group=group)
 
 
-def _least_squares(rows: Tensor, planes: Tensor, f: Tensor) -> Tensor:
+def _signs(bits: int, like: Tensor) -> Tensor:
+    """The signs (2^bits, bits) that each code stands for, -1 or 1, in the dtype of another tensor."""
+    codes = torch.arange(1 << bits, device=like.device)
+    return ((codes[:, None] >> torch.arange(bits, device=like.device) & 1) * 2 - 1).to(like.dtype)
+
+
+def _least_squares(rows: Tensor, codes: Tensor, f: Tensor, bits: int) -> Tensor:
     """Scales (out, groups, bits) of least error; the shortest where planes repeat each other."""
-    b = planes.to(rows.dtype) * 2 - 1
-    weighed = (b * f[..., None]).transpose(-1, -2)
-    inverse: Tensor = torch.linalg.pinv(weighed @ b, hermitian=True)
-    return (inverse @ (weighed @ rows[..., None])).squeeze(-1)
+    signs = _signs(bits, rows)
+    # B^T F B and B^T F w need no B: entries of one code have one row of it.
+    empty = rows.new_zeros(*rows.shape[:-1], 1 << bits)
+    count, total = empty.scatter_add(-1, codes, f.expand_as(rows)), empty.scatter_add(-1, codes, f * rows)
+    inverse: Tensor = torch.linalg.pinv((signs.T * count[..., None, :]) @ signs, hermitian=True)
+    return (inverse @ (total @ signs)[..., None]).squeeze(-1)
 
 
 def _nearest(rows: Tensor, scales: Tensor) -> Tensor:
-    """Signs (out, groups, group, bits) of the sum of scales (out, groups, bits) nearest to each entry of rows."""
-    bits = scales.shape[-1]
-    signs = torch.arange(1 << bits, device=rows.device)[:, None] >> torch.arange(bits, device=rows.device) & 1
-    sums, order = (scales.to(rows.dtype) @ (signs.to(rows.dtype) * 2 - 1).T).sort(dim=-1, stable=True)
-    place = torch.zeros_like(rows, dtype=torch.int64)
-    for middle in ((sums[..., 1:] + sums[..., :-1]) / 2).unbind(-1):
-        place += rows > middle[..., None]
-    return signs.bool()[order.gather(-1, place.flatten(2)).view(place.shape)]
+    """Codes (out, groups, group) of the sum of scales (out, groups, bits) nearest to each entry of rows."""
+    sums, order = (scales.to(rows.dtype) @ _signs(scales.shape[-1], rows).T).sort(dim=-1, stable=True)
+    return order.gather(-1, torch.searchsorted((sums[..., 1:] + sums[..., :-1]) / 2, rows))
