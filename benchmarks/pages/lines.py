@@ -108,7 +108,7 @@ COMPRESSORS = [
         "quantizers",
         "{matrices} matrices of all-MiniLM-L6-v2, relative error of the outputs on unseen text",
         {"benchmark": "compressors.quantizers", "model": "all-MiniLM-L6-v2"},
-        "{bits} bits {unseen:.4f}",
+        "{bits} bits ({megabytes:.1f} MB) {unseen:.4f}",
         together=", ",
     ),
     _compressors(

@@ -81,7 +81,7 @@ def binary_coding(weight: Tensor, bits: int, group: int = GROUP, importance: Ten
     rows = grouped(w, group)
     unit = rows.abs().amax(-1, keepdim=True)
     unit = torch.where(unit > 0, unit, torch.ones_like(unit))
-    rows = rows / unit
+    rows = (rows / unit).contiguous()
     codes, rest = torch.zeros_like(rows, dtype=torch.int64), rows
     for plane in range(bits):
         positive = rest >= 0
