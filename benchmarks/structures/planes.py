@@ -73,7 +73,7 @@ def main() -> None:
             x = torch.randn(vectors, columns)
             dense = seconds(linear, x, arguments.rounds)
             print(
-                f"\n{out} x {columns}, {vectors} vector(s): dense {1e6 * dense:.0f} us; times of dense, share of bytes"
+                f"\n{out} x {columns}, {vectors} vectors: dense {1e6 * dense:.0f} us; shares of its time, of its bytes"
             )
             for name, matrix in made.items():
                 size = matrix.cost().bytes

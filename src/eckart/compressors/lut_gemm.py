@@ -34,6 +34,9 @@ def lut_gemm(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> F
     f_j is the mean square of input j; the papers have f = 1. Four columns of a plane are the number of one of sixteen
     sums of inputs, so that a product adds up what it looks up (`structures.BinaryCoded`).
 
+    It is for 2 bits: on matrices that were never quantized it is then better than rounding to nearest at equal bytes.
+    At 4 bits rounding to nearest and `nf4` are better in fewer bytes, and `gptq` is at every size.
+
     Args:
         weight: (out, in).
         statistics: the diagonal of `input_second_moment` C is read; errors are `||(W - What) diag(C)^1/2||_F^2`.
