@@ -203,14 +203,19 @@ def test_damaged_indices_are_not_shown_to_c(name: str, leaf: str, value: int) ->
     assert watched.product(x, *watched.given) is None
 
 
-def test_damage_is_seen_in_inference_mode_too() -> None:
+@pytest.mark.parametrize(("name", "leaf", "value"), [(n, *damage) for n, each in DAMAGE.items() for damage in each])
+@pytest.mark.parametrize("vectors", [1, 5])
+def test_damage_that_cannot_be_seen_reads_no_other_memory(name: str, leaf: str, value: int, vectors: int) -> None:
+    # What is written to tensors of inference mode is not counted.
     with torch.inference_mode():
-        matrix, x = make("sparse", 6, 80), torch.randn(1, 80)
+        matrix, x = make(name, 6, 80), guarded(torch.randn(vectors, 80))
         watched = Watched(matrix)
         matrix(x)
-        assert watched.product(x, *watched.given) is not None
-        matrix.columns[3] = 30000
-        assert watched.product(x, *watched.given) is None
+        getattr(matrix, leaf)[1] = value
+        for level in levels():
+            with capped(level):
+                found = watched.product(x, *watched.given)
+                assert found is None or found.shape == (vectors, 6)
 
 
 @pytest.mark.parametrize("name", ["group-sparse", "group-sparse-codes", "sparse"])

@@ -45,9 +45,11 @@ INLINE float row_of(const group_sparse *w, int64_t r, const float *x, float *out
                 const int64_t at = LANES * place_of(w->places, place_bytes, i);
                 floats value = coded ? levels_of(w->codes + 8 * i) * value_at(w->scales, type, i)
                                      : load_values(w->values, type, LANES * i);
-                if (at + LANES <= columns) {
+                if (at >= 0 && at + LANES <= columns) {
                     if (out == NULL) sum[k] = fma16(value, load(x + at), sum[k]);
                     else store(out + at, value);
+                } else if (at < 0 || at >= columns) {
+                    continue; /* damaged since it was looked at */
                 } else if (out == NULL) {
                     sum[k] = fma16(first_lanes(value, columns - at), load_some(x + at, columns - at), sum[k]);
                 } else {

@@ -13,33 +13,58 @@ typedef struct {
     int32_t type;
 } masked;
 
+/* The values of 16 columns whose bits are set; at the end of the values none behind the last is read. */
+static __attribute__((noinline)) floats last_values(const void *values, int type, int64_t at, int64_t stored,
+                                                    unsigned bits) {
+    return expand_before(values, type, at, stored, bits);
+}
+
+/* To the sum whose turn it is, by the column alone, so that the last row is added up as all others are. */
+#define ADD(turn, value, of_x)                                       \
+    {                                                                \
+        const floats of = of_x;                                      \
+        UNROLL for (int part = 0; part < 4; part++)                  \
+            if (part == (turn)) sum[part] = fma16(value, of, sum[part]); \
+    }
+
 /* One row: returns W[r] . x where out is NULL; else writes W[r] to out. */
 INLINE float row_of(const masked *w, int64_t r, const float *x, float *out, int type) {
     const int64_t columns = w->columns, width = w->width, stored = w->stored;
-    const uint8_t *row = w->mask + r * width, *end = w->mask + w->rows * width;
+    const int value_bytes = type == FLOAT32 ? 4 : 2;
+    const uint8_t *row = w->mask + r * width, *end = w->mask + w->rows * w->width;
     floats sum[4] = {all(0), all(0), all(0), all(0)};
     int64_t at = w->starts[r];
-    UNROLL for (int k = 0; k < 8; k++) {
+    for (int64_t k = 0; k < 8; k++) {
+        const bytes bit = (bytes){0} + (uint8_t)(1 << k);
         const int64_t first = k * width, last = first + width < columns ? width : columns - first;
         int64_t i = 0;
-        for (; i + 4 * LANES <= last; i += 4 * LANES) {
+        for (; i + 4 * LANES <= last && at + 4 * LANES <= stored; i += 4 * LANES) {
+            __builtin_prefetch((const char *)w->values + value_bytes * at + AHEAD);
+            __builtin_prefetch((const char *)w->values + value_bytes * at + AHEAD + 64);
             UNROLL for (int part = 0; part < 4; part++) {
                 const int64_t c = i + part * LANES;
-                const unsigned bits = bits_of(load_bytes(row + c), k);
-                const floats value = expand_before(w->values, type, at, stored, bits);
-                __builtin_prefetch((const char *)w->values + (type == FLOAT32 ? 4 : 2) * at + AHEAD);
+                const unsigned bits = bits_of(load_bytes(row + c), bit);
+                const floats value = expand(w->values, type, at, bits);
                 at += __builtin_popcount(bits);
                 if (out == NULL) sum[part] = fma16(value, load(x + first + c), sum[part]);
                 else store(out + first + c, value);
             }
         }
+        for (; i + LANES <= last && at + LANES <= stored; i += LANES) {
+            const unsigned bits = bits_of(load_bytes(row + i), bit);
+            const floats value = expand(w->values, type, at, bits);
+            at += __builtin_popcount(bits);
+            if (out == NULL) ADD(i / LANES % 4, value, load(x + first + i))
+            else store(out + first + i, value);
+        }
         for (; i < last; i += LANES) {
             const int64_t n = last - i, column = first + i;
             const bytes places = row + i + LANES <= end ? load_bytes(row + i) : load_some_bytes(row + i, end - row - i);
-            const unsigned bits = bits_of(places, k) & (n >= LANES ? 0xffff : (1u << n) - 1);
-            const floats value = expand_before(w->values, type, at, stored, bits);
+            const unsigned bits = bits_of(places, bit) & (n >= LANES ? 0xffff : (1u << n) - 1);
+            const floats value = at + LANES <= stored ? expand(w->values, type, at, bits)
+                                                      : last_values(w->values, type, at, stored, bits);
             at += __builtin_popcount(bits);
-            if (out == NULL) sum[0] = fma16(value, load_first(x, column, n, columns), sum[0]);
+            if (out == NULL) ADD(i / LANES % 4, value, load_first(x, column, n, columns))
             else if (column + LANES <= columns) store(out + column, value); /* what is too much is written over */
             else store_some(out + column, value, columns - column);
         }

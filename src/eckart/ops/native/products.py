@@ -7,7 +7,6 @@ checks everything before an address leaves Python. `products.h` says what the fu
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -181,13 +180,13 @@ class Product:
         return self._described
 
     def _version(self, leaf: Tensor | None) -> int:
-        """A number above zero that grows when indices are written to; 0 for a tensor that holds none.
+        """A number that grows when indices are written to; 0 for a tensor that holds none.
 
-        Below zero where that cannot be told, and another each time, so that they are looked at again.
+        Tensors that were made in inference mode do not count what is written to them, and are looked at once.
         """
         if leaf is None or self.layout.sound is None or leaf.is_floating_point():
             return 0
-        return -time.monotonic_ns() if leaf.is_inference() else leaf._version + 1
+        return 1 if leaf.is_inference() else leaf._version + 1
 
     def _by_panels(self, library: Library, structure: ctypes.Structure, rows: int, x: Tensor) -> Tensor:
         """x @ W.T, for x (..., columns) in the dtype to multiply in."""

@@ -34,13 +34,34 @@ INLINE float row_of(const semisparse *w, int64_t r, const float *x, float *out, 
     const int64_t run = w->run, columns = w->columns, kept = w->kept, row = r * kept, stored = w->rows * kept;
     const uint8_t *end = w->places + w->rows * w->width;
     const words ones = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    const int32_t of_n = w->n, of_m = w->m;
+    ints steps; /* from the first column of sixteen values to that of each one's group */
+    for (int lane = 0; lane < LANES; lane++) steps[lane] = lane / of_n * of_m;
     floats sum = all(0);
     if (out != NULL) memset(out, 0, (size_t)columns * 4);
     UNROLL for (int k = 0; k < slabs; k++) {
         const int shift = k * bits % 8, two = shift + bits > 8;
         const int64_t first = k * run, last = first + run < kept ? first + run : kept;
         const uint8_t *from = w->places + r * w->width + k * bits / 8 * run - first;
-        for (int64_t i = first; i < last; i += LANES) {
+        int64_t i = first;
+        /* Sixteen values that begin with a group and all lie in the matrix: those of 32 columns that follow each other. */
+        for (; half && first % w->n == 0 && i + LANES <= last; i += LANES) {
+            const int64_t start = 2 * i, next = row + i;
+            if (start + 2 * LANES > columns || next + 2 * LANES > stored) break;
+            if (shift == 0 || two) __builtin_prefetch(from + two * run + i + AHEAD);
+            __builtin_prefetch((const char *)w->values + (type == FLOAT32 ? 4 : 2) * next + AHEAD);
+            ints place = widen(load_bytes(from + i));
+            if (two) place |= widen(load_bytes(from + run + i)) << 8;
+            const ints index = (place >> shift & ((1 << bits) - 1)) + steps;
+            if (out == NULL) {
+                sum = fma16(load_values(w->values, type, next), look_up_32(x + start, index), sum);
+            } else {
+                const unsigned set = __builtin_reduce_or(ones << (words)index);
+                store(out + start, expand(w->values, type, next, set & 0xffff));
+                store(out + start + LANES, expand(w->values, type, next + __builtin_popcount(set & 0xffff), set >> 16));
+            }
+        }
+        for (; i < last; i += LANES) {
             const int64_t n = last - i < LANES ? last - i : LANES, start = w->groups[i];
             ints place = widen(load_before(from + i, end)), group = {0};
             if (two) place |= widen(load_before(from + run + i, end)) << 8;

@@ -21,6 +21,15 @@ INLINE int64_t place_of(const void *places, int place_bytes, int64_t i) {
     return place_bytes == 2 ? ((const int16_t *)places)[i] : ((const int32_t *)places)[i];
 }
 
+/* Columns were looked at when the matrix was; one that was damaged since is another column, and no other memory. */
+INLINE int64_t inside(int64_t column, int64_t columns) {
+    return (uint64_t)column < (uint64_t)columns ? column : columns - 1;
+}
+
+INLINE ints all_inside(ints column, int64_t columns) {
+    return (ints)__builtin_elementwise_min((words)column, (words){0} + (uint32_t)(columns - 1));
+}
+
 /* One row: returns W[r] . x where out is NULL; else writes W[r] to out. */
 INLINE float row_of(const sparse *w, int64_t r, const float *x, float *out, int type, int place_bytes) {
     const int64_t end = w->starts[r + 1];
@@ -28,14 +37,14 @@ INLINE float row_of(const sparse *w, int64_t r, const float *x, float *out, int 
     floats sum = all(0);
     if (out != NULL) {
         memset(out, 0, (size_t)w->columns * 4);
-        for (; i < end; i++) out[place_of(w->places, place_bytes, i)] = value_at(w->values, type, i);
+        for (; i < end; i++) out[inside(place_of(w->places, place_bytes, i), w->columns)] = value_at(w->values, type, i);
         return 0;
     }
     for (; i + LANES <= end; i += LANES)
-        sum = fma16(load_values(w->values, type, i), gather(x, load_places(w->places, place_bytes, i)), sum);
+        sum = fma16(load_values(w->values, type, i), gather(x, all_inside(load_places(w->places, place_bytes, i), w->columns)), sum);
     if (i < end) {
         floats of_x = all(0);
-        for (int lane = 0; lane < end - i; lane++) of_x[lane] = x[place_of(w->places, place_bytes, i + lane)];
+        for (int lane = 0; lane < end - i; lane++) of_x[lane] = x[inside(place_of(w->places, place_bytes, i + lane), w->columns)];
         sum = fma16(load_some_values(w->values, type, i, end - i), of_x, sum);
     }
     return total(sum);

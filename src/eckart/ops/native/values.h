@@ -81,13 +81,13 @@ INLINE floats expand_before(const void *values, int type, int64_t at, int64_t st
     return expand(last, FLOAT32, 0, mask);
 }
 
-/* Bit `bit` of each of sixteen bytes. */
-INLINE unsigned bits_of(bytes v, int bit) {
+/* Which of sixteen bytes have the bit that `bit` has in each byte. */
+INLINE unsigned bits_of(bytes v, bytes bit) {
 #if defined(__SSE2__)
-    return (unsigned)_mm_movemask_epi8(_mm_slli_epi16((__m128i)v, 7 - bit));
+    return (unsigned)_mm_movemask_epi8((__m128i)((v & bit) == bit));
 #else
     typedef uint64_t two __attribute__((vector_size(16)));
-    const two ones = (two)(v >> (uint8_t)bit & 1), packed = ones * 0x0102040810204080u >> 56;
+    const two ones = (two)((bytes)((v & bit) == bit) & 1), packed = ones * 0x0102040810204080u >> 56;
     return (unsigned)(packed[0] | packed[1] << 8);
 #endif
 }

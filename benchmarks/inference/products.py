@@ -1,0 +1,186 @@
+"""Products of compressed matrices against the dense product, by layout, shape, batch and threads.
+
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python -m benchmarks.inference.products --json FILE
+
+Weights come from memory and not from the caches, as in decoding: every arm goes through copies of its matrix that take
+`--cold` megabytes in all. Arms take turns, in reverse order in every other round; of the rounds the median is reported,
+and its ratio to the dense product in float32. The peers are PyTorch's own packed products, SciPy's compressed rows and,
+where it is installed, ONNX Runtime. Leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import util
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.common.rows import Rows, add_option
+from benchmarks.inference import product_peers as peers
+from eckart import native
+from eckart.ops.packing import normal_float
+from eckart.structures import Masked, Quantized, RoundedInput, SemiSparse, Sparse
+from eckart.structures.group_sparse import GroupSparse
+from eckart.structures.group_sparse_codes import GroupSparseCodes
+
+SHAPES = ((1536, 576), (4096, 4096), (11008, 4096))
+BATCHES = (1, 4, 32, 256)
+Product = Callable[[Tensor], object]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to hold a matrix and to multiply by it.
+
+    Attributes:
+        make: W (out, in), float32 -> the product, and the bytes that it reads.
+        dtype: of the inputs.
+        largest: batch up to which it is measured.
+    """
+
+    make: Callable[[Tensor], tuple[Product, int]]
+    dtype: torch.dtype = torch.float32
+    largest: int = 256
+
+
+def size(*tensors: Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def dense(dtype: torch.dtype) -> Callable[[Tensor], tuple[Product, int]]:
+    def make(weight: Tensor) -> tuple[Product, int]:
+        copy = weight.to(dtype, copy=True)
+        return lambda x: F.linear(x, copy), size(copy)
+
+    return make
+
+
+def structure(build: Callable[[Tensor], nn.Module]) -> Callable[[Tensor], tuple[Product, int]]:
+    def make(weight: Tensor) -> tuple[Product, int]:
+        made = build(weight).requires_grad_(False)
+        return made.forward, size(*made.parameters(), *made.buffers())
+
+    return make
+
+
+def largest(weight: Tensor, share: float) -> Tensor:
+    """The same share of entries in every row."""
+    keep = int(weight.shape[1] * share)
+    return torch.zeros_like(weight, dtype=torch.bool).scatter_(1, weight.abs().topk(keep, 1).indices, True)
+
+
+def groups(weight: Tensor, share: float) -> Tensor:
+    return largest(F.pad(weight, (0, -weight.shape[1] % 16)).unflatten(1, (-1, 16)).norm(dim=-1), share)
+
+
+def arms() -> dict[str, Arm]:
+    """All of them by name; the first is what the others are compared with."""
+    half = torch.bfloat16
+    found = {
+        "dense fp32": Arm(dense(torch.float32)),
+        "dense bf16, PyTorch": Arm(dense(half), half),
+        "int4 g64": Arm(structure(lambda w: Quantized.quantize(w, 4, 64))),
+        "int4 g32": Arm(structure(lambda w: Quantized.quantize(w, 4, 32))),
+        "int4 g64, int8 inputs": Arm(structure(lambda w: RoundedInput(Quantized.quantize(w, 4, 64)))),
+        "int4 g64, bf16 inputs": Arm(structure(lambda w: Quantized.quantize(w.to(half), 4, 64)), half),
+        "int8 a row": Arm(structure(lambda w: Quantized.quantize(w, 8, w.shape[1], symmetric=True))),
+        "int8 a row, int8 inputs": Arm(
+            structure(lambda w: RoundedInput(Quantized.quantize(w, 8, w.shape[1], symmetric=True)))
+        ),
+        "int3 g64": Arm(structure(lambda w: Quantized.quantize(w, 3, 64))),
+        "int2 g64": Arm(structure(lambda w: Quantized.quantize(w, 2, 64))),
+        "nf4 g64": Arm(structure(lambda w: Quantized.quantize(w, 4, 64, codebook=normal_float(4)))),
+        "nf3 g64": Arm(structure(lambda w: Quantized.quantize(w, 3, 64, codebook=normal_float(3)))),
+        "mask 50 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.5)))),
+        "mask 50 %, bf16 values": Arm(structure(lambda w: Masked.from_dense(w.to(half), largest(w, 0.5)))),
+        "mask 20 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.2)))),
+        "2:4": Arm(structure(lambda w: SemiSparse.from_dense(w, 2, 4))),
+        "rows 20 %": Arm(structure(lambda w: Sparse.from_dense(w * largest(w, 0.2)))),
+        "groups of 16, 50 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.5)))),
+        "groups of 16, 20 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.2)))),
+        "groups of 16, 50 %, int4": Arm(structure(lambda w: GroupSparseCodes.quantize(w, groups(w, 0.5), 4))),
+        "PyTorch int4 g64, bf16": Arm(peers.torch_int4, half),
+        "PyTorch int8, int8 inputs": Arm(peers.torch_int8),
+        "SciPy rows 20 %": Arm(lambda w: peers.scipy_rows(w * largest(w, 0.2)), largest=4),
+    }
+    if util.find_spec("onnxruntime") and util.find_spec("onnx"):
+        found["ONNX Runtime fp32"] = Arm(peers.onnx_dense)
+        found["ONNX Runtime int4 g64"] = Arm(lambda w: peers.onnx_int4(w, accuracy=1))
+        found["ONNX Runtime int4 g64, int8 inputs"] = Arm(lambda w: peers.onnx_int4(w, accuracy=4))
+    return found
+
+
+@torch.inference_mode()
+def measure(arm: Arm, shape: tuple[int, int], batch: int, cold: int) -> Callable[[], tuple[float, int]]:
+    """A round of an arm: seconds of one product, and its bytes."""
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 64
+    first, read = arm.make(weight)
+    products = [first, *(arm.make(weight)[0] for _ in range(min(15, cold // max(1, read))))]
+    x = torch.randn(batch, shape[1], generator=torch.Generator().manual_seed(1)).to(arm.dtype)
+
+    @torch.inference_mode()
+    def turn() -> tuple[float, int]:
+        seconds = []
+        for product in products:
+            start = time.perf_counter()
+            product(x)
+            seconds.append(time.perf_counter() - start)
+        return statistics.median(seconds), read
+
+    turn()
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cold", type=int, default=80, help="megabytes of weights that an arm goes through")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--shapes", default=",".join(f"{m}x{n}" for m, n in SHAPES))
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
+    add_option(parser)
+    options = parser.parse_args()
+    rows = Rows("inference.products", options.json)
+    print(native())
+    for shape in (tuple(map(int, text.split("x"))) for text in options.shapes.split(",")):
+        for threads in map(int, options.threads.split(",")):
+            torch.set_num_threads(threads)
+            peers.THREADS = threads
+            for batch in map(int, options.batches.split(",")):
+                table(rows, (shape[0], shape[1]), batch, threads, options.rounds, options.cold << 20)
+
+
+def table(rows: Rows, shape: tuple[int, int], batch: int, threads: int, rounds: int, cold: int) -> None:
+    """One row for each arm, all measured in turns, a few arms at a time beside the dense product."""
+    setting = {"rows": shape[0], "columns": shape[1], "batch": batch, "threads": threads}
+    every = {name: arm for name, arm in arms().items() if batch <= arm.largest}
+    base, *others = every
+    wanted = [name for name in others if rows.get({**setting, "arm": name}) is None]
+    for start in range(0, len(wanted), 4):
+        names = [base, *wanted[start : start + 4]]
+        turns = {name: measure(every[name], shape, batch, cold) for name in names}
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        read: dict[str, int] = {}
+        for turn in range(rounds):
+            for name in names if turn % 2 == 0 else reversed(names):
+                found, read[name] = turns[name]()
+                seconds[name].append(found)
+        for name in names[1:]:
+            ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
+            share = read[name] / read[base]
+            row = {"us": statistics.median(seconds[name]) * 1e6, "dense_us": statistics.median(seconds[base]) * 1e6}
+            rows.add(
+                {**setting, "arm": name}, row | {"ratio": ratio, "bytes_ratio": share, "over_bytes": ratio / share}
+            )
+            print(f"{shape[0]:>6} x {shape[1]:<5} batch {batch:<4} {threads} threads  {name:<36}"
+                  f"{row['us']:>10.1f} us  {ratio:>6.2f} of dense, bytes {share:.3f}", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
