@@ -25,7 +25,7 @@ from benchmarks.common.rows import Rows, add_option
 from benchmarks.inference import product_peers as peers
 from eckart import native
 from eckart.ops.packing import normal_float
-from eckart.structures import Masked, Quantized, RoundedInput, SemiSparse, Sparse
+from eckart.structures import BinaryCoded, Masked, Quantized, RoundedInput, SemiSparse, Sparse
 from eckart.structures.group_sparse import GroupSparse
 from eckart.structures.group_sparse_codes import GroupSparseCodes
 
@@ -79,6 +79,13 @@ def groups(weight: Tensor, share: float) -> Tensor:
     return largest(F.pad(weight, (0, -weight.shape[1] % 16)).unflatten(1, (-1, 16)).norm(dim=-1), share)
 
 
+def planes(weight: Tensor) -> BinaryCoded:
+    """Two of them, with any scales: what they hold does not matter to the time."""
+    out, columns = weight.shape
+    signs = (weight > 0).expand(2, out, columns)
+    return BinaryCoded.from_planes(signs, torch.rand(2, out, -(-columns // 64)), group=64)
+
+
 def arms() -> dict[str, Arm]:
     """All of them by name; the first is what the others are compared with."""
     half = torch.bfloat16
@@ -97,6 +104,7 @@ def arms() -> dict[str, Arm]:
         "int2 g64": Arm(structure(lambda w: Quantized.quantize(w, 2, 64))),
         "nf4 g64": Arm(structure(lambda w: Quantized.quantize(w, 4, 64, codebook=normal_float(4)))),
         "nf3 g64": Arm(structure(lambda w: Quantized.quantize(w, 3, 64, codebook=normal_float(3)))),
+        "2 planes of signs g64": Arm(structure(planes)),
         "mask 50 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.5)))),
         "mask 50 %, bf16 values": Arm(structure(lambda w: Masked.from_dense(w.to(half), largest(w, 0.5)))),
         "mask 20 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.2)))),

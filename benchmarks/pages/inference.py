@@ -56,6 +56,43 @@ TABLES = {
             ("ratio", "{ratio:.2f}"),
         ],
     ),
+    "products-4096": Table(
+        "inference",
+        {"benchmark": "inference.products", "rows": 4096, "columns": 4096, "threads": 1},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "products-1536": Table(
+        "inference",
+        {"benchmark": "inference.products", "rows": 1536, "columns": 576, "threads": 1},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "products-11008": Table(
+        "inference",
+        {"benchmark": "inference.products", "rows": 11008, "columns": 4096, "threads": 1},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "products-two": Table(
+        "inference",
+        {"benchmark": "inference.products", "rows": 4096, "columns": 4096, "threads": 2},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "whole-models": Table(
+        "inference",
+        {"benchmark": "inference.whole_models"},
+        [
+            ("", "{arm}"),
+            ("bytes", "{bytes_ratio:.2f}"),
+            ("decoding, tokens/s", "{decode:.1f}"),
+            ("of dense", "{decode_ratio:.2f}"),
+            ("reading, tokens/s", "{prefill:.0f}"),
+            ("of dense ", "{prefill_ratio:.2f}"),
+            ("divergence", "{kl:.4f}"),
+        ],
+    ),
     "overhead": Table(
         "inference",
         {"benchmark": "structures.overhead"},

@@ -30,7 +30,7 @@ BAD: dict[str, tuple[Any, dict[str, list[Any]]]] = {
     "compress": (
         lambda **given: eckart.compress(net(), **{"method": "svd", "calibration": DATA, **given}),
         {
-            "keep": ["80%", 80, -1, 0, float("nan"), True],
+            "keep": [80, -1, 0, float("nan"), True],
             "of": ["size", None, 3],
             "seed": ["x", -1, 1.5, None],
             "samples": [0, "3", 2.5],

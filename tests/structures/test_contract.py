@@ -24,7 +24,12 @@ CODED = {
     "binary-coded",
     "group-sparse-codes",
 }  # a parameter is a code there, which takes fewer bytes than a float
-OPTIONAL = {("quantized", "zeros"), ("quantized", "codebook"), ("binary-coded", "offsets")}
+OPTIONAL = {
+    ("quantized", "zeros"),
+    ("quantized", "packed_zeros"),
+    ("quantized", "codebook"),
+    ("binary-coded", "offsets"),
+}
 UNTOLD = {("masked", "values")}  # only the bits of the mask tell how many there are
 
 

@@ -37,6 +37,8 @@ def moment_of(statistics: Statistics, weight: Tensor) -> Tensor:
 
 def inputs_of(statistics: Statistics, weight: Tensor) -> Tensor:
     """The sample of inputs (tokens, in) that fits a weight (out, in), in float64; else Refused."""
+    if statistics.lookup:
+        raise Refused("the method rounds inputs of a product, and rows that are looked up by index have none")
     sample = statistics.get(Need.INPUT_SAMPLE)
     if sample.ndim != 2 or sample.shape[1] != weight.shape[1] or not len(sample):
         raise Refused(f"inputs of shape {tuple(sample.shape)} do not fit a weight of shape {tuple(weight.shape)}")

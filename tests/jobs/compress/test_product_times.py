@@ -130,7 +130,7 @@ def test_a_budget_of_time_is_kept_by_the_model_of_time(of: str, keep: float, slo
         for layer in linear_layers(model, head=True).values()
     )
     assert after <= keep * before * (1 + 1e-6)
-    assert any("predicted from products timed" in warning for warning in result.warnings)
+    assert any("predicted from products timed" in warning for warning in result.notes)
     for name, size in result.choice.items():
         if size is not None:
             curve = result.plan.curves[name]

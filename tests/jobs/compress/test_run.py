@@ -20,7 +20,7 @@ from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLin
 from eckart.models.sites import find_sites
 from eckart.report import as_json
 from eckart.statistics import Statistics
-from eckart.structures import Cost, Quantized
+from eckart.structures import Cost, Quantized, exact_input
 from support.blocks import Blocks, assert_equal, measured, tokens
 from support.layers import NESTED, layer
 from support.tiny import tiny_gpt2, tiny_llama, tiny_tokenizer
@@ -321,7 +321,7 @@ def test_odd_matrices(method: str) -> None:
     y = model(x)
     assert torch.isfinite(y).all()
     third = model[3]
-    dense = third.structure.to_dense() if isinstance(third, StructuredLinear) else third.weight
+    dense = exact_input(third.structure).to_dense() if isinstance(third, StructuredLinear) else third.weight
     assert not dense.any()
     for site in map(as_json, matrices(result)):
         assert 0 <= site["error"] < float("inf")
@@ -366,7 +366,12 @@ def test_kfac_beats_svd_in_its_own_metric_and_predicts_the_divergence() -> None:
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_tied_embeddings_stay_one_structure(method: str, options: dict[str, bool]) -> None:
     model = tiny_llama(tied=True)
-    result = compressed(model, method, keep=0.75, of="bytes", include=("embed_tokens",), **options)
+    asked: dict[str, object] = {"keep": 0.75, "of": "bytes", "include": ("embed_tokens",), **options}
+    if "RoundedInput" in METHODS[method].expression or "Float8Input" in METHODS[method].expression:
+        with pytest.raises(eckart.Refused, match="rows that are looked up by index have none"):
+            compressed(model, method, **asked)
+        return
+    result = compressed(model, method, **asked)
     assert not result.warnings
     embed, head = model.model.embed_tokens, model.lm_head
     assert isinstance(embed, StructuredEmbedding)

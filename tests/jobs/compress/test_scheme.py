@@ -37,10 +37,11 @@ def short(texts: tuple[str, str]) -> Texts:
 def test_every_matrix_gets_the_size_that_was_said(method: str) -> None:
     word = eckart.METHODS[method].size
     model = net()
-    said: dict[str, Any] = {word: SAID[word]}
+    size = 6 if method == "flexq" else SAID[word]  # the one that it has
+    said: dict[str, Any] = {word: size}
     result = eckart.compress(model, method, calibration=DATA, **said)
-    assert set(result.choice.values()) <= {SAID[word], None}
-    assert SAID[word] in result.choice.values()
+    assert set(result.choice.values()) <= {size, None}
+    assert size in result.choice.values()
     left = [name for name, size in result.choice.items() if size is None]
     assert not left or f"{len(left)} of 2 stay dense" in "".join(result.warnings)
 

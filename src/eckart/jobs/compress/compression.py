@@ -31,6 +31,7 @@ class Compression(Shown):
         calibration: fingerprint, tokens, passes, sequential, gradient_checkpointing.
         errors: squared error of each site that is not dense, in the method's metric, as it was fitted.
         seconds: by phase.
+        notes: what to know of the result: inputs that are rounded, times that were predicted.
         warnings: what did not go as asked.
         trials: of `auto`: method, predicted_kl and kl of each.
         healing: what the training of the blocks did; None where there was none.
@@ -46,6 +47,7 @@ class Compression(Shown):
     calibration: dict[str, Any]
     coverage: Coverage
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     trials: list[Tried] = field(default_factory=list)
     healing: Healing | None = None
@@ -67,4 +69,4 @@ class Compression(Shown):
         dense = sum(size is None for size in self.choice.values())
         rows.append(("matrices", "", f"{len(self.choice)}, {dense} left dense", ""))
         title = f"Compression: {type(self.model).__name__} by {self.recipe.method}"
-        return Glance(title, rows, ("before", "after", "change"), noted(self.warnings, self.coverage))
+        return Glance(title, rows, ("before", "after", "change"), [*self.notes, *noted(self.warnings, self.coverage)])

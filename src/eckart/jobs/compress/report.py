@@ -55,7 +55,7 @@ def compression_report(
         memory=Memory(peak_rss_bytes=peak_rss_bytes()),
         seconds=said.Seconds(**seconds),
         sites=matrices(result),
-        warnings=[*warnings, *result.warnings],
+        warnings=[*warnings, *result.notes, *result.warnings],
         coverage=result.coverage,
         distill=distilled(result),
         heal=healed(result),

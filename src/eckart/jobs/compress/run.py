@@ -218,12 +218,12 @@ def run(
         if observed is not None and recipe.heal:
             healing = heal(model, observed, recipe.heal, seed=recipe.seed, on_progress=phase(progress, "heal"))
             lap("heal")
-        notes = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
-        notes += left_dense(plan, choice, *recipe.size) if recipe.size else []
-        notes += [] if observed is None else of_one_batch(recipe.heal, observed.batches)
-        notes += warnings_of(found) + rounded_inputs(model) + timed
+        amiss = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
+        amiss += left_dense(plan, choice, *recipe.size) if recipe.size else []
+        amiss += [] if observed is None else of_one_batch(recipe.heal, observed.batches)
+        amiss += warnings_of(found)
         if dense is not None and not any(sides(model)):
-            notes.append("distillation was left out: the structures are made of no matrices, which are what it trains")
+            amiss.append("distillation was left out: the structures are made of no matrices, which are what it trains")
         elif dense is not None:
             tokens, told = tokens_of(batches), phase(progress, "distill")
             distillation = distill(model, dense, tokens, recipe.distill, seed=recipe.seed, on_progress=told)
@@ -242,7 +242,8 @@ def run(
             "gradient_checkpointing": recomputed,
         },
         seconds=lap.seconds,
-        warnings=notes,
+        notes=rounded_inputs(model) + timed,
+        warnings=amiss,
         trials=tried,
         healing=healing,
         distillation=distillation,
