@@ -52,7 +52,9 @@ def round_symmetric(x: Tensor, bits: int, group: int) -> Tensor:
 
 
 def round_float8(x: Tensor) -> Tensor:
-    """x of each token as numbers of 8 bits (E4M3) times a scale in bfloat16, `max|x| / 448`; in the dtype of x.
+    """x of each token as numbers of 8 bits (E4M3) times a scale, `max|x| / 448`; in the dtype of x.
+
+    The scale has the eight binary digits of bfloat16.
 
     Tokens that are zero, or so small that the scale is, give zeros; those that hold NaN or an infinity NaN. The
     gradient passes as if nothing were rounded.
@@ -62,7 +64,9 @@ def round_float8(x: Tensor) -> Tensor:
     """
     with torch.no_grad():
         wide = _wide(x)
-        scales = (wide.abs().amax(-1, keepdim=True) / LARGEST).to(torch.bfloat16).to(wide.dtype)
+        # Eight digits, as bfloat16 has, and the exponents of the inputs' own dtype.
+        mantissa, exponent = torch.frexp(wide.abs().amax(-1, keepdim=True) / LARGEST)
+        scales = mantissa.to(torch.bfloat16).to(wide.dtype) * torch.exp2(exponent.to(wide.dtype))
         inside = (wide / torch.where(scales == 0, torch.ones_like(scales), scales)).clamp(-LARGEST, LARGEST)
         rounded = (inside.to(FLOAT8).to(wide.dtype) * scales).to(x.dtype)
     return _passing(x, rounded)
