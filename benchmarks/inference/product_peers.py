@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-THREADS = 1
-"""Threads that ONNX Runtime may use."""
 GROUP = 64
 Made = tuple[Callable[[Tensor], object], int]
 
@@ -67,6 +65,6 @@ def _session(op: str, tensors: dict[str, Any], columns: int, attributes: dict[st
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = THREADS
+    settings.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x.numpy()})

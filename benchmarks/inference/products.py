@@ -1,6 +1,6 @@
 """Products of compressed matrices against the dense product, by layout, shape, batch and threads.
 
-    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python -m benchmarks.inference.products --json FILE
+    OMP_NUM_THREADS=1 python -m benchmarks.inference.products --json FILE
 
 Weights come from memory and not from the caches, as in decoding: every arm goes through copies of its matrix that take
 `--cold` megabytes in all. Arms take turns, in reverse order in every other round; of the rounds the median is reported,
@@ -83,7 +83,7 @@ def planes(weight: Tensor) -> BinaryCoded:
     """Two of them, with any scales: what they hold does not matter to the time."""
     out, columns = weight.shape
     signs = (weight > 0).expand(2, out, columns)
-    return BinaryCoded.from_planes(signs, torch.rand(2, out, -(-columns // 64)), group=64)
+    return BinaryCoded.from_planes(signs, torch.rand(out, -(-columns // 64), 2), group=64)
 
 
 def arms() -> dict[str, Arm]:
@@ -124,69 +124,75 @@ def arms() -> dict[str, Arm]:
     return found
 
 
-@torch.inference_mode()
-def measure(arm: Arm, shape: tuple[int, int], batch: int, cold: int) -> Callable[[], tuple[float, int]]:
-    """A round of an arm: seconds of one product, and its bytes."""
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 64
-    first, read = arm.make(weight)
-    products = [first, *(arm.make(weight)[0] for _ in range(min(15, cold // max(1, read))))]
-    x = torch.randn(batch, shape[1], generator=torch.Generator().manual_seed(1)).to(arm.dtype)
+class Made:
+    """An arm's matrix, in as many copies as it takes to read them from memory."""
 
     @torch.inference_mode()
-    def turn() -> tuple[float, int]:
-        seconds = []
-        for product in products:
+    def __init__(self, arm: Arm, shape: tuple[int, int], cold: int) -> None:
+        weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) / 64
+        first, self.bytes = arm.make(weight)
+        copies = min(15, cold // max(1, self.bytes))
+        self.products = [first, *(arm.make(weight)[0] for _ in range(max(1, copies)))]
+        self.dtype, self.columns = arm.dtype, shape[1]
+
+    @torch.inference_mode()
+    def seconds(self, batch: int) -> float:
+        """Of one product, the median over the copies."""
+        x = torch.randn(batch, self.columns, generator=torch.Generator().manual_seed(1)).to(self.dtype)
+        found = []
+        for product in self.products:
             start = time.perf_counter()
             product(x)
-            seconds.append(time.perf_counter() - start)
-        return statistics.median(seconds), read
-
-    turn()
-    return turn
+            found.append(time.perf_counter() - start)
+        return statistics.median(found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cold", type=int, default=80, help="megabytes of weights that an arm goes through")
-    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shapes", default=",".join(f"{m}x{n}" for m, n in SHAPES))
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)))
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("inference.products", options.json)
     print(native())
-    for shape in (tuple(map(int, text.split("x"))) for text in options.shapes.split(",")):
-        for threads in map(int, options.threads.split(",")):
-            torch.set_num_threads(threads)
-            peers.THREADS = threads
-            for batch in map(int, options.batches.split(",")):
-                table(rows, (shape[0], shape[1]), batch, threads, options.rounds, options.cold << 20)
+    torch.set_num_threads(options.threads)
+    batches = [int(batch) for batch in options.batches.split(",")]
+    for m, n in (tuple(map(int, text.split("x"))) for text in options.shapes.split(",")):
+        base, *others = arms()
+        for start in range(0, len(others), 4):
+            some(rows, (m, n), [base, *others[start : start + 4]], batches, options)
 
 
-def table(rows: Rows, shape: tuple[int, int], batch: int, threads: int, rounds: int, cold: int) -> None:
-    """One row for each arm, all measured in turns, a few arms at a time beside the dense product."""
-    setting = {"rows": shape[0], "columns": shape[1], "batch": batch, "threads": threads}
-    every = {name: arm for name, arm in arms().items() if batch <= arm.largest}
-    base, *others = every
-    wanted = [name for name in others if rows.get({**setting, "arm": name}) is None]
-    for start in range(0, len(wanted), 4):
-        names = [base, *wanted[start : start + 4]]
-        turns = {name: measure(every[name], shape, batch, cold) for name in names}
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        read: dict[str, int] = {}
-        for turn in range(rounds):
-            for name in names if turn % 2 == 0 else reversed(names):
-                found, read[name] = turns[name]()
-                seconds[name].append(found)
-        for name in names[1:]:
-            ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds[base], strict=True))
-            share = read[name] / read[base]
-            row = {"us": statistics.median(seconds[name]) * 1e6, "dense_us": statistics.median(seconds[base]) * 1e6}
-            rows.add(
-                {**setting, "arm": name}, row | {"ratio": ratio, "bytes_ratio": share, "over_bytes": ratio / share}
-            )
-            print(f"{shape[0]:>6} x {shape[1]:<5} batch {batch:<4} {threads} threads  {name:<36}"
+def some(rows: Rows, shape: tuple[int, int], names: list[str], batches: list[int], options: argparse.Namespace) -> None:
+    """A row for each of a few arms and batches, all arms measured in turns beside the first of them."""
+    every = arms()
+
+    def key(name: str, batch: int) -> dict[str, int | str]:
+        return {"rows": shape[0], "columns": shape[1], "batch": batch, "threads": options.threads, "arm": name}
+
+    missing = [b for b in batches if any(b <= every[n].largest and rows.get(key(n, b)) is None for n in names[1:])]
+    if not missing:
+        return
+    made = {name: Made(every[name], shape, options.cold << 20) for name in names}
+    for batch in missing:
+        here = {name: each for name, each in made.items() if batch <= every[name].largest}
+        seconds: dict[str, list[float]] = {name: [] for name in here}
+        for turn in range(options.rounds + 1):
+            for name in here if turn % 2 == 0 else reversed(here):
+                found = here[name].seconds(batch)
+                if turn:  # the first round warms up
+                    seconds[name].append(found)
+        base = seconds[names[0]]
+        for name in list(here)[1:]:
+            ratio = statistics.median(a / b for a, b in zip(seconds[name], base, strict=True))
+            share = here[name].bytes / made[names[0]].bytes
+            row = {"us": statistics.median(seconds[name]) * 1e6, "dense_us": statistics.median(base) * 1e6}
+            row |= {"ratio": ratio, "bytes_ratio": share, "over_bytes": ratio / share}
+            rows.add(key(name, batch), row)
+            print(f"{shape[0]:>6} x {shape[1]:<5} batch {batch:<4} {name:<36}"
                   f"{row['us']:>10.1f} us  {ratio:>6.2f} of dense, bytes {share:.3f}", flush=True)  # fmt: skip
 
 
