@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
+from eckart.models.presence import check_model
 from eckart.models.transformers_attention import attending, exact_attention
 from eckart.statistics.batches import Batch, call, one_by_one
 from eckart.statistics.freezing import frozen
@@ -181,6 +182,9 @@ def differentiating(model: nn.Module) -> Iterator[None]:
 
 def samples(model: nn.Module, calibration: Tensor | Sequence[Batch], whose: str) -> Iterator[Batch]:
     """The samples of a calibration one by one, without padding, where the model is."""
+    check_model(model, whose)
+    if isinstance(calibration, str):
+        raise Refused(f"{whose}: the calibration is tokens, not text: tokenizer(text, return_tensors='pt').input_ids")
     if model.training:
         raise Refused(f"{whose} is for inference: call model.eval() first")
     batches = [calibration] if isinstance(calibration, Tensor) else list(calibration)

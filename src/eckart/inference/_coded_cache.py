@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.presence import check_model
 from eckart.models.transformers_attention import attending
 
 
@@ -47,6 +48,7 @@ def coded_cache(model: nn.Module, codes: Mapping[str, Code], whose: str) -> Iter
         Refused: a model in training mode, an encoder or an encoder-decoder, or as `attending`; inside, a cache that
             was filled elsewhere, or one of fixed length.
     """
+    check_model(model, whose)
     if model.training:
         raise Refused(f"{whose} is for inference: call model.eval() first")
     context = _Context(whose, codes)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.inference.contract import inside
+from eckart.models.presence import check_model
 from eckart.models.transformers_attention import attending, exact_attention, in_groups
 from eckart.structures._checks import size_option
 
@@ -33,7 +34,7 @@ def integer_attention(model: nn.Module, bits: int = 8, least: int = _BLOCK) -> I
     scores are q'.k' + qm.k', from which q.k differs by q.km, the same for all keys, that falls out of the softmax. q'
     and k' are rounded to 8 bits (or 4), a scale a token; qm.k' is not. exp(score - largest), in 0..1, is float8 (E4M3)
     at the static scale 1/448, values minus their mean are float8 with a scale a channel, and the mean is added back,
-    since probabilities sum to one. A result that is not finite is computed again without any of this.
+    since probabilities sum to one. A token's result that is not finite is computed again without any of this.
 
     SageAttention2 (Zhang et al. 2024, arXiv 2411.10958), equations of section 3. There groups of tokens share a scale,
     as its kernels ask. **The published repository has no kernel for 4 bits**, only for 8, on CUDA. Here the product of
@@ -56,6 +57,7 @@ def integer_attention(model: nn.Module, bits: int = 8, least: int = _BLOCK) -> I
     size_option("integer_attention", "least", least)
     if bits not in (4, 8):
         raise Refused(f"integer_attention: bits must be 8 or 4, got {bits!r}")
+    check_model(model, "integer_attention")
     if model.training:
         raise Refused("integer_attention is for inference: call model.eval() first")
 
@@ -64,8 +66,8 @@ def integer_attention(model: nn.Module, bits: int = 8, least: int = _BLOCK) -> I
     ) -> Tensor:
         if query.shape[2] >= least and (mask is None or mask.dtype == torch.bool):
             y = sage_attention(query, keys, values, mask, scale, causal, bits)
-            if torch.isfinite(y).all():
-                return y
+            lost = ~torch.isfinite(y).all(-1, keepdim=True)
+            return y.where(~lost, exact_attention(query, keys, values, mask, scale, causal)) if lost.any() else y
         return exact_attention(query, keys, values, mask, scale, causal)
 
     with attending(model, attend, "integer_attention") as found:

@@ -14,6 +14,7 @@ from eckart.errors import Refused
 from eckart.inference._cache_bases import samples
 from eckart.inference.contract import inside
 from eckart.models.modules import StructuredLinear
+from eckart.models.presence import check_model
 from eckart.statistics.batches import Batch, call
 
 _OCTAVES, _BINS = 64, 64
@@ -154,6 +155,7 @@ def score_histograms(
 @contextmanager
 def skipping(model: nn.Module, choose: Choose, *, prompts: bool = False) -> Iterator[None]:
     """Inside, linear layers see only the inputs that `choose` lets stay, in decoding or in all calls."""
+    check_model(model, "skipped_columns")
     if model.training:
         raise Refused("skipped_columns is for inference: call model.eval() first")
     decoding = _Decoding(prompts)

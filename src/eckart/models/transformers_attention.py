@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.models.presence import check_model
 
 _numbers = itertools.count()
 
@@ -43,12 +44,17 @@ def attentions(model: nn.Module, whose: str) -> dict[str, nn.Module]:
     Raises:
         Refused: there are none, or one does not run torch's `scaled_dot_product_attention`.
     """
+    check_model(model, whose)
     found = {name: module for name, module in model.named_modules() if _is_attention(module)}
     if not found:
         raise Refused(
             f"{whose}: {type(model).__name__} has no attention of transformers that can be computed otherwise"
         )
     for name, module in found.items():
+        if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+            raise Refused(
+                f"{whose}: the forward of {name} was replaced already, by eckart.tiled or by a hook: undo that"
+            )
         if (used := _config(module)._attn_implementation) != "sdpa":
             raise Refused(f"{whose}: {name} uses {used!r} attention; call model.set_attn_implementation('sdpa') first")
     return found

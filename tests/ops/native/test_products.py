@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.func import vmap
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +20,7 @@ from eckart.ops.native.build import LEVELS, target
 from eckart.ops.native.library import CAP, _allowed, capped, levels, loaded
 from eckart.ops.native.products import Product
 from eckart.ops.native.quantized import QUANTIZED
-from eckart.structures import Quantized
+from eckart.structures import Dense, Quantized
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_any_shape_and_dtype_of_input(matrix: Quantized, shape: tuple[int, ...],
     y = matrix(x)
     assert y.shape == (*shape[:-1], 24)
     assert y.dtype == dtype
-    error = torch.finfo(dtype).eps * 16
+    error = torch.finfo(dtype).eps * 64
     torch.testing.assert_close(y.float(), x.float() @ matrix.to_dense().T, rtol=error, atol=error)
 
 
@@ -127,6 +128,46 @@ def test_vmap_and_watchers(matrix: Quantized) -> None:
     torch.testing.assert_close(vmap(matrix)(x), matrix(x))
     with FlopCounterMode(display=False):
         torch.testing.assert_close(matrix(x), x @ matrix.to_dense().T)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("vectors", [1, 5, 100])
+def test_defaults_of_others_change_nothing(matrix: Quantized, dtype: torch.dtype, vectors: int) -> None:
+    x = torch.randn(vectors, 64)
+    wanted = matrix(x)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        assert torch.equal(matrix(x), wanted)
+    finally:
+        torch.set_default_dtype(before)
+    with torch.device("meta"):
+        assert torch.equal(matrix(x), wanted)
+
+
+def test_the_same_memory_in_another_dtype_or_order_is_seen() -> None:
+    weight = torch.randn(32, 32).bfloat16()
+    matrix, x = Dense(weight), torch.randn(1, 32).bfloat16()
+    with torch.no_grad():
+        matrix(x)
+        matrix.weight.data = matrix.weight.data.T
+        torch.testing.assert_close(matrix(x), x @ matrix.weight.T, rtol=0.05, atol=0.05)
+        matrix.weight.data = matrix.weight.data.T.view(torch.float16)
+        half = x.half()
+        torch.testing.assert_close(matrix(half), half @ matrix.weight.T, rtol=0.05, atol=0.05, equal_nan=True)
+
+
+def test_tangents_are_carried_along(matrix: Quantized) -> None:
+    x, tangent = torch.randn(2, 64), torch.randn(2, 64)
+    with torch.no_grad(), forward_ad.dual_level():
+        y = forward_ad.unpack_dual(matrix(forward_ad.make_dual(x, tangent)))
+        torch.testing.assert_close(y.tangent, tangent @ matrix.to_dense().T)
+
+
+def test_views_that_are_negative_are(matrix: Quantized) -> None:
+    for vectors in (1, 5, 100):
+        x = torch.randn(vectors, 64)
+        torch.testing.assert_close(matrix(torch._neg_view(x)), -matrix(x))
 
 
 def test_another_tensor_in_a_leaf_is_seen(matrix: Quantized) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from eckart.ops.native.library import Library, loaded
@@ -98,7 +99,7 @@ class Product:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self._seen: tuple[tuple[Tensor | None, int, int, int], ...] = ()
+        self._seen: tuple[tuple[object, ...], ...] = ()
         self._described: tuple[ctypes.Structure, int, int] | None = None
 
     def __reduce__(self) -> tuple[type[Product], tuple[Layout]]:
@@ -117,6 +118,8 @@ class Product:
             options: the numbers that belong to them.
         """
         if not x.is_cpu or x.dtype not in FLOATS or torch.is_autocast_enabled("cpu"):
+            return None
+        if forward_ad._current_level >= 0:  # tangents are carried along
             return None
         if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in leaves)):
             return None
@@ -142,12 +145,12 @@ class Product:
         if self.layout.most is not None and vectors > self.layout.most:
             return None
         if x.dtype == torch.bfloat16 and library.bfloat16 and vectors >= BFLOAT16 and columns <= STACK:
-            return self._by_panels(library, structure, rows, x.detach())
-        flat = x.detach().float()
+            return self._by_panels(library, structure, rows, x.detach().resolve_neg())
+        flat = x.detach().resolve_neg().float()
         if vectors > 1 and (vectors > SEVERAL or columns > STACK):
             return self._by_panels(library, structure, rows, flat).to(x.dtype)
         flat = flat.contiguous()
-        y = torch.empty(*x.shape[:-1], rows)
+        y = torch.empty(*x.shape[:-1], rows, dtype=torch.float32, device="cpu")
         library.multiply(
             library.threads,
             1 + GRAIN // columns,
@@ -164,20 +167,23 @@ class Product:
 
     def _look(self, leaves: Leaves, options: Options) -> tuple[ctypes.Structure, int, int] | None:
         """W as C sees it, rows and columns; None where C does not apply."""
-        for leaf, (tensor, address, size, version) in zip(leaves, self._seen, strict=False):
-            if leaf is not tensor or (leaf is not None and (leaf.data_ptr() != address or leaf.nbytes != size)):
-                break
-            if version and version != self._version(leaf):
-                break
-        else:
-            if self._seen:
-                return self._described
+        seen = self._seen
+        if seen and all(leaf is old[0] and self._lie(leaf) == old for leaf, old in zip(leaves, seen, strict=True)):
+            return self._described
         shape, sound = self.layout.shape(leaves, options), self.layout.sound
+        if any(leaf is not None and leaf.is_neg() for leaf in leaves):
+            shape = None  # its bytes are those of something else
         if shape is not None and sound is not None and not sound(leaves, options):
             shape = None
         self._described = None if shape is None else (self.layout.describe(leaves, options), *shape)
-        self._seen = tuple((t, 0, 0, 0) if t is None else (t, t.data_ptr(), t.nbytes, self._version(t)) for t in leaves)
+        self._seen = tuple(self._lie(leaf) for leaf in leaves)
         return self._described
+
+    def _lie(self, leaf: Tensor | None) -> tuple[object, ...]:
+        """A tensor, and all that says which bytes it is made of and how."""
+        if leaf is None:
+            return (None,)
+        return leaf, leaf.data_ptr(), leaf.dtype, leaf.shape, leaf.stride(), self._version(leaf)
 
     def _version(self, leaf: Tensor | None) -> int:
         """A number that grows when indices are written to; 0 for a tensor that holds none.
@@ -192,8 +198,8 @@ class Product:
         """x @ W.T, for x (..., columns) in the dtype to multiply in."""
         columns = x.shape[-1]
         flat = x.reshape(-1, columns)
-        y = torch.empty(len(flat), rows, dtype=x.dtype)
-        panel = torch.empty(min(rows, PANEL), columns, dtype=x.dtype)
+        y = torch.empty(len(flat), rows, dtype=x.dtype, device="cpu")
+        panel = torch.empty(min(rows, PANEL), columns, dtype=x.dtype, device="cpu")
         for start in range(0, rows, PANEL):
             stop = min(rows, start + PANEL)
             library.rows(

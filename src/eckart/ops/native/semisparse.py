@@ -53,7 +53,7 @@ def _describe(leaves: Leaves, options: Options) -> ctypes.Structure:
     assert values is not None
     assert places is not None
     rows, kept = values.shape
-    groups = torch.arange(0, kept // n * m, m, dtype=torch.int32).repeat_interleave(n)
+    groups = torch.arange(0, kept // n * m, m, dtype=torch.int32, device="cpu").repeat_interleave(n)
     described = _SemiSparse(
         values.data_ptr(),
         places.data_ptr(),
