@@ -68,18 +68,6 @@ TABLES = {
         [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
         [("batch {batch}", "{ratio:.2f}")],
     ),
-    "products-11008": Table(
-        "inference",
-        {"benchmark": "inference.products", "rows": 11008, "columns": 4096, "threads": 1},
-        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
-        [("batch {batch}", "{ratio:.2f}")],
-    ),
-    "products-two": Table(
-        "inference",
-        {"benchmark": "inference.products", "rows": 4096, "columns": 4096, "threads": 2},
-        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
-        [("batch {batch}", "{ratio:.2f}")],
-    ),
     "whole-models": Table(
         "inference",
         {"benchmark": "inference.whole_models"},
