@@ -183,7 +183,8 @@ def differentiating(model: nn.Module) -> Iterator[None]:
 def samples(model: nn.Module, calibration: Tensor | Sequence[Batch], whose: str) -> Iterator[Batch]:
     """The samples of a calibration one by one, without padding, where the model is."""
     check_model(model, whose)
-    if isinstance(calibration, str):
+    given: object = calibration
+    if isinstance(given, str):
         raise Refused(f"{whose}: the calibration is tokens, not text: tokenizer(text, return_tensors='pt').input_ids")
     if model.training:
         raise Refused(f"{whose} is for inference: call model.eval() first")
