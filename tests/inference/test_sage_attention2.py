@@ -128,3 +128,22 @@ def test_bfloat16_and_long_heads() -> None:
     assert found.dtype == torch.bfloat16
     expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
     assert distance(found.float(), expected) < 0.05
+
+
+def test_padding_in_front_leaves_the_other_tokens_in_integers() -> None:
+    model, tokens = tiny_llama().eval(), ids(2, 24)
+    mask = torch.ones_like(tokens)
+    mask[0, :6] = 0  # a token of padding sees nothing, and nothing comes out
+    with torch.no_grad():
+        exact = model(tokens, attention_mask=mask).logits
+        with eckart.integer_attention(model, bits=4, least=1):
+            found = model(tokens, attention_mask=mask).logits
+    assert torch.isfinite(found).all()
+    assert not torch.allclose(found[1], exact[1], rtol=0, atol=1e-6)
+    assert not torch.allclose(found[0, 6:], exact[0, 6:], rtol=0, atol=1e-6)
+
+
+def test_contexts_inside_tiles_are_refused() -> None:
+    model = tiny_llama().eval()
+    with eckart.tiled(model), pytest.raises(Refused, match="was replaced already"), eckart.integer_attention(model):
+        pass
