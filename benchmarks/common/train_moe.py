@@ -1,12 +1,17 @@
 """Trains a small mixture of experts on real text: a model directory for `experts`, and its perplexity.
 
-    python -m benchmarks.common.train_moe --out DIR [--text FILE ...] [--steps N] [--seed N]
+    python -m benchmarks.common.train_moe --out DIR [--text FILE ...] [--steps N] [--seed N] [--experts N]
+    python -m benchmarks.common.train_moe --out DIR --from DENSE [--steps N] [--seed N] [--noise X]
 
 No package carries a trained mixture of experts that fits a laptop. This one is a Mixtral of 7.6 million parameters (4
 layers of 8 experts, of which 2 a token, width 256) over a byte-level BPE of 2048 tokens. FILE is a text file or the
 name of a text that a package carries; the default is all of these, 4.3 million characters. Of every 20 stretches of
 text one is held out: it is written to DIR/held-out.txt, the others to DIR/training.txt. The baselines are counts of
 tokens and of pairs of tokens in the training text, the latter with interpolated absolute discounting.
+
+`--experts 1` trains a dense model of the same layers. `--from` upcycles such a one (Komatsuzaki 2022, arXiv
+2212.05055): every expert is a copy of its MLP, entries of each moved by `--noise` times the standard deviation of
+their matrix, routers are new, and all of it is trained on.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ LENGTH = 128
 BATCH = 8
 STRETCH = 10_000
 HELD_OUT = 20
+EXPERTS = 8
+VISITED = 2
 
 
 def split(text: str) -> tuple[str, str]:
@@ -58,7 +65,7 @@ def trained_tokenizer(text: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|end|>", eos_token="<|end|>")
 
 
-def untrained(seed: int) -> MixtralForCausalLM:
+def untrained(seed: int, experts: int = EXPERTS) -> MixtralForCausalLM:
     config = MixtralConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -66,8 +73,8 @@ def untrained(seed: int) -> MixtralForCausalLM:
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
-        num_local_experts=8,
-        num_experts_per_tok=2,
+        num_local_experts=experts,
+        num_experts_per_tok=min(VISITED, experts),
         max_position_embeddings=512,
         tie_word_embeddings=True,
         output_router_logits=True,
@@ -77,6 +84,20 @@ def untrained(seed: int) -> MixtralForCausalLM:
     )
     torch.manual_seed(seed)
     return MixtralForCausalLM(config)
+
+
+def upcycled(dense: MixtralForCausalLM, seed: int, noise: float) -> MixtralForCausalLM:
+    """A mixture whose experts are copies of the MLPs of a model of one expert, moved by noise."""
+    model = untrained(seed)
+    values = dense.state_dict()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if ".experts." in name:
+                moved = torch.randn_like(tensor) * (noise * values[name].std())
+                tensor.copy_(values[name] + moved)
+            elif tensor.shape == values[name].shape:  # routers differ, and stay as they are drawn
+                tensor.copy_(values[name])
+    return model
 
 
 def train(model: MixtralForCausalLM, tokens: Tensor, steps: int, peak: float, seed: int) -> None:
@@ -131,13 +152,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--experts", type=int, default=EXPERTS, choices=(1, EXPERTS))
+    parser.add_argument("--from", dest="dense", type=Path)
+    parser.add_argument("--noise", type=float, default=0.1)
     add_option(parser)
     options = parser.parse_args()
     training, held_out = map("".join, zip(*(split(text_of(source)) for source in options.text), strict=True))
     tokenizer = trained_tokenizer(training)
     ids, judged = (torch.tensor(tokenizer(text)["input_ids"]) for text in (training, held_out))
     judged = judged[: len(judged) // LENGTH * LENGTH].view(-1, LENGTH)
-    model = untrained(options.seed)
+    if options.dense:
+        model = upcycled(MixtralForCausalLM.from_pretrained(options.dense), options.seed, options.noise)
+    else:
+        model = untrained(options.seed, options.experts)
     size = sum(p.numel() for p in model.parameters())
     print(f"{size} parameters; {len(ids)} tokens of training text, {judged.numel()} held out; seed {options.seed}")
     start = time.process_time()
@@ -152,6 +179,8 @@ def main() -> None:
     result = evaluate(model, judged)
     unigram, bigram = counted(ids, judged)
     what = {"steps": options.steps, "batch": BATCH, "length": LENGTH, "rate": options.rate, "seed": options.seed}
+    what |= {"experts": model.config.num_local_experts}
+    what |= {"upcycled from": options.dense.name, "noise": options.noise} if options.dense else {}
     found = {"perplexity": result.perplexity, "stderr": result.stderr, "unigram": unigram, "bigram": bigram}
     Rows("common.train_moe", options.json).add(what, found | {"parameters": size, "cpu_seconds": seconds})
     print(f"{options.steps} steps of {BATCH} x {LENGTH} tokens, {seconds:.0f} CPU seconds")
