@@ -247,5 +247,5 @@ def test_candidates_that_make_no_sense_are_refused() -> None:
             candidates((1, bad), (2, 0))
         with pytest.raises(ValueError, match="finite"):
             candidates((bad, 1), (2, 0))
-    with pytest.raises(ValueError, match=r"'best'.*exact, farms, greedy, threshold, uniform"):
+    with pytest.raises(ValueError, match=r"'best'.*exact, farms, greedy, influence, threshold, uniform"):
         allocate([candidates((1, 0))], 1, "best")

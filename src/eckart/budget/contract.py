@@ -23,12 +23,14 @@ class Candidates:
         errors: what each loses, (k,), comparable between matrices; the last one is 0.
         slope: fall of the error for cost from nothing at all to the first candidate; 0 where that is not known.
         tail: exponent of the tail of the spectrum, smaller for a heavier one; None where that is not known.
+        influence: how far its block turns what it is given; None where that is not known.
     """
 
     costs: Array
     errors: Array
     slope: float = 0.0
     tail: float | None = None
+    influence: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.costs) != len(self.errors) or len(self.costs) == 0:
@@ -84,8 +86,9 @@ def allocate(sites: Sequence[Candidates], budget: float, allocation: str = "exac
         budget: in the currency of the costs.
         allocation: `uniform` (each site keeps the same share of its dense cost), `greedy` (the steepest fall of the
             error per cost first, on the lower convex hulls), `exact` (the multiple-choice knapsack, by HiGHS),
-            `threshold` (one threshold on the singular values of all sites, each relative to its largest) or `farms`
-            (a site loses the less, the heavier the tail of its spectrum).
+            `threshold` (one threshold on the singular values of all sites, each relative to its largest), `farms`
+            (a site loses the less, the heavier the tail of its spectrum) or `influence` (the less, the further its
+            block turns what it is given).
         floor: no site goes below this share of its dense cost, unless the budget forces it.
 
     Returns:

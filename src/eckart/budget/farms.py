@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eckart.budget.contract import Candidates, allocation
+from eckart.budget.contract import Array, Candidates, allocation
 
 EPSILON = 0.2
 """How far what a site loses may depart from what all lose, as a share of that."""
@@ -24,6 +24,12 @@ def farms(sites: Sequence[Candidates], budget: float) -> list[int]:
     span = float(np.ptp(known)) if len(known) else 0.0
     u = np.nan_to_num(2 * (tails - known.min()) / span - 1) if span > 0 else np.zeros(len(sites))
     loss = 1 + EPSILON * u
+
+    return by_loss(sites, budget, loss)
+
+
+def by_loss(sites: Sequence[Candidates], budget: float, loss: Array) -> list[int]:
+    """Every site loses at least a share s * loss of its dense cost; s is as small as the budget allows."""
 
     def pick(s: float) -> list[int]:
         limits = [max(0.0, 1 - s * w) * c.costs[-1] * (1 + 1e-12) for c, w in zip(sites, loss, strict=True)]

@@ -21,9 +21,10 @@ def export(
     /,
     *,
     to: Annotated[
-        Literal["dense", "peft"],
+        Literal["dense", "smaller", "peft"],
         Parameter(
-            help="dense: ordinary matrices, no eckart needed; peft: what compensate added, or an adapter, as a LoRA",
+            help="dense: ordinary matrices, no eckart needed; smaller: the same without the units that nothing reads; "
+            "peft: what compensate added, or an adapter, as a LoRA",
             group=o.WHAT,
         ),
     ],
@@ -41,6 +42,7 @@ def export(
     from eckart.jobs.adapt.files import ADAPTER
     from eckart.jobs.adapt.peft import EXACT, export_adapter
     from eckart.jobs.export import to_dense_directory, to_peft_directory
+    from eckart.jobs.smaller import to_smaller_directory
 
     status = 0
     if (Path(model) / ADAPTER).is_file():
@@ -56,6 +58,9 @@ def export(
     else:
         if rank is not None:
             raise Refused(f"--rank {rank} is for adapters, and {model} is none: leave it out")
-        {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
+        if to == "smaller":
+            console(stderr=True).print(to_smaller_directory(model, out), highlight=False, soft_wrap=True)
+        else:
+            {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
     console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)
     return status

@@ -38,6 +38,15 @@ def centred(members: Members) -> list[tuple[Tensor, Tensor]]:
     return found
 
 
+def moments(members: Members) -> list[tuple[Tensor, Tensor]]:
+    """Second moment, (in, in), and mean, (in,), of the inputs of each member; float64."""
+    found = []
+    for statistics in members.statistics:
+        known = statistics.get(Need.INPUT_SECOND_MOMENT).double()
+        found.append((known.diag() if known.ndim == 1 else known, statistics.get(Need.INPUT_MEAN).double()))
+    return found
+
+
 def new_bias(members: Members, index: int) -> int:
     """Numbers of a bias that the layer of a member has not had yet."""
     return 0 if members.biases[index] is not None else len(members.weights[index])
@@ -131,3 +140,26 @@ class Units:
         fitted = self._fit(size)
         errors = [0.0] * (len(fitted) - 1) + [float(self._losses[size])]
         return [Fitted(structure, bias, error) for (structure, bias), error in zip(fitted, errors, strict=True)]
+
+
+class Even:
+    """Modules of several layers that keep as many units each, as candidates: `Units` of the same sizes."""
+
+    def __init__(self, layers: Sequence[Units]) -> None:
+        self._layers = layers
+        self.sizes: Sequence[int] = layers[0].sizes
+
+    @property
+    def costs(self) -> Sequence[Cost]:
+        return [sum(others, first) for first, *others in zip(*(layer.costs for layer in self._layers), strict=True)]
+
+    @property
+    def errors(self) -> Tensor:
+        return torch.stack([layer.errors for layer in self._layers]).sum(0)
+
+    @property
+    def zero_error(self) -> float:
+        return sum(layer.zero_error for layer in self._layers)
+
+    def build(self, size: int) -> list[Fitted]:
+        return [fitted for layer in self._layers for fitted in layer.build(size)]

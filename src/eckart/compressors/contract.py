@@ -36,6 +36,7 @@ class Members:
         heads: of attention projections; None for other matrices.
         biases: of each, (out,), None where a layer has none; () stands for no bias anywhere.
         mixture: of experts, whose matrices come expert by expert; None for other matrices.
+        layers: how many layers they are of, whose matrices come layer by layer.
     """
 
     weights: tuple[Tensor, ...]
@@ -43,9 +44,19 @@ class Members:
     heads: Heads | None = None
     biases: tuple[Tensor | None, ...] = ()
     mixture: Mixture | None = None
+    layers: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "biases", self.biases or (None,) * len(self.weights))
+
+    def by_layer(self) -> list[Members]:
+        """The matrices of each layer."""
+        roles = len(self.weights) // self.layers
+        parts = [slice(first, first + roles) for first in range(0, len(self.weights), roles)]
+        return [
+            replace(self, weights=self.weights[p], statistics=self.statistics[p], biases=self.biases[p], layers=1)
+            for p in parts
+        ]
 
 
 def members(family: Family | JointFamily, method: CompressorCard) -> list[tuple[str, int]]:

@@ -13,6 +13,7 @@ from eckart.compressors._fewer_units import (
     definite,
     kept_columns,
     kept_rows,
+    moments,
     new_bias,
     remainders,
 )
@@ -43,9 +44,10 @@ def modegpt(weight: Tensor, statistics: Statistics) -> LowRank:
     shape: units that are not kept are zeros that no other matrix reads, so a cache of keys and values stays as large.
     Departures from the paper: statistics are centred, and what is constant goes into biases; heads of one layer may
     keep different numbers of outputs. Its allocation, a sparsity for each layer from the cosine of what goes into
-    and comes out of a block, is left out: `greedy` goes by the errors, squared outputs of MLPs and attention, and
-    squared scores of queries with keys before they are divided by the root of the size of a head. These are not of
-    one unit; where they mislead, `uniform` keeps the same share of every module.
+    and comes out of a block, is `influence`; by default `greedy` goes by the errors, squared outputs of MLPs and
+    attention, and squared scores of queries with keys before they are divided by the root of the size of a head.
+    These are not of one unit; where they mislead, `uniform` keeps the same share of every module. `modegpt-narrow`
+    has one width for all layers, which `export --to smaller` cuts out.
     """
     return fit_low_rank(weight, Metric.measured(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 
@@ -53,8 +55,13 @@ def modegpt(weight: Tensor, statistics: Statistics) -> LowRank:
 @together("modegpt", "mlp")
 def fewer_hidden_units(members: Members) -> Units:
     """Hidden units of the highest ridge leverage; the matrix that reads them predicts what the others did (Nystrom)."""
+    return hidden_units(members, centre=True)
+
+
+def hidden_units(members: Members, centre: bool) -> Units:
+    """Those of one MLP, with or without a bias for what is constant."""
     *readers, writer = (finite_matrix(weight).double() for weight in members.weights)
-    moment, mean = centred(members)[-1]
+    moment, mean = (centred(members) if centre else moments(members))[-1]
     moment = definite(moment)
     order = by_leverage(moment, RIDGE * float(moment.diagonal().mean()))
     hidden, dtype = writer.shape[1], members.weights[0].dtype
@@ -62,11 +69,12 @@ def fewer_hidden_units(members: Members) -> Units:
     def fit(size: int) -> Fits:
         kept = order[:size].sort().values
         merged = nystrom(writer, moment, kept)
-        bias = writer @ mean - merged @ mean[kept]
+        bias = (writer @ mean - merged @ mean[kept]).to(dtype) if centre else None
         rows = [(kept_rows(reader[kept], kept, hidden, dtype), None) for reader in readers]
-        return [*rows, (kept_columns(merged, kept, hidden, dtype), bias.to(dtype))]
+        return [*rows, (kept_columns(merged, kept, hidden, dtype), bias)]
 
-    parts = [*(Part(reader.shape[1]) for reader in readers), Part(len(writer), bias=new_bias(members, -1))]
+    last = Part(len(writer), bias=new_bias(members, -1) if centre else 0)
+    parts = [*(Part(reader.shape[1]) for reader in readers), last]
     return Units(parts, remainders(nystrom_gains(writer, moment, order)), dtype.itemsize, fit)
 
 

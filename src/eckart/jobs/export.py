@@ -40,13 +40,22 @@ def to_dense_directory(source: str, out: str | Path) -> None:
             for, or `out` is taken.
     """
     check_target(Path(out))
-    model: Any
     loaded = hf.load(source)
-    model = loaded.model
+    if not made_dense(loaded.model) and not in_codes(source):
+        raise Refused(f"{source} has no structured matrices; it is dense already")
+    with new_directory(Path(out)) as partial:
+        loaded.write(partial)
+
+
+def made_dense(model: Any) -> bool:
+    """Gives a model ordinary matrices, in place; returns whether it had others.
+
+    Raises:
+        Refused: it has biases that its architecture has no place for.
+    """
     kinds = StructuredLinear | StructuredEmbedding | Tied
     structured = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-    if not structured and not taken_apart(model) and not in_codes(source):
-        raise Refused(f"{source} has no structured matrices; it is dense already")
+    apart = taken_apart(model)
     model.config, skeleton = _skeleton(model, [n for n, m in structured.items() if _bias(m) is not None])
     names = {id(module): name for name, module in structured.items()}
     for name, place in skeleton.named_modules():
@@ -64,8 +73,7 @@ def to_dense_directory(source: str, out: str | Path) -> None:
         if hasattr(skeleton, ties):
             setattr(model, ties, getattr(skeleton, ties))
     fuse(model)
-    with new_directory(Path(out)) as partial:
-        loaded.write(partial)
+    return bool(structured or apart)
 
 
 def to_peft_directory(source: str, out: str | Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import nn
 
@@ -31,6 +32,7 @@ class Group:
         sites: where they are, in the order of their roles.
         heads: of attention projections.
         mixture: of experts, whose sites come expert by expert.
+        layers: how many layers they are of, whose sites come layer by layer.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Group:
     sites: tuple[Site, ...]
     heads: Heads | None = None
     mixture: Mixture | None = None
+    layers: int = 1
 
 
 def alone(site: Site) -> Group:
@@ -113,11 +116,32 @@ def _value_outputs(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
     return [Group(pair[0].name, "value-output", pair, heads) for pair, heads in value_outputs(model, sites)]
 
 
+def _all_mlps(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """The MLPs of all layers, those of the same shapes in one group."""
+    alike: dict[tuple[tuple[int, int], ...], list[tuple[Site, ...]]] = {}
+    for members in mlps(model, sites):
+        alike.setdefault(tuple(site.shape for site in members), []).append(members)
+    return [Group(own[0][0].name, "mlps", tuple(chain(*own)), layers=len(own)) for own in alike.values()]
+
+
+def _attentions(model: nn.Module, sites: dict[str, Site]) -> list[Group]:
+    """Query, key, value and output of the attentions of all layers, those with the same heads in one group."""
+    valued = {value.name.rpartition(".")[0]: (value, output) for (value, output), _ in value_outputs(model, sites)}
+    alike: dict[tuple[object, ...], tuple[Heads, list[tuple[Site, ...]]]] = {}
+    for pair, heads in query_keys(model, sites):
+        if (rest := valued.get(pair[0].name.rpartition(".")[0])) is not None:
+            members = (*pair, *rest)
+            alike.setdefault((heads, *(site.shape for site in members)), (heads, []))[1].append(members)
+    return [Group(own[0][0].name, "attentions", tuple(chain(*own)), h, layers=len(own)) for h, own in alike.values()]
+
+
 KINDS: dict[str, Callable[[nn.Module, dict[str, Site]], list[Group]]] = {
     "layers": _layers,
     "experts": _experts,
     "mlp": _mlps,
     "query-key": _query_keys,
     "value-output": _value_outputs,
+    "mlps": _all_mlps,
+    "attentions": _attentions,
 }
 """The kinds of groups, each with what finds those of a model among free sites by name."""

@@ -226,8 +226,8 @@ class CompressionReport:
         eckart: Version of eckart that wrote the report.
         model: The model as it was named on the command line.
         method: Name of the method, or auto.
-        allocation: How the budget was shared out: uniform, greedy, exact, threshold or farms; null where nothing was
-            shared out.
+        allocation: How the budget was shared out: uniform, greedy, exact, threshold, farms or influence; null where
+            nothing was shared out.
         seed: Seed of everything random.
         requested: What was asked for.
         calibration: The text the statistics were collected on; null for a method that needs none.

@@ -14,7 +14,7 @@ from eckart.errors import Refused
 from eckart.jobs.compress.choices import Choice, settle, weights_of
 from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.prices import Clock, prices
-from eckart.jobs.compress.tails import tail_exponents
+from eckart.jobs.compress.tails import block_of, tail_exponents
 from eckart.machine import executor_at, memory_available
 from eckart.models import places
 from eckart.models.groups import Group, find_groups
@@ -40,6 +40,7 @@ class Plan:
         totals: of the model as it is, by currency.
         clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
+        influence: of blocks, by name; where such an allocation is asked for.
     """
 
     method: CompressorCard
@@ -53,6 +54,7 @@ class Plan:
     compressed_before: int = 0
     clock: Clock | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    influence: Mapping[str, float] = field(default_factory=dict)
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
     _tails: list[float | None] = field(default_factory=list)
 
@@ -65,7 +67,7 @@ class Plan:
         """What a method is given of a group."""
         statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
         weights, biases = tuple(site.weight for site in group.sites), tuple(site.bias for site in group.sites)
-        return Members(weights, statistics, group.heads, biases, group.mixture)
+        return Members(weights, statistics, group.heads, biases, group.mixture, group.layers)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:
         """Fits the candidates of all groups; one that cannot be fitted stays dense and says why.
@@ -178,6 +180,9 @@ class Plan:
         if allocation == "farms":
             self._tails = self._tails or tail_exponents(self.groups)
             candidates = [replace(c, tail=tail) for c, tail in zip(candidates, self._tails, strict=True)]
+        if allocation == "influence":
+            known = [self.influence.get(block_of(group.name)) for group in self.groups]
+            candidates = [replace(c, influence=s) for c, s in zip(candidates, known, strict=True)]
         total = self.total(of)
         fixed = total - sum(float(c.costs[-1]) for c in candidates)
         try:

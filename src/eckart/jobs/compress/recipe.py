@@ -26,7 +26,7 @@ class Recipe:
         method: a name from `eckart methods`.
         keep: share in (0, 1] of the cost that is kept, or "80%"; 0.8 where no size is said, None where one is.
         of: what cost: linear-parameters, parameters, bytes, macs, decode-time or prefill-time.
-        allocation: uniform, greedy, exact, threshold or farms; None for the method's own.
+        allocation: uniform, greedy, exact, threshold, farms or influence; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
         exclude: patterns of those to leave.
@@ -156,4 +156,6 @@ class Recipe:
 
 def needs_data(recipe: Recipe) -> bool:
     """Whether a recipe has to be calibrated."""
-    return bool(METHODS.find(recipe.method).needs) or recipe.sequential or recipe.heal > 0 or recipe.distill > 0
+    trained = recipe.heal > 0 or recipe.distill > 0
+    measured = recipe.sequential or recipe.allocation == "influence"
+    return bool(METHODS.find(recipe.method).needs) or measured or trained

@@ -20,6 +20,7 @@ from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
 from eckart.jobs.compress.data import check_data, of_one_batch, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
+from eckart.jobs.compress.influence import attach_influence
 from eckart.jobs.compress.plan import Plan, Store, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
@@ -86,7 +87,8 @@ def compress(
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
-        allocation: how sizes are shared out: uniform, greedy, exact, threshold or farms; None for the method's own.
+        allocation: how sizes are shared out: uniform, greedy, exact, threshold, farms or influence; None for the
+            method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
@@ -208,6 +210,7 @@ def run(
         plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not (recipe.size or allocation.blind))
         lap("fit")
         timed = attach_clock(plan, model, recipe, cache or cache_directory(), progress)
+        attach_influence(plan, model, recipe.allocation or method.allocation, batches)
         choice, tried = chosen(plan, model, recipe, search, back, progress)
         lap("solve")
         errors = apply(model, plan, choice, store, progress)

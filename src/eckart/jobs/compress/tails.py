@@ -24,13 +24,14 @@ def tail_exponents(groups: Sequence[Group]) -> list[float | None]:
     for name, weight in weights.items():
         if window is not None:
             try:
-                found.setdefault(_block(name), []).append(farms(weight, (window, window)))
+                found.setdefault(block_of(name), []).append(farms(weight, (window, window)))
             except Refused:  # too small, or of one value: it has no say
                 continue
     means = {block: sum(values) / len(values) for block, values in found.items()}
-    return [means.get(_block(group.name)) for group in groups]
+    return [means.get(block_of(group.name)) for group in groups]
 
 
-def _block(name: str) -> str:
+def block_of(name: str) -> str:
+    """The block that a matrix is in: its name up to the first number."""
     number = re.search(r"(?:^|\.)\d+(?=\.|$)", name)
     return name[: number.end()] if number else name

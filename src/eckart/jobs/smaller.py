@@ -1,0 +1,108 @@
+"""Compressed models as smaller ones of the same architecture."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eckart.errors import Refused
+from eckart.files.directories import check_target, new_directory
+from eckart.jobs.export import made_dense
+from eckart.models import transformers as hf
+from eckart.models.narrower import Narrowing, narrowings
+
+TOKENS = 16
+"""Tokens on which the smaller model has to do what the larger one does."""
+
+
+def to_smaller_directory(source: str, out: str | Path) -> str:
+    """Writes a compressed model without the units that nothing reads, which plain transformers loads without eckart.
+
+    Its matrices are ordinary ones of fewer rows and columns, its configuration says a smaller hidden width of the MLPs
+    and a smaller size of the heads, and with these its cache of keys and values is smaller. All layers have one width:
+    that of the layer that needs most. What is written is loaded again and compared.
+
+    Returns:
+        What became smaller.
+
+    Raises:
+        Refused: no unit can go from all layers, the configuration of the architecture has no number for what can, the
+            smaller model would do something else, the model reads no text, or `out` is taken.
+    """
+    check_target(Path(out))
+    loaded = hf.load(source)
+    model: Any = loaded.model
+    if getattr(model, "main_input_name", None) != "input_ids":
+        raise Refused(f"{source} reads no tokens, on which a smaller model would have to be tried: export --to dense")
+    probe = torch.arange(TOKENS)[None] % model.config.get_text_config().vocab_size
+    wanted = _outputs(model, probe)
+    made_dense(model)
+    found = narrowings(model)
+    if not found:
+        raise Refused(
+            f"{source} reads every unit of some layer, so none can be narrower: compress it by a method that leaves "
+            "units out of all layers, such as modegpt-narrow"
+        )
+    chosen, config = _expressible(model, found)
+    for one in chosen:
+        one.narrow(model)
+    model.config = config
+    with new_directory(Path(out)) as partial:
+        loaded.write(partial)
+        given = _outputs(hf.load(str(partial)).model, probe)
+        if not torch.allclose(given, wanted, rtol=1e-2, atol=_tolerance(wanted, model.dtype)):
+            raise Refused(
+                f"{type(model).__name__} with {' and '.join(map(str, chosen))} does something else than "
+                f"{source} (outputs differ by {float((given - wanted).abs().max()):.2g}): export --to dense"
+            )
+    return "; ".join(map(str, chosen))
+
+
+def _outputs(model: Any, tokens: Tensor) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = next(iter(model(input_ids=tokens).values()))
+    return found.double()
+
+
+def _tolerance(wanted: Tensor, dtype: torch.dtype) -> float:
+    """What rounding in a dtype may change of some outputs."""
+    return 0.05 * float(wanted.std()) if torch.finfo(dtype).eps > 1e-4 else 1e-3 * float(wanted.std())
+
+
+def _expressible(model: Any, found: Sequence[Narrowing]) -> tuple[Sequence[Narrowing], Any]:
+    """The most of what can be smaller that a configuration of the architecture can say, and that configuration."""
+    for count in range(len(found), 0, -1):
+        for chosen in combinations(found, count):
+            config = copy.deepcopy(model.config)
+            for one in chosen:
+                for name, value in one.fields.items():
+                    setattr(config, name, value)
+            if _fits(model, chosen, config):
+                return chosen, config
+    raise Refused(
+        f"{type(model.config).__name__} has no number for {' or '.join(map(str, found))}: load the model with eckart "
+        "as it is, or export --to dense"
+    )
+
+
+def _fits(model: Any, chosen: Sequence[Narrowing], config: Any) -> bool:
+    """Whether the tensors of an architecture have the shapes that narrowing would leave."""
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    for one in chosen:
+        for name, shape in one.narrowed(model).items():
+            shapes[f"{name}.weight"] = shape
+            if f"{name}.bias" in shapes:
+                out = one.cuts[name].rows
+                shapes[f"{name}.bias"] = shapes[f"{name}.bias"] if out is None else (len(out),)
+    try:
+        with torch.device("meta"):
+            skeleton: nn.Module = type(model)(copy.deepcopy(config))
+    except (ValueError, TypeError):  # numbers that do not divide each other, where these are checked
+        return False
+    return shapes == {name: tuple(p.shape) for name, p in skeleton.named_parameters()}
