@@ -10,7 +10,7 @@ import eckart
 from eckart.adapters.contract import ADAPTERS
 from support.one_layer import IN, OUT, RANK, normal
 
-OTHERS = ["loca", "soka", "flora", "householder", "flylora", "snell", "snella", "sara"]
+OTHERS = ["loca", "soka", "flora", "hta", "flylora", "snell", "snella", "sara"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

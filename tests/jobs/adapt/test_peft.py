@@ -28,7 +28,7 @@ from support.zoo import outputs, zoo
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 OF_RANK_2R = ["pissa", "olora", "corda", "lora-ga", "sorsa"]
-THICK = {"householder", "loca", "sara", "snell", "snella", "soka"}
+THICK = {"hta", "loca", "sara", "snell", "snella", "soka"}
 """Methods whose change is no product of factors that are thinner than the matrix."""
 
 

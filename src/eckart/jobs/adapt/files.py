@@ -36,6 +36,8 @@ from eckart.structures._checks import flag_option, size_option
 FORMAT = 1
 ADAPTER = "adapter.json"
 TENSORS = "adapter.safetensors"
+RENAMED = {"householder": "hta"}
+"""Methods that have another name now than in files of 0.1.0."""
 KEPT = "/kept/"
 """Before the names of tensors that are no adapter's but go along with it to PEFT."""
 _PARTS = ("path", "taken", "frozen")
@@ -129,7 +131,8 @@ def parts_of(adapter: Adapter, name: str) -> Parts:
 def load_own(model: nn.Module, source: Path, name: str | None) -> Adapter:
     """Puts what `save_adapter` wrote beside the linear maps of a model; see `eckart.load_adapter`."""
     contents, parts = read_adapter(source)
-    method = ADAPTERS.find(str(contents.get("method")))
+    written = str(contents.get("method"))
+    method = ADAPTERS.find(RENAMED.get(written, written))
     matrices = contents["matrices"]
     ranks = {where: entry["rank"] for where, entry in matrices.items()}
     found = Adapter(model, name or str(contents.get("name")), method, {}, ranks)

@@ -13,16 +13,17 @@ from eckart.structures.permutation import Selection
 
 
 @adapter(
-    "householder",
+    "hta",
     paper="Dong 2024, arXiv 2410.22952",
     expression="Sum(Dense, Chain(Householder*, Diagonal*, Householder*))",
     parameters=lambda out, columns, rank: rank * (out + columns) + min(out, columns),
 )
-def householder(layer: Layer) -> Start:
+def hta(layer: Layer) -> Start:
     """W + H(u) diag(d) H(v) with d = 0 at the start: a change that has its singular value decomposition from the start.
 
-    `rank` is the number of reflections on either side, r (out + in) + min(out, in) numbers; the paper has one, which
-    is rank 1. The vectors start as standard normal ones; their lengths do not matter. The rank of the change is free.
+    The Householder transformation-based adaptor. `rank` is the number of reflections on either side, r (out + in) +
+    min(out, in) numbers; the paper has one, which is rank 1. The vectors start as standard normal ones; their lengths
+    do not matter. The rank of the change is free. It was called `householder` in 0.1.0, whose files are read.
     """
     rank, (out, columns) = check_rank(layer), layer.weight.shape
     u, v = (torch.randn(rank, n, generator=layer.generator, dtype=layer.dtype) for n in (out, columns))
