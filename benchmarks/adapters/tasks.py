@@ -42,6 +42,7 @@ from torch import Tensor, nn
 
 import eckart
 from benchmarks.adapters import peft_arms
+from benchmarks.adapters.held import kept_for_backward
 from benchmarks.adapters.merged import afterwards, merged_weights
 from benchmarks.adapters.problems import Task, gsm8k, sst2, turned
 from benchmarks.common.rows import Rows, add_option
@@ -64,22 +65,6 @@ class Run:
     score: float = 0.0
     forgotten: float = 0.0
     after: dict[str, float] = field(default_factory=dict)
-
-
-def kept_for_backward(model: nn.Module, batch: dict[str, Tensor]) -> int:
-    """Bytes that a forward pass saves for the backward one, without the model's own tensors."""
-    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        # A node that saved its own output would keep itself.
-        return tensor.detach()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(**batch).loss
-    del loss
-    return sum(size for place, size in saved.items() if place not in own)
 
 
 @dataclass
@@ -145,7 +130,8 @@ def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int
     extra = [
         p.requires_grad_() for n, m in places.items() if task.head and n.endswith(task.head) for p in m.parameters()
     ]
-    held = kept_for_backward(model, max(task.learn[:16], key=lambda b: next(iter(b.values())).numel())) + 4 * size
+    longest = max(task.learn[:16], key=lambda b: next(iter(b.values())).numel())
+    held = kept_for_backward(lambda: model(**longest).loss, [*model.parameters(), *model.buffers()]) + 4 * size
     clock = time.process_time()
     term = adapter.regulariser if adapter is not None else lambda: 0.0
     learn(task, model, [*own, *extra], rate, seed, steps, term, after)

@@ -34,6 +34,18 @@ TABLES = {
                 "ms",
                 "{path_ms:.1f}[, regulariser {others_ms:.1f}][; {turn_ms:.1f} while places move]",
             ),
+            ("keeps, MB", "[{kept_megabytes:.2f}]"),
+        ],
+    ),
+    "adapters-terms": Table(
+        "adapters",
+        {"benchmark": "adapters.terms"},
+        [
+            ("model", "{model}"),
+            ("largest rank", "{rank}"),
+            ("matrices with fewer terms", "{fewer} of {matrices}"),
+            ("terms kept", "{share:%}"),
+            ("least", "{least}"),
         ],
     ),
     "adapters-sst2": _task("sst2", "accuracy"),

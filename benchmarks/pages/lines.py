@@ -172,6 +172,25 @@ ADAPTERS = [
     )
     for task, score in (("sst2", "accuracy"), ("gsm8k", "loss"), ("turned", "accuracy"))
 ]
+ADAPTERS += [
+    Lines(
+        "adapters",
+        "step",
+        "beside one layer of {out} x {in}, {tokens} tokens, rank {rank}, float32, one thread of a busy machine, "
+        "milliseconds of the processor (the frozen layer {path_ms:.1f})",
+        {"benchmark": "adapters.step", "method": ("lora", "soka", "householder-projector", "hta")},
+        "the path's forward and backward pass {path_ms:.1f}, {kept_megabytes:.2f} MB kept in between",
+        about={"benchmark": "adapters.step", "method": "the frozen layer"},
+    ),
+    Lines(
+        "adapters",
+        "terms",
+        "what the rank rule keeps of all linear matrices but the head",
+        {"benchmark": "adapters.terms"},
+        "{model}: of {rank} terms {share:%}, fewer in {fewer} of {matrices} matrices; 90 % of the whole would take "
+        "{of_the_whole:.0f}",
+    ),
+]
 
 INFERENCE = [
     Lines(

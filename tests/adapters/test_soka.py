@@ -8,13 +8,13 @@ from torch import Tensor
 
 from eckart.adapters import soka
 from eckart.structures import Kronecker
-from support.one_layer import IN, OUT, normal, one_layer, start
+from support.one_layer import IN, OUT, normal, start
 
 
 def test_soka_is_the_best_sum_of_kronecker_products() -> None:
     weight = normal(OUT, IN, seed=1).double()
     c, d = soka.sides(OUT, IN)
-    assert (c, d) == (4, 6)
+    assert (c, d) == (6, 6)
     found = start("soka", weight, 3)
     assert isinstance(found.path, Kronecker)
     assert found.rank == len(found.path.left)
@@ -32,9 +32,30 @@ def test_soka_takes_no_more_terms_than_it_needs() -> None:
     found = start("soka", two, 6)
     assert found.rank == 2
     torch.testing.assert_close(found.path.to_dense(), two, atol=1e-4, rtol=1e-4)
-    _, adapter = one_layer("soka", rank=6)
-    assert adapter.ranks["0"] == 6
-    flat = torch.ones(6, dtype=torch.float64)
-    assert soka.enough(flat, 60.0) == 6
-    assert soka.enough(flat, 6.0) == 6
-    assert soka.enough(torch.tensor([9.0, 8.0, 1.0, 0.5, 0.2, 0.1]).double(), 147.0) == 2
+    # By hand: 0.9 of 6 equal squares are 6 terms; of 81 + 64 + 1 + ... they are 2, and the elbow is at the third.
+    assert soka.enough(torch.ones(6).double()) == 6
+    assert soka.enough(torch.tensor([9.0, 8.0, 1.0, 0.5, 0.2, 0.1]).double()) == 2
+    assert soka.enough(torch.tensor([9.0]).double()) == 1
+    assert soka.enough(torch.zeros(4).double()) == 1
+
+
+def test_the_rank_rule_acts_on_a_matrix_that_decays_as_trained_ones_do() -> None:
+    # Singular values i^-0.3: of 16 terms the first 14 have nine tenths of the squares (summed here by a loop).
+    left, right = (torch.linalg.qr(normal(n, n, seed=n)).Q for n in (OUT, IN))
+    s = [float(i) ** -0.3 for i in range(1, OUT + 1)]
+    total, kept = sum(v * v for v in s[:16]), 0
+    while sum(v * v for v in s[:kept]) < 0.9 * total:
+        kept += 1
+    c, d = soka.sides(OUT, IN)
+    blocks = left @ torch.diag(torch.tensor(s)) @ right[:OUT]
+    weight = blocks.reshape(OUT // c, IN // d, c, d).transpose(1, 2).reshape(OUT, IN)
+    assert kept == 14
+    assert start("soka", weight, 16).rank == kept
+
+
+@pytest.mark.parametrize(
+    ("out", "columns", "c"), [(1536, 576, 8), (384, 384, 8), (64, 147, 1), (30, 42, 6), (7, 11, 1)]
+)
+def test_a_term_has_the_numbers_of_one_rank(out: int, columns: int, c: int) -> None:
+    assert soka.sides(out, columns) == (c, columns // c)
+    assert (out // c) * (columns // (columns // c)) + c * (columns // c) == out + columns

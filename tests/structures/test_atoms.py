@@ -181,10 +181,12 @@ def test_interpolative(out: int, columns: int, data: st.DataObject) -> None:
 @given(*[st.integers(1, 4)] * 5)
 def test_kronecker_of_many_is_their_sum(r: int, a: int, b: int, c: int, d: int) -> None:
     stall = Stall("factors", torch.float64)
-    A, B, x = stall.normal(r, a, b), stall.normal(r, c, d), stall.normal(2, b * d)
+    # Of as many vectors as there are terms, and of more, which are multiplied otherwise where factors are squarish.
+    A, B, x = stall.normal(r, a, b), stall.normal(r, c, d), stall.normal(6, b * d)
     structure, one_by_one = Kronecker(A, B), Sum(*map(Kronecker, A, B))
     torch.testing.assert_close(structure.to_dense(), one_by_one.to_dense())
-    torch.testing.assert_close(structure(x), one_by_one(x))
+    for part in (x, x[:1]):
+        torch.testing.assert_close(structure(part), one_by_one(part))
     assert structure.cost() == one_by_one.cost()
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from math import gcd
 
-import torch
 from torch import Tensor
 
 from eckart.adapters.contract import Layer, Start, adapter, check_rank
@@ -13,58 +12,50 @@ from eckart.linalg.truncated_svd import truncated_svd
 from eckart.structures.kronecker import Kronecker
 
 ENERGY = 0.9
-"""Terms with so much of the squared norm of W are enough, unless the elbow comes later."""
+"""The first terms with so much of the squares of all that were asked for are enough, or those before the elbow."""
+SIDE = 8
+"""Largest number of columns of the first factors and of rows of the second ones."""
 
 
 def sides(out: int, columns: int) -> tuple[int, int]:
-    """The shape (c, d) of the second factors: the largest divisors not above the square roots of out and in.
+    """The shape (c, d) of the second factors, c the largest divisor of both out and in that is at most `SIDE`.
 
-    The first are then out / c x in / d, and for sizes with divisors near their roots a term has about
-    2 sqrt(out in) <= out + in numbers.
+    The first are then out / c x c, the second c x in / c. A term has out + in numbers, as one rank of a low-rank
+    product has, and is of rank c^2; squarer factors have hardly fewer numbers, and their product takes longer.
     """
-    return largest_divisor(out, isqrt(out)), largest_divisor(columns, isqrt(columns))
+    c = largest_divisor(gcd(out, columns), SIDE)
+    return c, columns // c
 
 
-def numbers(out: int, columns: int, rank: int) -> int:
-    """Numbers that train in `rank` terms beside a matrix (out, columns)."""
-    c, d = sides(out, columns)
-    return rank * ((out // c) * (columns // d) + c * d)
-
-
-def enough(s: Tensor, total: float) -> int:
-    """How many of the first singular values to keep: as many as have `ENERGY` of all, or as come before the elbow.
+def enough(s: Tensor) -> int:
+    """How many of some singular values to keep: as many as have `ENERGY` of their squares, or come before the elbow.
 
     A term is left out where both criteria call it negligible. The elbow is the value farthest below the straight line
     from the first to the last one.
 
     Args:
-        s: (k,), descending.
-        total: squared norm of the whole.
+        s: (k,), descending, float64.
     """
-    k = len(s)
-    energy = int((s.square().cumsum(0) < ENERGY * total).sum()) + 1
-    line = torch.linspace(float(s[0]), float(s[-1]), k, dtype=s.dtype, device=s.device)
+    k, squares = len(s), s.square()
+    energy = int((squares.cumsum(0) < ENERGY * squares.sum()).sum()) + 1
+    line = s[0] + (s[-1] - s[0]) * s.new_tensor(range(k)) / max(1, k - 1)
     return min(k, max(1, energy, int((line - s).argmax())))
 
 
-@adapter(
-    "soka",
-    paper="Chong 2025, arXiv 2506.15251",
-    expression="Sum(Dense, Kronecker*)",
-    parameters=numbers,
-)
+@adapter("soka", paper="Chong 2025, arXiv 2506.15251", expression="Sum(Dense, Kronecker*)")
 def soka(layer: Layer) -> Start:
     """W = (W - S) + S with S = A_1 kron B_1 + ... + A_r kron B_r, the best such sum (Van Loan and Pitsianis).
 
-    `rank` is the largest number of terms, each of about 2 sqrt(out in) numbers; a matrix gets fewer where few have
-    90 % of its squared norm and lie before the elbow of the singular values. The singular values are shared evenly
-    between A and B. The two criteria are the paper's; how they are joined, 90 % and the shapes are not.
+    `rank` is the largest number of terms, each of out + in numbers where both have a divisor in common; a matrix gets
+    fewer where 90 % of the squares of so many singular values, and their elbow, come earlier. The singular values are
+    shared evenly between A and B.
+
+    The two criteria are the paper's; how they are joined, 90 %, of what, and the shapes are not in its abstract. Of all
+    of a real matrix 90 % are hundreds of terms, so that a criterion of the whole would leave none out.
     """
     (out, columns), (c, d) = layer.weight.shape, sides(*layer.weight.shape)
-    blocks = rearrange(layer.weight.double(), c, d)
-    most = min(check_rank(layer), *blocks.shape)
-    u, s, vh = truncated_svd(blocks, most, generator=layer.generator)
-    terms = enough(s, float(blocks.square().sum()))
+    u, s, vh = truncated_svd(rearrange(layer.weight.double(), c, d), check_rank(layer), generator=layer.generator)
+    terms = enough(s)
     root = s[:terms].sqrt()[:, None]
     left, right = root * u[:, :terms].T, root * vh[:terms]
     a, b = left.reshape(terms, out // c, columns // d), right.reshape(terms, c, d)
