@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from benchmarks.common.rows import RESULTS, results
-from benchmarks.pages import adapters, compressors, diagnostics, inference, models
+from benchmarks.pages import adapters, compressors, diagnostics, inference, models, parametrizations
 from benchmarks.pages.cards import cards
 from benchmarks.pages.lines import LINES
 
@@ -20,7 +20,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PAGES = ROOT / "docs/measurements"
 CARDS = ROOT / "src/eckart/measured"
-TABLES = compressors.TABLES | adapters.TABLES | diagnostics.TABLES | inference.TABLES | models.TABLES
+TABLES = (
+    compressors.TABLES
+    | adapters.TABLES
+    | diagnostics.TABLES
+    | inference.TABLES
+    | models.TABLES
+    | parametrizations.TABLES
+)
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 
 

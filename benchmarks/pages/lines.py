@@ -221,6 +221,18 @@ INFERENCE = [
     ),
 ]
 
+PARAMETRIZATIONS = [
+    Lines(
+        "parametrizations",
+        "clothes",
+        "a perceptron 784-512-512-10 on Fashion-MNIST, {passes} passes, {more} more behind a projection, {seeds} "
+        "seeds; the difference from the dense net is paired; low rank is on the page of measurements",
+        {"benchmark": "parametrizations.monarch", "part": "pictures", "arm": "monarch"},
+        "{start}, {keep:%} kept: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to dense",
+        name="monarch",
+    ),
+]
+
 _WEIGHTWATCHER = {"benchmark": "diagnostics.weightwatcher"}
 _EMBEDDINGS = {"benchmark": "diagnostics.embeddings"}
 
@@ -314,4 +326,4 @@ DIAGNOSTICS = [
     ),
 ]
 
-LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE]
+LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS]

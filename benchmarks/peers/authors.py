@@ -46,13 +46,12 @@ from benchmarks.peers.groups import basis_sharing, modegpt, relative
 from benchmarks.peers.matrices import Matrix, hard, layers
 from eckart.budget import Candidates, allocate
 from eckart.compressors import gptq as own_gptq
-from eckart.compressors import monarch as own_monarch
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compensate.branch import exact
-from eckart.linalg.batched_svd import batched_svd
+from eckart.linalg.monarch import project
 from eckart.metrics import Metric
 from eckart.ops.packing import grid
-from eckart.structures import StructuredMatrix
+from eckart.structures import Monarch, StructuredMatrix
 
 RATIO = 0.6
 RANK = 64
@@ -143,8 +142,8 @@ def monarch_rows(directory: Path, material: Material) -> Iterator[Row]:
         theirs = peers.monarch(directory, m)
 
         def one(w: Tensor = m.weight, blocks: int = blocks) -> StructuredMatrix:
-            left, right, _ = batched_svd(own_monarch.cut(w, blocks, blocks))
-            return own_monarch.join(left[..., :1].to(w.dtype), right[..., :1, :].to(w.dtype))
+            left, right, _ = project(w, blocks, blocks)
+            return Monarch.from_blocks(left[..., :1].to(w.dtype), right[..., :1, :].to(w.dtype))
 
         yield row(m, f"{blocks} x {blocks} blocks, 1 term", Metric(), theirs, one)
         terms = blocks // 4

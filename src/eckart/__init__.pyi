@@ -25,6 +25,9 @@ from .jobs.diagnose.mitigation import mitigate_intruders as mitigate_intruders
 from .jobs.diagnose.run import Diagnosis as Diagnosis
 from .jobs.diagnose.run import diagnose as diagnose
 from .jobs.fit import fit as fit
+from .jobs.reparametrize.hooks import StepHooks as StepHooks
+from .jobs.reparametrize.run import Reparametrization as Reparametrization
+from .jobs.reparametrize.run import reparametrize as reparametrize
 from .metrics import Metric as Metric
 from .models.convolution import StructuredConv2d as StructuredConv2d
 from .models.modules import StructuredEmbedding as StructuredEmbedding
@@ -32,5 +35,6 @@ from .models.modules import StructuredLinear as StructuredLinear
 from .models.saving import load as load
 from .models.saving import save as save
 from .ops.native.library import native as native
+from .parametrizations.contract import PARAMETRIZATIONS as PARAMETRIZATIONS
 from .statistics.needs import Need as Need
 from .statistics.needs import Statistics as Statistics

@@ -19,6 +19,7 @@ FAMILIES = {
     "adapters": "eckart.adapters",
     "diagnostics": "eckart.diagnostics",
     "inference": "eckart.inference",
+    "parametrizations": "eckart.parametrizations",
 }
 """The package of each family; its module `contract` says what a paper is there, and holds its `REGISTER`."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import eckart
 from eckart import METHODS
-from eckart.structures import BlockDiagonal, Chain
+from eckart.structures import BlockDiagonal, Chain, Monarch, Permutation
 from support import hard
 from support.blocks_and_sums import NOTHING, dense, shapes
 
@@ -80,15 +80,17 @@ def test_a_matrix_of_rank_one_blocks_is_recovered_by_one_term(shape: tuple[int, 
     torch.testing.assert_close(dense(eckart.fit(weight, "monarch", terms=1)), weight)
 
 
-def test_monarch_is_two_batched_products() -> None:
+def test_monarch_is_two_batched_products_between_permutations() -> None:
     structure = eckart.fit(hard.normal(24, 16), "monarch", terms=2)
-    assert isinstance(structure, Chain)
-    outputs, last, order, first = structure.operands()
-    assert outputs.shape == (24, 24)
-    assert isinstance(last, BlockDiagonal)
-    assert isinstance(first, BlockDiagonal)
-    assert last.weight.shape == (4, 6, 8)
-    assert first.weight.shape == (4, 8, 4)
-    assert order.shape == (32, 32)
+    assert isinstance(structure, Monarch)
+    assert structure.left.shape == (4, 6, 8)
+    assert structure.right.shape == (4, 8, 4)
+    written_out = Chain(
+        Permutation(torch.arange(24).view(4, 6).T.flatten()),
+        BlockDiagonal(structure.left.detach()),
+        Permutation(torch.arange(32).view(4, 4, 2).transpose(0, 1).flatten()),
+        BlockDiagonal(structure.right.detach()),
+    )
+    torch.testing.assert_close(dense(written_out), dense(structure))
     low_rank = eckart.fit(hard.normal(13, 17), "monarch", terms=2)
-    assert [part.shape for part in low_rank.operands()] == [(13, 2), (2, 17)]
+    assert [leaf.shape for leaf in low_rank.leaves().values()] == [(1, 13, 2), (1, 2, 17)]

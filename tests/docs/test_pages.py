@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
@@ -37,7 +38,14 @@ DOCS = ROOT / "docs"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 GENERATED = ("reference/report.md", "reference/cli.md", *(f"papers/{family}.md" for family in FAMILIES))
-NOT_SHOWN = {"__version__", "ADAPTERS", "METHODS", "KINDS", "Spec"}  # tables and aliases, told of elsewhere
+NOT_SHOWN = {
+    "__version__",
+    "ADAPTERS",
+    "METHODS",
+    "PARAMETRIZATIONS",
+    "KINDS",
+    "Spec",
+}  # tables and aliases, told of elsewhere
 FOREIGN = {"--strict", "--check", "--no-deps", "--nuclear-norm"}  # options of other programs and of benchmarks
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.S | re.M)
 
@@ -140,6 +148,17 @@ def test_examples_of_papers_do_what_they_say(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(net(x), before)
     assert sum(p.numel() for p in adapter.trainable_parameters()) == 4
     adapter.remove()
+    thin = copy.deepcopy(net)
+    made = eckart.reparametrize(thin, "thinned", keep=0.25)
+    optimizer = torch.optim.SGD(thin.parameters(), lr=0.1)
+    hooks = made.schedule(optimizer, 1)
+    hooks.before_step()
+    thin(x).square().mean().backward()
+    hooks.after_backward()
+    optimizer.step()
+    hooks.after_step()
+    made.finish()
+    assert made.structures["0"].cost().parameters == 120
     compressed = eckart.compress(net, "row-scaled", keep=0.5, allocation="in_turns", calibration=[x])
     assert compressed.choice["0"] == 5  # 5 (24 + 20) numbers of the 240 that may be kept
 

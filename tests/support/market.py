@@ -27,6 +27,7 @@ from eckart.structures import (
     Kernelized,
     Kronecker,
     Masked,
+    Monarch,
     Permutation,
     Quantized,
     Repeated,
@@ -164,7 +165,9 @@ BUILDERS: dict[str, Builder] = {
     ),
     "low-rank-plus-masked": lambda s: Sum(low_rank(s.normal(8, 2), s.normal(2, 6)), s.masked(8, 6, 0.3)),
     "dictionary": lambda s: Chain(Dense(s.normal(6, 8)), ColumnSparse.from_dense(s.normal(8, 5), 2)),
-    "monarch": lambda s: Chain(
+    "monarch": lambda s: Monarch(s.normal(3, 4, 10), s.normal(2, 15, 3)),
+    "monarch-of-one-block": lambda s: Monarch(s.normal(1, 5, 2), s.normal(1, 2, 6)),
+    "blocks-in-other-orders": lambda s: Chain(
         BlockDiagonal(s.normal(2, 3, 4)),
         Permutation(s.order(8)),
         BlockDiagonal(s.normal(4, 2, 3)),

@@ -19,6 +19,7 @@ from eckart.structures.kernelized import Kernelized
 from eckart.structures.kronecker import Kronecker
 from eckart.structures.low_rank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
+from eckart.structures.monarch import Monarch
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.quantized import Quantized
 from eckart.structures.repeated import Repeated
@@ -55,6 +56,7 @@ __all__ = [
     "Kernelized",
     "Kronecker",
     "Masked",
+    "Monarch",
     "Permutation",
     "Quantized",
     "Repeated",

@@ -21,6 +21,7 @@ from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.kronecker import Kronecker
 from eckart.structures.masked import Masked
+from eckart.structures.monarch import Monarch
 from eckart.structures.quantized import Quantized
 from eckart.structures.repeated import Repeated
 from eckart.structures.rounded_input import InputRounding
@@ -84,8 +85,9 @@ def _(matrix: StructuredMatrix, exponent: int | None) -> None:
         multiply(part, exponent)
 
 
-@multiply.register
-def _(matrix: Kronecker, exponent: int | None) -> None:
+@multiply.register(Kronecker)
+@multiply.register(Monarch)
+def _(matrix: StructuredMatrix, exponent: int | None) -> None:
     for name, share in zip(("left", "right"), shares(exponent, 2), strict=True):
         leaf(matrix, name, share)
 

@@ -18,7 +18,7 @@ MOST = 20_000
 _A_TENSOR = 16
 """Structures for each tensor among them."""
 
-_WIDER = 4
+WIDER = 4
 """How much longer than the outer one an inner side may be."""
 _LARGER = 16
 """How much larger than the whole an inner matrix may be that is written out for a product."""
@@ -131,7 +131,7 @@ def _check_sizes(root: StructuredMatrix, where: str) -> None:
     """Refuses a structure whose product would take memory out of all proportion to its shape and its tensors."""
     out, columns = root.shape
     entries = sum(t.numel() for t in root.state_dict().values())
-    longest, largest = max(_WIDER * max(out, columns), entries), _LARGER * out * columns
+    longest, largest = max(WIDER * max(out, columns), entries), _LARGER * out * columns
     for part in root.modules():
         if not isinstance(part, StructuredMatrix):
             continue

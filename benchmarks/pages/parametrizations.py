@@ -1,0 +1,22 @@
+"""The tables of structures that train in the places of matrices."""
+
+from __future__ import annotations
+
+from benchmarks.pages.tables import Table
+
+_MONARCH = {"benchmark": "parametrizations.monarch"}
+_STARTS = [("", "{start}"), (" ", "{arm}"), ("matrices kept", "{keep:%}")]
+_COST = [("numbers", "{parameters:,}"), ("processor seconds", "{cpu_seconds:.0f}")]
+
+TABLES = {
+    "monarch-pictures": Table(
+        "parametrizations",
+        {**_MONARCH, "part": "pictures"},
+        [
+            *_STARTS,
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+            *_COST,
+        ],
+    ),
+}

@@ -1,0 +1,1 @@
+"""The job that puts trainable structures into a model before it is trained."""
