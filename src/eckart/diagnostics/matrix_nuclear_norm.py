@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.diagnostics._hidden_states import standardized
+from eckart.diagnostics._hidden_states import column_norms, standardized
 from eckart.diagnostics.contract import Column, Numbers, diagnostic
 
 
@@ -22,8 +22,7 @@ def matrix_nuclear_norm(hidden: Tensor) -> float:
     Raises:
         Refused: no matrix of finite numbers, or fewer than two different states.
     """
-    columns = torch.linalg.vector_norm(standardized(hidden), dim=0)
-    return float(columns.topk(min(hidden.shape)).values.sum()) / len(hidden)
+    return float(column_norms(hidden).topk(min(hidden.shape)).values.sum()) / len(hidden)
 
 
 def nuclear_norm(hidden: Tensor) -> float:
