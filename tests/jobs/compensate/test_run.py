@@ -395,14 +395,17 @@ def test_gradients_flow() -> None:
 def test_short_dtypes(base: str, dtype: torch.dtype) -> None:
     dense = tiny_llama().to(dtype)
     model = compressed(base, dense)
+    before, xs = copy.deepcopy(model), inputs(model)
     result = eckart.compensate(model, dense, 4, calibration=IDS)
     assert {p.dtype for p in model.parameters()} == {dtype}
-    exact = tiny_llama()
-    wide = compressed(base, exact)
-    expected = eckart.compensate(wide, exact, 4, calibration=IDS)
     for name, added in result.added.items():
-        assert added.after < added.before
-        assert added.after == pytest.approx(expected.added[name].after, rel=0.25)
+        w, x = weight_of(dense, name), xs[name]
+        lost, left = (x @ (w - structured(m)[name].structure.to_dense().detach().double()).T for m in (before, model))
+        whole = float((x @ w.T).square().sum())
+        # Inputs of a batch of another size are rounded otherwise, and so are the factors once they are made.
+        assert added.before == pytest.approx(float(lost.square().sum()) / whole, rel=2e-3)
+        assert added.after == pytest.approx(tail(lost, 4) / whole, rel=2e-3)
+        assert added.after == pytest.approx(float(left.square().sum()) / whole, rel=5e-3)
     assert model(IDS).logits.dtype == dtype
 
 

@@ -355,7 +355,7 @@ def test_kfac_beats_svd_in_its_own_metric_and_predicts_the_divergence() -> None:
     result = eckart.compress(small, "kfac", keep=0.9, calibration=ids)
     log_p, log_q = (m(ids).logits.detach().double().log_softmax(-1) for m in (model, small))
     kl = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-    assert result.error / 2 == pytest.approx(kl, rel=0.5)
+    assert result.error / 2 == pytest.approx(kl, rel=0.15)
     other = copy.deepcopy(model)
     eckart.compress(other, "svd", keep=0.9, calibration=ids)
     log_r = other(ids).logits.detach().double().log_softmax(-1)
