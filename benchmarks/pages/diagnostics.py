@@ -52,6 +52,12 @@ TABLES = {
             ("nuclear norm", "{nuclear_norm:.2f}"),
         ],
     ),
+    "sparsities": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.sparsities", "seeds": 3, "method": ("magnitude", "wanda", "sparsegpt")},
+        [("method", "{method:code}"), ("cut off", "{sparsity:%}")],
+        [("{allocation}", "{perplexity:perplexity}[ ({change:+.3f} ± {change_stderr:.3f})]")],
+    ),
     "intruders": Table(
         "diagnostics",
         {"benchmark": "diagnostics.intruders", "rank": 1, "rate": 0.01},

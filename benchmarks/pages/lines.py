@@ -276,6 +276,21 @@ DIAGNOSTICS = [
         "{rows} x {columns}: {farms.mean:.2f} ± {farms.spread:.2f}, Hill {hill.mean:.2f} ± {hill.spread:.2f}",
     ),
     _diagnostics(
+        "farms",
+        "pruning",
+        "smollm2 without a share of its weights, which its blocks lose evenly, by exponents of whole matrices or by "
+        "those over windows; perplexity on {judged on sequences} sequences of {judge} for each of 3 seeds (and the "
+        "difference to the even share in nats a token)",
+        {
+            "benchmark": "diagnostics.sparsities",
+            "seeds": 3,
+            "method": "wanda",
+            "allocation": ("uniform", "alpha", "farms"),
+        },
+        "{sparsity:%} by {method:code}, {allocation} {perplexity:.0f} ({change:+.3f} ± {change_stderr:.3f})",
+        together="; ",
+    ),
+    _diagnostics(
         "marchenko-pastur",
         "planted",
         "directions planted in {rows} x {columns} of noise, means over {draws} draws; below half of the edge none can "
