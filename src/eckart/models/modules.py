@@ -77,9 +77,9 @@ class StructuredLinear(Multiplying):
 
     def forward(self, x: Tensor) -> Tensor:
         # From the registry, and without the hooks' machinery: at batch 1 a small product takes no longer than those.
-        y: Tensor = self._modules["structure"].forward(x)  # type: ignore[union-attr]
-        bias = self.bias
-        return y if bias is None else y + bias
+        structure, bias = self._modules["structure"], self.bias
+        y: Tensor = structure.forward(x) if bias is None else structure.affine(x, bias)  # type: ignore[union-attr,operator]
+        return y
 
 
 class StructuredConv1D(StructuredLinear):

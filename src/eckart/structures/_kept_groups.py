@@ -11,7 +11,9 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.ops.native.group_sparse import GROUP_SPARSE
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.structures._checks import index_dtype, size_option
+from eckart.structures._fused import part
 from eckart.structures.base import StructuredMatrix
 
 GROUP = 16
@@ -58,6 +60,10 @@ class KeptGroups(StructuredMatrix):
         leaves = [floats.get(name, codes.get(name)) for name in names]
         y = self._product(x, leaves, (self.group, self.shape[1], getattr(self, "bits", 0)))
         return F.linear(x, self.to_dense()) if y is None else y
+
+    def recipe(self) -> Recipe:
+        options = (self.group, self.shape[1], getattr(self, "bits", 0))
+        return ((part(self, GROUP_SPARSE, ("values", "codes", "scales", "places", "counts"), options),),)
 
     def to_dense(self) -> Tensor:
         row = torch.arange(self.shape[0], device=self.device)

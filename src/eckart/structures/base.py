@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.ops.native.programs import Recipe
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,14 @@ class StructuredMatrix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x @ W.T`: (..., in) -> (..., out)."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def affine(self, x: Tensor, bias: Tensor) -> Tensor:
+        """`x @ W.T + bias`, bias (out,)."""
+        return self.forward(x) + bias
+
+    def recipe(self) -> Recipe | None:
+        """How compiled code multiplies by it, as one matrix or several; None where it does not."""
+        return None
 
     def to_dense(self) -> Tensor:
         """W as a dense (out, in) tensor in the structure's dtype; Refused where it is no matrix, see `linear`."""

@@ -13,7 +13,9 @@ from eckart.errors import Refused
 from eckart.ops.binary_planes import pack_planes, plane_bytes, rows_of_tiles, summed, tiled, unpack_planes, untiled
 from eckart.ops.native.binary_coded import BINARY_CODED, MOST_PLANES, fitting_group
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.structures._checks import float_leaf, size_option
+from eckart.structures._fused import part
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
 
@@ -122,6 +124,10 @@ class BinaryCoded(StructuredMatrix):
         dtype = torch.promote_types(x.dtype, self.scales.dtype)
         offsets = None if self.offsets is None else untiled(self.offsets.to(dtype))
         return F.linear(x, summed(self.signs(), untiled(self.scales.to(dtype)), offsets, self.group).to(x.dtype))
+
+    def recipe(self) -> Recipe:
+        options = (self.group, self.columns, self.planes)
+        return ((part(self, BINARY_CODED, ("codes", "scales", "offsets"), options),),)
 
     def in_memory(self) -> tuple[Tensor | None, ...]:
         """Codes, scales and offsets, as `ops.native.binary_coded` takes them."""

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.ops.native.programs import Recipe
+from eckart.structures._fused import Fused, one_after_another, side_by_side
 from eckart.structures.base import StructuredMatrix, structure
 from eckart.structures.permutation import Permutation, Selection
 from eckart.structures.transposed import apply_transposed
@@ -53,8 +55,33 @@ def _shapes(name: str, children: tuple[StructuredMatrix, ...]) -> list[tuple[int
     return [child.shape for child in children]
 
 
+class _Fusable(_Compose):
+    """One whose parts are multiplied in one call, where all of them are compiled and there are few vectors."""
+
+    def __init__(self, children: tuple[StructuredMatrix, ...], shape: tuple[int, int]) -> None:
+        super().__init__(children, shape)
+        self._fused = Fused()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self._fused(self, x)
+        return self._in_turns(x) if y is None else y
+
+    def affine(self, x: Tensor, bias: Tensor) -> Tensor:
+        y = self._fused(self, x, bias)
+        return self._in_turns(x) + bias if y is None else y
+
+    def _in_turns(self, x: Tensor) -> Tensor:
+        """The product, part by part."""
+        raise NotImplementedError
+
+    def _recipes(self) -> list[Recipe] | None:
+        found = [part.recipe() for part in self.operands()]
+        kept = [recipe for recipe in found if recipe is not None]
+        return kept if len(kept) == len(found) else None
+
+
 @structure("sum")
-class Sum(_Compose):
+class Sum(_Fusable):
     """W = W_1 + W_2 + ..., all of one shape."""
 
     def __init__(self, *children: StructuredMatrix) -> None:
@@ -63,12 +90,16 @@ class Sum(_Compose):
             raise Refused(f"Sum needs equal shapes, got {', '.join(map(str, shapes))}")
         super().__init__(children, shapes[0])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _in_turns(self, x: Tensor) -> Tensor:
         first, *others = self._parts()
         y = first.forward(x)
         for part in others:
             y = y + part.forward(x)
         return y
+
+    def recipe(self) -> Recipe | None:
+        found = self._recipes()
+        return None if found is None else side_by_side(found)
 
     def to_dense(self) -> Tensor:
         first, *others = self.operands()
@@ -86,7 +117,7 @@ class Sum(_Compose):
 
 
 @structure("chain")
-class Chain(_Compose):
+class Chain(_Fusable):
     """The product W = W_1 W_2 ... W_k, applied from the right: the last factor sees the input first."""
 
     def __init__(self, *children: StructuredMatrix) -> None:
@@ -96,10 +127,14 @@ class Chain(_Compose):
                 raise Refused(f"Chain: shapes do not multiply: {' @ '.join(map(str, shapes))}")
         super().__init__(children, (shapes[0][0], shapes[-1][1]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _in_turns(self, x: Tensor) -> Tensor:
         for part in reversed(self._parts()):
             x = part.forward(x)
         return x
+
+    def recipe(self) -> Recipe | None:
+        found = self._recipes()
+        return None if found is None else one_after_another(found[::-1])
 
     def to_dense(self) -> Tensor:
         self.check_linear()  # a factor that depends on its input would be applied to the others without a word

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.ops.native.masked import MASKED
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.ops.packing import bits_set, pack, row_bytes, unpack
 from eckart.structures._checks import float_leaf, size_option
+from eckart.structures._fused import part
 from eckart.structures.base import StructuredMatrix, structure
 
 PIECE = 1 << 20
@@ -75,6 +77,9 @@ class Masked(StructuredMatrix):
         if (y := self._product(x, leaves, (self.shape[1],))) is not None:
             return y
         return torch.cat([F.linear(x, piece) for piece in self._pieces()], -1)
+
+    def recipe(self) -> Recipe:
+        return ((part(self, MASKED, ("values", "mask"), (self.shape[1],)),),)
 
     def to_dense(self) -> Tensor:
         return torch.cat(list(self._pieces()))

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.ops.native.quantized import QUANTIZED
 from eckart.ops.packing import decode, encode, grid, grouped, pack, row_bytes, unpack
 from eckart.structures._checks import size_option
+from eckart.structures._fused import part
 from eckart.structures._quantized_leaves import check_bits, check_leaves
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
@@ -158,6 +160,10 @@ class Quantized(StructuredMatrix):
             return y
         dtype = torch.promote_types(x.dtype, self.scales.dtype)
         return F.linear(x, self._decoded(self.codes, self.scales.to(dtype), self.zeros).to(x.dtype))
+
+    def recipe(self) -> Recipe:
+        names = ("codes", "scales", "zeros", "codebook", "packed_zeros")
+        return ((part(self, QUANTIZED, names, (self.bits, self.group, self.columns)),),)
 
     def in_memory(self) -> tuple[Tensor | None, ...]:
         """Codes, scales, zero-points, codebook and packed zero-points, as `ops.native.quantized` takes them."""

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.ops.native.semisparse import SEMISPARSE
 from eckart.ops.packing import pack, row_bytes, unpack
 from eckart.structures._checks import float_leaf, size_option
+from eckart.structures._fused import part
 from eckart.structures.base import StructuredMatrix, structure
 
 
@@ -79,6 +81,9 @@ class SemiSparse(StructuredMatrix):
         leaves = self._parameters["values"], self._buffers["positions"]
         y = self._product(x, leaves, (self.n, self.m, self.shape[1]))
         return F.linear(x, self.to_dense()) if y is None else y
+
+    def recipe(self) -> Recipe:
+        return ((part(self, SEMISPARSE, ("values", "positions"), (self.n, self.m, self.shape[1])),),)
 
     def to_dense(self) -> Tensor:
         return self._unpack(self.values, self.positions)

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.ops.native.sparse import SPARSE
 from eckart.ops.sparse_product import sparse_product
 from eckart.structures._checks import check_range, float_leaf, index_leaf, size_option
+from eckart.structures._fused import part
 from eckart.structures.base import StructuredMatrix, structure
 
 
@@ -64,6 +66,9 @@ class Sparse(StructuredMatrix):
         flat = x.reshape(-1, self.shape[1])
         y = sparse_product(self.values, self.columns.to(index), self.offsets.to(index), flat)
         return y.reshape(*x.shape[:-1], self.shape[0])
+
+    def recipe(self) -> Recipe:
+        return ((part(self, SPARSE, ("values", "columns", "offsets"), (self.shape[1],)),),)
 
     def to_dense(self) -> Tensor:
         row = torch.arange(self.shape[0], device=self.device).repeat_interleave(self.offsets.long().diff())

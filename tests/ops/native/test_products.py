@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import eckart
 from eckart.errors import Refused
-from eckart.ops.native import products
+from eckart.ops.native import programs
 from eckart.ops.native.build import LEVELS, target
 from eckart.ops.native.library import CAP, _allowed, capped, levels, loaded
 from eckart.ops.native.products import Product
@@ -41,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     from dataclasses import replace
 
-    monkeypatch.setattr(products, "loaded", lambda: replace(library, multiply=counted))
+    monkeypatch.setattr(programs, "loaded", lambda: replace(library, multiply=counted))
     return seen
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from eckart.ops.native.layouts import LAYOUTS
 from eckart.ops.native.library import capped, levels
-from eckart.ops.native.products import LAYOUTS, Product
+from eckart.ops.native.products import Product
 from eckart.structures import GroupSparse, GroupSparseCodes, Masked, SemiSparse, Sparse, StructuredMatrix
 from tests.support.guarded import guarded
 
@@ -78,7 +79,7 @@ def ran(matrix: StructuredMatrix) -> bool:
     """Whether C made its last product."""
     product = matrix._product
     assert isinstance(product, Product)
-    return product._described is not None
+    return product._program is not None
 
 
 @pytest.mark.parametrize("name", MADE)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eckart.ops.binary_planes import plane_bytes, summed, unpack_planes, untiled
-from eckart.ops.native.products import FLOATS, Layout, Leaves, Options, layout, lies
+from eckart.ops.native.layouts import FLOATS, Layout, Leaves, Options, layout, lies
 
 MOST_PLANES = 8
 

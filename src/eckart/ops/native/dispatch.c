@@ -1,8 +1,10 @@
 /* The doors of the library: the layouts and levels that there are, and the two things that are done with a matrix. */
 #include "layouts.h"
-#include "products.h"
+#include "programs.h"
+#include "values.h"
 
-#include <stddef.h>
+#include <sched.h>
+#include <stdatomic.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -69,51 +71,128 @@ EXPORT int eckart_bfloat16(void) {
 #endif
 }
 
+/* Shares the numbers from..to out to threads, at least `grain` to each. */
+typedef void work(int64_t from, int64_t to, void *task);
+typedef int32_t spread(int64_t from, int64_t to, int64_t grain, work *, void *task);
+
+/* A program that runs. */
+typedef struct {
+    const program *program;
+    const layout *layouts;
+    multiply_several *several;
+    int64_t vectors;
+    const float *x;
+    float *scratch, *out; /* out: the last stage's numbers */
+    uint16_t *narrow;     /* the same rounded to `type`; NULL where that is float32 */
+    int type;
+    struct {
+        _Alignas(64) _Atomic int64_t taken; /* pieces */
+        _Atomic int64_t done;
+    } progress[MOST_STAGES];
+} task;
+
+static uint16_t rounded_to(float value, int type) {
+    uint16_t bits;
+    if (type == FLOAT16) {
+        const _Float16 half = (_Float16)value;
+        memcpy(&bits, &half, 2);
+        return bits;
+    }
+    uint32_t word;
+    memcpy(&word, &value, 4);
+    return value == value ? (word + 0x7fff + (word >> 16 & 1)) >> 16 : (word | 0x400000) >> 16;
+}
+
+/* Rows from..to of a stage. */
+static void compute(const task *t, const stage *s, int last, int64_t from, int64_t to) {
+    float *first = last ? t->out : t->scratch + s->writes * t->vectors;
+    for (int k = 0; k < s->count; k++) {
+        const term *m = &s->terms[k];
+        const layout *by = &t->layouts[m->layout];
+        const float *x = m->reads < 0 ? t->x : t->scratch + m->reads * t->vectors;
+        float *y = k == 0 ? first : t->scratch + m->room * t->vectors;
+        if (t->vectors == 1) by->multiply(m->matrix, x, y, from, to);
+        else t->several(by, m->matrix, m->columns, x, t->vectors, y, s->rows, from, to);
+        if (k == 0) continue;
+        for (int64_t v = 0; v < t->vectors; v++)
+            for (int64_t i = v * s->rows + from; i < v * s->rows + to; i++) first[i] += y[i];
+    }
+    if (!last) return;
+    const program *p = t->program;
+    for (int64_t v = 0; p->bias != NULL && v < t->vectors; v++)
+        for (int64_t i = from; i < to; i++) first[v * s->rows + i] += value_at(p->bias, p->bias_type, i);
+    for (int64_t v = 0; t->narrow != NULL && v < t->vectors; v++)
+        for (int64_t i = v * s->rows + from; i < v * s->rows + to; i++) t->narrow[i] = rounded_to(first[i], t->type);
+}
+
+/* Takes pieces of one stage after another. Whoever comes late finds them taken, and nobody waits for a thread that has
+   not begun: a stage is over once all that was taken is done. */
+static void take_part(int64_t from, int64_t to, void *given) {
+    task *t = given;
+    const program *p = t->program;
+    (void)from, (void)to;
+    for (int i = 0; i < p->count; i++) {
+        const stage *s = &p->stages[i];
+        const int64_t pieces = (s->rows + s->piece - 1) / s->piece;
+        int64_t n;
+        while ((n = atomic_fetch_add(&t->progress[i].taken, 1)) < pieces) {
+            const int64_t start = n * s->piece, stop = start + s->piece;
+            compute(t, s, i == p->count - 1, start, stop < s->rows ? stop : s->rows);
+            atomic_fetch_add(&t->progress[i].done, 1);
+        }
+        for (int turns = 0; i < p->count - 1 && atomic_load(&t->progress[i].done) < pieces; turns++) {
+            if (turns >= 1 << 12) sched_yield();
+#if defined(__x86_64__)
+            else __builtin_ia32_pause();
+#endif
+        }
+    }
+}
+
+/* y[t] = W x[t] + bias for t < vectors, x and y of one type; in one thread where `threads` is NULL. `room` is for
+   `vectors` times the program's scratch, and where the type is not float32 x and y as well; NULL up to ON_STACK numbers. */
+EXPORT void eckart_multiply(spread *threads, int level, const program *p, int64_t vectors, const void *x, void *y, int type,
+                            float *room) {
+    const int64_t narrow = type != FLOAT32, needed = vectors * (p->scratch + narrow * (p->columns + p->stages[p->count - 1].rows));
+    float here[room == NULL ? needed + 1 : 1];
+    if (room == NULL) room = here;
+    task t = {.program = p, .layouts = layouts[level], .several = several[level], .vectors = vectors, .x = x,
+              .scratch = room, .out = y, .type = type};
+    if (narrow) {
+        const int64_t entering = vectors * p->columns;
+        float *wide = room + vectors * p->scratch;
+        for (int64_t i = 0; i < entering; i++) wide[i] = value_at(x, type, i);
+        t.x = wide, t.out = wide + entering, t.narrow = y;
+    }
+    if (threads && p->threads > 1) threads(0, p->threads, 1, take_part, &t);
+    else take_part(0, 1, &t);
+}
+
+/* Rows that are written out. */
 typedef struct {
     int level;
     const layout *layout;
     const void *matrix;
-    int64_t columns, vectors, y_step, start;
-    const float *x;
+    int64_t columns, start;
     void *out;
-} task;
-
-typedef void work(int64_t from, int64_t to, void *task);
-/* Shares the numbers from..to out to threads, at least `grain` to each. */
-typedef int32_t spread(int64_t from, int64_t to, int64_t grain, work *, void *task);
-
-static void multiply(int64_t from, int64_t to, void *given) {
-    const task *t = given;
-    if (t->vectors == 1) t->layout->multiply(t->matrix, t->x, t->out, from, to);
-    else several[t->level](t->layout, t->matrix, t->columns, t->x, t->vectors, t->out, t->y_step, from, to);
-}
+} writing;
 
 static void decode(int64_t from, int64_t to, void *given) {
-    const task *t = given;
+    const writing *t = given;
     t->layout->rows(t->matrix, (float *)t->out + (from - t->start) * t->columns, from, to);
 }
 
 static void decode_to_bfloat16(int64_t from, int64_t to, void *given) {
-    const task *t = given;
+    const writing *t = given;
     uint16_t *out = (uint16_t *)t->out + (from - t->start) * t->columns;
     rounded[t->level](t->layout, t->matrix, t->columns, out, from, to);
-}
-
-static void run(spread *threads, int64_t from, int64_t to, int64_t grain, work *what, task *t) {
-    if (threads) threads(from, to, grain, what, t);
-    else what(from, to, t);
-}
-
-/* y[t] = W x[t] for t < vectors, W (rows, columns); in one thread where `threads` is NULL. */
-EXPORT void eckart_multiply(spread *threads, int64_t grain, int level, int number, const void *matrix, int64_t rows,
-                            int64_t columns, const float *x, int64_t vectors, float *y) {
-    task t = {level, &layouts[level][number], matrix, columns, vectors, rows, 0, x, y};
-    run(threads, 0, rows, grain, multiply, &t);
 }
 
 /* out = W[from:to], in float32 or bfloat16. */
 EXPORT void eckart_rows(spread *threads, int64_t grain, int level, int number, const void *matrix, int64_t columns,
                         int64_t from, int64_t to, int bfloat16, void *out) {
-    task t = {level, &layouts[level][number], matrix, columns, 0, 0, from, NULL, out};
-    run(threads, from, to, grain, bfloat16 ? decode_to_bfloat16 : decode, &t);
+    writing t = {level, &layouts[level][number], matrix, columns, from, out};
+    work *what = bfloat16 ? decode_to_bfloat16 : decode;
+    if (threads) threads(from, to, grain, what, &t);
+    else what(from, to, &t);
 }

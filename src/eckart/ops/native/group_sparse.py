@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.ops.native.products import FLOATS, Layout, Leaves, Options, holding, layout, lies
+from eckart.ops.native.layouts import FLOATS, Layout, Leaves, Options, holding, layout, lies
 from eckart.ops.packing import decode, unpack
 
 GROUP, BITS = 16, 4

@@ -3,9 +3,10 @@
 
 #define LAYOUTS(X)        \
     X(binary_coded)       \
+    X(combined)           \
+    X(dense)              \
     X(quantized)          \
     X(quantized_rounded)  \
-    X(halves)             \
     X(group_sparse)       \
     X(masked)             \
     X(sparse)             \

@@ -123,7 +123,7 @@ def _opened() -> Library | None:
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     opened.eckart_layout.restype = ctypes.c_char_p
-    opened.eckart_multiply.argtypes = (pointer, size, number, number, pointer, size, size, pointer, size, pointer)
+    opened.eckart_multiply.argtypes = (pointer, number, pointer, size, pointer, pointer, number, pointer)
     opened.eckart_rows.argtypes = (pointer, size, number, number, pointer, size, size, size, number, pointer)
     opened.eckart_multiply.restype = opened.eckart_rows.restype = None
     names: list[str] = []

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eckart.ops.input_rounding import round_symmetric
-from eckart.ops.native.products import FLOATS, STACK, Layout, Leaves, Options, layout, lies
+from eckart.ops.native.layouts import FLOATS, STACK, Layout, Leaves, Options, layout, lies
 from eckart.ops.packing import CODE_BITS, decode, grouped, row_bytes, unpack
 
 GROUPS = 1 << 16
@@ -127,4 +127,4 @@ def _rounded_reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
 
 
 # Several vectors are rounded once and multiplied as any others are.
-ROUNDED = layout(Layout("quantized_rounded", _rounded_shape, _describe_rounded, _rounded_reference, most=1))
+ROUNDED = layout(Layout("quantized_rounded", _rounded_shape, _describe_rounded, _rounded_reference, most=1, pieces=8))

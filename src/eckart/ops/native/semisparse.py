@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.ops.native.products import FLOATS, Layout, Leaves, Options, holding, layout, lies
+from eckart.ops.native.layouts import FLOATS, Layout, Leaves, Options, holding, layout, lies
 from eckart.ops.packing import row_bytes, unpack
 
 _BITS = {4: 2, 8: 3, 16: 4}

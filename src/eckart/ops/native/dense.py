@@ -1,25 +1,24 @@
-"""Entries of 16 bits, row after row: the layout of `structures.Dense` in bfloat16 and float16."""
+"""Entries of any float type, row after row: the layout of `structures.Dense`."""
 
 from __future__ import annotations
 
 import ctypes
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eckart.ops.native.products import FLOATS, Layout, Leaves, Options, layout, lies
+from eckart.ops.native.layouts import FLOATS, Layout, Leaves, Options, layout, lies
 
 
-class _Halves(ctypes.Structure):
-    """As in `halves.c`."""
+class _Dense(ctypes.Structure):
+    """As in `dense.c`."""
 
     _fields_ = (("entries", ctypes.c_void_p), ("columns", ctypes.c_int64), ("type", ctypes.c_int32))
 
 
 def _shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
     (weight,) = leaves
-    if weight is None or not lies(weight, (torch.bfloat16, torch.float16), -1, -1):
+    if weight is None or not lies(weight, tuple(FLOATS), -1, -1) or not weight.numel():
         return None
     return weight.shape[0], weight.shape[1]
 
@@ -27,7 +26,7 @@ def _shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
 def _describe(leaves: Leaves, options: Options) -> ctypes.Structure:
     (weight,) = leaves
     assert weight is not None
-    return _Halves(weight.data_ptr(), weight.shape[1], FLOATS[weight.dtype])
+    return _Dense(weight.data_ptr(), weight.shape[1], FLOATS[weight.dtype])
 
 
 def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
@@ -36,5 +35,4 @@ def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
     return F.linear(x, weight.to(x.dtype))
 
 
-# PyTorch is as fast for several vectors.
-HALVES = layout(Layout("halves", _shape, _describe, _reference, most=1))
+DENSE = layout(Layout("dense", _shape, _describe, _reference))
