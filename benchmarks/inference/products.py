@@ -25,7 +25,20 @@ from benchmarks.common.rows import Rows, add_option
 from benchmarks.inference import product_peers as peers
 from eckart import native
 from eckart.ops.packing import normal_float
-from eckart.structures import BinaryCoded, Masked, Quantized, RoundedInput, SemiSparse, Sparse
+from eckart.structures import (
+    BinaryCoded,
+    Chain,
+    ColumnSparse,
+    Dense,
+    Interpolative,
+    Masked,
+    Quantized,
+    RoundedInput,
+    SemiSparse,
+    Sparse,
+    Sum,
+    low_rank,
+)
 from eckart.structures.group_sparse import GroupSparse
 from eckart.structures.group_sparse_codes import GroupSparseCodes
 
@@ -86,6 +99,30 @@ def planes(weight: Tensor) -> BinaryCoded:
     return BinaryCoded.from_planes(signs, torch.rand(out, -(-columns // 64), 2), group=64)
 
 
+def factors(weight: Tensor, share: float) -> Chain:
+    """Any that hold that share of the entries: what they hold does not matter to the time."""
+    out, columns = weight.shape
+    rank = int(share * out * columns / (out + columns))
+    return low_rank(weight[:, :1].expand(out, rank).clone(), weight[:1].expand(rank, columns).clone())
+
+
+def picked(weight: Tensor, share: float) -> Interpolative:
+    """As many rows as make r (out + in - r) entries that share, and the others as combinations of them."""
+    out, columns = weight.shape
+    rank = max(r for r in range(1, min(out, columns)) if r * (out + columns - r) <= share * out * columns)
+    order = torch.randperm(out, generator=torch.Generator().manual_seed(0))
+    return Interpolative(order, weight[:1, :1].expand(out - rank, rank).clone(), weight[:rank].clone())
+
+
+def dictionary(weight: Tensor, share: float) -> Chain:
+    """Half of that share for the atoms, half for the codes."""
+    out, columns = weight.shape
+    atoms = int(share / 2 * columns)
+    stored = max(1, int(share / 2 * out / 1.5))  # a place of 16 bits beside each
+    codes = ColumnSparse.from_dense(torch.randn(atoms, columns, generator=torch.Generator().manual_seed(0)), stored)
+    return Chain(Dense(weight[:, :atoms].clone()), codes)
+
+
 def arms() -> dict[str, Arm]:
     """All of them by name; the first is what the others are compared with."""
     half = torch.bfloat16
@@ -113,6 +150,11 @@ def arms() -> dict[str, Arm]:
         "groups of 16, 50 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.5)))),
         "groups of 16, 20 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.2)))),
         "groups of 16, 50 %, int4": Arm(structure(lambda w: GroupSparseCodes.quantize(w, groups(w, 0.5), 4))),
+        "two factors, 80 %": Arm(structure(lambda w: factors(w, 0.8))),
+        "two factors, 80 %, bf16": Arm(structure(lambda w: factors(w.to(half), 0.8)), half),
+        "rows and combinations of them, 80 %": Arm(structure(lambda w: picked(w, 0.8))),
+        "dictionary, 80 %": Arm(structure(lambda w: dictionary(w, 0.8))),
+        "int4 g64 and two factors, 20 %": Arm(structure(lambda w: Sum(Quantized.quantize(w, 4, 64), factors(w, 0.2)))),
         "PyTorch int4 g64, bf16": Arm(peers.torch_int4, half),
         "PyTorch int8, int8 inputs": Arm(peers.torch_int8),
         "SciPy rows 20 %": Arm(lambda w: peers.scipy_rows(w * largest(w, 0.2)), largest=4),

@@ -32,7 +32,7 @@ def bytes_of(model: nn.Module) -> int:
     return sum(tensors.values())
 
 
-def compressed(method: str, **scheme: int | bool) -> Callable[[nn.Module], nn.Module]:
+def compressed(method: str, **scheme: float) -> Callable[[nn.Module], nn.Module]:
     def make(model: nn.Module) -> nn.Module:
         eckart.compress(model, method, **scheme)  # type: ignore[arg-type]
         return model
@@ -58,6 +58,8 @@ ARMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "codebook, 4 bits": compressed("codebook", bits=4),
     "rtn, 3 bits, groups of 64": compressed("rtn", bits=3, group=64),
     "magnitude, 50 %": compressed("magnitude", percent=50),
+    "kfac, 80 % of the linear parameters": compressed("kfac", keep=0.8, samples=16),
+    "kfac, 60 % of the linear parameters": compressed("kfac", keep=0.6, samples=16),
 }
 
 

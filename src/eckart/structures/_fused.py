@@ -89,5 +89,6 @@ class Fused:
         self._recipe = recipe = matrix.recipe()
         parts = [p for stage in recipe or () for p in stage]
         self._tables = [table for p in parts for table in p.tables]
-        self._most = min([FEW, *(p.layout.most for p in parts if p.layout.most)]) * matrix.shape[1]
+        each = [p.layout.most or FEW if p.layout.few_rows else 1 for p in parts]
+        self._most = min([FEW, *each]) * matrix.shape[1]
         self._program = Program()

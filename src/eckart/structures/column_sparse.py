@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.ops.native.assembly import PIECE
+from eckart.ops.native.column_sparse import BLOCKS, COLUMN_SPARSE, FOLDED
+from eckart.ops.native.products import Product
+from eckart.ops.native.programs import Recipe
 from eckart.structures._checks import check_distinct, check_range, float_leaf, index_leaf, size_option
+from eckart.structures._fused import Fused, part
 from eckart.structures.base import StructuredMatrix, structure
 
 
@@ -36,6 +41,7 @@ class ColumnSparse(StructuredMatrix):
         super().__init__((size, columns))
         self.leaf("values", values)
         self.leaf("places", places)
+        self._fused, self._product = Fused(), Product(COLUMN_SPARSE)
 
     @classmethod
     def from_dense(cls, weight: Tensor, s: int) -> ColumnSparse:
@@ -50,6 +56,24 @@ class ColumnSparse(StructuredMatrix):
         return {"size": self.shape[0]}
 
     def forward(self, x: Tensor) -> Tensor:
+        y = self._fused(self, x)
+        return self._several(x) if y is None else y
+
+    def affine(self, x: Tensor, bias: Tensor) -> Tensor:
+        y = self._fused(self, x, bias)
+        return self._several(x) + bias if y is None else y
+
+    def recipe(self) -> Recipe:
+        size = self.shape[0]
+        blocks = max(1, min(BLOCKS, self.values.numel() // PIECE))
+        whole = (part(self, COLUMN_SPARSE, ("values", "places"), (size, blocks)),)
+        return (whole,) if blocks == 1 else (whole, (part(self, FOLDED, (), (size, blocks), source=0),))
+
+    def _several(self, x: Tensor) -> Tensor:
+        """The product with several vectors."""
+        leaves = self._parameters["values"], self._buffers["places"]
+        if (y := self._product(x, leaves, (self.shape[0], 1))) is not None:
+            return y
         batch = x.reshape(-1, self.shape[1])
         if batch.shape[0] * self.values.shape[0] > self.shape[0]:
             # The products below would take more room than W itself; a dense product is then faster too.

@@ -18,7 +18,7 @@ from eckart.structures import GroupSparse, GroupSparseCodes, Masked, SemiSparse,
 from tests.support.guarded import guarded
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-sizes = st.sampled_from([1, 7, 8, 15, 16, 17, 31, 32, 64, 100, 129, 576, 577])
+sizes = st.sampled_from([1, 7, 8, 15, 16, 17, 31, 32, 64, 100, 129, 576, 577, 2053])
 
 
 def chosen(out: int, columns: int, density: float) -> Tensor:
@@ -106,7 +106,7 @@ def test_is_the_product_with_the_dense_matrix(
 
 
 @pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("columns", [64, 577])
+@pytest.mark.parametrize("columns", [64, 577, 2053])
 def test_rows_do_not_depend_on_the_others(name: str, columns: int) -> None:
     W, x = torch.randn(9, columns), torch.randn(1, columns)
     kept = {"masked": (9, columns), "sparse": (9, columns)}.get(name, (9, -(-columns // 16)))
@@ -132,7 +132,7 @@ def test_rows_do_not_depend_on_the_others(name: str, columns: int) -> None:
 
 @pytest.mark.parametrize("name", MADE)
 def test_processors_with_fused_multiply_adds_agree_bit_for_bit(name: str) -> None:
-    for columns in (300, 512):
+    for columns in (300, 512, 2053):
         matrix, x, found = make(name, 7, columns), torch.randn(1, columns), []
         for level in levels()[1:]:
             with capped(level):
@@ -141,7 +141,7 @@ def test_processors_with_fused_multiply_adds_agree_bit_for_bit(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", MADE)
-@pytest.mark.parametrize("columns", [1, 9, 16, 17, 64, 577])
+@pytest.mark.parametrize("columns", [1, 9, 16, 17, 64, 577, 2053])
 @pytest.mark.parametrize("vectors", [1, 3, 80])
 def test_reads_nothing_beyond_its_tensors(name: str, columns: int, vectors: int) -> None:
     for dtype in (torch.float32, torch.bfloat16):

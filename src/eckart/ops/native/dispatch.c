@@ -151,7 +151,7 @@ static void take_part(int64_t from, int64_t to, void *given) {
 
 /* y[t] = W x[t] + bias for t < vectors, x and y of one type; in one thread where `threads` is NULL. `room` is for
    `vectors` times the program's scratch, and where the type is not float32 x and y as well; NULL up to ON_STACK numbers. */
-EXPORT void eckart_multiply(spread *threads, int level, const program *p, int64_t vectors, const void *x, void *y, int type,
+EXPORT void eckart_run(spread *threads, int level, const program *p, int64_t vectors, const void *x, void *y, int type,
                             float *room) {
     const int64_t narrow = type != FLOAT32, needed = vectors * (p->scratch + narrow * (p->columns + p->stages[p->count - 1].rows));
     float here[room == NULL ? needed + 1 : 1];

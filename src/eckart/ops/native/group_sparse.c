@@ -37,8 +37,8 @@ INLINE float row_of(const group_sparse *w, int64_t r, const float *x, float *out
     if (out != NULL) memset(out, 0, (size_t)columns * 4);
     for (int64_t first = w->starts[r]; first < end; first += 4) {
         if (coded) __builtin_prefetch(w->codes + 8 * first + AHEAD);
-        else UNROLL for (int line = 0; line < (type == FLOAT32 ? 4 : 2); line++)
-            __builtin_prefetch((const char *)w->values + (type == FLOAT32 ? 64 : 32) * first + 64 * line + 2 * AHEAD);
+        else if (type != FLOAT32) UNROLL for (int line = 0; line < 2; line++)
+            __builtin_prefetch((const char *)w->values + 32 * first + 64 * line + 2 * AHEAD);
         UNROLL for (int k = 0; k < 4; k++) {
             const int64_t i = first + k;
             if (i < end) {
@@ -61,9 +61,43 @@ INLINE float row_of(const group_sparse *w, int64_t r, const float *x, float *out
     return total((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+INLINE floats add_group(const group_sparse *w, int64_t i, const float *x, floats sum, int type, int place_bytes) {
+    const int64_t at = LANES * place_of(w->places, place_bytes, i), left = w->columns - at;
+    if (at < 0 || left <= 0) return sum; /* damaged since it was looked at */
+    const floats value = load_values(w->values, type, LANES * i);
+    return left >= LANES ? fma16(value, load(x + at), sum) : fma16(first_lanes(value, left), load_some(x + at, left), sum);
+}
+
+enum { SIDE_BY_SIDE = 8 };
+
+/* y[r + i] = W[r + i] . x for i < rows. */
+INLINE void wide_rows(const group_sparse *w, int64_t r, int rows, const float *x, float *y, int type, int place_bytes) {
+    floats sum[SIDE_BY_SIDE];
+    int64_t all_have = w->starts[r + 1] - w->starts[r];
+    UNROLL for (int i = 0; i < rows; i++) {
+        const int64_t count = w->starts[r + i + 1] - w->starts[r + i];
+        all_have = count < all_have ? count : all_have;
+        sum[i] = all(0);
+    }
+    for (int64_t j = 0; j < all_have; j++)
+        UNROLL for (int i = 0; i < rows; i++)
+            sum[i] = add_group(w, w->starts[r + i] + j, x, sum[i], type, place_bytes);
+    UNROLL for (int i = 0; i < rows; i++) {
+        for (int64_t at = w->starts[r + i] + all_have; at < w->starts[r + i + 1]; at++)
+            sum[i] = add_group(w, at, x, sum[i], type, place_bytes);
+        y[r + i] = total(sum[i]);
+    }
+}
+
 INLINE void each_row(const group_sparse *w, const float *x, float *y, float *out, int64_t from, int64_t to, int coded,
                      int type, int place_bytes) {
-    for (int64_t r = from; r < to; r++) {
+    int64_t r = from;
+    if (out == NULL && !coded && w->columns >= WIDE) {
+        for (; r + SIDE_BY_SIDE <= to; r += SIDE_BY_SIDE) wide_rows(w, r, SIDE_BY_SIDE, x, y, type, place_bytes);
+        for (; r < to; r++) wide_rows(w, r, 1, x, y, type, place_bytes);
+        return;
+    }
+    for (; r < to; r++) {
         if (out == NULL) y[r] = row_of(w, r, x, NULL, coded, type, place_bytes);
         else row_of(w, r, NULL, out + (r - from) * w->columns, coded, type, place_bytes);
     }

@@ -15,6 +15,7 @@
 #define NAME(function) JOIN(function, LEVEL)
 #define LANES 16
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define WIDE 2048  /* columns from which several rows are read side by side: memory is faster in several places at once */
 #define AHEAD 2048 /* bytes that are asked of the memory ahead of their use */
 
 typedef float floats __attribute__((vector_size(64)));

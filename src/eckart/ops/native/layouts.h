@@ -3,8 +3,10 @@
 
 #define LAYOUTS(X)        \
     X(binary_coded)       \
+    X(column_sparse)      \
     X(combined)           \
     X(dense)              \
+    X(folded)             \
     X(quantized)          \
     X(quantized_rounded)  \
     X(group_sparse)       \

@@ -119,13 +119,14 @@ def _opened() -> Library | None:
         return None
     try:
         opened = ctypes.CDLL(str(path))
-    except OSError:  # compiled for another machine
+        run, rows = opened.eckart_run, opened.eckart_rows
+    except (OSError, AttributeError):  # compiled for another machine, or from other sources
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     opened.eckart_layout.restype = ctypes.c_char_p
-    opened.eckart_multiply.argtypes = (pointer, number, pointer, size, pointer, pointer, number, pointer)
-    opened.eckart_rows.argtypes = (pointer, size, number, number, pointer, size, size, size, number, pointer)
-    opened.eckart_multiply.restype = opened.eckart_rows.restype = None
+    run.argtypes = (pointer, number, pointer, size, pointer, pointer, number, pointer)
+    rows.argtypes = (pointer, size, number, number, pointer, size, size, size, number, pointer)
+    run.restype = rows.restype = None
     names: list[str] = []
     while name := opened.eckart_layout(len(names)):
         names.append(name.decode())
@@ -136,8 +137,8 @@ def _opened() -> Library | None:
         {name: place for place, name in enumerate(names)},
         _threads(),
         bool(opened.eckart_bfloat16()),
-        opened.eckart_multiply,
-        opened.eckart_rows,
+        run,
+        rows,
     )
 
 

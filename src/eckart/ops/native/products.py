@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
+from eckart.ops.native.assembly import GRAIN, Assembled, Term, assembled
 from eckart.ops.native.layouts import LAYOUTS, STACK, Layout, Leaves, Options
 from eckart.ops.native.library import Library, loaded
-from eckart.ops.native.programs import GRAIN, Assembled, Remembered, Term, assembled, available, plain
+from eckart.ops.native.programs import Remembered, available, plain
 
 SEVERAL = 64
 """Vectors up to which rows are multiplied as they are decoded; for more, PyTorch multiplies panels of decoded rows."""
@@ -69,9 +70,10 @@ class Product(Remembered):
             return self.run(library, program, x)
         if most is not None and vectors > most:
             return None
-        if x.dtype == torch.bfloat16 and library.bfloat16 and vectors >= BFLOAT16 and columns <= STACK:
+        few = self.layout.few_rows and columns <= STACK
+        if x.dtype == torch.bfloat16 and library.bfloat16 and vectors >= BFLOAT16 and few:
             return self._by_panels(library, program, x.detach().resolve_neg())
-        if vectors > SEVERAL or columns > STACK:
+        if vectors > SEVERAL or not few:
             return self._by_panels(library, program, x.detach().resolve_neg().float()).to(x.dtype)
         return self.run(library, program, x)
 
