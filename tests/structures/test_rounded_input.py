@@ -112,7 +112,8 @@ def test_the_dtype_stays_and_each_token_stands_alone(dtype: torch.dtype) -> None
     assert error.norm() <= 4 * torch.finfo(dtype).eps * y[1, 2].double().norm()  # products of a batch add up otherwise
     assert structure(x[:0]).shape == (0, 3, 5)
     strided = hard.normal(9, 6, seed=3).to(dtype).T
-    assert torch.equal(structure(strided), structure(strided.contiguous()))
+    assert torch.equal(structure.rounded(strided), structure.rounded(strided.contiguous()))
+    torch.testing.assert_close(structure(strided), structure(strided.contiguous()))  # products add up in another order
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

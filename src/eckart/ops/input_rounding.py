@@ -31,8 +31,9 @@ def symmetric_codes(x: Tensor, bits: int, group: int) -> tuple[Tensor, Tensor]:
     top = (1 << (bits - 1)) - 1
     runs = grouped(x, group)
     scales = runs.abs().amax(-1, keepdim=True) / top
-    codes = (runs / torch.where(scales == 0, torch.ones_like(scales), scales)).round().clamp(-top, top)
-    return torch.where(scales == 0, torch.zeros_like(codes), codes), scales
+    # In place: for many tokens, new memory takes longer than what is computed in it.
+    codes = (runs / torch.where(scales == 0, torch.inf, scales)).round_().clamp_(-top, top)
+    return codes, scales
 
 
 def round_symmetric(x: Tensor, bits: int, group: int) -> Tensor:
@@ -47,7 +48,7 @@ def round_symmetric(x: Tensor, bits: int, group: int) -> Tensor:
     """
     with torch.no_grad():
         codes, scales = symmetric_codes(_wide(x), bits, group)
-        rounded = (codes * scales).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
+        rounded = codes.mul_(scales).flatten(-2)[..., : x.shape[-1]].to(x.dtype)
     return _passing(x, rounded)
 
 
