@@ -37,6 +37,7 @@ def test_reflections_make_the_basis(n: int, rank: int) -> None:
     unit = torch.eye(n, dtype=torch.float64)
     for basis in (drawn, unit[:, :rank], -unit[:, :rank], unit.flip(1)[:, :rank]):
         vectors, signs = reflections(basis)
+        torch.testing.assert_close(vectors.norm(dim=1), torch.full((rank,), float(n), dtype=torch.float64).sqrt())
         product = unit
         for v in vectors:
             product = product @ (unit - 2 * torch.outer(v, v) / (v @ v))

@@ -18,7 +18,8 @@ def reflections(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors of which the reflections make an orthonormal basis: `B = H(v_1) ... H(v_r) [diag(signs); 0]`.
 
     Householder's QR decomposition, whose triangle is diagonal where the columns are orthonormal. v_i has zeros before
-    its i-th entry and is at least as long as the column that it reflects, so none is zero.
+    its i-th entry and the length sqrt(n): a step that moves every entry by as much turns a matrix of any size by the
+    same angle.
 
     Args:
         basis: B (n, r), orthonormal columns, float64.
@@ -33,7 +34,7 @@ def reflections(basis: Tensor) -> tuple[Tensor, Tensor]:
         column[0] -= signs[i] * column.norm()
         v = vectors[i, i:] = column / column.norm()
         rest[i:] -= 2 * torch.outer(v, v @ rest[i:])
-    return vectors, signs
+    return vectors * len(basis) ** 0.5, signs
 
 
 @adapter(
