@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import eckart
-from eckart import METHODS
+from eckart import METHODS, Statistics
 from eckart.compressors._head_products import pair_scores
 from eckart.compressors.contract import Members
 from eckart.jobs.compress.plan import Plan, make_plan, put
 from eckart.jobs.export import made_dense
+from eckart.layouts.attention_heads import Heads
 from eckart.models.groups import Group
 from eckart.models.narrower import narrowings
 from eckart.models.sites import find_sites
 from eckart.statistics import collect
+from support import hard
 from support.attention import MODELS, ids
 
 CARD = METHODS["modegpt-narrow"]
@@ -134,3 +136,38 @@ def test_values_of_all_heads_have_one_rank_and_are_the_best_of_it(name: str) -> 
             wanted, given = (y - y.mean(0) for y in (wanted, given))
         best = torch.linalg.svdvals(wanted)[4:].square().sum()
         assert float((wanted - given).square().sum()) == pytest.approx(float(best), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", CARD.together)
+@pytest.mark.parametrize("hard_case", ["zero", "rank one", "dead inputs", "large", "bfloat16", "not contiguous"])
+def test_hard_modules(kind: str, hard_case: str) -> None:
+    shapes = [(16, 10), (16, 10), (10, 16)] if kind == "mlps" else [(16, 10), (8, 10), (8, 10), (10, 16)]
+    heads = None if kind == "mlps" else Heads(4, 2, 4, 4)
+    dtype = torch.bfloat16 if hard_case == "bfloat16" else torch.float64
+    weights = [hard.normal(*shape, seed=i).to(dtype) for i, shape in enumerate(shapes * 2)]
+    inputs = [hard.normal(3 if hard_case == "dead inputs" else 40, w.shape[1], seed=9) for w in weights]
+    if hard_case == "zero":
+        weights, inputs = [torch.zeros_like(w) for w in weights], [torch.zeros_like(x) for x in inputs]
+    elif hard_case == "rank one":
+        weights = [w[:, :1] @ w[:1] for w in weights]
+    elif hard_case == "large":
+        weights = [w * 1e30 for w in weights]
+    elif hard_case == "not contiguous":
+        weights = [w.T.contiguous().T for w in weights]
+    statistics = tuple(Statistics(input_second_moment=x.T @ x / len(x), input_mean=x.mean(0)) for x in inputs)
+    biases = tuple(w.new_ones(len(w)) for w in weights)
+    for own in (), biases:
+        family = CARD.together[kind](Members(tuple(weights), statistics, heads, own, layers=2))
+        assert len(family.sizes) > 0
+        assert (family.errors.diff() <= 1e-12 * family.zero_error).all()
+        for size in family.sizes:
+            for weight, one in zip(weights, family.build(size), strict=True):
+                dense = one.structure.to_dense()
+                assert dense.dtype == weight.dtype
+                assert torch.isfinite(dense).all()
+                assert one.bias is None or (torch.isfinite(one.bias).all() and one.bias.dtype == dtype)
+                assert own or one.bias is None
+                assert dense.double().norm() <= 1e3 * (1 + weight.double().norm())
+    broken = (*weights[:-1], weights[-1] * float("nan"))
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        CARD.together[kind](Members(broken, statistics, heads, layers=2))

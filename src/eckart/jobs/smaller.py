@@ -26,7 +26,8 @@ def to_smaller_directory(source: str, out: str | Path) -> str:
 
     Its matrices are ordinary ones of fewer rows and columns, its configuration says a smaller hidden width of the MLPs
     and a smaller size of the heads, and with these its cache of keys and values is smaller. All layers have one width:
-    that of the layer that needs most. What is written is loaded again and compared.
+    that of the layer that needs most. What is written is loaded again and compared. In 16 bits the entries of queries
+    are rounded once more, because smaller heads divide scores by another number.
 
     Returns:
         What became smaller.
@@ -46,8 +47,8 @@ def to_smaller_directory(source: str, out: str | Path) -> str:
     found = narrowings(model)
     if not found:
         raise Refused(
-            f"{source} reads every unit of some layer, so none can be narrower: compress it by a method that leaves "
-            "units out of all layers, such as modegpt-narrow"
+            f"{source} has no units that all layers can do without alike: compress it by a method that leaves units "
+            "out of all of them, such as modegpt-narrow; MLPs of several widths stay as they are"
         )
     chosen, config = _expressible(model, found)
     for one in chosen:
