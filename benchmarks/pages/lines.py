@@ -231,6 +231,15 @@ PARAMETRIZATIONS = [
         "{start}, {keep:%} kept: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to dense",
         name="monarch",
     ),
+    Lines(
+        "parametrizations",
+        "super-resolution",
+        "pictures of scikit-image, of twice the sides, by an EDSR of 24 channels; {steps} steps, {seeds} seeds, "
+        "{pictures} pictures to judge; the convolutions of the blocks keep {keep:%}",
+        {"benchmark": "parametrizations.super_resolution"},
+        "{arm}: {psnr:.3f} ± {spread:.3f} dB, {change:+.3f} ± {change_stderr:.3f} to iss-p",
+        name="iss-p",
+    ),
 ]
 
 _WEIGHTWATCHER = {"benchmark": "diagnostics.weightwatcher"}

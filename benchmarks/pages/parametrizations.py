@@ -19,4 +19,25 @@ TABLES = {
             *_COST,
         ],
     ),
+    "monarch-products": Table(
+        "parametrizations",
+        {**_MONARCH, "part": "a product", "training": False},
+        [("matrix", "{n} x {n}"), ("kept", "{keep:%}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "monarch-gradients": Table(
+        "parametrizations",
+        {**_MONARCH, "part": "a product", "training": True},
+        [("matrix", "{n} x {n}"), ("kept", "{keep:%}")],
+        [("batch {batch}", "{ratio:.2f}")],
+    ),
+    "super-resolution": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.super_resolution"},
+        [
+            ("", "{arm}"),
+            ("PSNR in dB", "{psnr:.3f} ± {spread:.3f}"),
+            ("to `iss-p`, paired", "{change:+.3f} ± {change_stderr:.3f}"),
+        ],
+    ),
 }

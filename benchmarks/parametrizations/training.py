@@ -33,23 +33,6 @@ def mlp(seed: int, hidden: Sequence[int] = (512, 512)) -> nn.Sequential:
     return net
 
 
-def lenet(seed: int) -> nn.Sequential:
-    """Two convolutions of 5 x 5 with pooling behind each, two linear layers; the last is `head`."""
-    torch.manual_seed(seed)
-    net = nn.Sequential()
-    net.add_module("conv0", nn.Conv2d(1, 16, 5, padding=2))
-    net.add_module("relu0", nn.ReLU())
-    net.add_module("pool0", nn.MaxPool2d(2))
-    net.add_module("conv1", nn.Conv2d(16, 32, 5, padding=2))
-    net.add_module("relu1", nn.ReLU())
-    net.add_module("pool1", nn.MaxPool2d(2))
-    net.add_module("flat", nn.Flatten())
-    net.add_module("linear", nn.Linear(32 * 49, 128))
-    net.add_module("relu2", nn.ReLU())
-    net.add_module("head", nn.Linear(128, 10))
-    return net
-
-
 def train(
     model: nn.Module,
     batches: Batches,
@@ -59,13 +42,8 @@ def train(
     loss: Loss = F.cross_entropy,
     rate: float = 1e-3,
     made: eckart.Reparametrization | None = None,
-    more: Callable[[nn.Module], Tensor] | None = None,
 ) -> float:
-    """AdamW without decay under a cosine rate, gradients clipped to 1; processor seconds.
-
-    Args:
-        more: what is added to the loss.
-    """
+    """AdamW without decay under a cosine rate, gradients clipped to 1; processor seconds."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     hooks = made.schedule(optimizer, steps) if made is not None else None
@@ -75,8 +53,7 @@ def train(
             group["lr"] = rate * min(1.0, (step + 1) / (0.05 * steps)) * (1 + math.cos(math.pi * step / steps)) / 2
         if hooks is not None:
             hooks.before_step()
-        found = loss(model(x), y)
-        (found if more is None else found + more(model)).backward()  # type: ignore[no-untyped-call]
+        loss(model(x), y).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         if hooks is not None:
             hooks.after_backward()

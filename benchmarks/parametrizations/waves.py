@@ -5,7 +5,7 @@
 The wave equation u_tt = c^2 (u_xx + u_yy) on 32 x 32 points with fixed borders, by central differences (c dt / dx =
 0.5), from one to three bumps at rest: 96 runs of 24 frames, every fourth step a frame, 64 to train on and 32 to judge.
 A net of four convolutions of 5 x 5 reads three frames and gives the next, as a change of the last. The first
-convolution stays dense, as it reads three channels. 400 steps of 16. Error: |found - next|^2 over |next - last|^2, the
+convolution stays dense, as it reads three channels. 300 steps of 16. Error: |found - next|^2 over |next - last|^2, the
 mean over the runs that judge. `narrow` is a dense net of as many numbers as `apriori-conv`; `as long` is the dense net
 stopped after as many processor seconds as `apriori-conv` takes (the least of several steps that take turns).
 """
@@ -28,7 +28,7 @@ from benchmarks.common.rows import Rows, add_option
 from benchmarks.parametrizations.training import numbers, train
 
 SIDE, FRAMES, SEEN, EVERY, COURANT = 32, 24, 3, 4, 0.5
-STEPS, BATCH, WIDTH, RATE = 400, 16, 24, 2e-3
+STEPS, BATCH, WIDTH, RATE = 300, 16, 16, 2e-3
 
 
 def waves(count: int, seed: int) -> Tensor:

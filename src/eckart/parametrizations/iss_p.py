@@ -66,7 +66,6 @@ class Shrinkage(Schedule):
     schedule=Shrinkage,
     fold=masked,
     limit={"keep": 1.0},
-    unmeasured="benchmarks/parametrizations/super_resolution.py was not run yet",
 )
 def iss_p(layer: Layer) -> Dense:
     """Dense training in which the smallest entries of each matrix shrink by 0.95 in every step, and go in the end.
