@@ -233,6 +233,15 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "text",
+        "a Llama of 3 layers of width 128 on articles of Wikipedia, {steps} steps of 1024 tokens, {more} more behind a "
+        "projection, {seeds} seeds; loss on held-out articles, the difference from the dense net is paired",
+        {"benchmark": "parametrizations.monarch", "part": "text", "arm": "monarch"},
+        "{start}, {keep:%} kept: loss {loss:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to dense",
+        name="monarch",
+    ),
+    Lines(
+        "parametrizations",
         "super-resolution",
         "pictures of scikit-image, of twice the sides, by an EDSR of 24 channels; {steps} steps, {seeds} seeds, "
         "{pictures} pictures to judge; the convolutions of the blocks keep {keep:%}",

@@ -19,6 +19,16 @@ TABLES = {
             *_COST,
         ],
     ),
+    "monarch-text": Table(
+        "parametrizations",
+        {**_MONARCH, "part": "text"},
+        [
+            *_STARTS,
+            ("loss", "{loss:.3f} ± {spread:.3f}"),
+            ("to dense, paired", "{change:+.3f} ± {change_stderr:.3f}"),
+            *_COST,
+        ],
+    ),
     "monarch-products": Table(
         "parametrizations",
         {**_MONARCH, "part": "a product", "training": False},
