@@ -23,6 +23,35 @@ def _task(task: str, score: str) -> Table:
     return Table("adapters", {"benchmark": "adapters.tasks", "task": task}, columns)
 
 
+def _stream(stream: str, lost: str) -> Table:
+    columns: Heads = [
+        ("arm", "{arm}"),
+        ("accuracy", "{accuracy.mean:.4f} ± {accuracy.spread:.4f}"),
+        ("over `lora`", "[{over lora.mean:+.4f} ± {over lora.stderr:.4f}]"),
+        ("transfer", "{transfer.mean:+.4f}"),
+        ("learned", "{learned.mean:.4f}"),
+        (lost, "{forgotten.mean:.3f} ± {forgotten.spread:.3f}"),
+        ("trains", "{numbers.mean:,.0f}"),
+        ("seconds", "{seconds.mean:.0f}"),
+        ("setting", "{setting}"),
+    ]
+    return Table("adapters", {"benchmark": "adapters.sequence", "stream": stream}, columns)
+
+
+def _apart(stream: str, part: str) -> Table:
+    columns: Heads = [
+        ("arm", "{arm}"),
+        ("rate", "{rate:g}"),
+        ("alone", "{alone.mean:.4f} ± {alone.spread:.4f}"),
+        ("forgotten", "{forgotten.mean:.4f}"),
+        ("summed", "{summed.mean:.4f} ± {summed.spread:.4f}"),
+        ("averaged", "{averaged.mean:.4f} ± {averaged.spread:.4f}"),
+        ("overlap", "{overlap.mean:.3f}"),
+        ("trains", "{numbers.mean:,.0f}"),
+    ]
+    return Table("adapters", {"benchmark": "adapters.apart", "part": part, "stream": stream}, columns)
+
+
 TABLES = {
     "adapters-step": Table(
         "adapters",
@@ -66,4 +95,8 @@ TABLES = {
         {"benchmark": "adapters.starts", "part": "starts"},
         [("start alone", "{arm}"), ("PEFT 0.21.2", "{theirs:.2f}"), ("eckart", "[{ours:.2f}]")],
     ),
+    "adapters-split": _stream("split", "digits lost"),
+    "adapters-moved": _stream("moved", "upright lost"),
+    "adapters-apart-split": _apart("split", "rates"),
+    "adapters-apart-moved": _apart("moved", "rates"),
 }

@@ -190,6 +190,27 @@ ADAPTERS += [
         "{model}: of {rank} terms {share:%}, fewer in {fewer} of {matrices} matrices; 90 % of the whole would take "
         "{of_the_whole:.0f}",
     ),
+    Lines(
+        "adapters",
+        "sequence",
+        "five tasks one after the other (split, moved: clothes by a perceptron), accuracy over all of them after the "
+        "last, three seeds; beside, a LoRA of rank 8 that is merged after each",
+        {"benchmark": "adapters.sequence", "method": ("lora", "osf", "osf-next")},
+        "{stream}, {arm}: {accuracy.mean:.4f} ± {accuracy.spread:.4f}[, over lora {over lora.mean:+.4f} ± "
+        "{over lora.stderr:.4f}], since learned {transfer.mean:+.4f}, of what was known before "
+        "{forgotten.mean:.3f} lost",
+    ),
+    Lines(
+        "adapters",
+        "apart",
+        "tasks of the same streams learned apart from each other at the trainable numbers of a LoRA of rank 8, three "
+        "seeds; then all adapters added up",
+        {"benchmark": "adapters.apart", "part": "chosen", "arm": ("lora", "flylora")},
+        "{stream}: alone {alone.mean:.4f} ± {alone.spread:.4f}[, over lora {over lora.alone.mean:+.4f} ± "
+        "{over lora.alone.stderr:.4f}], forgotten {forgotten.mean:.4f}[, less than lora at equal learning "
+        "{equal.mean:+.4f} ± {equal.stderr:.4f}], summed {summed.mean:.4f}, averaged {averaged.mean:.4f}",
+        name="{arm:card}",
+    ),
 ]
 
 INFERENCE = [

@@ -10,10 +10,12 @@ from .inference.matryoshka_kv import low_rank_cache as low_rank_cache
 from .inference.sage_attention2 import integer_attention as integer_attention
 from .inference.wina import skipped_columns as skipped_columns
 from .jobs.adapt.adapter import Adapter as Adapter
+from .jobs.adapt.combine import combine as combine
 from .jobs.adapt.files import save_adapter as save_adapter
 from .jobs.adapt.load import load_adapter as load_adapter
 from .jobs.adapt.peft import save_peft as save_peft
 from .jobs.adapt.run import adapt as adapt
+from .jobs.adapt.sequence import TaskSequence as TaskSequence
 from .jobs.compensate.run import Compensation as Compensation
 from .jobs.compensate.run import compensate as compensate
 from .jobs.compress.compression import Compression as Compression

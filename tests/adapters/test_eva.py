@@ -7,6 +7,7 @@ import torch
 import eckart
 from eckart.adapters.eva import shared_out
 from eckart.statistics import Statistics
+from eckart.structures import Dense
 from support import hard
 from support.adapting import adapted, ids
 from support.starts import RANK, begin, factors, layer
@@ -31,11 +32,11 @@ def test_eva_shares_out_ranks_by_explained_variance() -> None:
         moment = torch.tensor(variances, dtype=torch.float64).diag()
         return Statistics(tokens=9, input_second_moment=moment, input_mean=torch.zeros(4, dtype=torch.float64))
 
-    shapes = {"steep": (4, 4), "flat": (4, 4), "middle": (4, 4)}
+    matrices = {name: Dense(torch.zeros(4, 4)) for name in ("steep", "flat", "middle")}
     data = {"steep": known(100, 1, 1e-3, 0), "flat": known(5, 5, 5, 5), "middle": known(6, 3, 1, 0)}
     # Shares: .99 .01 | .25 .25 .25 .25 | .6 .3 .1: the largest 6 with at most 4 each.
-    assert shared_out(shapes, data, 2) == {"steep": 1, "flat": 3, "middle": 2}
-    assert shared_out(shapes, data, 1) == {"steep": 1, "flat": 0, "middle": 2}
+    assert shared_out(matrices, data, 2) == {"steep": 1, "flat": 3, "middle": 2}
+    assert shared_out(matrices, data, 1) == {"steep": 1, "flat": 0, "middle": 2}
     model = tiny_llama()
     adapter = adapted(model, "eva", alpha=8.0)
     asked = 4

@@ -86,7 +86,7 @@ Frozen = Callable[[str], Tensor]
 Begin = Callable[[Layer], Start | None]
 Filters = tuple[int, int, int, int]
 """The shape (out, channels, height, width) of a convolution's weight."""
-Ranks = Callable[[Mapping[str, tuple[int, int]], Mapping[str, Statistics], int], dict[str, int]]
+Ranks = Callable[[Mapping[str, StructuredMatrix], Mapping[str, Statistics], int], dict[str, int]]
 B = TypeVar("B", bound=Begin)
 
 
@@ -102,7 +102,7 @@ class AdapterCard(Card):
         needs: the statistics it reads.
         task_gradient: whether it reads the mean gradient of the task's loss.
         scaled: whether the path is multiplied by alpha / rank.
-        ranks: shapes, statistics and the rank asked for -> the rank of each matrix, by name, 0 for one left as it is;
+        ranks: matrices, statistics and the rank asked for -> the rank of each matrix, by name, 0 for one left as it is;
             None for the same for all.
         regulariser: `paths` -> a term of the loss, a scalar; None for none.
         schedule: `(paths, optimizer steps in all, frozen)` -> what happens once a step; None for nothing.

@@ -12,6 +12,7 @@ from eckart.errors import Refused
 from eckart.linalg.truncated_svd import truncated_svd
 from eckart.statistics.moments import covariance
 from eckart.statistics.needs import Need, Statistics
+from eckart.structures.base import StructuredMatrix
 from eckart.structures.low_rank import low_rank
 
 CAP = 2
@@ -29,7 +30,7 @@ def components(covariance: Tensor, count: int, generator: torch.Generator | None
     return values, directions
 
 
-def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statistics], rank: int) -> dict[str, int]:
+def shared_out(matrices: Mapping[str, StructuredMatrix], known: Mapping[str, Statistics], rank: int) -> dict[str, int]:
     """As many components as matrices times ranks: those that explain most of the variance of their inputs.
 
     A matrix can be left without any.
@@ -37,14 +38,14 @@ def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statis
     Raises:
         Refused: a rank that the smallest matrix does not allow.
     """
-    most = min(min(shape) for shape in shapes.values())
+    most = min(min(matrix.shape) for matrix in matrices.values())
     if not 1 <= rank <= most:
         raise Refused(f"rank={rank} is not in 1..{most}, what the smallest matrix allows")
     explained: dict[tuple[int, int], Tensor] = {}
     shares = []
-    for name, shape in shapes.items():
+    for name, structure in matrices.items():
         # Matrices with one input share its statistics.
-        key = id(known[name].input_second_moment), min(CAP * rank, *shape)
+        key = id(known[name].input_second_moment), min(CAP * rank, *structure.shape)
         if key not in explained:
             matrix = covariance(known[name])
             total = float((matrix if matrix.ndim == 1 else matrix.diagonal()).sum())
@@ -52,9 +53,9 @@ def shared_out(shapes: Mapping[str, tuple[int, int]], known: Mapping[str, Statis
             explained[key] = values / total if total > 0 else torch.zeros_like(values)
         shares.append(explained[key])
     owners = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor([len(share) for share in shares]))
-    best = torch.cat(shares).argsort(descending=True, stable=True)[: rank * len(shapes)]
-    counts = owners[best].bincount(minlength=len(shapes)).tolist()
-    return dict(zip(shapes, counts, strict=True))
+    best = torch.cat(shares).argsort(descending=True, stable=True)[: rank * len(matrices)]
+    counts = owners[best].bincount(minlength=len(matrices)).tolist()
+    return dict(zip(matrices, counts, strict=True))
 
 
 @adapter(

@@ -58,7 +58,11 @@ def flylora(layer: Layer) -> Start:
 
     d is raised for what was active less often than the mean and lowered for the others, a fixed amount a step. Only B
     trains; `rank` r gives it n = floor(r (out + in) / out) columns, at most the numbers of a low-rank adapter, where
-    the paper calls n the rank. The path depends on its input: it is no matrix, and cannot be merged.
+    the paper calls n the rank. The path depends on its input: it is no matrix, and cannot be merged into W; paths of
+    several tasks stand beside W together (`eckart.combine`).
+
+    That they are added up without interference is reproduced; a LoRA whose random A does not train does as well, so it
+    is A and not the gates.
     """
     out, columns = layer.weight.shape
     n = width(out, columns, check_rank(layer))

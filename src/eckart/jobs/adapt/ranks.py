@@ -7,27 +7,28 @@ from collections.abc import Mapping
 from eckart.adapters.contract import AdapterCard
 from eckart.errors import Refused
 from eckart.statistics import Statistics
+from eckart.structures import StructuredMatrix
 
 
 def shared_out(
     card: AdapterCard,
-    shapes: dict[str, tuple[int, int]],
+    matrices: dict[str, StructuredMatrix],
     statistics: dict[str, Statistics],
     rank: int,
     parameters: int | None,
 ) -> tuple[int, dict[str, int]]:
     """The mean rank and the rank of each matrix, the mean lowered until larger matrices' ranks fit the parameters."""
     assert card.ranks is not None
-    ranks = card.ranks(shapes, statistics, rank)
+    ranks = card.ranks(matrices, statistics, rank)
 
     def total() -> int:
-        return sum(card.numbers(shapes[n], statistics[n].patch, each) for n, each in ranks.items() if each)
+        return sum(card.numbers(matrices[n].shape, statistics[n].patch, each) for n, each in ranks.items() if each)
 
     while parameters is not None and total() > parameters:
         if rank == 1:
             raise Refused(f"parameters={parameters} is less than the {total()} that {card.name} trains at rank 1")
         rank -= 1
-        ranks = card.ranks(shapes, statistics, rank)
+        ranks = card.ranks(matrices, statistics, rank)
     return rank, ranks
 
 

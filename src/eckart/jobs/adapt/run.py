@@ -127,7 +127,8 @@ def adapt(
             bases = {where: module for where, module in bases.items() if where not in left}
             account = covered(model, bases, why)
             if card.ranks is not None:
-                rank, ranks = shared_out(card, shapes, statistics, rank, parameters)
+                matrices = {where: exact_input(structure_of(base_of(module))) for where, module in bases.items()}
+                rank, ranks = shared_out(card, matrices, statistics, rank, parameters)
                 bases = {where: module for where, module in bases.items() if ranks[where]}
             starts: dict[str, Start] = {}
             scale = 1.0 if alpha is None else alpha / rank
