@@ -10,10 +10,14 @@ split by time: the latest tenth judges, the tenth before it stops the training, 
 impressions drawn from what is before. Values that the training part does not hold share a row. A method is its name, or
 NAME:ALLOCATION.
 
-AUC +- is its standard error, `change` the difference to the dense model with that of the paired difference (DeLong et
-al. 1988). Sizes are those of the whole model; --keep is of its bytes. Seconds are CPU time of the fits and of the first
-choice, and then of each choice; collecting the statistics is printed apart.
-`auto` makes no trials here, for want of a language model. A choice that is that of the budget before is not repeated.
+Each of --seeds trains a model of its own and draws what calibrates. `change` is the difference of the AUC to the dense
+model of the seed on the same impressions: the mean over seeds, its standard error over impressions (DeLong et al. 1988,
+of the means over seeds), and its deviation between seeds. --tune trains all that can train after compressing, for so
+many passes at most at the best rate by validation, and gives the dense model the same; what it changes is told against
+the dense model without it.
+Sizes are those of the whole model; --keep is of its bytes. Seconds are CPU time of a fit, which all sizes share, or of
+a choice and of building; those of statistics and tuning are in neither. `auto` makes no trials here, for want of a
+language model.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,14 +125,22 @@ def placements(scores: NDArray[Any], clicks: NDArray[Any]) -> tuple[NDArray[Any]
     return above, 1 - (ranks[len(yes) :] - rankdata(no)) / len(yes)
 
 
-def delong(scores: Tensor, clicks: Tensor, others: Tensor | None = None) -> tuple[float, float]:
-    """Area under the curve and its standard error, or the difference to that of other scores of the same samples."""
+def delong(scores: Sequence[Tensor], clicks: Tensor, others: Sequence[Tensor] = ()) -> dict[str, float]:
+    """Area under the curve or its difference to that of other scores, of several models of the same samples.
+
+    Returns:
+        mean: over the models; stderr: its standard error over samples; spread: the deviation between models.
+    """
     which = clicks.numpy() > 0.5
-    yes, no = placements(scores.numpy(), which)
-    if others is not None:
-        other_yes, other_no = placements(others.numpy(), which)
-        yes, no = yes - other_yes, no - other_no
-    return float(yes.mean()), float((yes.var(ddof=1) / len(yes) + no.var(ddof=1) / len(no)) ** 0.5)
+    of = [placements(each.numpy(), which) for each in scores]
+    minus = [placements(each.numpy(), which) for each in others]
+    yes, no = (np.stack([placed[i] for placed in of]) for i in (0, 1))
+    if minus:
+        yes, no = (a - np.stack([placed[i] for placed in minus]) for i, a in enumerate((yes, no)))
+    spread = float(yes.mean(1).std(ddof=1)) if len(of) > 1 else 0.0
+    mean_yes, mean_no = yes.mean(0), no.mean(0)
+    variance = mean_yes.var(ddof=1) / len(mean_yes) + mean_no.var(ddof=1) / len(mean_no)
+    return {"mean": float(yes.mean()), "stderr": float(variance**0.5), "spread": spread}
 
 
 def main() -> None:
@@ -136,11 +148,13 @@ def main() -> None:
     parser.add_argument("--recbole", type=Path, help="where recbole was unpacked")
     parser.add_argument("--obp", type=Path, help="where obp was unpacked")
     parser.add_argument("--methods", default=DEFAULT)
-    parser.add_argument("--keep", default="0.9,0.8,0.7,0.6,0.5,0.33,0.25,0.2,0.1")
+    parser.add_argument("--keep", default="0.33,0.25,0.2,0.1")
     parser.add_argument("--width", type=int, default=256, help="of the layers of the MLP")
     parser.add_argument("--calibration", type=int, default=16384, help="impressions")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tune", type=int, default=0, help="passes of training after compressing")
+    parser.add_argument("--rates", default="1e-4,3e-5", help="of that training, chosen from by validation")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", type=Path, help="folder that keeps the trained models")
     add_option(parser)
     options = parser.parse_args()
@@ -150,89 +164,103 @@ def main() -> None:
             run(name, read(root), options)
 
 
-def dense_model(name: str, sizes: dict[str, int], parts: list[Part], options: Any) -> DeepFM:
-    torch.manual_seed(options.seed)
+def dense_model(name: str, sizes: dict[str, int], parts: list[Part], seed: int, options: Any) -> DeepFM:
+    torch.manual_seed(seed)
     model = DeepFM(sizes, options.width)
-    file = (
-        options.models
-        and options.models / f"deepfm-{name.replace(' ', '-')}-{options.width}-{options.seed}.safetensors"
-    )
+    file = options.models and options.models / f"deepfm-{name.replace(' ', '-')}-{options.width}-{seed}.safetensors"
     if file and file.is_file():
         model.load_state_dict(load_file(file))
         return model.eval()
     clock = time.process_time()
-    epoch = train(model, parts, options.seed, options.epochs, 1e-3)
-    print(f"trained to epoch {epoch} in {time.process_time() - clock:.0f} CPU seconds")
+    epoch = train(model, parts, seed, options.epochs, 1e-3)
+    print(f"seed {seed} trained to epoch {epoch} in {time.process_time() - clock:.0f} CPU seconds", flush=True)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), file)
     return model
 
 
+def tuned(model: nn.Module, parts: list[Part], seed: int, options: Any) -> nn.Module:
+    """A copy whose every parameter has trained on, at the rate of the least validation loss."""
+    trials = {}
+    for rate in map(float, options.rates.split(",")):
+        own = share(model)
+        for p in own.parameters():
+            p.data = p.data.clone()
+        train(own, parts, seed, options.tune, rate)
+        trials[log_loss(logits_of(own, parts[1]), parts[1][1])] = own
+    return trials[min(trials)]
+
+
 def run(log: str, rows: list[Row], options: Any) -> None:
     sizes, parts = encode(rows)
-    model, (_, clicks) = dense_model(log, sizes, parts, options), parts[2]
-    reference = logits_of(model, parts[2])
+    clicks = parts[2][1]
+    kept = Rows("compressors.clicks", options.json)
+    setting = {"log": log, "width": options.width, "calibration": options.calibration, "seeds": options.seeds}
+    if options.tune:
+        setting |= {"tuned": options.tune, "rates": options.rates}
+    told: defaultdict[tuple[str, float], list[Tensor]] = defaultdict(list)
+    found: dict[tuple[str, float], dict[str, Any]] = {}
+    reference: list[Tensor] = []
+    for seed in range(options.seeds):
+        model = dense_model(log, sizes, parts, seed, options)
+        reference.append(logits_of(model, parts[2]))
+        judged = tuned(model, parts, seed, options) if options.tune else model
+        told["dense", 1.0].append(logits_of(judged, parts[2]))
+        found["dense", 1.0] = dict(make_plan(model, [], METHODS.find("svd"), {}).totals)
+        for (method, keep), small, sizes_and_seconds in compressed(model, parts, seed, options):
+            judged = tuned(small, parts, seed, options) if options.tune else small
+            told[method, keep].append(logits_of(judged, parts[2]))
+            found[method, keep] = sizes_and_seconds
+            print(f"seed {seed}: {method} {keep}", flush=True)
+    print(
+        f"{log}: {', '.join(f'{int(c.sum())} clicks of {len(c)}' for _, c in parts)} to train, validate and judge; "
+        f"tables of {', '.join(f'{n} {size}' for n, size in sizes.items())}"
+    )
+    for (method, keep), scores in told.items():
+        area, loss = delong(scores, clicks), sum(log_loss(each, clicks) for each in scores) / len(scores)
+        result = {"auc": area["mean"], "stderr": area["stderr"], "spread": area["spread"], "log_loss": loss}
+        change = {"mean": 0.0, "stderr": 0.0, "spread": 0.0}
+        if method != "dense" or options.tune:
+            change = delong(scores, clicks, reference)
+            result |= {"change": change["mean"], "change_stderr": change["stderr"], "change_spread": change["spread"]}
+        kept.add({**setting, "method": method, "keep": keep}, result | found[method, keep])
+        print(
+            f"{method:>12} {keep:>5.2f} {found[method, keep]['bytes'] / 1e3:>7.1f} kB, AUC {area['mean']:.4f} +- "
+            f"{area['stderr']:.4f}, change {change['mean']:>+8.5f} +- {change['stderr']:.5f} (seeds "
+            f"{change['spread']:.5f}), log loss {loss:.4f}",
+            flush=True,
+        )
+
+
+def compressed(
+    model: DeepFM, parts: list[Part], seed: int, options: Any
+) -> Iterator[tuple[tuple[str, float], nn.Module, dict[str, Any]]]:
+    """By method and size the compressed model, its sizes and the seconds it took."""
     sites = find_sites(model, embeddings=True)
     wanted = [name for name in options.methods.split(",") if name]
     needs = sorted({n for m in wanted for n in METHODS.find(m.partition(":")[0]).needs}, key=lambda need: need.value)
-    picked = torch.randperm(len(parts[0][1]), generator=torch.Generator().manual_seed(options.seed))
+    picked = torch.randperm(len(parts[0][1]), generator=torch.Generator().manual_seed(seed))
     data = [fields for fields, _ in batches(parts[0], picked[: options.calibration])]
-    clock = time.process_time()
-    statistics, _ = statistics_for(model, {s.name: s.module for s in sites}, needs, data, seed=options.seed)
-    print(
-        f"{log}: {', '.join(f'{int(c.sum())} clicks of {len(c)}' for _, c in parts)} to train, validate and judge; "
-        f"tables of {', '.join(f'{n} {size}' for n, size in sizes.items())}; calibrated on {options.calibration} "
-        f"impressions in {time.process_time() - clock:.1f} CPU seconds; {torch.get_num_threads()} threads, seed "
-        f"{options.seed}"
-    )
-    print(f"{'method':>12} {'keep':>5} {'kB':>7} {'k par.':>7} {'AUC':>16} {'change':>18} {'log loss':>8} {'CPU s':>6}")
-    base, error = delong(reference, clicks)
-    whole = make_plan(model, sites, METHODS.find("svd"), {}).totals
-    kept = Rows("compressors.clicks", options.json)
-    setting = {"log": log, "width": options.width, "calibration": options.calibration, "seed": options.seed}
-    found = {"auc": base, "stderr": error, "log_loss": log_loss(reference, clicks), **whole}
-    kept.add({**setting, "method": "dense", "keep": 1.0}, found)
-    dense = f"{base:.4f} +- {error:.4f} {'':>18} {log_loss(reference, clicks):>8.4f}"
-    print(f"{'dense':>12} {1:>5.2f} {whole['bytes'] / 1e3:>7.1f} {whole['parameters'] / 1e3:>7.1f} {dense}", flush=True)
-    reached: defaultdict[float, list[str]] = defaultdict(list)
+    statistics, _ = statistics_for(model, {s.name: s.module for s in sites}, needs, data, seed=seed)
     for method in wanted:
-        clock = time.process_time()
         card = METHODS.find(method.partition(":")[0])
         allocation = method.partition(":")[2] or card.allocation
+        clock = time.process_time()
         plan = make_plan(model, sites, card, statistics)
         plan.fit(errors=allocation != "uniform")
-        previous, last = None, 1.0
+        fitted = time.process_time() - clock
         for keep in map(float, options.keep.split(",")):
+            clock = time.process_time()
             try:
                 choice = plan.choose(keep, "bytes", allocation)
             except ValueError as reason:
                 print(f"{method:>12} {keep:>5.2f} {str(reason)[:100]}", flush=True)
                 continue
-            if choice == previous:
-                reached[keep] += [f for f in reached[last] if f.rstrip("*") == method]
-                continue
-            previous, last = choice, keep
             small = share(model)
             apply(small, plan, choice)
-            seconds = time.process_time() - clock
-            logits = logits_of(small, parts[2])
-            (auc, wide), (change, paired) = delong(logits, clicks), delong(logits, clicks, reference)
-            totals = make_plan(small, [], card, {}).totals
-            found = {"auc": auc, "stderr": wide, "change": change, "change_stderr": paired, "cpu_seconds": seconds}
-            found |= {"log_loss": log_loss(logits, clicks), **totals}
-            kept.add({**setting, "method": method, "keep": keep}, found)
-            if change >= -error:
-                reached[keep].append(method + "*" * (change >= -paired))
-            print(
-                f"{method:>12} {keep:>5.2f} {totals['bytes'] / 1e3:>7.1f} {totals['parameters'] / 1e3:>7.1f} "
-                f"{auc:.4f} +- {wide:.4f} {change:>+8.4f} +- {paired:.4f} {found['log_loss']:>8.4f} {seconds:>6.2f}",
-                flush=True,
-            )
-            clock = time.process_time()
-    for keep, names in sorted(reached.items(), reverse=True):
-        print(f"at {1 / keep:.1f}x smaller, less than a standard error below the dense AUC: {', '.join(names)}")
-    print("(*: and not below it by more than one standard error of the paired difference)")
+            seconds = {"fit_seconds": fitted, "cpu_seconds": time.process_time() - clock}
+            yield (method, keep), small, {**make_plan(small, [], card, {}).totals, **seconds}
 
 
 if __name__ == "__main__":

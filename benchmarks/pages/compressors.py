@@ -19,6 +19,8 @@ ENCODER: Heads = [
     ("Spearman", "{scores.STS.value:.4f} ± {scores.STS.stderr:.4f}"),
     ("drift", "{scores.STS.distance:.4f}"),
 ]
+CLICKS = {"benchmark": "compressors.clicks", "log": "ml-100k", "seeds": 3, "tuned": None}
+CHANGES: Heads = [("{keep:%}", "{change:+.5f} ± {change_stderr:.5f} ({change_spread:.5f})")]
 QUALITY = {"benchmark": "compressors.quality"}
 METHODS = {"benchmark": "compressors.methods"}
 ENCODERS = {"benchmark": "compressors.encoders"}
@@ -96,6 +98,7 @@ TABLES = {
             METHOD,
             ("knee", "{knee:%}"),
             ("middle 95 %", "{knee_low:%} to {knee_high:%}"),
+            ("texts", "{texts} x {length}"),
             ("dense loss", "{dense:.3f}"),
         ],
     ),
@@ -126,10 +129,17 @@ TABLES = {
     ),
     "faces-rnet": _faces("rnet"),
     "faces-onet": _faces("onet"),
-    "clicks": _of(
-        {"benchmark": "compressors.clicks", "log": "ml-100k"},
-        [METHOD],
-        [("{keep:%}", "{change:+.4f} ± {change_stderr:.4f}")],
+    "clicks": _of(CLICKS, [METHOD], CHANGES),
+    "classifier": _of(
+        {"benchmark": "compressors.classifier", "seeds": 3},
+        [METHOD, ("kept", "{keep:%}")],
+        right=[
+            ("accuracy", "{accuracy:.4f}"),
+            ("change", "{change.mean:+.4f} ± {change.stderr:.4f}"),
+            ("beside `svd`", "{beside svd.mean:+.4f} ± {beside svd.stderr:.4f}"),
+            ("between seeds", "{beside svd.spread:.4f}"),
+            ("rebuilt", "{rebuilt:.4f}"),
+        ],
     ),
     "experts": _of(
         {"benchmark": "compressors.experts"},

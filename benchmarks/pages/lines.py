@@ -17,7 +17,7 @@ _METHODS = (
 )
 _ENCODER = {"benchmark": "compressors.encoders", "run": "all"}
 _CONVOLUTION = {"benchmark": "compressors.convolution", "model": "resnet"}
-_CLICKS = {"benchmark": "compressors.clicks", "log": "ml-100k"}
+_CLICKS = {"benchmark": "compressors.clicks", "log": "ml-100k", "seeds": 3, "tuned": None}
 _EXPERTS = {"benchmark": "compressors.experts"}
 _SCHEMES = {"benchmark": "compressors.schemes"}
 
@@ -88,11 +88,20 @@ COMPRESSORS = [
     ),
     _compressors(
         "clicks",
-        "a DeepFM on MovieLens-100K, {calibration} impressions of calibration, change of the AUC (dense {auc:.4f} ± "
-        "{stderr:.4f}) at shares of the bytes",
+        "a DeepFM on MovieLens-100K, three seeds, {calibration} impressions of calibration, change of the AUC (dense "
+        "{auc:.4f} ± {stderr:.4f}) at shares of the bytes with its paired error",
         {**_CLICKS, "keep": (0.33, 0.25, 0.2, 0.1)},
         "{keep:%} {change:+.4f} ± {change_stderr:.4f}",
         about={**_CLICKS, "method": "dense"},
+        together=", ",
+    ),
+    _compressors(
+        "classifier",
+        "all-MiniLM-L6-v2 fine-tuned in full on {trained on} sentences of SST-2, 3 seeds, accuracy on {sentences} "
+        "others (dense {accuracy:.4f}) and the difference to SVD at that share of the numbers with its paired error",
+        {"benchmark": "compressors.classifier", "seeds": 3, "method": ("svd", "fwsvd", "asvd", "kfac")},
+        "{keep:%} {accuracy:.4f}[ ({beside svd.mean:+.4f} ± {beside svd.stderr:.4f})]",
+        about={"benchmark": "compressors.classifier", "seeds": 3, "method": "dense"},
         together=", ",
     ),
     _compressors(
