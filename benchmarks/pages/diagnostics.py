@@ -48,8 +48,10 @@ TABLES = {
         [
             ("tokens x width", "{tokens} x {width}"),
             ("matrix nuclear norm", "{matrix_nuclear_norm:.2f}"),
-            ("matrix entropy", "{matrix_entropy:.2f}"),
-            ("nuclear norm", "{nuclear_norm:.2f}"),
+            ("the few lines, float32", "{few_lines:.2f} ({few_lines by ours:.1f})"),
+            ("matrix entropy", "{matrix_entropy:.2f} ({matrix_entropy by ours:.1f})"),
+            ("as published", "{published_entropy:.2f} ({published_entropy by ours:.0f})"),
+            ("nuclear norm", "{nuclear_norm:.2f} ({nuclear_norm by ours:.0f})"),
         ],
     ),
     "sparsities": Table(

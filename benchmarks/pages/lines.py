@@ -356,6 +356,15 @@ DIAGNOSTICS = [
         together=", ",
     ),
     _diagnostics(
+        "matrix-nuclear-norm",
+        "seconds",
+        "states whose spectrum decays, processor time of others by that of this one, in the paper 8 to 24",
+        {**_WEIGHTWATCHER, "part": "nuclear norm"},
+        "{tokens} x {width}: its few lines in float32 {few_lines by ours:.1f}, the entropy here "
+        "{matrix_entropy by ours:.1f}, as published {published_entropy by ours:.0f}",
+        together="; ",
+    ),
+    _diagnostics(
         "matrix-entropy",
         "layers",
         "rank correlation over the layers of {model} on {sequences} sequences of {text}",
