@@ -18,7 +18,7 @@ THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 ## demo: compresses a real language model of 135 M parameters and lets both models speak
 demo: .venv/.demo
 	rm -rf demo-out
-	$(THREADS) $(BIN)/eckart compress smollm2 --method kfac --keep 0.8 --of linear-parameters --out demo-out/model
+	$(THREADS) $(BIN)/eckart compress smollm2 --keep 0.4 --samples 16 --out demo-out/model
 	$(THREADS) $(BIN)/python examples/demo.py demo-out/model
 
 ## test: style, types, who imports whom, tests
@@ -47,7 +47,7 @@ bench: .venv/.demo
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.diagnostics.noise --json $(ROWS)/diagnostics.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.decompositions --json $(ROWS)/compressors.jsonl
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.compressors.quantizers --json $(ROWS)/compressors.jsonl
-	$(THREADS) $(BIN)/eckart compress smollm2 --keep 0.6 --out bench-out/model
+	$(THREADS) $(BIN)/eckart compress smollm2 --method kfac --keep 0.6 --of linear-parameters --out bench-out/model
 	$(THREADS) $(BIN)/python -m benchmarks.inference.decoding smollm2 bench-out/model --json $(ROWS)/inference.jsonl \
 		--of-what "kfac at 60 % of the linear parameters"
 	$(THREADS) $(BIN)/python -m benchmarks.compressors.phases --report bench-out/model/report.json \

@@ -1,6 +1,6 @@
 """One sentence from a model and from its compressed copy, loaded like any other transformers model.
 
-eckart compress smollm2 --out demo-out/model
+eckart compress smollm2 --keep 0.4 --samples 16 --out demo-out/model
 python examples/demo.py demo-out/model
 """
 

@@ -158,7 +158,7 @@ def compute(
                 fitted = time.process_time() - clock
                 clock = time.process_time()
             try:
-                choice, tried = _choose(plan, bench, of, keep)
+                choice, tried = chosen(plan, bench.model, bench.trial, of, keep)
             except ValueError as error:
                 show(rows.add(what(name, of, keep), {"refused": str(error)}))
                 continue
@@ -172,14 +172,22 @@ def compute(
     return listed
 
 
-def _choose(plan: Plan, bench: Bench, of: str, keep: float) -> tuple[dict[str, int | None], list[Tried]]:
-    if plan.method.name != "auto" or bench.trial is None:
+def chosen(
+    plan: Plan, model: nn.Module, trial: Tensor | None, of: str, keep: float
+) -> tuple[dict[str, int | None], list[Tried]]:
+    """The choice of a plan at a budget, by trials on held-back token ids where there are some and it is of `auto`."""
+    if plan.method.name != "auto" or trial is None:
         return plan.choose(keep, of), []
     # The trials at a budget start from the errors as they were measured, whatever was tried before.
     plan.scale({name: 1 / factor for name, factor in plan.factors.items()})
-    return trials(
-        plan, bench.model, bench.trial, lambda only, even: plan.choose(keep, of, only=only, even=even), apply, silent
-    )
+
+    def choose(
+        only: str | None = None, *, even: bool = False, uniform: bool = False, guess: bool = False
+    ) -> dict[str, int | None]:
+        pick = plan.solve if guess else plan.choose
+        return pick(keep, of, "uniform" if uniform else None, only=only, even=even)
+
+    return trials(plan, model, trial, choose, apply, silent)
 
 
 def front(rows: Sequence[Mapping[str, Any]], judge: str) -> list[bool]:

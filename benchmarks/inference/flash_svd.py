@@ -179,7 +179,7 @@ def encoder(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     (dense, tokenizer), (small, _) = minilm(options.encoder), minilm(options.encoder)
     sentences = [s for s in corpus("wikipedia").replace("\n", " ").split(". ") if 20 < len(s) < 400][:512]
     batches = batches_of(tokenizer, sentences)
-    eckart.compress(SentenceEncoder(small), "kfac", keep=options.keep, calibration=batches)
+    eckart.compress(SentenceEncoder(small), "kfac", keep=options.keep, of="linear-parameters", calibration=batches)
     return dense, small
 
 
@@ -188,7 +188,16 @@ def language_model(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     small, _ = load_model(str(options.small or "smollm2"), dtype=torch.float32)
     if options.small is None:
         text = corpus("wikipedia")
-        eckart.compress(small, "kfac", keep=options.keep, calibration=text, tokenizer=tokenizer, samples=8, length=256)
+        eckart.compress(
+            small,
+            "kfac",
+            keep=options.keep,
+            of="linear-parameters",
+            calibration=text,
+            tokenizer=tokenizer,
+            samples=8,
+            length=256,
+        )
     return dense.model, small.model  # type: ignore[return-value]
 
 

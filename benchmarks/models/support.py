@@ -97,7 +97,7 @@ def compressed(method: str) -> Callable[[str, Path], str]:
 def saved(name: str, place: Path) -> str:
     """A compressed model in a process of its own."""
     model, batch = zoo()[name]()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     if isinstance(model, PreTrainedModel):
         model.save_pretrained(place / "model")
     else:

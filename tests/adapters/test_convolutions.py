@@ -53,7 +53,7 @@ def net(method: str = "") -> Net:
         torch.manual_seed(0)
         model = Net().eval()
     if method in IN_PLACE:
-        eckart.compress(model, "svd", keep=0.7)
+        eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     return model
 
 
@@ -115,7 +115,7 @@ def test_every_method_beside_convolutions(method: str, tmp_path: Path) -> None:
 
 def test_several_beside_compressed_convolutions() -> None:
     model = net()
-    eckart.compress(model, "tucker-2", keep=0.8)
+    eckart.compress(model, "tucker-2", keep=0.8, of="linear-parameters")
     before = logits(model)
     first = adapted(model, "pissa", name="first", include=CONVOLUTIONS)
     assert close(logits(model), before)

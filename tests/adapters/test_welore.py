@@ -14,7 +14,7 @@ from support.tiny import tiny_llama
 def test_the_thin_factors_train_and_dense_matrices_are_frozen() -> None:
     model = tiny_llama()
     dense = {name: module.weight.detach().clone() for name, module in linear_layers(model).items() if "attn" in name}
-    result = eckart.compress(model, "welore", keep=0.75, include=["*.mlp.*"])
+    result = eckart.compress(model, "welore", keep=0.75, of="linear-parameters", include=["*.mlp.*"])
     thin = {name: size for name, size in result.choice.items() if size is not None}
     assert len(thin) == 6
     before = {name: model.get_submodule(name).structure.to_dense().detach().clone() for name in thin}  # type: ignore[operator, union-attr]

@@ -71,7 +71,7 @@ def test_compress_with_every_method(
     [
         ["--eval", "none"],
         ["--eval", "none", "--sequential"],
-        ["--eval", "none", "--sequential", "--heal", "3"],
+        ["--method", "kfac", "--eval", "none", "--sequential", "--heal", "3"],
         ["--method", "svd", "--heal", "3"],
         ["--method", "rtn", "--of", "bytes", "--keep", "0.6", "--heal", "3"],
         ["--embeddings", "--of", "bytes", "--keep", "0.7"],
@@ -111,7 +111,8 @@ def test_reports_of_other_options_are_valid(options: list[str], run: Callable[..
 def test_gpt2(run: Callable[..., int], tmp_path: Path, gpt2_directory: Path) -> None:
     assert run(tmp_path / "out", "--sequential", model=gpt2_directory) == 0
     report = report_of(tmp_path / "out")
-    assert report["size"]["linear_parameters"]["after"] <= 0.8 * report["size"]["linear_parameters"]["before"]
+    assert report["method"] == "auto"
+    assert report["size"]["bytes"]["after"] <= 0.8 * report["size"]["bytes"]["before"]
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
@@ -139,10 +140,10 @@ def test_max_loss_finds_the_smallest_model_that_passes(run: Callable[..., int], 
         assert run(out, "--max-loss", loss, "--eval-samples", "6") == 0
         report = report_of(out)
         assert report["requested"] == {"max_loss": float(loss)}
-        sizes.append(report["size"]["parameters"]["after"])
+        sizes.append(report["size"]["bytes"]["after"])
         for step in report["history"]:
             assert 0 < step["keep"] < 1
-            assert step["parameters"] <= report["size"]["parameters"]["before"]
+            assert step["parameters"] > 0
     assert sizes[1] < sizes[0]
 
 
@@ -164,7 +165,10 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--allocation", "best"], "--allocation 'best' is none of exact, farms, greedy"),
         (["--allocation", ""], "--allocation '' is none of exact"),
         (["--max-loss", "0.1", "--allocation", "best"], "--allocation 'best'"),
-        (["--max-loss", "0.1", "--method", "rtn"], "no size of rtn is smaller in linear-parameters"),
+        (
+            ["--max-loss", "0.1", "--method", "rtn", "--of", "linear-parameters"],
+            "no size of rtn is smaller in linear-parameters",
+        ),
         (["--max-loss", "inf"], "max_loss=inf must be above 0 and finite"),
         (["--max-loss", "nan"], "max_loss=nan must be above 0"),
         (["--keep", "half"], "--keep half: a share is needed, as in 0.8 or 80%"),
@@ -189,8 +193,8 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--floor", "2"], "floor=2.0"),
         (["--include", "fc9"], "pattern 'fc9' matches no matrix; there are model.layers.*"),
         (["--include", "re:("], "'re:(' is not a regular expression"),
-        (["--keep", "0.01"], "keep=0.01 of linear-parameters cannot be met with kfac: the least is 0."),
-        (["--method", "rtn"], "cannot be met with rtn: the least is 1.0"),
+        (["--keep", "0.01"], "keep=0.01 of bytes cannot be met with auto: the least is 0."),
+        (["--method", "rtn", "--of", "parameters"], "cannot be met with rtn: the least is 1.0"),
         (["--samples", "0"], "samples=0"),
         (["--length", "1"], "length=1"),
         (["--length", "100000"], f"sequences of 100000 tokens do not fit the model's context of {CONTEXT}"),
@@ -388,7 +392,7 @@ def test_the_job_in_python(llama_directory: Path, texts: tuple[str, str], tmp_pa
     report = compress_directory(
         str(llama_directory),
         tmp_path / "out",
-        Recipe(samples=4, length=32, keep=0.7),
+        Recipe(samples=4, length=32, keep=0.7, of="linear-parameters"),
         Texts(*texts, eval_samples=3, eval_length=32),
         measure_speed=False,
         cache=tmp_path / "cache",
@@ -417,7 +421,7 @@ def test_shares_in_percent(run: Callable[..., int], tmp_path: Path) -> None:
     for name, share in (("a", "70%"), ("b", "0.7")):
         assert run(tmp_path / name, "--method", "svd", "--keep", share, "--eval", "none") == 0
     first, second = (report_of(tmp_path / name) for name in ("a", "b"))
-    assert first["requested"] == second["requested"] == {"keep": 0.7, "of": "linear-parameters"}
+    assert first["requested"] == second["requested"] == {"keep": 0.7, "of": "bytes"}
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 

@@ -194,4 +194,4 @@ def test_a_matrix_that_its_dtype_cannot_approximate_is_named_where_no_budget_can
     net = nn.Sequential(nn.Linear(24, 24))
     net[0].weight.data.sign_().mul_(3.4e38)
     with pytest.raises(eckart.Refused, match=r"0 stays dense: fit failed: torch.float32 does not hold"):
-        eckart.compress(net, "svd", keep=0.5)
+        eckart.compress(net, "svd", keep=0.5, of="linear-parameters")

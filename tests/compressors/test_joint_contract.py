@@ -79,7 +79,7 @@ def test_a_joint_family_keeps_its_promises(method: str) -> None:
 def test_compressed_saved_and_loaded(method: str, tmp_path: Path) -> None:
     dense = model_for(method)
     model = copy.deepcopy(dense)
-    result = eckart.compress(model, method, keep=0.7, calibration=ids())
+    result = eckart.compress(model, method, keep=0.7, of="linear-parameters", calibration=ids())
     before, after = (make_plan(m, [], METHODS[method], {}).totals for m in (dense, model))
     assert after["linear-parameters"] <= 0.7 * before["linear-parameters"]
     reports = [as_json(matrix) for matrix in matrices(result)]
@@ -99,7 +99,7 @@ def test_more_budget_is_closer(method: str) -> None:
     far = []
     for keep in (0.35, 0.65, 0.95):
         model = model_for(method)
-        eckart.compress(model, method, keep=keep, calibration=tokens)
+        eckart.compress(model, method, keep=keep, of="linear-parameters", calibration=tokens)
         far.append(float((logits(model, tokens) - reference).norm()))
     assert far[0] > far[1] > far[2]
 

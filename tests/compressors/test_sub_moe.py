@@ -21,7 +21,7 @@ from support.tiny import tiny_mixtral
 def test_all_experts_are_the_model_itself() -> None:
     model, dense = tiny_mixtral(), tiny_mixtral()
     unfuse(dense)
-    result = eckart.compress(model, "sub-moe", keep=1.0, calibration=ids())
+    result = eckart.compress(model, "sub-moe", keep=1.0, of="linear-parameters", calibration=ids())
     assert set(result.choice.values()) == {None}
     assert torch.equal(logits(model, ids()), logits(dense, ids()))
 

@@ -33,7 +33,7 @@ def test_ranks_come_from_one_threshold(keep: float) -> None:
             values = hard.decaying(40, 0.2 + 0.8 * i)
             layer.weight.copy_(10.0**i * hard.with_spectrum(40, 40, values, seed=7 * i))  # type: ignore[operator]
             spectra[str(i)] = values
-    result = eckart.compress(model, "welore", keep=keep, floor=0.0)
+    result = eckart.compress(model, "welore", keep=keep, of="linear-parameters", floor=0.0)
     ranks = {name: 40 if size is None else size for name, size in result.choice.items()}
     assert len(set(ranks.values())) > 2
     cut = max(float(spectra[name][rank]) for name, rank in ranks.items() if rank < 20)

@@ -106,7 +106,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("documentation")
     save_tiny(folder / "my-model")
     (folder / "my-text.txt").write_text(TEXT * 20, encoding="utf-8")
-    recipe = Recipe(method="svd", keep=0.7, samples=2, length=32)
+    recipe = Recipe(method="svd", keep=0.7, of="linear-parameters", samples=2, length=32)
     texts = Texts(calibration=str(folder / "my-text.txt"), evaluation="")
     compress_directory(str(folder / "my-model"), folder / "smaller", recipe, texts, measure_speed=False)
     return folder
@@ -159,7 +159,9 @@ def test_examples_of_papers_do_what_they_say(monkeypatch: pytest.MonkeyPatch) ->
     hooks.after_step()
     made.finish()
     assert made.structures["0"].cost().parameters == 120
-    compressed = eckart.compress(net, "row-scaled", keep=0.5, allocation="in_turns", calibration=[x])
+    compressed = eckart.compress(
+        net, "row-scaled", keep=0.5, of="linear-parameters", allocation="in_turns", calibration=[x]
+    )
     assert compressed.choice["0"] == 5  # 5 (24 + 20) numbers of the 240 that may be kept
 
 

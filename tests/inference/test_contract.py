@@ -22,7 +22,7 @@ from support.tiny import tiny_llama, tiny_qwen3_moe
 
 def compressed() -> nn.Module:
     model = tiny_llama()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     return model
 
 

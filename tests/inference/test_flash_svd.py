@@ -65,7 +65,9 @@ def small(name: str, method: str = "kfac") -> PreTrainedModel:
     if method == "dense":
         return model
     # The forward pass of an encoder has no logits to draw labels from, which kfac needs.
-    eckart.compress(model, "svd" if name == "bert" else method, keep=0.6, calibration=ids(8, 32))
+    eckart.compress(
+        model, "svd" if name == "bert" else method, keep=0.6, of="linear-parameters", calibration=ids(8, 32)
+    )
     return model
 
 

@@ -92,7 +92,7 @@ def test_prompts_are_computed_in_full_and_every_token_decoded_is_not() -> None:
 
 def test_compressed_layers_count_the_columns_of_what_they_stand_for() -> None:
     model = tiny_llama()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     layers = linear_layers(model)
     for name, norms in column_norms(layers).items():
         assert torch.allclose(norms, layers[name](torch.eye(len(norms))).norm(dim=1), atol=1e-5)

@@ -130,7 +130,7 @@ def test_compressing_twice_says_what_to_do() -> None:
     model = small()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(eckart.Refused, match="all 2 matrices of Sequential are compressed already: compress"):
-        eckart.compress(model, "svd", keep=0.5)
+        eckart.compress(model, "svd", keep=0.5, of="linear-parameters")
     assert all(torch.equal(model.state_dict()[name], t) for name, t in before.items())
     half = net()
     eckart.compress(half, "rtn", keep=0.5, of="bytes", include=["0"])

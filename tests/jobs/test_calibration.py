@@ -85,10 +85,10 @@ def test_what_was_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_language_model_needs_no_text() -> None:
-    result = eckart.compress(tiny_llama(), keep=0.7, samples=4, length=16)
+    result = eckart.compress(tiny_llama(), keep=0.7, of="linear-parameters", samples=4, length=16)
     assert result.calibration["tokens"] == 4 * 16
     with pytest.raises(ValueError, match="needs calibration data"):
-        eckart.compress(nn.Sequential(nn.Linear(8, 8)), keep=0.7)
+        eckart.compress(nn.Sequential(nn.Linear(8, 8)), keep=0.7, of="linear-parameters")
 
 
 def test_bad_requests_do_not_wait_for_the_text(monkeypatch: pytest.MonkeyPatch) -> None:

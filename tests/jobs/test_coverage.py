@@ -79,7 +79,7 @@ def test_what_is_no_matrix_is_said_by_every_job(word: str) -> None:
         torch.manual_seed(0)
         return nn.ModuleDict({"unusual": UNUSUAL[word](), "linear": nn.Linear(64, 16)})
 
-    result = eckart.compress(make(), "svd", keep=0.5)
+    result = eckart.compress(make(), "svd", keep=0.5, of="linear-parameters")
     diagnosis = eckart.diagnose(make())
     adapter = eckart.adapt(make(), "lora", rank=2)
     for found in (result, diagnosis, adapter):
@@ -88,7 +88,9 @@ def test_what_is_no_matrix_is_said_by_every_job(word: str) -> None:
 
 
 def test_an_ordinary_model_is_not_warned_about() -> None:
-    result = eckart.compress(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)), "svd", keep=0.5)
+    result = eckart.compress(
+        nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8)), "svd", keep=0.5, of="linear-parameters"
+    )
     assert result.warnings == []
     assert result.coverage.sentence == "looked at 98.5% of the model's numbers; left as they are: 1.5% in vectors"
 

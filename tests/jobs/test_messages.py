@@ -89,7 +89,7 @@ def test_what_is_no_calibration(calibration: Any, says: str) -> None:
     model = net()
     before = [p.clone() for p in model.parameters()]
     with pytest.raises(eckart.Refused, match=says):
-        eckart.compress(model, "kfac", keep=0.9, calibration=calibration)
+        eckart.compress(model, "kfac", keep=0.9, of="linear-parameters", calibration=calibration)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     assert type(model[0]) is nn.Linear
 
@@ -106,7 +106,7 @@ def test_what_is_no_calibration(calibration: Any, says: str) -> None:
     ids=["list", "tuple", "loader", "generator", "loader of mappings"],
 )
 def test_what_is_a_calibration(calibration: Any) -> None:
-    result = eckart.compress(net(), "wanda", keep=0.9, calibration=calibration)
+    result = eckart.compress(net(), "wanda", keep=0.9, of="linear-parameters", calibration=calibration)
     assert type(result.model[0]) is not nn.Linear
 
 
@@ -135,16 +135,18 @@ def test_options_of_another_type(kind: Any) -> None:
 
 
 def test_a_share_in_percent() -> None:
-    assert eckart.Recipe(keep="80%", floor=" 5 %") == eckart.Recipe(keep=0.8, floor=0.05)  # type: ignore[arg-type]
-    halves = [eckart.compress(net(), "svd", keep=keep).choice for keep in (0.5, "50%")]
+    assert eckart.Recipe(keep="80%", of="linear-parameters", floor=" 5 %") == eckart.Recipe(
+        keep=0.8, of="linear-parameters", floor=0.05
+    )  # type: ignore[arg-type]
+    halves = [eckart.compress(net(), "svd", keep=keep, of="linear-parameters").choice for keep in (0.5, "50%")]
     assert halves[0] == halves[1]
     for wrong in ("80", "%", "a lot%", "800%", "nan%"):
         with pytest.raises(eckart.Refused, match="keep="):
-            eckart.Recipe(keep=wrong)  # type: ignore[arg-type]
+            eckart.Recipe(keep=wrong, of="linear-parameters")  # type: ignore[arg-type]
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    recipe = eckart.Recipe(keep=np.float32(0.5), samples=np.int64(8))  # type: ignore[arg-type]
+    recipe = eckart.Recipe(keep=np.float32(0.5), of="linear-parameters", samples=np.int64(8))  # type: ignore[arg-type]
     assert (recipe.keep, recipe.samples) == (0.5, 8)
 
 
@@ -175,11 +177,11 @@ def test_patterns_that_are_none(patterns: Any) -> None:
 
 def test_a_model_that_is_compressed_already() -> None:
     """Nothing is left to do, or too little: both say why, and so does what is done to the rest."""
-    whole = eckart.compress(net(), "svd", keep=0.7).model
+    whole = eckart.compress(net(), "svd", keep=0.7, of="linear-parameters").model
     with pytest.raises(eckart.Refused, match="matrices of Sequential are compressed already"):
-        eckart.compress(whole, "svd", keep=0.7)
-    half = eckart.compress(net(), "svd", keep=0.9, include=["0"]).model
+        eckart.compress(whole, "svd", keep=0.7, of="linear-parameters")
+    half = eckart.compress(net(), "svd", keep=0.9, of="linear-parameters", include=["0"]).model
     with pytest.raises(eckart.Refused, match=r"1 matrices are compressed already \(start from the .*cannot be met"):
-        eckart.compress(half, "svd", keep=0.2)
-    again = eckart.compress(half, "svd", keep=0.95)
+        eckart.compress(half, "svd", keep=0.2, of="linear-parameters")
+    again = eckart.compress(half, "svd", keep=0.95, of="linear-parameters")
     assert "compressed already" in again.coverage.sentence

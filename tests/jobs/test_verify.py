@@ -23,13 +23,13 @@ from support.tiny import save_tiny, tiny_llama
 
 def plain(directory: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 16))
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     eckart.save(model, directory)
 
 
 def compressed(directory: Path) -> None:
     model = tiny_llama()
-    eckart.compress(model, "svd", keep=0.8, calibration=IDS)
+    eckart.compress(model, "svd", keep=0.8, of="linear-parameters", calibration=IDS)
     eckart.save(model, directory)
 
 
@@ -101,7 +101,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_dense_export_is_nothing_of_eckarts(tmp_path: Path) -> None:
-    save_tiny(tmp_path / "small", eckart.compress(tiny_llama(), "svd", keep=0.8, calibration=IDS).model)
+    save_tiny(
+        tmp_path / "small",
+        eckart.compress(tiny_llama(), "svd", keep=0.8, of="linear-parameters", calibration=IDS).model,
+    )
     to_dense_directory(str(tmp_path / "small"), tmp_path / "dense")
     with pytest.raises(Refused, match="holds nothing that eckart wrote"):
         verify(tmp_path / "dense")
@@ -110,7 +113,7 @@ def test_a_dense_export_is_nothing_of_eckarts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", ["names", "files"])
 def test_tensors_that_changed_places(exchange: str, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     eckart.save(model, tmp_path / "saved")
     file = tmp_path / "saved" / "model.safetensors"
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
@@ -119,7 +122,7 @@ def test_tensors_that_changed_places(exchange: str, tmp_path: Path) -> None:
         save_file(tensors, file)
     else:
         other = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
-        eckart.compress(other, "svd", keep=0.6)
+        eckart.compress(other, "svd", keep=0.6, of="linear-parameters")
         eckart.save(other, tmp_path / "other")
         shutil.copy(tmp_path / "other" / "model.safetensors", file)
     assert verify(tmp_path / "saved").problems

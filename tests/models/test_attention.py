@@ -101,7 +101,7 @@ def test_torchs_transformer_is_compressed_and_put_together_again(tmp_path: objec
         fuse(model)
         assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
         assert model.state_dict().keys() == state.keys()
-        result = eckart.compress(model, "kfac", keep=0.8, calibration=[x])
+        result = eckart.compress(model, "kfac", keep=0.8, of="linear-parameters", calibration=[x])
         assert result.warnings == []
         assert any("multihead_attn.k_proj" in site.name for site in result.plan.sites)
         found = model(x)

@@ -67,7 +67,7 @@ def test_a_pipe_among_the_files(directory: Path) -> None:
 
 def test_an_index_out_of_range_in_a_model_that_is_offloaded(tmp_path: Path) -> None:
     model = tiny_llama()
-    eckart.compress(model, "kfac", keep=0.7, calibration=IDS)
+    eckart.compress(model, "kfac", keep=0.7, of="linear-parameters", calibration=IDS)
     eckart.save(model, tmp_path / "saved")
 
     def damage(tensors: dict[str, torch.Tensor]) -> None:

@@ -76,7 +76,7 @@ def test_a_file_states_the_module_and_the_kernel_must_fit() -> None:
 
 def test_a_dense_convolution_takes_the_values_back() -> None:
     model, x = net(), images()
-    eckart.compress(model, method="tucker-2", keep=0.6, calibration=[images()])
+    eckart.compress(model, method="tucker-2", keep=0.6, of="linear-parameters", calibration=[images()])
     expected = model(x)
     for name, module in list(model.named_modules()):
         if isinstance(module, StructuredLinear):

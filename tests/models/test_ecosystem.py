@@ -37,7 +37,7 @@ def logits(model: Any) -> Tensor:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model: Any = tiny_llama()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     path = tmp_path_factory.mktemp("compressed") / "model"
     model.save_pretrained(path)
     return path
@@ -112,7 +112,7 @@ def tensors_and_config(accelerator: Accelerator, model: Any, out: Path) -> None:
 @pytest.mark.parametrize("save", [with_state, tensors_and_config])
 def test_accelerate(save: Callable[[Accelerator, Any, Path], None], tmp_path: Path) -> None:
     model: Any = tiny_llama()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     accelerator = Accelerator(cpu=True)
     save(accelerator, accelerator.prepare(model), tmp_path / "saved")
     torch.testing.assert_close(logits(read(tmp_path / "saved")), logits(model))
@@ -129,7 +129,7 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     embedder = SentenceTransformer(modules=[transformer, pooling], device="cpu")
     texts = ["the cat sat on the mat", "a dog", "numbers and letters"]
     before = embedder.encode(texts, convert_to_tensor=True)
-    eckart.compress(embedder, "svd", keep=0.7)
+    eckart.compress(embedder, "svd", keep=0.7, of="linear-parameters")
     expected = embedder.encode(texts, convert_to_tensor=True)
     assert (expected - before).norm() > 0.01 * before.norm()
     embedder.save(str(tmp_path / "saved"))

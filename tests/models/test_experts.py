@@ -110,7 +110,7 @@ def test_compensation_takes_the_dense_experts_apart() -> None:
 
 def test_a_checkpoint_that_names_no_experts_is_refused(tmp_path: Path) -> None:
     model = tiny_mixtral()
-    eckart.compress(model, "svd", keep=0.6, calibration=ids())
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters", calibration=ids())
     eckart.save(model, tmp_path / "m")
     file = tmp_path / "m" / "config.json"
     config = json.loads(file.read_text())
@@ -134,8 +134,8 @@ def test_experts_are_compressed_as_other_matrices(method: str) -> None:
 @pytest.mark.parametrize("options", [{"sequential": True}, {"heal": 2}])
 def test_passes_over_the_blocks(options: dict[str, Any]) -> None:
     plain, model = tiny_mixtral(), tiny_mixtral()
-    eckart.compress(plain, "svd", keep=0.6, calibration=ids())
-    eckart.compress(model, "svd", keep=0.6, calibration=ids(), **options)
+    eckart.compress(plain, "svd", keep=0.6, of="linear-parameters", calibration=ids())
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters", calibration=ids(), **options)
     assert torch.isfinite(logits(model, ids())).all()
     assert not torch.equal(logits(model, ids()), logits(plain, ids()))
 
@@ -227,7 +227,7 @@ def test_multiply_adds_are_of_the_experts_that_a_token_visits() -> None:
 
 def test_experts_that_are_not_dense_do_not_fuse() -> None:
     model = tiny_mixtral()
-    eckart.compress(model, "svd", keep=0.5, calibration=ids())
+    eckart.compress(model, "svd", keep=0.5, of="linear-parameters", calibration=ids())
     with pytest.raises(ValueError, match="does not fit a fused tensor"):
         fuse(model)
     assert isinstance(model.get_submodule(FIRST), Experts)
@@ -239,6 +239,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     source = save_tiny(tmp_path / "model", tiny_qwen3_moe())
     (tmp_path / "text.txt").write_text("Some words about matrices and what is left of them. " * 200)
     arguments = ["compress", str(source), "--out", str(tmp_path / "out"), "--method", "sub-moe", "--keep", "0.6"]
+    arguments += ["--of", "linear-parameters"]
     arguments += ["--calibration", str(tmp_path / "text.txt"), "--eval", "none", "--samples", "4", "--length", "32"]
     assert main([*arguments, "--no-speed"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

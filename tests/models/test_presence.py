@@ -24,8 +24,10 @@ def net() -> nn.Module:
 
 
 USES: dict[str, Callable[[nn.Module], object]] = {
-    "compress": lambda model: eckart.compress(model, "svd", keep=0.5),
-    "compress-with-data": lambda model: eckart.compress(model, "kfac", keep=0.5, calibration=DATA),
+    "compress": lambda model: eckart.compress(model, "svd", keep=0.5, of="linear-parameters"),
+    "compress-with-data": lambda model: eckart.compress(
+        model, "kfac", keep=0.5, of="linear-parameters", calibration=DATA
+    ),
     "adapt": lambda model: eckart.adapt(model, "lora", rank=2),
     "diagnose": lambda model: eckart.diagnose(model),
     "diagnose-against": lambda model: eckart.diagnose(net(), against=model),
@@ -38,7 +40,7 @@ OF_LANGUAGE: dict[str, Callable[[nn.Module], object]] = {
     "evaluate": lambda model: evaluate(model, IDS),
     "evaluate-against": lambda model: evaluate(tiny_llama(), IDS, model),
     "speed": lambda model: speed(model, prefill_tokens=2, decode_tokens=1, repeats=1),
-    "compress": lambda model: eckart.compress(model, "kfac", keep=0.5),
+    "compress": lambda model: eckart.compress(model, "kfac", keep=0.5, of="linear-parameters"),
 }
 
 

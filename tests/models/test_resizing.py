@@ -34,7 +34,7 @@ def test_tables_that_are_compressed_get_no_rows(make: Make) -> None:
 
 def test_what_is_not_compressed_is_resized() -> None:
     model = tiny_llama()
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     rows = model.get_input_embeddings().num_embeddings
     assert model.resize_token_embeddings(rows + 8, mean_resizing=False).num_embeddings == rows + 8
     assert model(torch.tensor([[rows + 3]])).logits.shape[-1] == rows + 8

@@ -185,7 +185,9 @@ def test_export_refuses_biases_that_have_no_place(tmp_path: Path) -> None:
     config = Qwen2Config(**{k: getattr(llama, k) for k in keys}, num_key_value_heads=2)
     for method in ("lord", "svd"):
         model = Qwen2ForCausalLM(config).eval()
-        eckart.compress(model, method, keep=0.8, calibration=IDS, include=("*q_proj", "*down_proj"))
+        eckart.compress(
+            model, method, keep=0.8, of="linear-parameters", calibration=IDS, include=("*q_proj", "*down_proj")
+        )
         (tmp_path / method).mkdir()
         hf.write_model(model, tiny_tokenizer(), tmp_path / method)
         if method == "svd":

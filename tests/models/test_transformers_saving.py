@@ -36,7 +36,7 @@ def compressed(name: str) -> tuple[Any, Any]:
     model, batch = made(name)
     with torch.no_grad():
         before = outputs(model, batch)
-        eckart.compress(model, "svd", keep=0.7)
+        eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
         assert (outputs(model, batch) - before).norm() > 0.05 * before.norm()
     return model, batch
 
@@ -135,7 +135,7 @@ def test_an_adapter_beside_a_compressed_base_saved_as_a_plain_module(tmp_path: P
         return nn.Sequential(nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 8)).to(torch.bfloat16)
 
     model, x = net(), torch.randn(5, 24, dtype=torch.bfloat16)
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     adapter = eckart.adapt(model, "lora", rank=2)
     with torch.no_grad():
         for p in adapter.trainable_parameters():
@@ -219,7 +219,7 @@ def test_an_adapter_beside_a_tied_head(tmp_path: Path) -> None:
 def test_another_configuration_than_that_of_the_directory_is_refused(tmp_path: Path) -> None:
     model, _ = made("Llama")
     config = copy.deepcopy(model.config)
-    eckart.compress(model, "svd", keep=0.7)
+    eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     model.save_pretrained(tmp_path / "llama")
     with pytest.raises(eckart.Refused, match="configuration that LlamaForCausalLM was given does not describe"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "llama", config=config)

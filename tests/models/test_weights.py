@@ -94,7 +94,7 @@ def test_nothing_is_written_to_it(pair: tuple[nn.Module, nn.Module]) -> None:
 
 def test_a_product_by_it_costs_no_dense_matrix() -> None:
     model = nn.Sequential(nn.Linear(6, 8))
-    eckart.compress(model, "svd", keep=0.9)
+    eckart.compress(model, "svd", keep=0.9, of="linear-parameters")
     x = normal(3, 6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -119,7 +119,7 @@ def test_an_adapter_beside_a_layer_that_is_read_trains(method: str, compressed: 
     torch.manual_seed(0)
     model, x = _Reads(), normal(5, 6)
     if compressed:
-        eckart.compress(model, "svd", keep=0.9)
+        eckart.compress(model, "svd", keep=0.9, of="linear-parameters")
     before = model(x).detach()
     adapter = eckart.adapt(model, method, rank=2, include=["read"])
     torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-4)
@@ -167,7 +167,7 @@ def test_hooks_of_others_stay() -> None:
     model, seen = nn.Sequential(nn.Linear(HIDDEN, HIDDEN)), []
     handle = model[0].register_forward_hook(lambda module, args, output: seen.append(type(module)) or output * 2)
     x = normal(2, HIDDEN)
-    eckart.compress(model, "svd", keep=0.9)
+    eckart.compress(model, "svd", keep=0.9, of="linear-parameters")
     assert isinstance(model[0], Structured)
     torch.testing.assert_close(model(x), 2 * model[0].forward(x))
     handle.remove()

@@ -139,7 +139,7 @@ def test_a_diagnosis(told: dict[str, Any], measure: tuple[float, ...]) -> None:
     linear = {"include": tuple(f"re:{re.escape(p)}" for p in told["include"]), "exclude": ("q_proj",)}
     looked_at = {**told, **linear, "exclude": ("q_proj", "embed_tokens")}
     compressed = parsed(compressing("m", looked_at, text, ["".join(told["include"]), "layers.0.q_proj"]))
-    same(compressed["recipe"], Recipe(**linear, **{name: told[name] for name in ("samples", "length", "seed")}))
+    same(compressed["recipe"], Recipe("kfac", **linear, **{name: told[name] for name in ("samples", "length", "seed")}))
     assert compressed["texts"].calibration == text
     assert compressed["texts"].evaluation not in ("", text)
 
@@ -148,7 +148,15 @@ def test_a_diagnosis(told: dict[str, Any], measure: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("job", ["compress", "diagnose"])
 def test_the_page_changes_the_budget_alone(tmp_path: Path, job: str) -> None:
     """The slider's command is the run's with another budget, and a shell reads it as it was."""
-    recipe = Recipe(method="svd", keep=0.7, floor=0.25, include=("it's *", "-x", "$HOME `y`"), samples=7, length=33)
+    recipe = Recipe(
+        method="svd",
+        keep=0.7,
+        of="linear-parameters",
+        floor=0.25,
+        include=("it's *", "-x", "$HOME `y`"),
+        samples=7,
+        length=33,
+    )
     texts = Texts(calibration="my text.txt", evaluation="", eval_samples=5)
     rows = [row for row in diagnosis(layers=3)["matrices"] if "curve" in row]
     if job == "compress":
@@ -171,7 +179,7 @@ def test_the_page_changes_the_budget_alone(tmp_path: Path, job: str) -> None:
     _, bound, _ = command_line().parse_args(tokens, exit_on_error=False, print_error=False)
     found = bound.arguments
     assert (program, found["model"], found["out"]) == ("eckart", "a b/llama", "llama-0.6")
-    wanted = recipe if job == "compress" else Recipe(include=recipe.include, samples=7, length=33, seed=5)
+    wanted = recipe if job == "compress" else Recipe("kfac", include=recipe.include, samples=7, length=33, seed=5)
     same(found["recipe"], replace(wanted, keep=0.6))
     assert found["texts"].calibration == "my text.txt"
     assert found["texts"].evaluation == ("" if job == "compress" else Texts.evaluation)

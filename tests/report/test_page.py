@@ -116,7 +116,9 @@ def test_a_link_leads_to_a_budget(tmp_path: Path, report: dict[str, Any], of: st
     root = asked(render(sized), SEEN, tmp_path, f"#keep=0.85&of={of}")
     assert "data-error" not in root
     said = json.loads(root["data-said"] or "")
-    assert said["command"] == (f"eckart compress tuned/seven-billion --keep 0.85 --of {of} --out seven-billion-0.85")
+    assert said["command"] == (
+        f"eckart compress tuned/seven-billion --method kfac --keep 0.85 --of {of} --out seven-billion-0.85"
+    )
     assert said["kept"].startswith("85.0")
     expected = chosen(report, 0.85, fixed, attribute)
     rise = 0.0

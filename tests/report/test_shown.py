@@ -19,7 +19,7 @@ IDS = torch.randint(VOCABULARY, (4, 16), generator=torch.Generator().manual_seed
 
 
 def compression() -> Any:
-    return eckart.compress(tiny_llama(), "kfac", keep=0.7, calibration=IDS)
+    return eckart.compress(tiny_llama(), "kfac", keep=0.7, of="linear-parameters", calibration=IDS)
 
 
 def compensation() -> Any:

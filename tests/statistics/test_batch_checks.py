@@ -27,9 +27,15 @@ WRONG: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "no tokens": (lambda b: b[:, :0], "holds no samples"),
 }
 JOBS: dict[str, Callable[[nn.Module, list[Batch]], object]] = {
-    "compress": lambda model, given: eckart.compress(model, "kfac", keep=0.9, calibration=given),
-    "compress, which reads none": lambda model, given: eckart.compress(model, "svd", keep=0.9, calibration=given),
-    "heal": lambda model, given: eckart.compress(model, "svd", keep=0.9, calibration=given, heal=1),
+    "compress": lambda model, given: eckart.compress(
+        model, "kfac", keep=0.9, of="linear-parameters", calibration=given
+    ),
+    "compress, which reads none": lambda model, given: eckart.compress(
+        model, "svd", keep=0.9, of="linear-parameters", calibration=given
+    ),
+    "heal": lambda model, given: eckart.compress(
+        model, "svd", keep=0.9, of="linear-parameters", calibration=given, heal=1
+    ),
     "adapt": lambda model, given: eckart.adapt(model, "eva", 2, calibration=given),
     "adapt by gradients": lambda model, given: eckart.adapt(model, "lora-ga", 2, calibration=given),
     "adapt, which reads none": lambda model, given: eckart.adapt(model, "lora", 2, calibration=given),

@@ -124,7 +124,7 @@ def test_classes_may_be_as_many_as_tokens(labels: int, left: bool) -> None:
     found, alone = mean_gradients(model, modules, [batch]), mean_gradients(model, modules, with_labels)
     for name, gradient in alone.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-6)
-    eckart.compress(model, "kfac", keep=0.5, calibration=[batch])
+    eckart.compress(model, "kfac", keep=0.5, of="linear-parameters", calibration=[batch])
 
 
 def test_models_that_pad_by_themselves_say_so() -> None:
@@ -247,6 +247,6 @@ def test_blocks_see_no_padding_either(make: Any, options: dict[str, Any]) -> Non
     found = []
     for batches in ([padded(samples)], samples):
         model = make()
-        eckart.compress(model, "kfac", keep=0.5, calibration=batches, **options)
+        eckart.compress(model, "kfac", keep=0.5, of="linear-parameters", calibration=batches, **options)
         found.append(model(tokens(2, 8)).logits)
     torch.testing.assert_close(found[0], found[1], rtol=1e-2, atol=1e-2)

@@ -37,7 +37,7 @@ def made(method: str, kind: str = "llama") -> nn.Module:
     """A model for a method: a compressed one for a method that adds nothing."""
     model = MODELS[kind]()
     if method in IN_PLACE:
-        eckart.compress(model, "svd", keep=0.7)
+        eckart.compress(model, "svd", keep=0.7, of="linear-parameters")
     return model
 
 

@@ -51,11 +51,13 @@ def _budget(report: Mapping[str, Any]) -> Table:
     title = f"{share}: {change}"
     table = _table(title)
     table.add_column("matrices", overflow="fold")
-    for heading in ("", budget["matrices"][0]["counts"], "dense", "kept"):
+    several = budget["matrices"][0]["counts"] == "candidate"
+    for heading in ("", "form" if several else budget["matrices"][0]["counts"], "dense", "kept"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in budget["matrices"]:
         sizes = row["sizes"]
         span = "" if not sizes else str(sizes[0]) if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
+        span = ", ".join(row["forms"]) if several else span
         dense = str(row["dense"]) if row["dense"] else ""
         table.add_row(*map(Text, (row["name"], str(row["count"]), span, dense, f"{row['keep']:.1%}")))
     return table

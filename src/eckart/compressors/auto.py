@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -29,6 +32,29 @@ EACH = OneByOne, RescaledLazy
 """Families whose candidates have errors in a metric of their own, and are measured in that of all members."""
 MOST = 10
 """Candidates of a method whose sizes are fitted one by one."""
+GROUPS = {"gptq": (64, 128, 256)}
+"""Of a member that quantizes, how many inputs may share a scale; each is a family of candidates of its own."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A candidate of a member.
+
+    Attributes:
+        name: of the member.
+        size: there.
+        group: inputs that share a scale, where that is chosen too; None otherwise.
+        cost: of the candidate and its bias.
+        error: where the member knows that of all its candidates; None where each has to be measured.
+        expected: what the error is about proportional to, where it has to be measured.
+    """
+
+    name: str
+    size: int
+    group: int | None
+    cost: Cost
+    error: float | None
+    expected: float = 1.0
 
 
 class Rivals(Measured):
@@ -49,24 +75,34 @@ class Rivals(Measured):
         self._statistics = statistics
         self._mean = bias_mean(statistics)
         self._shelf: OrderedDict[int, tuple[StructuredMatrix, float]] = OrderedDict()
-        self._families: dict[str, Family] = {}
-        offers: list[tuple[str, int, Cost]] = []
-        nested: dict[tuple[str, int], float] = {}
-        for name in MEMBERS:
-            family = self._family(name)
-            bias = bias_cost(weight, None if hasattr(family, "mean") else self._mean)
-            step = max(1, -(-len(family.sizes) // MOST)) if isinstance(family, EACH) else 1
-            costs = zip(family.sizes, family.costs, strict=True)
-            offers += [(name, size, cost + bias) for size, cost in list(costs)[step - 1 :: step]]
-            if isinstance(family, EACH):
-                self._families[name] = family
-            else:
-                nested |= {(name, s): e for s, e in zip(family.sizes, family.errors.tolist(), strict=True)}
-        offers = sorted((offer for offer in offers if offer[2].bytes < self._dense), key=lambda offer: offer[2].bytes)
-        self.members: Sequence[tuple[str, int]] = [(name, size) for name, size, _ in offers]
-        self.costs: Sequence[Cost] = [cost for _, _, cost in offers]
-        self.sizes: Sequence[int] = range(len(offers))
-        self.known = {i: nested[m] for i, m in enumerate(self.members) if m in nested}
+        self._families: dict[tuple[str, int | None], OneByOne | RescaledLazy] = {}
+        offers = [offer for name in MEMBERS for offer in self._offered(name) if offer.cost.bytes < self._dense]
+        self._offers = sorted(offers, key=lambda offer: offer.cost.bytes)
+        self.members: Sequence[tuple[str, int]] = [(offer.name, offer.size) for offer in self._offers]
+        self.costs: Sequence[Cost] = [offer.cost for offer in self._offers]
+        self.sizes: Sequence[int] = range(len(self._offers))
+        self.known = {i: offer.error for i, offer in enumerate(self._offers) if offer.error is not None}
+
+    def _offered(self, name: str) -> list[Offer]:
+        """The candidates of a member; of those to be measured each is expected to err less than all of fewer bytes."""
+        columns, offers = self._weight.shape[1], list[Offer]()
+        groups = dict.fromkeys(min(group, columns) for group in GROUPS[name]) if name in GROUPS else (None,)
+        for group in groups:
+            family = self._family(name, group)
+            bias = bias_cost(self._weight, None if hasattr(family, "mean") else self._mean)
+            costs = list(zip(family.sizes, family.costs, strict=True))
+            if not isinstance(family, EACH):
+                errors: list[float] = family.errors.tolist()
+                return [Offer(name, s, group, c + bias, e) for (s, c), e in zip(costs, errors, strict=True)]
+            assert family.expected is not None
+            self._families[name, group] = family
+            step, worse = max(1, -(-len(costs) // MOST)), 1.0 if group is None else math.log1p(group)
+            offers += [
+                Offer(name, s, group, c + bias, None, worse * family.expected(s)) for s, c in costs[step - 1 :: step]
+            ]
+        offers.sort(key=lambda offer: offer.cost.bytes)
+        least = accumulate((offer.expected for offer in offers), min, initial=math.inf)
+        return [offer for offer, before in zip(offers, least, strict=False) if offer.expected < before]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shelf": OrderedDict()}
@@ -85,13 +121,15 @@ class Rivals(Measured):
         """What was built and stays, at most; the statistics are held anyway."""
         return self._dense
 
-    def _family(self, name: str) -> Family:
-        return self._families.get(name) or METHODS.find(name).entry(self._weight, self._statistics)
+    def _family(self, name: str, group: int | None) -> Family:
+        options = {} if group is None else {"group": group}
+        known = self._families.get((name, group))
+        return known or METHODS.find(name).taking(options).entry(self._weight, self._statistics)
 
     def candidate(self, size: int) -> StructuredMatrix:
-        name, own = self.members[size]
-        family = self._family(name)
-        return family.candidate(own) if isinstance(family, EACH) else family.build(own).structure
+        offer = self._offers[size]
+        family = self._family(offer.name, offer.group)
+        return family.candidate(offer.size) if isinstance(family, EACH) else family.build(offer.size).structure
 
     def sound(self, size: int) -> tuple[StructuredMatrix, float]:
         if size in self._shelf:
@@ -109,14 +147,12 @@ class Rivals(Measured):
         One of each member at least is measured.
         """
         found = torch.zeros(len(self.sizes), dtype=torch.float64)
-        for name, family in self._families.items():
-            if isinstance(family, EACH) and family.expected is not None:
-                own = {size: i for i, (member, size) in enumerate(self.members) if member == name}
-                sizes = sorted(own)
-                if sizes and not any(i in self.known for i in own.values()):
-                    self.measure(own[middle(sizes)])
-                known = {s: self.known[i] for s, i in own.items() if i in self.known}
-                found[[own[s] for s in sizes]] = interpolated(sizes, family.expected, known)
+        for name in dict.fromkeys(name for name, _ in self._families):
+            own = [i for i, offer in enumerate(self._offers) if offer.name == name]
+            if own and not any(i in self.known for i in own):
+                self.measure(middle(own))
+            known = {i: self.known[i] for i in own if i in self.known}
+            found[own] = interpolated(own, lambda i: self._offers[i].expected, known)
         found[list(self.known)] = torch.tensor(list(self.known.values()), dtype=torch.float64)
         return found
 
@@ -124,9 +160,9 @@ class Rivals(Measured):
         """Candidate number `size`."""
         if not 0 <= size < len(self.members):
             raise Refused(f"there are candidates 0 to {len(self.members) - 1}")
-        name, own = self.members[size]
-        if name not in self._families:
-            return self._family(name).build(own)
+        offer = self._offers[size]
+        if (offer.name, offer.group) not in self._families:
+            return self._family(offer.name, offer.group).build(offer.size)
         structure, error = self.sound(size)
         bias = None
         if self._mean is not None:

@@ -14,7 +14,7 @@ function compressing() {
   if (words?.length) return words.filter((word, i) => !BUDGET.includes(word) && !BUDGET.includes(words[i - 1]));
   if (job !== "compress" && report.command?.length) return null;
   // Reports of older versions do not say how they were calibrated and judged.
-  const method = job === "compress" ? ["--method", report.method, ...(report.allocation ? ["--allocation", report.allocation] : [])] : [];
+  const method = job === "compress" ? ["--method", report.method, ...(report.allocation ? ["--allocation", report.allocation] : [])] : ["--method", "kfac"];
   return ["eckart", "compress", report.model, ...method];
 }
 

@@ -210,12 +210,14 @@ class Trial:
         predicted_kl: KL divergence that the metric predicts.
         kl: KL divergence from the dense model, nats a token.
         even: Whether all matrices counted the same for each number they have, instead of as the metric says.
+        uniform: Whether every matrix kept the same share.
     """
 
     method: str
     predicted_kl: Amount
     kl: Amount
     even: bool = False
+    uniform: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -179,7 +179,7 @@ def test_what_peft_converted_is_an_ordinary_lora(start: str, tmp_path: Path) -> 
 def test_a_start_out_of_a_compressed_matrix_is_refused(tmp_path: Path) -> None:
     write(tiny_llama(), tmp_path, init_lora_weights="pissa")
     small = tiny_llama()
-    eckart.compress(small, "svd", keep=0.7)
+    eckart.compress(small, "svd", keep=0.7, of="linear-parameters")
     with pytest.raises(eckart.Refused, match=r"q_proj is not an ordinary linear layer.*path_initial_model"):
         eckart.load_adapter(small, tmp_path)
 

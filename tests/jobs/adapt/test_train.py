@@ -173,7 +173,9 @@ def test_the_factors_of_a_compressed_model_from_the_command_line(
     arguments += ["--eval", "none", "--every", "3"]
     assert main(["adapt", str(source), *arguments, "--out", str(tmp_path / "none")]) == 2
     assert "found no matrix in this model that it can train" in capsys.readouterr().err
-    compress_directory(str(source), small, eckart.Recipe("welore", keep=0.7), Texts(evaluation=""))
+    compress_directory(
+        str(source), small, eckart.Recipe("welore", keep=0.7, of="linear-parameters"), Texts(evaluation="")
+    )
     assert main(["adapt", str(small), *arguments, "--out", str(tmp_path / "out")]) == 0
     report = read_json(tmp_path / "out" / "training.json")
     assert report["validation"][-1]["loss"] < report["validation"][0]["loss"]

@@ -135,7 +135,7 @@ def test_the_path_of_kfac_is_the_optimum_of_its_metric() -> None:
 def test_biases_that_compression_changed_are_fitted_again(method: str) -> None:
     for dense in (tiny_llama(), tiny_gpt2()):
         model = copy.deepcopy(dense)
-        eckart.compress(model, method, keep=0.6, calibration=IDS)
+        eckart.compress(model, method, keep=0.6, of="linear-parameters", calibration=IDS)
         before, xs = copy.deepcopy(model), inputs(model)
         result = eckart.compensate(model, dense, 2, calibration=IDS)
         assert any(added.bias for added in result.added.values()) == (method != "svd")
@@ -218,7 +218,7 @@ def test_greedy_ranks_cost_no_more_and_lose_less() -> None:
 def test_no_matrix_becomes_larger_than_dense() -> None:
     dense = tiny_llama()
     model = copy.deepcopy(dense)
-    eckart.compress(model, "svd", keep=0.8)
+    eckart.compress(model, "svd", keep=0.8, of="linear-parameters")
     result = eckart.compensate(model, dense, 4, calibration=IDS)
     ranks = {name: added.rank for name, added in result.added.items()}
     assert len(set(ranks.values())) > 1

@@ -29,7 +29,7 @@ def ids(count: int = 16, length: int = 24, seed: int = 0) -> Tensor:
 def test_the_divergence_falls_and_each_round_trains_its_side(method: str, make: type) -> None:
     dense = make()
     model = copy.deepcopy(dense)
-    eckart.compress(model, method, keep=0.6, calibration=ids())
+    eckart.compress(model, method, keep=0.6, of="linear-parameters", calibration=ids())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     batches = list(ids(64).split(4))
     result = distill(model, dense, batches, 30)
@@ -44,7 +44,7 @@ def test_a_round_that_does_not_help_changes_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("eckart.jobs.compress.distill.RATE", 1e30)
     dense = tiny_llama()
     model = copy.deepcopy(dense)
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     result = distill(model, dense, list(ids().split(4)), 4)
     assert len(set(result.kl)) == 1
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_model() -> None:
     found = []
     for _ in range(2):
         model = tiny_llama().bfloat16()
-        result = eckart.compress(model, "svd", keep=0.5, calibration=ids(64), distill=6)
+        result = eckart.compress(model, "svd", keep=0.5, of="linear-parameters", calibration=ids(64), distill=6)
         assert result.distillation is not None
         found.append(model(ids()).logits)
     assert torch.equal(*found)
@@ -67,7 +67,7 @@ def test_what_cannot_be_distilled_is_refused() -> None:
     with pytest.raises(ValueError, match=r"distill=-1 steps cannot be made"):
         eckart.compress(tiny_llama(), "svd", calibration=ids(), distill=-1)
     with pytest.raises(ValueError, match="distill=5 trains on one batch"):
-        eckart.compress(tiny_llama(), "svd", keep=0.6, calibration=ids(2), distill=5)
+        eckart.compress(tiny_llama(), "svd", keep=0.6, of="linear-parameters", calibration=ids(2), distill=5)
 
 
 def test_the_report(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:

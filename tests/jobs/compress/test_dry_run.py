@@ -63,7 +63,9 @@ def test_a_loss_has_no_budget(llama_directory: Path, short: Texts) -> None:
 
 def test_what_cannot_be_met_is_refused(llama_directory: Path, short: Texts) -> None:
     with pytest.raises(Refused, match=r"keep=0.01 of linear-parameters cannot be met with svd: the least is 0\."):
-        dry_run(str(llama_directory), Recipe(method="svd", keep=0.01), Texts(short.calibration, ""))
+        dry_run(
+            str(llama_directory), Recipe(method="svd", keep=0.01, of="linear-parameters"), Texts(short.calibration, "")
+        )
     with pytest.raises(Refused, match="no text file 'nowhere'"):
         dry_run(str(llama_directory), Recipe(), Texts("nowhere", ""))
 
@@ -86,9 +88,9 @@ def test_on_the_command_line(
     # Notes are lines for whatever reads them; what is drawn fits the terminal.
     drawn = [line for line in shown.out.splitlines() if line[:1] in "┏┃┡│└"]
     assert max(map(len, drawn)) <= int(width)
-    for part in ("--embeddings", "--exclude", "rank", "statistics"):
+    for part in ("--embeddings", "--exclude", "gptq 8", "statistics"):
         assert part in shown.out
     assert main([*line, "--samples", "4", "--length", "32", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["requested"] == {"keep": 0.8, "of": "linear-parameters"}
+    assert found["requested"] == {"keep": 0.8, "of": "bytes"}
     assert not list(tmp_path.iterdir())

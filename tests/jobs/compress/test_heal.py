@@ -115,8 +115,8 @@ def test_healing_brings_the_model_closer_to_the_dense_one(
 
 def test_healing_after_the_sequential_pass(trained: Callable[[str], nn.Module]) -> None:
     dense, plain, healed = (trained("llama") for _ in range(3))
-    compressed(plain, keep=0.4, sequential=True)
-    result = compressed(healed, keep=0.4, sequential=True, heal=40)
+    compressed(plain, keep=0.4, of="linear-parameters", sequential=True)
+    result = compressed(healed, keep=0.4, of="linear-parameters", sequential=True, heal=40)
     never_worse(result.healing)
     held_out = chain(32, 24, seed=8)
     assert divergence(dense, healed, held_out) < divergence(dense, plain, held_out)
@@ -171,7 +171,7 @@ def test_a_seed_decides_the_bits(trained: Callable[[str], nn.Module]) -> None:
         model = trained("llama")
         batches = list(chain(64, 24, seed=7).split(4))
         observed = observe(model, find_sites(model), batches)
-        eckart.compress(model, "svd", keep=0.4)
+        eckart.compress(model, "svd", keep=0.4, of="linear-parameters")
         heal(model, observed, STEPS, seed=seed)
         healed.append(model.state_dict())
     assert_equal(healed[1], healed[0])
@@ -222,7 +222,7 @@ def test_double_precision_stays_double() -> None:
     torch.manual_seed(0)
     model = Blocks(residual=False).double()
     x = torch.randn(200, 16, dtype=torch.float64)
-    result = eckart.compress(model, "svd", keep=0.6, calibration=list(x.split(20)), heal=STEPS)
+    result = eckart.compress(model, "svd", keep=0.6, of="linear-parameters", calibration=list(x.split(20)), heal=STEPS)
     never_worse(result.healing)
     assert {p.dtype for p in model.parameters()} == {torch.float64}
 
@@ -232,7 +232,7 @@ def test_what_is_reported_is_what_is_measured(trained: Callable[[str], nn.Module
     model = trained("llama")
     batches = list(chain(64, 24, seed=7).split(4))
     observed = observe(model, find_sites(model), batches)
-    eckart.compress(model, "svd", keep=0.4)
+    eckart.compress(model, "svd", keep=0.4, of="linear-parameters")
     unhealed = share(model)
     for i in range(2):
         block = copy.deepcopy(model.get_submodule(f"model.layers.{i}"))
@@ -255,7 +255,7 @@ def test_what_is_reported_is_what_is_measured(trained: Callable[[str], nn.Module
 def test_a_block_that_cannot_get_better_is_left_as_it_is(trained: Callable[[str], nn.Module]) -> None:
     model = trained("llama")
     observed = observe(model, find_sites(model), list(chain(64, 24, seed=7).split(4)))
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     before = states(model)
     healing = heal(model, observed, STEPS, rate=1e6)  # every step is much too long
     assert healing.after == healing.before
@@ -286,7 +286,7 @@ def test_padding_counts_for_nothing(trained: Callable[[str], nn.Module]) -> None
         ids[:, 16:] = filler
         batches = [{"input_ids": i, "attention_mask": m} for i, m in zip(ids.split(2), mask.split(2), strict=True)]
         observed = observe(model, find_sites(model), batches)
-        eckart.compress(model, "svd", keep=0.4)
+        eckart.compress(model, "svd", keep=0.4, of="linear-parameters")
         never_worse(heal(model, observed, STEPS))
         healed.append(model.state_dict())
     for name, t in healed[0].items():
@@ -312,8 +312,10 @@ def test_a_block_that_shares_a_matrix_with_another_stays() -> None:
     dense = Twins()
     x = list(torch.randn(200, 16).split(20))
     plain, healed = copy.deepcopy(dense), copy.deepcopy(dense)
-    eckart.compress(plain, "svd", keep=0.6, calibration=x)
-    healing = never_worse(eckart.compress(healed, "svd", keep=0.6, calibration=x, heal=STEPS).healing)
+    eckart.compress(plain, "svd", keep=0.6, of="linear-parameters", calibration=x)
+    healing = never_worse(
+        eckart.compress(healed, "svd", keep=0.6, of="linear-parameters", calibration=x, heal=STEPS).healing
+    )
     assert healing.after[0] == healing.before[0]
     assert healing.after[1] < healing.before[1]
     assert healing.after[2] == healing.before[2]
@@ -351,7 +353,7 @@ def test_matrices_that_nothing_reads(idle_only: bool) -> None:
     model.blocks = nn.ModuleList([Experts.Block(), Experts.Block()])
     include = ("idle",) if idle_only else ()
     x = list(torch.randn(200, 16).split(20))
-    result = eckart.compress(model, "svd", keep=0.9, calibration=x, heal=STEPS, include=include)
+    result = eckart.compress(model, "svd", keep=0.9, of="linear-parameters", calibration=x, heal=STEPS, include=include)
     healing = never_worse(result.healing)
     assert (sum(healing.after) < sum(healing.before)) != idle_only
 
@@ -380,7 +382,7 @@ def test_batches_are_cut_so_that_some_can_judge() -> None:
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_few_sequences_will_do(count: int) -> None:
     model = tiny_llama()
-    result = eckart.compress(model, "kfac", keep=0.6, calibration=tokens(count, 16), heal=STEPS)
+    result = eckart.compress(model, "kfac", keep=0.6, of="linear-parameters", calibration=tokens(count, 16), heal=STEPS)
     never_worse(result.healing)
     assert any("trained and judged on the same one batch" in text for text in result.warnings) == (count == 1)
 
@@ -390,8 +392,8 @@ def test_a_plain_module() -> None:
     dense = Blocks(residual=False)
     x = torch.randn(640, 16)
     plain, healed = copy.deepcopy(dense), copy.deepcopy(dense)
-    eckart.compress(plain, "svd", keep=0.6, calibration=list(x.split(40)))
-    result = eckart.compress(healed, "svd", keep=0.6, calibration=list(x.split(40)), heal=60)
+    eckart.compress(plain, "svd", keep=0.6, of="linear-parameters", calibration=list(x.split(40)))
+    result = eckart.compress(healed, "svd", keep=0.6, of="linear-parameters", calibration=list(x.split(40)), heal=60)
     never_worse(result.healing)
     fresh = torch.randn(500, 16)
     errors = [float((m(fresh) - dense(fresh)).detach().square().mean()) for m in (plain, healed)]
@@ -408,7 +410,7 @@ def test_healing_needs_data() -> None:
     assert not needs_data(Recipe(method="svd"))
     assert needs_data(Recipe(method="svd", heal=1))
     with pytest.raises(ValueError, match="svd needs calibration data"):
-        eckart.compress(Blocks(residual=False), "svd", keep=0.6, heal=3)
+        eckart.compress(Blocks(residual=False), "svd", keep=0.6, of="linear-parameters", heal=3)
 
 
 @pytest.mark.parametrize(("steps", "rate"), [(0, 1e-3), (-1, 1e-3), (5, 0.0), (5, -1.0), (5, float("nan"))])
@@ -423,10 +425,10 @@ def test_what_cannot_be_healed_is_refused_before_anything_changes() -> None:
     model = nn.Sequential(nn.Linear(24, 16), nn.Linear(16, 16))
     before = states(model)
     with pytest.raises(ValueError, match="Sequential has no list of blocks"):
-        eckart.compress(model, "svd", keep=0.6, calibration=[torch.randn(9, 24)], heal=3)
+        eckart.compress(model, "svd", keep=0.6, of="linear-parameters", calibration=[torch.randn(9, 24)], heal=3)
     residual = Blocks(residual=True)
     with pytest.raises(ValueError, match=r"blocks.1 of Blocks does not take what blocks.0 returns"):
-        eckart.compress(residual, "svd", keep=0.6, calibration=[torch.randn(9, 16)], heal=3)
+        eckart.compress(residual, "svd", keep=0.6, of="linear-parameters", calibration=[torch.randn(9, 16)], heal=3)
     assert_equal(model.state_dict(), before)
     assert not any(isinstance(m, StructuredLinear) for m in residual.modules())
 
@@ -434,7 +436,7 @@ def test_what_cannot_be_healed_is_refused_before_anything_changes() -> None:
 def test_blocks_that_return_nan_are_named() -> None:
     model = tiny_llama()
     observed: Observed = observe(model, find_sites(model), [tokens(2, 8)])
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     model.model.layers[1].mlp.down_proj.structure.parts[0].weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"model\.layers\.1 returns NaN or Inf on calibration data"):
         heal(model, observed, 2)
@@ -445,7 +447,7 @@ def test_the_dense_stream_is_the_dense_model() -> None:
     ids = tokens(3, 9)
     expected = model(ids, output_hidden_states=True).hidden_states[1]
     observed = observe(model, find_sites(model), [ids])
-    eckart.compress(model, "svd", keep=0.6)
+    eckart.compress(model, "svd", keep=0.6, of="linear-parameters")
     (twin, block), _ = observed.blocks(model)
     assert block is model.model.layers[0]
     (y,), _ = forward(twin, observed.hidden, observed.calls[0], [])

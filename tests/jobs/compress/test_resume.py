@@ -88,7 +88,7 @@ def same(a: Path, b: Path) -> None:
 
 
 OPTIONS = {
-    "kfac": [],
+    "auto": [],
     "gptq": ["--method", "gptq", "--of", "bytes", "--keep", "0.5", "--eval", "none", "--head"],
     "sequential": ["--sequential", "--eval", "none", "--include", "model.layers.0.*"],
     "heal": ["--heal", "3", "--eval", "none", "--include", "model.layers.1.*"],
@@ -111,7 +111,7 @@ def test_killed_at_any_step(
     assert targets[-1] == "output"
     # Every kind of step for one case, and a few for the others.
     several = {*renames[:3], *renames[5:-5:9], *renames[-5:], len(steps) - 2}
-    chosen = sorted(several) if case == "kfac" else [renames[len(renames) // 2], renames[-2]]
+    chosen = sorted(several) if case == "auto" else [renames[len(renames) // 2], renames[-2]]
     for step in chosen:
         inside = tmp_path / f"killed-{step}"
         out = inside / "out"
@@ -255,8 +255,8 @@ def interrupted(arguments: Arguments, tmp_path: Path) -> Path:
     ("options", "message"),
     [
         (["--keep", "0.7"], "was for keep=0.8, not keep=0.7"),
-        (["--method", "svd"], "was for method='kfac', not method='svd'"),
-        (["--of", "bytes"], "was for of='linear-parameters', not of='bytes'"),
+        (["--method", "svd"], "was for method='auto', not method='svd'"),
+        (["--of", "macs"], "was for of='bytes', not of='macs'"),
         (["--seed", "1"], "was for seed=0, not seed=1"),
         (["--exclude", "q_proj"], "was for exclude=[], not exclude=['q_proj']"),
         (["--sequential"], "was for sequential=False, not sequential=True"),

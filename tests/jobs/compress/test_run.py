@@ -193,7 +193,7 @@ def test_the_same_seed_gives_the_same_model(method: str) -> None:
         ({"length": 1}, "samples=64 and length=1"),
         ({"allocation": "best"}, "unknown allocation 'best'; there are exact, farms, greedy, threshold, uniform"),
         ({"include": ("fc1",)}, "pattern 'fc1' matches no matrix"),
-        ({"keep": 0.001}, "keep=0.001 of linear-parameters cannot be met with svd: the least is 0."),
+        ({"keep": 0.001}, "keep=0.001 of bytes cannot be met with svd: the least is 0."),
     ],
 )
 def test_what_cannot_be_had_is_refused(options: dict[str, object], message: str) -> None:
@@ -333,7 +333,7 @@ def test_a_matrix_of_low_rank_is_found_to_be_so(method: str) -> None:
     model[0].weight.data = torch.randn(40, 3) @ torch.randn(3, 48)
     x = torch.randn(200, 48)
     expected = model(x)
-    eckart.compress(model, method, keep=0.2, calibration=[x])
+    eckart.compress(model, method, keep=0.2, of="linear-parameters", calibration=[x])
     torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-3)
 
 
@@ -341,7 +341,7 @@ def test_a_matrix_of_low_rank_is_found_to_be_so(method: str) -> None:
 def test_more_budget_never_costs_accuracy_in_the_metric(method: str) -> None:
     errors = []
     for keep in (0.3, 0.5, 0.7, 0.9):
-        result = compressed(tiny_llama(), method, keep=keep)
+        result = compressed(tiny_llama(), method, keep=keep, of="linear-parameters")
         assert result.error == pytest.approx(result.plan.error(result.choice))
         errors.append(result.error)
     assert errors == sorted(errors, reverse=True)
@@ -352,12 +352,12 @@ def test_kfac_beats_svd_in_its_own_metric_and_predicts_the_divergence() -> None:
     model = tiny_llama()
     ids = tokens(16, 32)
     small = copy.deepcopy(model)
-    result = eckart.compress(small, "kfac", keep=0.9, calibration=ids)
+    result = eckart.compress(small, "kfac", keep=0.9, of="linear-parameters", calibration=ids)
     log_p, log_q = (m(ids).logits.detach().double().log_softmax(-1) for m in (model, small))
     kl = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
     assert result.error / 2 == pytest.approx(kl, rel=0.15)
     other = copy.deepcopy(model)
-    eckart.compress(other, "svd", keep=0.9, calibration=ids)
+    eckart.compress(other, "svd", keep=0.9, of="linear-parameters", calibration=ids)
     log_r = other(ids).logits.detach().double().log_softmax(-1)
     assert kl < 0.7 * float((log_p.exp() * (log_p - log_r)).sum(-1).mean())
 
@@ -442,7 +442,7 @@ def test_the_sequential_pass_on_a_plain_module(method: str) -> None:
         x = torch.randn(500, 16)
         pair = [copy.deepcopy(dense) for _ in range(2)]
         for model, sequential in zip(pair, (False, True), strict=True):
-            eckart.compress(model, method, keep=0.6, calibration=[x], sequential=sequential)
+            eckart.compress(model, method, keep=0.6, of="linear-parameters", calibration=[x], sequential=sequential)
         errors.append([float((model(x) - dense(x)).detach().square().mean()) for model in pair])
     before, after = torch.tensor(errors).mean(0).tolist()
     assert after < before
@@ -450,7 +450,14 @@ def test_the_sequential_pass_on_a_plain_module(method: str) -> None:
 
 def test_the_sequential_pass_refuses_what_happens_between_blocks() -> None:
     with pytest.raises(ValueError, match=r"blocks.1 of Blocks does not take what blocks.0 returns"):
-        eckart.compress(Blocks(residual=True), "svd", keep=0.6, calibration=[torch.randn(9, 16)], sequential=True)
+        eckart.compress(
+            Blocks(residual=True),
+            "svd",
+            keep=0.6,
+            of="linear-parameters",
+            calibration=[torch.randn(9, 16)],
+            sequential=True,
+        )
 
 
 @pytest.mark.parametrize("apart", [False, True])
@@ -535,14 +542,16 @@ def test_a_method_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     card = dataclasses.replace(METHODS["svd"], name="ones", entry=lambda w, _: Ones(w))
     monkeypatch.setitem(METHODS._cards, "ones", card)
     model = nn.Sequential(nn.Linear(8, 8, bias=False))
-    eckart.compress(model, "ones", keep=0.5)
+    eckart.compress(model, "ones", keep=0.5, of="linear-parameters")
     assert torch.equal(model(torch.ones(1, 8)), torch.full((1, 8), 8.0))
     assert Dense(torch.ones(2, 2)).cost().parameters == 4
 
 
 def test_a_pattern_may_stand_alone() -> None:
     model = tiny_llama()
-    result = eckart.compress(model, "svd", keep=0.97, include="re:.*q_proj", exclude="model.layers.1.*")
+    result = eckart.compress(
+        model, "svd", keep=0.97, of="linear-parameters", include="re:.*q_proj", exclude="model.layers.1.*"
+    )
     assert [site.name for site in result.plan.sites] == ["model.layers.0.self_attn.q_proj"]
 
 
@@ -550,5 +559,7 @@ def test_one_batch_is_too_little_to_distill_on_and_nothing_is_changed() -> None:
     model = tiny_llama()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(eckart.Refused, match=r"distill=2 trains on one batch .* and there is 1"):
-        eckart.compress(model, "kfac", keep=0.6, distill=2, calibration=torch.zeros(2, 8, dtype=torch.long))
+        eckart.compress(
+            model, "kfac", keep=0.6, of="linear-parameters", distill=2, calibration=torch.zeros(2, 8, dtype=torch.long)
+        )
     assert_equal(model.state_dict(), before)

@@ -75,7 +75,7 @@ def test_options_go_with_a_share_too() -> None:
         ("rtn", {"rank": 4}, "by bits="),
         ("auto", {"bits": 4}, "takes no bits="),
         ("rtn", {"bits": 4, "keep": 0.5}, "keep=0.5"),
-        ("rtn", {"bits": 4, "of": "bytes"}, "of='bytes'"),
+        ("rtn", {"bits": 4, "of": "macs"}, "of='macs'"),
         ("rtn", {"bits": 4, "allocation": "exact"}, "allocation='exact'"),
         ("rtn", {"bits": 4, "floor": 0.2}, "floor=0.2"),
         ("sub-moe", {"rank": 4, "experts": 2}, "two sizes"),

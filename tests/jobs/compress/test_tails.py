@@ -16,6 +16,6 @@ def test_compress_by_tails() -> None:
             for layer in block:
                 decay = torch.arange(1, 65).double() ** -(0.1, 0.2, 0.5)[i]
                 layer.weight.copy_(hard.with_spectrum(64, 64, decay, seed=i))
-    result = eckart.compress(model, "svd", keep=0.5, allocation="farms")
+    result = eckart.compress(model, "svd", keep=0.5, of="linear-parameters", allocation="farms")
     sizes = [result.choice[f"{i}.{j}"] for i in range(3) for j in range(2)]
     assert sizes[0] == sizes[1] < sizes[2] == sizes[3] < sizes[4] == sizes[5]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from pathlib import Path
 
 import jsonschema
@@ -13,10 +14,12 @@ import eckart
 from eckart.cli.app import main
 from eckart.compressors.auto import MEMBERS
 from eckart.files.json import read_json
-from eckart.jobs.compress.choices import weights_of
+from eckart.jobs.compress.choices import Choice, weights_of
+from eckart.jobs.compress.plan import Plan, apply
 from eckart.jobs.compress.report import matrices
-from eckart.jobs.compress.trials import HOPELESS, held_back
+from eckart.jobs.compress.trials import HOPELESS, held_back, trials
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.progress import silent
 from eckart.report import as_json, schema
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama
 
@@ -53,7 +56,7 @@ def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
     plan = result.plan
     for trial in result.trials:
         name = str(trial["method"])
-        if name == "mixture" or trial["even"]:
+        if name == "mixture" or trial["even"] or trial["uniform"]:
             continue
         factor = float(trial["kl"]) / float(trial["predicted_kl"])
         for site in plan.sites:
@@ -68,7 +71,11 @@ def test_errors_are_scaled_to_what_a_method_alone_measured() -> None:
 
 def test_a_method_is_not_tried_whose_own_prediction_is_many_times_what_another_measured() -> None:
     result = eckart.compress(tiny_llama(), "auto", keep=0.5, of="bytes", calibration=ids(16))
-    alone = {trial["method"]: trial for trial in result.trials if trial["method"] != "mixture" and not trial["even"]}
+    alone = {
+        trial["method"]: trial
+        for trial in result.trials
+        if trial["method"] != "mixture" and not (trial["even"] or trial["uniform"])
+    }
     assert set(alone) == {"gptq"}
     for name in set(MEMBERS) - set(alone):
         given = result.plan.factors[name]
@@ -77,8 +84,41 @@ def test_a_method_is_not_tried_whose_own_prediction_is_many_times_what_another_m
         assert result.plan.error(choice) / 2 / given > HOPELESS * alone["gptq"]["kl"]
 
 
+def test_a_method_is_also_tried_as_it_is_used_by_itself() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    own = [trial for trial in result.trials if trial["uniform"]]
+    assert [trial["method"] for trial in own] == ["gptq"]
+    assert min(trial["kl"] for trial in result.trials) <= own[0]["kl"]
+    trial = tiny_llama()
+    choice = result.plan.choose(0.45, "bytes", "uniform", only="gptq")
+    apply(trial, result.plan, choice)
+    _, back = held_back([ids(16)])
+    assert evaluate(trial, back, tiny_llama()).kl == pytest.approx(own[0]["kl"], rel=1e-4)
+
+
+def test_what_was_tried_is_not_tried_again() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    built: list[Choice] = []
+    same = result.choice
+
+    def put(model: torch.nn.Module, plan: Plan, choice: Choice) -> None:
+        built.append(choice)
+        apply(model, plan, choice)
+
+    choice, history = trials(result.plan, tiny_llama(), ids(2), lambda *_, **__: same, put, silent)
+    assert (choice, len(built)) == (same, 1)
+    assert len({trial["kl"] for trial in history}) == 1
+
+
+def test_the_defaults() -> None:
+    assert (eckart.Recipe().method, eckart.Recipe().of) == ("auto", "bytes")
+    defaults = inspect.signature(eckart.compress).parameters
+    for name in ("method", "of"):
+        assert defaults[name].default == getattr(eckart.Recipe(), name)
+
+
 def test_even_takes_all_matrices_for_worth_the_same_for_each_number() -> None:
-    plan = eckart.compress(tiny_llama(), "kfac", keep=0.6, calibration=ids(8)).plan
+    plan = eckart.compress(tiny_llama(), "kfac", keep=0.6, of="linear-parameters", calibration=ids(8)).plan
     weights = weights_of(plan.curves, even=True)
     worth = {name: weights[name] * curve.zero_error / curve.costs[-1].parameters for name, curve in plan.curves.items()}
     assert max(worth.values()) == pytest.approx(min(worth.values()))

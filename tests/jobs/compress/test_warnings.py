@@ -42,7 +42,7 @@ def test_the_cause_comes_first() -> None:
     with torch.no_grad():
         model[0].weight.mul_(1e30)
     with pytest.raises(eckart.Refused, match=r"^1 stays dense: .*; so keep=0.3 of linear-parameters cannot be met"):
-        eckart.compress(model, "wanda", keep=0.3, calibration=[torch.full((4, 16), 1e5)])
+        eckart.compress(model, "wanda", keep=0.3, of="linear-parameters", calibration=[torch.full((4, 16), 1e5)])
 
 
 @pytest.mark.parametrize("method", ["kfac", "auto"])
@@ -50,7 +50,7 @@ def test_what_no_output_depends_on(method: str) -> None:
     """The pooler of an encoder whose hidden states are read has inputs, and no gradients."""
     sizes = {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24, "vocab_size": VOCABULARY}
     model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=1, **sizes)).eval()
-    result = eckart.compress(model, method, keep=0.8, calibration=[ids(8, 12)])
+    result = eckart.compress(model, method, keep=0.8, of="linear-parameters", calibration=[ids(8, 12)])
     assert type(model.pooler.dense) is nn.Linear
     assert "pooler.dense (what the model returns first does not depend on it" in result.coverage.sentence
     assert not any("fit failed" in text for text in result.warnings)

@@ -62,7 +62,7 @@ def test_models_that_do_not_match() -> None:
 def test_a_compressed_model_is_looked_at_as_what_it_computes() -> None:
     model = tiny_llama()
     small = copy.deepcopy(model)
-    eckart.compress(small, "svd", keep=0.6)
+    eckart.compress(small, "svd", keep=0.6, of="linear-parameters")
     found = eckart.diagnose(small, against=model)
     dense = {row["name"]: row for row in eckart.diagnose(model).rows}
     assert list(dense) == [row["name"] for row in found.rows]
@@ -220,7 +220,7 @@ def test_what_is_measured_is_what_compress_makes() -> None:
     assert [row["keep"] for row in found.measured] == [0.8, 0.5]
     for row in found.measured:
         small = tiny_llama()
-        result = eckart.compress(small, "kfac", keep=row["keep"], calibration=kept)
+        result = eckart.compress(small, "kfac", keep=row["keep"], of="linear-parameters", calibration=kept)
         alone = evaluate(small, back, tiny_llama())
         assert row["of"] == "linear-parameters"
         assert row["predicted_kl"] == pytest.approx(result.error / 2, rel=1e-5)

@@ -161,7 +161,8 @@ def repeating(
     measure_speed: bool,
 ) -> list[str]:
     """The words of the command that repeats a run, but for its place."""
-    asked = changed(recipe) if recipe.size else {**changed(recipe), "keep": recipe.keep, "of": recipe.of}
+    asked = {"method": recipe.method, **changed(recipe)}
+    asked |= {} if recipe.size else {"keep": recipe.keep, "of": recipe.of}
     if max_loss is not None:
         asked |= {"max_loss": max_loss, "keep": None}
     run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9, "no_speed": not measure_speed}
@@ -204,7 +205,7 @@ def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tup
 
 def grid_warning(source: str, recipe: Recipe) -> list[str]:
     """A warning of weights that lie on a grid already, which flatters whatever quantizes them."""
-    if in_codes(source) and METHODS.find(recipe.method).size == "bits":
+    if in_codes(source) and METHODS.find(recipe.method).size in ("bits", "candidate"):
         return [f"the weights of {source} were quantized before, so quantizing them again may look too good"]
     return []
 

@@ -238,12 +238,15 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
     priced = prices(plan.groups, plan.curves, recipe.of, plan.clock)
     least = total - sum(float(each[-1] - each.min()) for each in priced)
     kinds: dict[str, list[tuple[int | None, int, int]]] = {}
+    forms: dict[str, set[tuple[str, int]]] = {}
     for group in plan.groups:
         curve, dense = plan.curves[group.name], dense_cost([site.weight for site in group.sites])
-        cost = curve.costs[curve.sizes.index(choice[group.name])]
+        at = curve.sizes.index(choice[group.name])
+        cost = curve.costs[at]
         saved["parameters"] += dense.parameters - cost.parameters
         saved["bytes"] += dense.bytes - cost.bytes
         kinds.setdefault(kind_of(group.name), []).append((choice[group.name], cost.parameters, dense.parameters))
+        forms.setdefault(kind_of(group.name), set()).update(curve.members[at : at + 1])
     return {
         "least": least / total,
         "size": {
@@ -255,6 +258,7 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
                 "count": len(rows),
                 "counts": plan.method.size,
                 "sizes": sorted({size for size, _, _ in rows if size is not None}),
+                "forms": [f"{method} {size}" for method, size in sorted(forms[name])],
                 "dense": sum(size is None for size, _, _ in rows),
                 "keep": sum(cost for _, cost, _ in rows) / sum(dense for _, _, dense in rows),
             }

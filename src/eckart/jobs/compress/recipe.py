@@ -25,7 +25,7 @@ class Recipe:
     Attributes:
         method: a name from `eckart methods`.
         keep: share in (0, 1] of the cost that is kept, or "80%"; 0.8 where no size is said, None where one is.
-        of: what cost: linear-parameters, parameters, bytes, macs, decode-time or prefill-time.
+        of: what cost: bytes, parameters, linear-parameters, macs, decode-time or prefill-time.
         allocation: uniform, greedy, exact, threshold, farms or influence; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
@@ -46,9 +46,9 @@ class Recipe:
         symmetric: fixes the zero-point at the middle of the codes, so that none is stored.
     """
 
-    method: str = "kfac"
+    method: str = "auto"
     keep: float | None = None
-    of: str = "linear-parameters"
+    of: str = "bytes"
     allocation: str | None = None
     floor: float = 0.1
     include: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Recipe:
         if self.of not in CURRENCIES:
             raise Refused(f"of={self.of!r} is unknown; there are {', '.join(CURRENCIES)}")
         if self.size is None and self.of == "linear-parameters" and (self.embeddings or self.head):
-            raise Refused("embeddings and the head are not counted in linear-parameters: say of='parameters'")
+            raise Refused("embeddings and the head are not counted in linear-parameters: say of='bytes'")
         if self.allocation is not None:
             find_allocation(self.allocation)
         if not 0 <= self.floor < 1:

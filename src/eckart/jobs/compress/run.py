@@ -51,10 +51,10 @@ Search = Callable[[Plan, nn.Module], Choice]
 
 def compress(
     model: nn.Module,
-    method: str = "kfac",
+    method: str = "auto",
     *,
     keep: float | str | None = None,
-    of: str = "linear-parameters",
+    of: str = "bytes",
     calibration: Calibration | None = None,
     tokenizer: Tokenizer | None = None,
     allocation: str | None = None,
@@ -82,7 +82,7 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1], or "80%", that is kept, of `linear-parameters`, `parameters`, `bytes` or `macs`, or
+        keep, of: share in (0, 1], or "80%", that is kept, of `bytes`, `parameters`, `linear-parameters` or `macs`, or
             of the predicted time of products, `decode-time` or `prefill-time`; 0.8 where no size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
@@ -288,8 +288,10 @@ def chosen(
 ) -> tuple[Choice, list[Tried]]:
     """The size of every group: by a search, by trials on sequences that were held back, or by the errors alone."""
 
-    def choose(only: str | None = None, even: bool = False) -> Choice:
-        return plan.choose(recipe.share, recipe.of, recipe.allocation, recipe.floor, only, even)
+    def choose(only: str | None = None, *, even: bool = False, uniform: bool = False, guess: bool = False) -> Choice:
+        allocation = recipe.allocation or ("uniform" if uniform else None)
+        pick = plan.solve if guess else plan.choose
+        return pick(recipe.share, recipe.of, allocation, recipe.floor, only, even)
 
     if search is not None:
         return search(plan, model), []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,14 @@ class Tried(TypedDict):
     Attributes:
         method: its name, or "mixture".
         even: whether all matrices counted the same for each number they have, see `Plan.solve`.
+        uniform: whether every matrix kept the same share.
         predicted_kl: half of the summed errors.
         kl: mean divergence from the dense model.
     """
 
     method: str
     even: bool
+    uniform: bool
     predicted_kl: float
     kl: float
 
@@ -43,8 +45,22 @@ SHARE = 8
 HOPELESS = 4.0
 """A method is not tried whose errors alone predict so many times the least divergence that was measured."""
 
-Choose = Callable[[str | None, bool], Choice]
-"""Method, or None for all, and `even` -> the choice at the asked size; Refused where there is none."""
+
+class Choose(Protocol):
+    """The choice at the asked size; Refused where there is none."""
+
+    def __call__(
+        self, only: str | None = None, *, even: bool = False, uniform: bool = False, guess: bool = False
+    ) -> Choice:
+        """Chooses.
+
+        Args:
+            only: a method; None for all.
+            even, uniform: see `Tried`.
+            guess: by the errors known so far; what is picked is not measured.
+        """
+
+
 Put = Callable[[nn.Module, Plan, Choice], object]
 
 
@@ -91,8 +107,8 @@ def trials(
     that cannot meet the budget alone, or is `HOPELESS`, gets the largest of these factors.
 
     What a matrix is worth beside the others is known less well than which of its candidates is the best: gradients of
-    few tokens say the one, inputs the other. So the mixture, and the best of the methods, are also tried with all
-    matrices worth the same.
+    few tokens say the one, inputs the other. So every method is also tried with the same share for every matrix, as it
+    is used by itself, and the mixture and the best of the methods with all matrices worth the same.
 
     Args:
         plan: fitted, with candidates of several methods; its errors are scaled.
@@ -109,34 +125,47 @@ def trials(
     reference = remembered(model, sequences)
     found: list[tuple[float, Choice]] = []
     history: list[Tried] = []
-    steps = len(names) + 3
+    steps = 2 * len(names) + 3
 
-    def attempt(name: str, choice: Choice, even: bool = False) -> float:
-        trial = share(model)
-        put(trial, plan, choice)
-        divergence = evaluate(trial, sequences, reference, micro_batch=TOGETHER).kl
+    def attempt(name: str, choice: Choice, *, even: bool = False, uniform: bool = False) -> float:
+        divergence = next((known for known, tried in found if tried == choice), None)
+        if divergence is None:
+            trial = share(model)
+            put(trial, plan, choice)
+            divergence = evaluate(trial, sequences, reference, micro_batch=TOGETHER).kl
         assert divergence is not None
         found.append((divergence, choice))
-        history.append({"method": name, "even": even, "predicted_kl": plan.error(choice) / 2, "kl": divergence})
+        predicted = plan.error(choice) / 2
+        history.append({"method": name, "even": even, "uniform": uniform, "predicted_kl": predicted, "kl": divergence})
         progress("compete", min(len(found), steps - 1), steps)
         return divergence
 
     progress("compete", 0, steps)
-    alone = {name: choice for name in names if (choice := _possible(choose, name)) is not None}
+    alone = {name: plan.error(choice) for name in names if (choice := _possible(choose, name)) is not None}
     factors: dict[str, float] = {}
     divergences: dict[str, float] = {}
-    for name in sorted(alone, key=lambda each: plan.error(alone[each])):
-        predicted = max(plan.error(alone[name]) / 2, 1e-12)
-        if divergences and predicted > HOPELESS * min(divergences.values()):
+
+    def hopeless(error: float) -> bool:
+        return bool(divergences) and error / 2 > HOPELESS * min(divergences.values())
+
+    for name in sorted(alone, key=lambda each: alone[each]):
+        if hopeless(alone[name]):
             continue
-        divergences[name] = attempt(name, alone[name])
-        factors[name] = divergences[name] / predicted
+        choice = choose(name)
+        error = plan.error(choice)
+        if hopeless(error):
+            continue
+        divergences[name] = attempt(name, choice)
+        factors[name] = divergences[name] / max(error / 2, 1e-12)
+        same = choose(name, uniform=True)
+        if same != choice and not hopeless(plan.error(same)):
+            attempt(name, same, uniform=True)
     # A method that was not tried is not taken for better than those that were.
     most = max(factors.values(), default=1.0)
     plan.scale({name: factors.get(name, most) for name in names})
-    attempt("mixture", choose(None, False))
+    attempt("mixture", choose())
     for only in (*sorted(divergences, key=lambda each: divergences[each])[:1], None):
-        choice = choose(only, True)
+        choice = choose(only, even=True)
         if all(choice != tried for _, tried in found):
             attempt(only or "mixture", choice, even=True)
     progress("compete", steps, steps)
@@ -145,6 +174,6 @@ def trials(
 
 def _possible(choose: Choose, name: str) -> Choice | None:
     try:
-        return choose(name, False)
+        return choose(name, guess=True)
     except Refused:
         return None  # this method alone cannot meet the budget

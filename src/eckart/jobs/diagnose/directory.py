@@ -14,7 +14,7 @@ from eckart.errors import Refused
 from eckart.jobs.adapt.load import is_adapter, load_adapter
 from eckart.jobs.calibration import body_of, check_sampling
 from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.diagnose.cost import check_measure
+from eckart.jobs.diagnose.cost import METHOD, check_measure
 from eckart.jobs.diagnose.report import as_report
 from eckart.jobs.diagnose.run import diagnose
 from eckart.jobs.evaluate.quality import check_length
@@ -140,7 +140,7 @@ def compressing(source: str, told: Mapping[str, Any], text: str, names: Sequence
         kind: tuple(pattern for pattern in told[kind] if any(matches(pattern, name) for name in names))
         for kind in ("include", "exclude")
     }
-    asked = Recipe(**apt, samples=told["samples"], length=told["length"], seed=told["seed"])
+    asked = Recipe(METHOD, **apt, samples=told["samples"], length=told["length"], seed=told["seed"])
     texts = Texts(calibration=text, evaluation=OTHER_TEXT if text == Texts.evaluation else Texts.evaluation)
     return command_words("compress", [source], {**changed(asked), "keep": None, **options_of(texts)})
 
