@@ -36,7 +36,7 @@ def ids() -> torch.Tensor:
 
 
 def compressed(directory: Path, model: Any, method: str = "modegpt-narrow", keep: float = 0.6, **how: Any) -> str:
-    eckart.compress(model, method, keep=keep, calibration=ids(), **how)
+    eckart.compress(model, method, keep=keep, calibration=ids(), **{"of": "linear-parameters", **how})
     return str(save_tiny(directory, model))
 
 

@@ -35,7 +35,9 @@ def test_padding_does_not_count() -> None:
 
 def test_blocks_of_less_influence_lose_more() -> None:
     model = tiny_llama()
-    result = eckart.compress(model, "modegpt", keep=0.7, allocation="influence", calibration=ids())
+    result = eckart.compress(
+        model, "modegpt", keep=0.7, of="linear-parameters", allocation="influence", calibration=ids()
+    )
     influence = result.plan.influence
     first, second = (influence[f"model.layers.{i}"] for i in range(2))
     kept = [result.choice[f"model.layers.{i}.mlp.gate_proj"] or 64 for i in range(2)]
@@ -45,4 +47,6 @@ def test_blocks_of_less_influence_lose_more() -> None:
 def test_a_model_without_blocks_is_refused() -> None:
     net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
     with pytest.raises(Refused, match="no block that hands on what it was given"):
-        eckart.compress(net, "svd", keep=0.5, allocation="influence", calibration=[torch.ones(2, 8)])
+        eckart.compress(
+            net, "svd", keep=0.5, of="linear-parameters", allocation="influence", calibration=[torch.ones(2, 8)]
+        )

@@ -106,7 +106,7 @@ def dry_run(
         "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
-        "notes": [*warnings, *told, *_notes(recipe, blind, max_loss)],
+        "notes": [*warnings, *told, *_notes(plan, recipe, blind, max_loss)],
     }
 
 
@@ -226,10 +226,18 @@ def _held(plan: Plan) -> int:
 
 
 def _choice(plan: Plan, recipe: Recipe) -> Choice:
-    """The size of every group that was said, or else those at which all keep the same share."""
+    """The size of every group that was said, or else those at which all keep the same share.
+
+    Of several methods the largest candidate that fits a share may be the worst: there errors decide.
+    """
     if recipe.size is not None:
         return sized(plan, *recipe.size)
-    return plan.solve(recipe.share, recipe.of, "uniform", recipe.floor)
+    allocation = None if _by_errors(plan, recipe) else "uniform"
+    return plan.solve(recipe.share, recipe.of, allocation, recipe.floor)
+
+
+def _by_errors(plan: Plan, recipe: Recipe) -> bool:
+    return recipe.allocation is None and plan.method.size == "candidate"
 
 
 def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
@@ -267,10 +275,12 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _notes(recipe: Recipe, blind: bool, max_loss: float | None) -> Iterable[str]:
+def _notes(plan: Plan, recipe: Recipe, blind: bool, max_loss: float | None) -> Iterable[str]:
     yield "time and memory are guesses from a few tokens and one matrix of each shape"
     if max_loss is not None:
         yield "how small it gets depends on what is lost: the search evaluates several sizes, not counted here"
+    elif _by_errors(plan, recipe):
+        yield "what is picked is guessed from one matrix of each shape, on random tokens"
     elif not blind:
         allocation = recipe.allocation or METHODS.find(recipe.method).allocation
         yield f"sizes are as if every matrix kept the same share; {allocation} shares out by what each loses"
