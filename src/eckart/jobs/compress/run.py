@@ -82,8 +82,8 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1], or "80%", that is kept, of `bytes`, `parameters`, `linear-parameters` or `macs`, or
-            of the predicted time of products, `decode-time` or `prefill-time`; 0.8 where no size is said.
+        keep, of: share in (0, 1], or "80%", that is kept, of `bytes`, `parameters`, `linear-parameters`, `macs`,
+            `decode-time` or `prefill-time`, which are predicted; 0.8 where no size is said.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
@@ -290,8 +290,7 @@ def chosen(
 
     def choose(only: str | None = None, *, even: bool = False, uniform: bool = False, guess: bool = False) -> Choice:
         allocation = recipe.allocation or ("uniform" if uniform else None)
-        pick = plan.solve if guess else plan.choose
-        return pick(recipe.share, recipe.of, allocation, recipe.floor, only, even)
+        return (plan.solve if guess else plan.choose)(recipe.share, recipe.of, allocation, recipe.floor, only, even)
 
     if search is not None:
         return search(plan, model), []
