@@ -87,8 +87,7 @@ def compress(
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
-        allocation: how sizes are shared out: uniform, greedy, exact, threshold, farms or influence; None for the
-            method's own.
+        allocation: uniform, greedy, exact, threshold, farms or influence; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
