@@ -63,6 +63,16 @@ TABLES = {
         {"benchmark": "compressors.few_bits"},
         [METHOD, ("bits a weight", "{bits:.3f}"), ("KL", "{kl:.4f} ± {stderr:.4f}")],
     ),
+    "planes": _of(
+        {"benchmark": "compressors.products", "method": "bitplane-int"},
+        [("planes of weights", "{planes}")],
+        [("{input planes} of inputs", "{of dense:.2f} ({of int4:.2f}, {of tables:.2f})")],
+    ),
+    "panels": _of(
+        {"benchmark": "compressors.products", "method": "flash-llm-spmm"},
+        [("zeros", "{zeros:%}"), ("bytes", "{bytes_of_16_bits:.2f}")],
+        [("{batch} vectors", "{float32:.2f}, {bfloat16:.2f} ({torch:.2f}, {scipy:.2f})")],
+    ),
     "schemes": _of(
         {"benchmark": "compressors.schemes", "rotated": (False, True)},
         [

@@ -124,7 +124,7 @@ COMPRESSORS = [
         "few bits",
         "smollm2 in bfloat16, its channels permuted so that its weights lie on no grid, KL from the dense model on "
         "{sequences} sequences of news, at bits of the stored tensors a weight",
-        {"benchmark": "compressors.few_bits", "method": ("rtn", "codebook")},
+        {"benchmark": "compressors.few_bits", "method": ("rtn", "nf4", "gptq", "codebook", "codebook-gptq")},
         "{bits:.2f} bits {kl:.3f} ± {stderr:.3f}",
         together=", ",
     ),
@@ -148,6 +148,24 @@ COMPRESSORS = [
             about={**_SCHEMES, "method": "dense"},
         )
         for rotated, words in ((False, ""), (True, "residual stream rotated, "))
+    ),
+    _compressors(
+        "planes",
+        "one token, {rows} x {columns} in groups of 128, one thread with AVX-512 beside other work, least times of the "
+        "processor; beside the dense product in float32, integers of 4 bits times inputs of 8, and the same planes by "
+        "tables of sums of inputs",
+        {"benchmark": "compressors.products", "method": "bitplane-int"},
+        "{planes} x {input planes}: {of dense:.2f} of dense, {of int4:.2f} of integers, {of tables:.2f} of tables",
+        together="; ",
+        words="planes of weights x of inputs, ",
+    ),
+    _compressors(
+        "panels",
+        "{rows} x {columns} with zeros anywhere, time over the dense product in float32, values in 32 and in 16 bits, "
+        "one thread beside other work, least times of the processor; bytes over those of a dense matrix of 16 bits",
+        {"benchmark": "compressors.products", "method": "flash-llm-spmm"},
+        "{zeros:%} zeros, {batch} vectors: {float32:.2f} and {bfloat16:.2f}, PyTorch's rows {torch:.2f}, SciPy's "
+        "{scipy:.2f}; bytes {bytes_of_16_bits:.2f}",
     ),
     _compressors(
         "compensation",

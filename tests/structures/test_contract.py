@@ -65,7 +65,7 @@ def test_market_has_every_kind() -> None:
     seen = set().union(*(kinds(structure) for _, structure in market(DTYPES[:1])))
     # A shared structure is none without its owner: structures/test_shared.py has it. A gated one and one of rounded
     # inputs are no matrices: adapters/test_flylora.py and structures/test_rounded_input.py have them.
-    assert seen == set(KINDS) - {"shared", "gated", "rounded-input", "float8-input"}, (
+    assert seen == set(KINDS) - {"shared", "gated", "rounded-input", "float8-input", "bipolar-input"}, (
         f"not on the market: {set(KINDS) - seen}"
     )
 

@@ -52,6 +52,48 @@ def round_symmetric(x: Tensor, bits: int, group: int) -> Tensor:
     return _passing(x, rounded)
 
 
+def nearest_odd(x: Tensor, bits: int) -> Tensor:
+    """The odd integer below `2^bits` that is nearest to each x, the upper one of two; in the dtype of x."""
+    top = (1 << bits) - 1
+    return (x / 2).floor().mul(2).add(1).clamp(-top, top)
+
+
+def odd_integers(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Odd integers k and a scale t with x about t k, for each token: sums of `bits` signs times powers of two.
+
+    k is the odd integer nearest to `x (2^bits - 1) / max|x|`, |k| < 2^bits, and `t = sum x k / sum k^2`, which is of
+    least squares. There is no zero among odd integers; t is zero where a token is, or so small that its unit is. NaN in
+    a whole token that holds NaN or an infinity.
+
+    Args:
+        x: (..., columns), float32 or float64.
+        bits: 1 to 8.
+
+    Returns:
+        k (..., columns) and t (..., 1), in the dtype of x.
+    """
+    unit = x.abs().amax(-1, keepdim=True) / ((1 << bits) - 1)
+    k = nearest_odd(x / torch.where(unit == 0, torch.inf, unit), bits)
+    exact = k.double()
+    t = (x.double() * exact).sum(-1, keepdim=True) / exact.square().sum(-1, keepdim=True)
+    return k, torch.where(unit == 0, torch.zeros_like(unit), t.to(x.dtype))
+
+
+def round_odd(x: Tensor, bits: int) -> Tensor:
+    """`t k` of `odd_integers`, in the dtype of x; 16-bit x is rounded in float32.
+
+    The gradient passes as if nothing were rounded.
+
+    Args:
+        x: (..., columns), floating point.
+        bits: 1 to 8.
+    """
+    with torch.no_grad():
+        k, t = odd_integers(_wide(x), bits)
+        rounded = (t * k).to(x.dtype)
+    return _passing(x, rounded)
+
+
 def round_float8(x: Tensor) -> Tensor:
     """x of each token as numbers of 8 bits (E4M3) times a scale, `max|x| / 448`; in the dtype of x.
 

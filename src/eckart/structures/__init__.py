@@ -3,6 +3,7 @@
 from eckart.layouts.patches import Geometry, geometry_of, patch_of
 from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, structure
 from eckart.structures.binary_coded import BinaryCoded
+from eckart.structures.bipolar_input import BipolarInput
 from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
@@ -36,6 +37,7 @@ from eckart.structures.transposed import apply_transposed
 __all__ = [
     "KINDS",
     "BinaryCoded",
+    "BipolarInput",
     "BlockDiagonal",
     "Chain",
     "ColumnSparse",

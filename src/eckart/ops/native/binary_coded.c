@@ -3,30 +3,10 @@
 
    Rows come in tiles of 16, the last one shorter. A tile is, for each byte of eight columns and for each plane in it, one
    byte of each of its rows; scales and offsets likewise. Groups are whole runs of 16 columns. */
-#include "lanes.h"
+#include "binary_coded.h"
 #include "products.h"
 
 enum { CHUNK = 4096 }; /* columns whose tables are made at once, in 64 KiB of the stack */
-
-typedef struct {
-    const uint8_t *codes; /* (rows, planes * width), in tiles */
-    const void *scales;   /* (rows, groups * planes), in tiles */
-    const void *offsets;  /* (rows, groups) in tiles, or NULL */
-    int64_t rows, columns, group, groups;
-    int32_t planes, scale_type, offset_type;
-} binary_coded;
-
-/* n values of a float type from the i-th on, and zeros behind. */
-INLINE floats load_values(const void *values, int type, int64_t i, int64_t n) {
-    if (type == FLOAT32) return load_up_to((const float *)values + i, n);
-    if (type == BFLOAT16) {
-        const uint16_t *from = (const uint16_t *)values + i;
-        return from_bfloat16(n >= LANES ? load_halves(from) : load_some_halves(from, n));
-    }
-    floats v = all(0);
-    for (int64_t lane = 0; lane < n && lane < LANES; lane++) v[lane] = value_at(values, type, i + lane);
-    return v;
-}
 
 /* Entry c of a table is the sum of four x, each positive where its bit is set in c. */
 INLINE void make_tables(float *tables, const float *x, int64_t start, int64_t stop) {

@@ -1,4 +1,7 @@
-"""Planes of signs with scales, and offsets or none: the layout of `structures.BinaryCoded`."""
+"""Planes of signs with scales, and offsets or none: the layout of `structures.BinaryCoded`.
+
+And the same for a vector that is rounded to planes of signs itself before it is multiplied.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eckart.ops.binary_planes import plane_bytes, summed, unpack_planes, untiled
-from eckart.ops.native.layouts import FLOATS, Layout, Leaves, Options, layout, lies
+from eckart.ops.input_rounding import round_odd
+from eckart.ops.native.layouts import FLOATS, STACK, Layout, Leaves, Options, layout, lies
 
 MOST_PLANES = 8
+MOST_PAIRS = 4
+"""Planes of W times those of an input up to which bits are counted; for more, tables of sums of inputs are faster."""
 
 
 class _BinaryCoded(ctypes.Structure):
@@ -80,3 +86,31 @@ def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
 
 
 BINARY_CODED = layout(Layout("binary_coded", _shape, _describe, _reference))
+
+
+class _BitPlanes(ctypes.Structure):
+    """As in `bit_planes.c`."""
+
+    _fields_ = (("matrix", _BinaryCoded), ("bits", ctypes.c_int32))
+
+
+def _rounded_shape(leaves: Leaves, options: Options) -> tuple[int, int] | None:
+    *of_matrix, input_bits = options
+    if not 1 <= of_matrix[2] * input_bits <= MOST_PAIRS:
+        return None
+    shape = _shape(leaves, of_matrix)
+    return shape if shape is not None and shape[1] <= STACK else None
+
+
+def _describe_rounded(leaves: Leaves, options: Options) -> ctypes.Structure:
+    *of_matrix, input_bits = options
+    return _BitPlanes(_describe(leaves, of_matrix), input_bits)
+
+
+def _rounded_reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
+    *of_matrix, input_bits = options
+    return _reference(round_odd(x, input_bits), leaves, of_matrix)
+
+
+# Several vectors are rounded once and multiplied as any others are.
+BIT_PLANES = layout(Layout("bit_planes", _rounded_shape, _describe_rounded, _rounded_reference, most=1))

@@ -3,6 +3,7 @@
 
 #define LAYOUTS(X)        \
     X(binary_coded)       \
+    X(bit_planes)         \
     X(column_sparse)      \
     X(combined)           \
     X(dense)              \

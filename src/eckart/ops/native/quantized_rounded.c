@@ -3,6 +3,7 @@
    With x = t k, k integers, and w = s (q - z) in a group: w . x = t s (q . k - z sum(k)). */
 #include <math.h>
 
+#include "inputs.h"
 #include "lanes.h"
 #include "products.h"
 #include "quantized.h"
@@ -129,16 +130,8 @@ INLINE float row_of(const quantized *w, int64_t r, const int8_t *k, const int32_
 
 /* Rounds x to k t with |k| <= top, and adds up each group's k; returns t, NaN where x holds NaN or an infinity. */
 INLINE float rounded_input(const quantized *w, const float *x, float top, int8_t *k, int32_t *sums) {
-    uint32_t largest_bits = 0;
-    for (int64_t j = 0; j < w->columns; j++) {
-        uint32_t bits;
-        memcpy(&bits, x + j, 4);
-        bits &= 0x7fffffff; /* its magnitude, in the order of magnitudes, infinity and NaN last */
-        largest_bits = bits > largest_bits ? bits : largest_bits;
-    }
-    if (largest_bits >= 0x7f800000) return (float)NAN;
-    float largest;
-    memcpy(&largest, &largest_bits, 4);
+    const float largest = largest_magnitude(x, w->columns);
+    if (largest != largest) return largest;
     const float scale = largest / top, divisor = scale > 0 ? scale : INFINITY;
     for (int64_t j = 0; j < w->columns; j++) {
         const float level = rintf(x[j] / divisor);
