@@ -68,7 +68,7 @@ def planes(weight: Tensor, number: int) -> BinaryCoded:
 
 
 def of_planes(rows: Rows, weight: Tensor, options: argparse.Namespace) -> None:
-    out, columns = weight.shape
+    columns, of_all = weight.shape[1], setting(weight, options)
     dense = copies(lambda: _dense(weight.clone()), 4 * weight.numel(), options.cold)
     for p in PLANES:
         arms = {"dense": dense}
@@ -81,14 +81,14 @@ def of_planes(rows: Rows, weight: Tensor, options: argparse.Namespace) -> None:
             arms[str(q)] = [BipolarInput(matrix, bits=q).forward for matrix in held]
         times = least(arms, torch.randn(1, columns), options.rounds)
         for q in INPUT_PLANES:
-            what = {"method": "bitplane-int", "rows": out, "columns": columns, "planes": p, "input planes": q}
+            what = {**of_all, "method": "bitplane-int", "planes": p, "input planes": q}
             found = {name: round(times[str(q)] / times[name], 3) for name in ("dense", "int4", "int2", "tables")}
             rows.add(what, {"us": round(1e6 * times[str(q)], 1), **{f"of {k}": v for k, v in found.items()}})
             print(what, found, flush=True)
 
 
 def of_masks(rows: Rows, weight: Tensor, options: argparse.Namespace) -> None:
-    out, columns = weight.shape
+    columns, of_all = weight.shape[1], setting(weight, options)
     order = weight.abs().flatten().argsort(descending=True)
     for zeros in ZEROS:
         kept = torch.zeros(weight.numel(), dtype=torch.bool)
@@ -105,11 +105,16 @@ def of_masks(rows: Rows, weight: Tensor, options: argparse.Namespace) -> None:
         }
         for batch in BATCHES:
             times = least(arms, torch.randn(batch, columns), options.rounds)
-            what = {"method": "flash-llm-spmm", "rows": out, "columns": columns, "zeros": zeros / 100, "batch": batch}
+            what = {**of_all, "method": "flash-llm-spmm", "zeros": zeros / 100, "batch": batch}
             found = {name: round(times[name] / times["dense"], 3) for name in arms if name != "dense"}
             share = round(half.cost().bytes / (2 * weight.numel()), 4)
             rows.add(what, {**found, "dense_us": round(1e6 * times["dense"], 1), "bytes_of_16_bits": share})
             print(what, found, share, flush=True)
+
+
+def setting(weight: Tensor, options: argparse.Namespace) -> dict[str, int]:
+    """What all rows of a matrix have in common."""
+    return {"rows": weight.shape[0], "columns": weight.shape[1], "seed": options.seed}
 
 
 def _dense(weight: Tensor) -> Product:

@@ -37,7 +37,7 @@ def bitplane_int(weight: Tensor, statistics: Statistics, *, group: int = GROUP, 
     With W of p and x of q such planes, `w . x = s t sum_ij 2^(i+j) (n - 2 |W_i xor X_j|)`, |.| the number of bits that
     are set: exact, in p q passes over bits. On a CPU that pays for one token and p q up to 4
     (`structures.BipolarInput`); for more, the same product comes out of tables of sums of inputs, in p passes, and from
-    3 planes of weights on integers of 4 bits times inputs of 8 are faster than both.
+    3 planes of weights on integers of 4 bits times inputs of 8 are as fast as either or faster.
 
     The paper leaves open how scales are found. Here those of weights are of least squares in groups of inputs, and so
     is the one of a token. W is stored as any sum of planes is, with a scale for each plane, where one for all would do.
