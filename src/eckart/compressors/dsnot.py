@@ -22,7 +22,6 @@ CYCLES = 50
     expression="Masked",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN),
     size="percent",
-    unmeasured="its run on smollm2 beside wanda is not done yet",
 )
 def dsnot(weight: Tensor, statistics: Statistics) -> OneByOne:
     """Starts from the mask of `wanda` and exchanges weights of a row while that brings its mean output nearer.

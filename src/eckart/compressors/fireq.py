@@ -28,7 +28,6 @@ GROUP = 128
     expression="Chain(Float8Input(Quantized), Diagonal)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MAX, Need.INPUT_SAMPLE),
     size="bits",
-    unmeasured="benchmarks/compressors/schemes.py has not been run on it",
 )
 def fireq(weight: Tensor, statistics: Statistics) -> Family:
     """Symmetric weights of 4 bits with a scale in E4M3 for 128 inputs, inputs in E4M3 with a scale a token.

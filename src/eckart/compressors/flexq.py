@@ -26,7 +26,6 @@ SENSITIVE = 1 / 400
     expression="RoundedInput(Quantized)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_SAMPLE),
     size="bits",
-    unmeasured="benchmarks/compressors/schemes.py has not been run on it",
 )
 def flexq(weight: Tensor, statistics: Statistics) -> Family:
     """Weights of 6 bits with a symmetric scale for 128 inputs, and inputs of 6 bits with one for 128 of a token.

@@ -24,7 +24,6 @@ SEED = 0
     paper="Ashkboos et al. 2024, arXiv 2404.00456",
     expression="Chain(Quantized, Chain(Interleaved(Dense), Repeated(Hadamard), Diagonal))",
     size="bits",
-    unmeasured="benchmarks/compressors/schemes.py has not been run on it",
 )
 def hadamard(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family:
     """Rounds W R^-1 to nearest and rotates the inputs by R, while the model runs.

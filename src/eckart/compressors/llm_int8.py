@@ -31,7 +31,6 @@ SHARE = 128
     expression="Sum(Chain(RoundedInput(Quantized), Selection), Chain(Dense, Selection))",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_ABS_MAX, Need.INPUT_SAMPLE),
     size="bits",
-    unmeasured="benchmarks/compressors/schemes.py has not been run on it",
 )
 def llm_int8(weight: Tensor, statistics: Statistics) -> Family:
     """Inputs with outliers meet dense columns; the others are 8-bit integers, a scale a token, times rows of integers.
