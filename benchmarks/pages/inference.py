@@ -86,6 +86,17 @@ TABLES = {
         {"benchmark": "structures.overhead"},
         [("64 x 64, one thread", "{arm}"), ("µs a call", "{us:.2f}")],
     ),
+    "half-passes": Table(
+        "inference",
+        {"benchmark": "inference.half_passes"},
+        [
+            ("", "{dtype}, {pass}"),
+            ("instructions", "{instructions}"),
+            ("PyTorch", "{plain:.1f}"),
+            ("eckart", "{wide:.1f}"),
+            ("ratio", "{ratio:.2f}"),
+        ],
+    ),
     "flash-svd": Table(
         "inference",
         {"benchmark": "inference.flash_svd", "part": "a model"},

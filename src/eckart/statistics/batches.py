@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused, of_memory
+from eckart.ops.wide_products import WideProducts
 
 Batch = Tensor | Mapping[str, Tensor]
 
@@ -29,9 +30,13 @@ def call(model: nn.Module, batch: Batch) -> Any:
 
 @contextmanager
 def calling(model: nn.Module, batch: Batch) -> Iterator[None]:
-    """Refuses a batch that a model fails on, in the model's words; what a hook of eckart raises passes as it is."""
+    """Refuses a batch that a model fails on, in the model's words; what a hook of eckart raises passes as it is.
+
+    Products of 16 bits are computed as `WideProducts` says.
+    """
     try:
-        yield
+        with WideProducts():
+            yield
     except Exception as error:
         # The first frame is this one, and the second whoever calls the model.
         below = error.__traceback__ and error.__traceback__.tb_next and error.__traceback__.tb_next.tb_next

@@ -17,6 +17,7 @@ from eckart.errors import Refused, check_types
 from eckart.files.made import STORED
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
+from eckart.ops.wide_products import WideProducts
 from eckart.progress import Progress, silent
 from eckart.statistics.gradients import labels_in
 from eckart.texts.examples import collate
@@ -115,7 +116,8 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = training.rate_at(step)
         optimizer.zero_grad()
-        loss = model(**together([examples[i] for i in order.of(step)])).loss
+        with WideProducts():
+            loss = model(**together([examples[i] for i in order.of(step)])).loss
         total = loss + adapter.regulariser()
         if not torch.isfinite(total):
             kept = f"; {checkpoint} has the last good values: go on from it" if checkpoint and step else ""
@@ -170,7 +172,8 @@ def judged(model: nn.Module, examples: Sequence[Any], batch: int, together: Toge
     for i in range(0, len(examples), batch):
         whole = together(examples[i : i + batch])
         count = labels_in(model, whole)
-        total += count * float(model(**whole).loss) if count else 0.0
+        with WideProducts():
+            total += count * float(model(**whole).loss) if count else 0.0
         tokens += count
     model.train(training)
     return total / max(1, tokens)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.models.sharing import share
 from eckart.models.sites import Site
+from eckart.ops.wide_products import WideProducts
 from eckart.statistics.batches import Batch, call
 from eckart.statistics.padding import without_padding
 
@@ -162,7 +163,8 @@ def forward(
     try:
         for h, (arguments, keywords) in zip(hidden, calls, strict=True):
             try:
-                output = block(h, *arguments, **keywords)
+                with WideProducts():
+                    output = block(h, *arguments, **keywords)
             except _Stop:
                 continue
             outputs.append(hidden_of(output))

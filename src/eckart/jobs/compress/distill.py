@@ -13,6 +13,7 @@ from torch.func import functional_call
 from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import divergence
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
+from eckart.ops.wide_products import WideProducts
 
 RANK = 8
 """Of the update of each factor."""
@@ -154,9 +155,10 @@ def updated(leaf: Tensor, update: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _loss(model: nn.Module, dense: nn.Module, batch: Tensor, values: Mapping[str, Tensor]) -> Tensor:
-    with torch.no_grad():
-        expected = dense(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
-    found = functional_call(model, dict(values), (), {"input_ids": batch, "use_cache": False}).logits
+    with WideProducts():
+        with torch.no_grad():
+            expected = dense(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
+        found = functional_call(model, dict(values), (), {"input_ids": batch, "use_cache": False}).logits
     return divergence(expected, found.float().log_softmax(-1)).mean()
 
 

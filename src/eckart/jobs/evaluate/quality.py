@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.models.presence import present
+from eckart.ops.wide_products import WideProducts
 from eckart.report.numbers import shown_number
 from eckart.report.shown import Glance, Shown
 from eckart.report.types import Estimate, Quality
@@ -134,7 +135,7 @@ def evaluate(
     nll: list[Tensor] = []
     reference_nll: list[Tensor] = []
     kl, agreed = 0.0, 0
-    with evaluating(model, reference), torch.inference_mode():
+    with evaluating(model, reference), torch.inference_mode(), WideProducts():
         for start in range(0, total, micro_batch):
             ids = sequences[start : start + micro_batch]
             logits = logits_of(model, ids)
