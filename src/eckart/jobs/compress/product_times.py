@@ -22,6 +22,8 @@ from eckart.budget.product_time import Product, Timed
 from eckart.compressors.contract import CompressorCard, Family, members
 from eckart.errors import Refused
 from eckart.files.json import read_json, write_json
+from eckart.ops.native.build import digest
+from eckart.ops.native.library import native
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics
 from eckart.structures.base import StructuredMatrix
@@ -151,6 +153,7 @@ def machine(dtype: torch.dtype) -> dict[str, Any]:
         "cpu": cpu_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "native": f"{native()} {digest()}",
         "dtype": str(dtype).removeprefix("torch."),
         "torch": str(torch.__version__),
         "eckart": __version__,

@@ -7,6 +7,7 @@ Needs nothing but the standard library and that package, and runs by itself:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -58,11 +59,20 @@ def library(folder: Path = HERE) -> Path:
     return folder / ("libeckart.dylib" if platform.system() == "Darwin" else "libeckart.so")
 
 
+def sources() -> list[Path]:
+    """What the library is made from."""
+    return sorted(HERE.glob("*.[ch]"))
+
+
+def digest() -> str:
+    """16 hexadecimal digits of the sources, which the library remembers: one of other sources is not to be called."""
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources())).hexdigest()[:16]
+
+
 def fresh() -> bool:
     """Whether the library is there and newer than all it is made from."""
     made = library()
-    sources = [*HERE.glob("*.[ch]"), Path(__file__)]
-    return made.exists() and made.stat().st_mtime > max(source.stat().st_mtime for source in sources)
+    return made.exists() and made.stat().st_mtime > max(file.stat().st_mtime for file in [*sources(), Path(__file__)])
 
 
 def compile_products(made: Path, flags: tuple[str, ...] = (), linked: tuple[str, ...] = ("-s",)) -> None:
@@ -99,7 +109,8 @@ def compile_products(made: Path, flags: tuple[str, ...] = (), linked: tuple[str,
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(run, commands))
         whole = Path(folder, made.name)
-        run([*FLAGS, *QUIET, *flags, "-shared", *linked, str(HERE / "dispatch.c"), *objects, "-o", str(whole)])
+        doors = [f'-DSOURCES="{digest()}"', str(HERE / "dispatch.c")]
+        run([*FLAGS, *QUIET, *flags, "-shared", *linked, *doors, *objects, "-o", str(whole)])
         os.replace(whole, made)
 
 

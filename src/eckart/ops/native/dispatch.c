@@ -42,6 +42,9 @@ static decode_rounded *const rounded[] = {rounded_baseline};
 #define QUOTED(name) #name,
 static const char *const names[] = {LAYOUTS(QUOTED) NULL};
 
+/* The digest of the sources that this library is made from. */
+EXPORT const char *eckart_sources(void) { return SOURCES; }
+
 /* The name of a layout by its number, NULL behind the last. */
 EXPORT const char *eckart_layout(int number) { return names[number]; }
 

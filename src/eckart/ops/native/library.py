@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from eckart.errors import Refused
-from eckart.ops.native.build import LEVELS, library, target
+from eckart.ops.native.build import LEVELS, digest, library, sources, target
 
 CAP = "ECKART_NATIVE"
 """The variable that caps the level: one of its names, or "off" for PyTorch alone."""
@@ -100,7 +100,7 @@ def native() -> str:
     if found is None:
         if os.environ.get(CAP) == "off":
             return f"none: {CAP}=off; everything runs through PyTorch"
-        return "none: the library is not compiled for this machine; everything runs through PyTorch"
+        return "none: no library was compiled for this machine from these sources; everything runs through PyTorch"
     threads = "threads are PyTorch's" if found.threads else "in one thread: this PyTorch lends no threads"
     return f"{found.level} (of {', '.join(levels())}), for {', '.join(found.layouts)}; {threads}"
 
@@ -119,8 +119,11 @@ def _opened() -> Library | None:
         return None
     try:
         opened = ctypes.CDLL(str(path))
-        run, rows = opened.eckart_run, opened.eckart_rows
-    except (OSError, AttributeError):  # compiled for another machine, or from other sources
+        run, rows, made_from = opened.eckart_run, opened.eckart_rows, opened.eckart_sources
+    except (OSError, AttributeError):  # compiled for another machine, or long ago
+        return None
+    made_from.restype = ctypes.c_char_p
+    if sources() and made_from().decode() != digest():
         return None
     pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     opened.eckart_layout.restype = ctypes.c_char_p
