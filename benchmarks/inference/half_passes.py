@@ -30,17 +30,17 @@ def main() -> None:
     model, _ = load_model("smollm2")
     ids = torch.randint(model.config.vocab_size, (SAMPLES, LENGTH), generator=torch.Generator().manual_seed(0))
     instructions = os.environ.get("ONEDNN_MAX_CPU_ISA", "all that the processor has")
+
+    def read() -> None:
+        with torch.inference_mode():
+            model(input_ids=ids, use_cache=False)
+
+    def learn() -> None:
+        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        model.zero_grad()
+
     for dtype in (torch.bfloat16, torch.float16):
-        model = model.to(dtype)
-
-        def read() -> None:
-            with torch.inference_mode():
-                model(input_ids=ids, use_cache=False)
-
-        def learn() -> None:
-            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
-            model.zero_grad()
-
+        model.to(dtype)
         for task, run in {"a pass": read, "a pass and back": learn}.items():
             what = {"dtype": str(dtype).removeprefix("torch."), "instructions": instructions, "pass": task}
             if rows.get(what) is None:
