@@ -29,8 +29,9 @@ def flash_llm_spmm(weight: Tensor, statistics: Statistics) -> OneByOne:
 
     The paper is the product: each tile of a sparse W is loaded as values and places, spread out in fast memory and
     multiplied by a dense kernel. Here the product of `Masked` does that for more than 64 vectors: panels of rows are
-    decoded into the cache and multiplied by the BLAS of PyTorch; fewer vectors are multiplied as rows are decoded. The paper stores 16 bits of place with each value of
-    16 bits, so that half of the entries take as many bytes as the dense matrix; here a place is one bit.
+    decoded into the cache and multiplied by the BLAS of PyTorch; fewer vectors are multiplied as rows are decoded. The
+    paper stores 16 bits of place with each value of 16 bits, so that half of the entries take as many bytes as the
+    dense matrix; here a place is one bit.
 
     Any mask would do, and the paper takes pruned models as they come. This one is the best in the metric of r and c,
     the row and column sums of the Fisher information, which stands for the squares of `w dloss/dw`.

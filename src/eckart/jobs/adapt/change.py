@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.structures import Chain, Dense, Scaled, StructuredMatrix, Sum
+from eckart.structures import Chain, Dense, Kernelized, Scaled, StructuredMatrix, Sum
 
 NOISE = 1e-12
 """Singular values below it, relative to what they are left of, are rounding of float64."""
@@ -94,5 +94,7 @@ def product(parts: list[StructuredMatrix]) -> Tensor:
 
 
 def exactly(structure: StructuredMatrix) -> Tensor:
-    """A structure as a matrix, computed in float64."""
+    """A structure as a matrix, computed in float64; which of its entries are largest is decided in its own dtype."""
+    if any(isinstance(part, Kernelized) for part in structure.modules()):
+        return structure.to_dense().detach().double()
     return copy.deepcopy(structure).double().to_dense().detach()
