@@ -41,6 +41,18 @@ TABLES = {
         [("matrix", "{n} x {n}"), ("kept", "{keep:%}")],
         [("batch {batch}", "{ratio:.2f}")],
     ),
+    "waves": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.waves"},
+        [
+            ("", "{arm}"),
+            ("numbers", "{parameters:,}"),
+            ("steps", "{steps}"),
+            ("time of a step", "{step_ratio:.2f}"),
+            ("error", "{error:.4f} ± {spread:.4f}"),
+            ("to `apriori-conv`, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+        ],
+    ),
     "super-resolution": Table(
         "parametrizations",
         {"benchmark": "parametrizations.super_resolution"},

@@ -14,7 +14,6 @@ from eckart.structures.specs import WIDER
     "apriori-conv",
     paper="Boukraichi et al. 2023, arXiv 2304.04964",
     expression="Chain(BlockDiagonal*, Interleaved(BlockDiagonal*), Interleaved(Dense*))",
-    unmeasured="benchmarks/parametrizations/waves.py was not run yet",
 )
 def apriori_conv(layer: Layer, *, terms: int = 1) -> StructuredMatrix:
     """W[o, c, y, x] = sum_t B[o, t, c] V[o, t, y] H[o, t, x]: channels, columns and rows, a filter along each.
