@@ -19,7 +19,7 @@ from benchmarks.common.rows import Rows, add_option
 from eckart.models.transformers import load_model
 from eckart.ops.wide_products import WideProducts
 
-SAMPLES, LENGTH = 4, 256
+SAMPLES, LENGTH = 1, 256
 HALVES = frozenset({torch.bfloat16, torch.float16})
 
 

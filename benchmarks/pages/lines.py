@@ -300,8 +300,8 @@ PARAMETRIZATIONS = [
     Lines(
         "parametrizations",
         "waves",
-        "the next frame of a wave on 32 x 32 points by four convolutions of 5 x 5, width {width}; error over that of the "
-        "last frame, {seeds} seeds",
+        "the next frame of a wave on 32 x 32 points by four convolutions of 5 x 5, width {width}; error over that of "
+        "the last frame, {seeds} seeds",
         {"benchmark": "parametrizations.waves"},
         "{arm}: {parameters:,} numbers, {steps} steps of {step_ratio:.2f} the dense time, error {error:.4f} ± "
         "{spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to apriori-conv",
