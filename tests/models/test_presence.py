@@ -76,3 +76,15 @@ def test_a_model_with_adapters_of_peft_in_it_is_refused() -> None:
     for job in (lambda: eckart.compress(model, "svd"), lambda: eckart.adapt(model, "lora", rank=2)):
         with pytest.raises(eckart.Refused, match=r"q_proj is a layer of PEFT, .*merge_and_unload"):
             job()
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 8), nn.Conv2d(8, 8, 3), nn.Embedding(8, 8)])
+@pytest.mark.parametrize("use", ["compress", "adapt", "reparametrize"])
+def test_a_single_layer_has_no_place(use: str, layer: nn.Module) -> None:
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    uses = USES | {"reparametrize": lambda model: eckart.reparametrize(model, "monarch")}
+    with pytest.raises(eckart.Refused, match="wrap it"):
+        uses[use](layer)
+    assert set(layer.state_dict()) == set(before)
+    with torch.no_grad():
+        eckart.diagnose(layer)

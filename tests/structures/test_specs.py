@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
+import eckart
 from eckart.errors import LONGEST, Refused
 from eckart.structures import from_spec
 
@@ -144,3 +148,31 @@ def test_a_refusal_is_readable() -> None:
     text = str(Refused("a\x1b[2Jb\x07\u202ec\nd" + "e" * 10**6))
     assert text.startswith("a\\x1b[2Jb\\x07\\u202ec\nd")
     assert len(text) <= LONGEST + 10
+
+
+@pytest.mark.parametrize("method", ["cp", "tucker-2", "spatial-svd"])
+@pytest.mark.parametrize("shape", [(64, 64, 3), (32, 16, 3), (16, 32, 5), (8, 64, 3)])
+def test_whatever_a_method_makes_of_a_convolution_loads(method: str, shape: tuple[int, int, int]) -> None:
+    out, channels, size = shape
+    model = nn.Sequential(nn.Conv2d(channels, out, size)).eval()
+    data = [torch.ones(1, channels, size, size)]
+    for keep in (0.9, 0.5):
+        again = copy.deepcopy(model)
+        eckart.compress(again, method, keep=keep, of="parameters", calibration=data)
+        if isinstance(again[0], nn.Conv2d):
+            continue  # nothing that pays
+        spec = again[0].structure.spec()
+        assert from_spec(spec).spec() == spec
+
+
+@pytest.mark.parametrize("terms", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(64, 64), (32, 16), (128, 64)])
+def test_whatever_a_parametrization_makes_of_a_convolution_loads(shape: tuple[int, int], terms: int) -> None:
+    model = nn.Sequential(nn.Conv2d(shape[1], shape[0], 3))
+    try:
+        eckart.reparametrize(model, "apriori-conv", terms=terms)
+    except Refused as told:
+        assert "terms" in str(told)  # noqa: PT017
+        return
+    spec = model[0].structure.spec()
+    assert from_spec(spec).spec() == spec

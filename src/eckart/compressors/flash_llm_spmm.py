@@ -39,14 +39,14 @@ def flash_llm_spmm(weight: Tensor, statistics: Statistics) -> OneByOne:
     Args:
         weight: (out, in).
         statistics: `fisher_rows` r and `fisher_columns` c are read; errors are `||R^1/2 (W - What) C^1/2||_F^2`, R and
-            C diagonal matrices of r and c over their largest.
+            C the diagonal matrices of r and c.
 
     Raises:
         Refused: weight or a statistic has NaN or Inf entries.
     """
     weight = finite_matrix(weight)
     r, c = (damped(statistics.get(need), DAMPING) for need in (Need.FISHER_ROWS, Need.FISHER_COLUMNS))
-    metric = Metric(left=r / r.max(), right=c / c.max())
+    metric = Metric(left=r, right=c)
 
     def fit(percent: int) -> Masked:
         return Masked.from_dense(weight, largest_share(scores(weight, r, c), percent))

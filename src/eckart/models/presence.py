@@ -54,6 +54,15 @@ def present(model: nn.Module, whose: str = "the model") -> None:
             )
 
 
+def no_single_layer(model: nn.Module) -> None:
+    """Raises Refused for a model that is itself a layer, in whose place nothing can be put."""
+    if model._parameters.get("weight") is not None and not model._modules:
+        raise Refused(
+            f"the model is a single {type(model).__name__}, and nothing holds its place: wrap it, "
+            "torch.nn.Sequential(model)"
+        )
+
+
 def without_peft(model: nn.Module) -> None:
     """Raises Refused for a model that adapters of PEFT are in."""
     for name, module in model.named_modules():

@@ -21,7 +21,7 @@ def apriori_conv(layer: Layer, *, terms: int = 1) -> StructuredMatrix:
     Every output has `terms` such products, in terms (in channels + height + width) numbers instead of in channels
     height width: 1 x 1, then vertical filters of one channel each, then horizontal ones. Entries of all factors are
     drawn from one normal distribution such that those of W have the variance of the dense filters. Layers whose inputs
-    are no patches of more than one position stay dense, and so do first layers, of few channels.
+    are no patches of more than one position stay dense, and so do layers of one or two channels.
     """
     if layer.patch is None or layer.patch == (1, 1):
         raise Refused("its inputs are no patches of several positions, along which filters could lie")

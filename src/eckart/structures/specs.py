@@ -26,12 +26,14 @@ _UNPACKED = 256
 """Entries that one stored number may stand for when its matrix is written out, as 1 of 256 in a semi-sparse one."""
 _NEVER_FORMED = frozenset(
     [
+        "block-diagonal",
         "chain",
         "cosine",
         "diagonal",
         "hadamard",
         "householder",
         "identity",
+        "interleaved",
         "permutation",
         "scaled",
         "selection",

@@ -25,7 +25,7 @@ from eckart.machine import peak_rss_bytes
 from eckart.models.fused_experts import apart
 from eckart.models.own_text import own_text
 from eckart.models.places import set_module
-from eckart.models.presence import present, without_peft
+from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.sharing import in_eval_mode
 from eckart.models.sites import as_patterns, linear_layers, matches, select
 from eckart.progress import Progress, shown
@@ -94,6 +94,7 @@ def adapt(
     >>> adapter.step()
     """
     present(model)
+    no_single_layer(model)
     without_peft(model)
     card = ADAPTERS.find(method)
     check_name(name)

@@ -35,7 +35,7 @@ from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
-from eckart.models.presence import present, without_peft
+from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
 from eckart.models.sites import Site, as_patterns
@@ -137,6 +137,7 @@ def compress(
         **scheme,  # type: ignore[arg-type]
     )
     present(model)
+    no_single_layer(model)
     without_peft(model)
     unfuse(model)
     sites_of(model, recipe)

@@ -27,7 +27,7 @@ def tail_exponents(groups: Sequence[Group]) -> list[float | None]:
                 found.setdefault(block_of(name), []).append(farms(weight, (window, window)))
             except Refused:  # too small, or of one value: it has no say
                 continue
-    means = {block: sum(values) / len(values) for block, values in found.items()}
+    means = {block: sum(values) / len(values) for block, values in found.items() if values}
     return [means.get(block_of(group.name)) for group in groups]
 
 

@@ -11,7 +11,7 @@ from eckart.errors import Refused
 from eckart.parametrizations.contract import Schedule, Step
 
 ORDER = ("before_step", "after_backward", "after_step")
-_DONE, _GENERATOR, _OWN = "done", "generator", "schedule."
+_DONE, _GENERATOR, _OF, _OWN = "done", "generator", "of", "schedule."
 
 
 class StepHooks:
@@ -23,9 +23,10 @@ class StepHooks:
     """
 
     def __init__(
-        self, schedule: Schedule, optimizer: torch.optim.Optimizer, steps: int, generator: torch.Generator
+        self, schedule: Schedule, optimizer: torch.optim.Optimizer, steps: int, generator: torch.Generator, of: int
     ) -> None:
         self.done, self.steps = 0, steps
+        self._of = of
         self._schedule, self._optimizer, self._generator = schedule, optimizer, generator
         self._next = 0
 
@@ -52,7 +53,8 @@ class StepHooks:
         """
         self._between("state_dict")
         own = {_OWN + name: tensor.clone() for name, tensor in self._schedule.state.items()}
-        return {_DONE: torch.tensor(self.done, device="cpu"), _GENERATOR: self._generator.get_state(), **own}
+        done, of = (torch.tensor(number, device="cpu") for number in (self.done, self._of))
+        return {_DONE: done, _OF: of, _GENERATOR: self._generator.get_state(), **own}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Goes on where `state_dict` was called; model and optimizer have their own states.
@@ -66,6 +68,8 @@ class StepHooks:
             raise Refused(f"this is the state of another schedule: it differs in {', '.join(sorted(expected ^ found))}")
         if int(state[_DONE]) > self.steps:
             raise Refused(f"the state is that after {int(state[_DONE])} steps, of a schedule of {self.steps}")
+        if int(state[_OF]) != self._of:
+            raise Refused("the state is of another schedule: its method, options, seed or number of steps are others")
         for name, own in self._schedule.state.items():
             if own.shape != state[_OWN + name].shape:
                 raise Refused(f"the state is of another model: {name} has shape {tuple(state[_OWN + name].shape)}")

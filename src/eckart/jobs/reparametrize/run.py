@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from eckart.jobs.reparametrize.hooks import StepHooks
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear
 from eckart.models.places import replace
-from eckart.models.presence import present, without_peft
+from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sites import Site, as_patterns, find_sites
 from eckart.parametrizations.contract import (
@@ -91,7 +92,8 @@ class Reparametrization(Shown):
                 raise Refused(f"the optimizer does not hold what trains in {name}: make it after reparametrize()")
         generator = torch.Generator().manual_seed(self.seed)
         made = _planned(self.method, self.structures, steps, generator, self.options)
-        self._hooks = StepHooks(made, optimizer, steps, generator)
+        of = crc32(json.dumps([self.method.name, steps, self.seed, self.options], sort_keys=True).encode())
+        self._hooks = StepHooks(made, optimizer, steps, generator, of)
         return self._hooks
 
     def finish(self) -> None:
@@ -166,6 +168,7 @@ def reparametrize(
     >>> made.finish()
     """
     present(model)
+    no_single_layer(model)
     without_peft(model)
     card = PARAMETRIZATIONS.find(method)
     check_type("seed", seed, int)
