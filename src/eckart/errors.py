@@ -122,4 +122,7 @@ def _wanted(hint: Any) -> str:
     if isinstance(hint, type) and hint.__module__ != "builtins" and hint is not type(None):
         return f"a {hint.__module__.split('.')[0]}.{hint.__name__}"
     words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
-    return words.get(hint, "a list of texts")
+    if hint in words:
+        return words[hint]
+    of, several = get_args(hint)[0], {int: "whole numbers", float: "numbers", str: "texts"}
+    return f"a list of {several.get(of, f'{of.__name__} objects')}"

@@ -112,9 +112,9 @@ def leaf_product(place: nn.Module) -> torch.Tensor:
 def test_a_sequence_refuses_what_it_cannot_do() -> None:
     with pytest.raises(eckart.Refused, match="tasks=0"):
         eckart.TaskSequence(tiny_llama(), tasks=0)
-    for shares in ((0.5, 0.2), (-0.1, 0.2), (0.2, 1.0)):
+    for shares in ((0.5, 0.2), (-0.1, 0.2), (0.2, 1.0), (0.5,)):
         with pytest.raises(eckart.Refused, match="two shares"):
-            eckart.TaskSequence(tiny_llama(), tasks=2, protected=shares)
+            eckart.TaskSequence(tiny_llama(), tasks=2, protected=shares)  # type: ignore[arg-type]
     sequence = eckart.TaskSequence(tiny_llama(), tasks=2)
     sequence.next(calibration=ids(8))
     assert sequence.adapter is not None

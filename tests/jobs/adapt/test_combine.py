@@ -83,6 +83,14 @@ def test_what_cannot_be_combined_is_refused() -> None:
     for weights in ([1.0], [1.0, float("nan")]):
         with pytest.raises(eckart.Refused, match="must be 2 finite numbers"):
             eckart.combine([lora, lora], weights)
+    for adapters, factors, told in (
+        (lora, None, "a list of Adapter objects is wanted"),
+        ([lora, "b"], None, "a list of Adapter objects is wanted"),
+        ([lora], 2.0, "a list of numbers or None is wanted"),
+        ([lora], ["x"], "a list of numbers or None is wanted"),
+    ):
+        with pytest.raises(eckart.Refused, match=told):
+            eckart.combine(adapters, factors)  # type: ignore[arg-type]
     with pytest.raises(eckart.Refused, match="has an adapter 'b' already"):
         eckart.combine([lora], name="b")
     in_place = made("welore")

@@ -38,6 +38,10 @@ def test_a_uniform_budget_comes_true(
     taken = {row["name"] for row in found["coverage"]["matrices"] if row["taken"]}
     assert taken == {row["name"] for row in found["budget"]["matrices"]}
     assert sum(row["count"] for row in found["budget"]["matrices"]) == len(report["sites"])
+    # In the budget's own currency no kind keeps more than all of it, and together they keep what was asked for.
+    kept = [row["keep"] for row in found["budget"]["matrices"]]
+    assert all(0 < keep <= 1 for keep in kept)
+    assert min(kept) < asked.keep
     for numbers in ("seconds", "memory"):
         parts = {name: value for name, value in found[numbers].items() if name != "total"}
         assert all(value >= 0 for value in parts.values())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from eckart.adapters.contract import Start
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.adapt.adapted import Adapted
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_name
 from eckart.jobs.adapt.run import switched_off
@@ -33,6 +33,8 @@ def combine(adapters: Sequence[Adapter], weights: Sequence[float] | None = None,
         Refused: adapters of several models or methods, or of a method that put something else in the place of W.
     """
     check_name(name)
+    check_type("adapters", adapters, Sequence[Adapter])
+    check_type("weights", weights, Sequence[float] | None)
     if not adapters:
         raise Refused("there is no adapter to combine")
     first = adapters[0]

@@ -62,7 +62,7 @@ class TaskSequence:
         check_types(self)
         if self.tasks < 1:
             raise Refused(f"tasks={self.tasks} must be at least 1")
-        first, last = self.protected
+        first, last = self.protected if len(self.protected) == 2 else (-1.0, -1.0)
         if not 0 <= first <= last < 1:
             raise Refused(f"protected={self.protected} must be two shares, 0 <= first <= last < 1")
 

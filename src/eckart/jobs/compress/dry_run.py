@@ -245,15 +245,15 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
     total, saved = plan.total(recipe.of), {"parameters": 0, "bytes": 0}
     priced = prices(plan.groups, plan.curves, recipe.of, plan.clock)
     least = total - sum(float(each[-1] - each.min()) for each in priced)
-    kinds: dict[str, list[tuple[int | None, int, int]]] = {}
+    kinds: dict[str, list[tuple[int | None, float, float]]] = {}
     forms: dict[str, set[tuple[str, int]]] = {}
-    for group in plan.groups:
+    for group, price in zip(plan.groups, priced, strict=True):
         curve, dense = plan.curves[group.name], dense_cost([site.weight for site in group.sites])
         at = curve.sizes.index(choice[group.name])
         cost = curve.costs[at]
         saved["parameters"] += dense.parameters - cost.parameters
         saved["bytes"] += dense.bytes - cost.bytes
-        kinds.setdefault(kind_of(group.name), []).append((choice[group.name], cost.parameters, dense.parameters))
+        kinds.setdefault(kind_of(group.name), []).append((choice[group.name], float(price[at]), float(price[-1])))
         forms.setdefault(kind_of(group.name), set()).update(curve.members[at : at + 1])
     return {
         "least": least / total,
