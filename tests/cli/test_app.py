@@ -213,3 +213,16 @@ def test_all_paths_are_looked_at_before_a_model_is_loaded(
     said = capsys.readouterr().err
     assert "nowhere" in said or f"{tmp_path}/file is a file" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_while_an_interruption_is_cleaned_up_after_is_the_interruption(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise BufferError("cannot close exported pointers exist")
+
+    assert run(command, signature(command).bind()) == 130
+    assert capsys.readouterr().err == "eckart: interrupted\n"

@@ -73,7 +73,7 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
     try:
         if asked.get("resume") and partial and not partial.exists():
             note(f"there is no {partial} to go on with: starting from the beginning")
-        return command(*bound.args, **bound.kwargs) or 0
+        return called(command, bound)
     except Refused as error:
         return refused(error)
     except KeyboardInterrupt:
@@ -95,6 +95,23 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
             return refused(error)
         then = "go on with --resume" if "resume" in bound.signature.parameters else "try again"
         return refused(f"the disk is full ({error.filename or error.strerror}): free some space, then {then}")
+
+
+def called(command: Callable[..., Any], bound: BoundArguments) -> int:
+    """A command's exit status; what fails while an interruption is cleaned up after is the interruption.
+
+    Raises:
+        KeyboardInterrupt: the command was interrupted.
+    """
+    try:
+        return command(*bound.args, **bound.kwargs) or 0
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, KeyboardInterrupt):
+                raise cause from error
+            cause = cause.__context__
+        raise
 
 
 def flush() -> None:

@@ -168,8 +168,7 @@ def run(
     """`compress` with its parts handed in.
 
     Args:
-        model: changed in place.
-        recipe: what to do.
+        model, recipe: what is changed in place, and how.
         batches, info: from `as_batches`.
         cache: directory for statistics; None keeps them in memory.
         identity: `model_fingerprint(model)`, where that is known already.
