@@ -124,5 +124,5 @@ def _wanted(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
     if hint in words:
         return words[hint]
-    of, several = get_args(hint)[0], {int: "whole numbers", float: "numbers", str: "texts"}
-    return f"a list of {several.get(of, f'{of.__name__} objects')}"
+    of, several = next(iter(get_args(hint)), str), {int: "whole numbers", float: "numbers", str: "texts"}
+    return f"a list of {several.get(of, getattr(of, '__name__', 'other') + ' objects')}"

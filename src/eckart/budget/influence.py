@@ -17,8 +17,8 @@ TEMPERATURE = 0.1
 def influence(sites: Sequence[Candidates], budget: float) -> list[int]:
     """What the matrices of a block lose is proportional to exp(-s / TEMPERATURE), s the influence of the block.
 
-    As phi_l = L phi softmax(-s / TEMPERATURE)_l (Lin et al. 2024, MoDeGPT, equation 9), phi what the budget asks for.
-    Matrices in no block lose what a block of mean influence does.
+    As phi_l = L phi softmax(-s / TEMPERATURE)_l (Lin et al. 2024, MoDeGPT), phi what the budget asks for; the
+    temperature is a choice of ours. Matrices in no block lose what a block of mean influence does.
     """
     found = np.array([np.nan if c.influence is None else c.influence for c in sites])
     known = found[~np.isnan(found)]

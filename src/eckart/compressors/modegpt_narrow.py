@@ -44,8 +44,8 @@ def modegpt_narrow(weight: Tensor, statistics: Statistics) -> LowRank:
     together (CR), because the rotation is common to all; and heads of values have one rank. As in the paper,
     statistics are not centred, except where the matrix that reads the units has a bias. Attention with norms on
     queries and keys (Qwen3, Gemma 3) is left to the best low rank: the norm of a head reads all of its outputs, so
-    none can go and leave the others as they were; `--include "*.mlp.*"` narrows the MLPs of such a model. That is also
-    what to do where nothing is trained afterwards: a first trial on smollm2 took a quarter of every head and ruined it.
+    none can go and leave the others as they were; `--include "*.mlp.*"` narrows the MLPs of such a model. What
+    narrower heads cost has not been measured: compare before you rely on them, or leave heads whole in that way.
     """
     return fit_low_rank(weight, Metric.measured(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 

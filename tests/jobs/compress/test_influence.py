@@ -50,3 +50,8 @@ def test_a_model_without_blocks_is_refused() -> None:
         eckart.compress(
             net, "svd", keep=0.5, of="linear-parameters", allocation="influence", calibration=[torch.ones(2, 8)]
         )
+
+
+def test_a_method_that_takes_the_same_from_all_blocks_has_no_use_for_it() -> None:
+    with pytest.raises(Refused, match="modegpt-narrow the same from all"):
+        eckart.compress(tiny_llama(), "modegpt-narrow", keep=0.7, allocation="influence", calibration=ids())

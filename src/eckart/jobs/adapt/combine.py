@@ -62,12 +62,11 @@ def combine(adapters: Sequence[Adapter], weights: Sequence[float] | None = None,
             taken = dict(adapter.places[where].taken.items()).get(adapter.name)
             if isinstance(taken, StructuredMatrix):
                 terms[where].append(_constant(taken, -factor))
-    with switched_off(first.model):
-        pass
     there = adapted_layers(first.model)
     places: dict[str, Adapted] = {where: there[where] for where in terms}
-    for where, place in places.items():
-        place.add(name, Start(Sum(*terms[where])))
+    with switched_off(first.model):
+        for where, place in places.items():
+            place.add(name, Start(Sum(*terms[where])))
     found = Adapter(first.model, name, first.method, places, ranks)
     found.activate()
     return found

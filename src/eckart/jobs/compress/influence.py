@@ -24,6 +24,11 @@ def attach_influence(plan: Plan, model: nn.Module, allocation: str, batches: Seq
     """
     if allocation != "influence" or plan.influence:
         return
+    if any(group.layers > 1 for group in plan.groups):
+        raise Refused(
+            f"allocation='influence' takes more from one block than from another, and {plan.method.name} the same from "
+            "all: leave it out"
+        )
     if not batches:
         raise Refused("allocation='influence' measures what every block changes: give it calibration data")
     blocks = {block_of(group.name) for group in plan.groups} - {group.name for group in plan.groups}
