@@ -157,7 +157,8 @@ def trials(
             continue
         divergences[name] = attempt(name, choice)
         factors[name] = divergences[name] / max(error / 2, 1e-12)
-        attempt(name, choose(name, uniform=True), uniform=True)
+        if (same := choose(name, uniform=True)) != choice:
+            attempt(name, same, uniform=True)
     # A method that was not tried is not taken for better than those that were.
     most = max(factors.values(), default=1.0)
     plan.scale({name: factors.get(name, most) for name in names})
