@@ -66,5 +66,6 @@ def _session(op: str, tensors: dict[str, Any], columns: int, attributes: dict[st
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # or it takes the others' processors
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x.numpy()})

@@ -115,12 +115,11 @@ def picked(weight: Tensor, share: float) -> Interpolative:
 
 
 def dictionary(weight: Tensor, share: float) -> Chain:
-    """Half of that share for the atoms, half for the codes."""
+    """A sparse matrix, half of it stored, times atoms, as `cospadi` makes them."""
     out, columns = weight.shape
-    atoms = int(share / 2 * columns)
-    stored = max(1, int(share / 2 * out / 1.5))  # a place of 16 bits beside each
-    codes = ColumnSparse.from_dense(torch.randn(atoms, columns, generator=torch.Generator().manual_seed(0)), stored)
-    return Chain(Dense(weight[:, :atoms].clone()), codes)
+    atoms = int(share * out * columns / (columns + out / 2))
+    return Chain(Masked.from_dense(weight[:, :1].expand(out, atoms), largest(torch.randn(out, atoms), 0.5)),
+                 Dense(weight[:1].expand(atoms, columns).clone()))  # fmt: skip
 
 
 def arms() -> dict[str, Arm]:
@@ -147,6 +146,7 @@ def arms() -> dict[str, Arm]:
         "mask 20 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.2)))),
         "2:4": Arm(structure(lambda w: SemiSparse.from_dense(w, 2, 4))),
         "rows 20 %": Arm(structure(lambda w: Sparse.from_dense(w * largest(w, 0.2)))),
+        "columns 20 %": Arm(structure(lambda w: ColumnSparse.from_dense(w, len(w) // 5))),
         "groups of 16, 50 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.5)))),
         "groups of 16, 20 %": Arm(structure(lambda w: GroupSparse.from_dense(w, groups(w, 0.2)))),
         "groups of 16, 50 %, int4": Arm(structure(lambda w: GroupSparseCodes.quantize(w, groups(w, 0.5), 4))),

@@ -71,15 +71,12 @@ TABLES = {
     "whole-models": Table(
         "inference",
         {"benchmark": "inference.whole_models"},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
         [
-            ("", "{arm}"),
-            ("bytes", "{bytes_ratio:.2f}"),
-            ("decoding, tokens/s", "{decode:.1f}"),
-            ("of dense", "{decode_ratio:.2f}"),
-            ("reading, tokens/s", "{prefill:.0f}"),
-            ("of dense ", "{prefill_ratio:.2f}"),
-            ("divergence", "{kl:.4f}"),
+            ("decoding, threads: {threads}", "{decode_ratio:.2f}"),
+            ("reading, threads: {threads}", "{prefill_ratio:.2f}"),
         ],
+        [("perplexity", "{perplexity:.2f}"), ("divergence", "{kl:.3f}"), ("peak, MB", "{peak_mb:.0f}")],
     ),
     "overhead": Table(
         "inference",

@@ -257,7 +257,7 @@ def fuzz(seed: int, name: str, memory: Memory, say: Callable[[str], None]) -> No
     """
     draw = Draws(seed)
     stages = _stages(draw, name)
-    one = any(term.layout.most == 1 for terms in stages for term in terms)
+    one = any(term.layout.most == 1 or term.layout.by_columns is not None for terms in stages for term in terms)
     vectors, kind = 1 if one else draw.any.randint(1, 5), draw.any.choice(DTYPES)
     damage = draw.any.choice(("", "", "damaged", "damaged later"))
     columns = stages[0][0].layout.shape(stages[0][0].leaves, stages[0][0].options)
@@ -325,7 +325,7 @@ def _multiplied(library: Library, program: Assembled, memory: Memory, x: Tensor,
 def _decoded(library: Library, program: Assembled, term: Term, memory: Memory, at_end: bool, draw: Draws) -> Tensor:
     shape = term.layout.shape(term.leaves, term.options)
     assert shape is not None
-    rows, columns = shape
+    rows, columns = (shape[1], term.options[0]) if term.layout.by_columns else shape
     start = draw.any.randrange(rows)
     stop, narrow = draw.any.randint(start + 1, rows), draw.any.random() < 0.5
     out = memory.room((stop - start) * columns, torch.bfloat16 if narrow else torch.float32, at_end)

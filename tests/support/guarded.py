@@ -40,8 +40,7 @@ class Memory:
         for place in range(places + 1):
             if _LIBC.mprotect(ctypes.c_void_p(start + place * self._step), ctypes.c_size_t(page), _NO_ACCESS):
                 raise OSError(ctypes.get_errno(), "mprotect")
-        # Offsets count from the start of the map, where a page must not be touched either; nothing does.
-        self._bytes, self._numbers = torch.frombuffer(memory, dtype=torch.uint8), np.frombuffer(memory, np.uint8)
+        self._numbers = np.frombuffer(memory, np.uint8)
         self._map, self._filled = memory, bytes((FILLED,)) * NEAR
         self._taken: list[tuple[int, int, int, int]] = []
         self._places = places
@@ -65,7 +64,12 @@ class Memory:
         low, high = max(first, start - NEAR), min(first + self.size, start + size + NEAR)
         self._numbers[low:high] = FILLED
         self._taken.append((low, start, start + size, high))
-        return self._bytes[start : start + size].view(dtype)
+        # A storage of its own: copies of a tensor may copy all of its storage.
+        return (
+            torch.frombuffer(self._map, dtype=dtype, count=count, offset=start)
+            if count
+            else torch.empty(0, dtype=dtype)
+        )
 
     def untouched(self) -> bool:
         """Whether all that surrounds the tensors is as it was."""

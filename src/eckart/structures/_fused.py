@@ -89,6 +89,6 @@ class Fused:
         self._recipe = recipe = matrix.recipe()
         parts = [p for stage in recipe or () for p in stage]
         self._tables = [table for p in parts for table in p.tables]
-        each = [p.layout.most or FEW if p.layout.few_rows else 1 for p in parts]
+        each = [1 if p.layout.by_columns is not None else p.layout.most or FEW for p in parts]
         self._most = min([FEW, *each]) * matrix.shape[1]
         self._program = Program()

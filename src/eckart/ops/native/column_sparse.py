@@ -65,9 +65,12 @@ def _reference(x: Tensor, leaves: Leaves, options: Options) -> Tensor:
     return F.linear(x, spread.to(x.dtype))
 
 
-# Rows are found by going through all columns: a few at a time would take as long as many.
+def _in_one_block(options: Options) -> bool:
+    return options[1] == 1
+
+
 COLUMN_SPARSE = layout(
-    Layout("column_sparse", _shape, _describe, _reference, pieces=BLOCKS, sound=_sound, few_rows=False)
+    Layout("column_sparse", _shape, _describe, _reference, pieces=BLOCKS, sound=_sound, by_columns=_in_one_block)
 )
 
 

@@ -33,7 +33,7 @@ class Layout:
         reference: `(x, leaves, options)` -> the product, by PyTorch.
         most: the most vectors that it is for.
         pieces: the most parts of its rows that are worth being multiplied one by one, whatever is done with x first.
-        few_rows: whether a few of its rows can be decoded in less time than many.
+        by_columns: where columns are decoded instead of rows, those of W^T: whether they can be, with these options.
         sound: `(leaves, options)` -> whether C stays within the tensors, for leaves that passed; asked again whenever
             one that holds indices was written to. None where no value decides on what is read.
     """
@@ -44,7 +44,7 @@ class Layout:
     reference: Callable[[Tensor, Leaves, Options], Tensor]
     most: int | None = None
     pieces: int = 64
-    few_rows: bool = True
+    by_columns: Callable[[Options], bool] | None = None
     sound: Callable[[Leaves, Options], bool] | None = None
 
 

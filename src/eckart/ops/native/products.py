@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ SEVERAL = 64
 """Vectors up to which rows are multiplied as they are decoded; for more, PyTorch multiplies panels of decoded rows."""
 BFLOAT16 = 16
 """Vectors in bfloat16 from which panels are multiplied in it, where the processor can."""
-PANEL = 256
-"""Rows that are decoded at once; a product with fewer falls short of PyTorch's full speed."""
+PANEL, NUMBERS = 256, 1 << 20
+"""Rows, and numbers, that are decoded at once: a product with fewer rows falls short of PyTorch's full speed, and each
+panel of a small matrix starts all threads twice."""
 
 
 class Product(Remembered):
@@ -70,7 +71,11 @@ class Product(Remembered):
             return self.run(library, program, x)
         if most is not None and vectors > most:
             return None
-        few = self.layout.few_rows and columns <= STACK
+        if self.layout.by_columns is not None:
+            if not self.layout.by_columns(options):
+                return None
+            return self._by_columns(library, program, x.detach().resolve_neg().float()).to(x.dtype)
+        few = columns <= STACK
         if x.dtype == torch.bfloat16 and library.bfloat16 and vectors >= BFLOAT16 and few:
             return self._by_panels(library, program, x.detach().resolve_neg())
         if vectors > SEVERAL or not few:
@@ -78,27 +83,44 @@ class Product(Remembered):
         return self.run(library, program, x)
 
     def _by_panels(self, library: Library, program: Assembled, x: Tensor) -> Tensor:
-        """x @ W.T, for x (..., columns) in the dtype to multiply in."""
+        """x @ W.T, for x (..., columns) in the dtype to multiply in, a few rows of W at a time."""
         rows, columns = program.rows, program.columns
         flat = x.reshape(-1, columns)
         y = torch.empty(len(flat), rows, dtype=x.dtype, device="cpu")
-        panel = torch.empty(min(rows, PANEL), columns, dtype=x.dtype, device="cpu")
-        for start in range(0, rows, PANEL):
-            stop = min(rows, start + PANEL)
+        for start, panel in self._decoded(library, program, rows, columns, x.dtype):
+            torch.mm(flat, panel.T, out=y[:, start : start + len(panel)])
+        return y.view(*x.shape[:-1], rows)
+
+    def _by_columns(self, library: Library, program: Assembled, x: Tensor) -> Tensor:
+        """The same, a few columns of W at a time."""
+        rows, columns = program.rows, program.columns
+        flat = x.reshape(-1, columns)
+        y = torch.zeros(len(flat), rows, dtype=x.dtype, device="cpu")
+        for start, panel in self._decoded(library, program, columns, rows, x.dtype):
+            y.addmm_(flat[:, start : start + len(panel)], panel)
+        return y.view(*x.shape[:-1], rows)
+
+    def _decoded(
+        self, library: Library, program: Assembled, count: int, size: int, dtype: torch.dtype
+    ) -> Iterator[tuple[int, Tensor]]:
+        """The `count` rows of W, or of W^T, of `size` numbers: where each panel starts, and it."""
+        step = max(PANEL, NUMBERS // size)
+        panel = torch.empty(min(count, step), size, dtype=dtype, device="cpu")
+        for start in range(0, count, step):
+            stop = min(count, start + step)
             library.rows(
                 library.threads,
-                1 + GRAIN // columns,
+                1 + GRAIN // size,
                 library.number,
                 library.layouts[self.layout.name],
                 program.matrix,
-                columns,
+                size,
                 start,
                 stop,
-                x.dtype == torch.bfloat16,
+                dtype == torch.bfloat16,
                 panel.data_ptr(),
             )
-            torch.mm(flat, panel[: stop - start].T, out=y[:, start:stop])
-        return y.view(*x.shape[:-1], rows)
+            yield start, panel[: stop - start]
 
     def _as_op(self, x: Tensor, leaves: Leaves, options: Options) -> Tensor | None:
         shape = self.layout.shape(leaves, options) if _available() else None
