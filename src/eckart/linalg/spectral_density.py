@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -36,11 +37,37 @@ def spectral_density(weight: Tensor, *, steps: int = 64, probes: int = 8, seed: 
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (n, probes), generator=generator).to(w.device)
     q = (2.0 * signs.double() - 1) / n**0.5
-    basis = [q]
-    diagonal = torch.zeros(probes, steps, dtype=torch.float64, device=w.device)
-    beside = torch.zeros(probes, steps, dtype=torch.float64, device=w.device)
+
+    def product(q: Tensor) -> Tensor:
+        return (w @ (scale * (w.T @ (scale * q.to(w.dtype))))).double() / scale**2
+
+    nodes, vectors, _ = lanczos(product, q, steps, torch.finfo(w.dtype).eps)
+    nodes, order = nodes.clamp_min(0).flatten().sort()
+    return nodes, (vectors[:, 0].square() / probes).flatten()[order]
+
+
+def lanczos(
+    product: Callable[[Tensor], Tensor], start: Tensor, steps: int, rounding: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The Lanczos process with a symmetric matrix A, from some vectors at once, orthogonalised in full.
+
+    Args:
+        product: (n, probes) -> A times it, float64.
+        start: vectors of unit length, (n, probes), float64.
+        steps: k, at most n.
+        rounding: relative, of the products.
+
+    Returns:
+        eigenvalues of the tridiagonal T_k, (probes, k), ascending: the outer ones lie inside of the spectrum of A,
+        close to its ends. Eigenvectors of T_k in columns, (probes, k, k): squares of their first entries, which sum to
+        1, are the weights of a quadrature, zero where the process had ended. The basis (k, n, probes), in which they
+        are vectors of A.
+    """
+    q, basis, probes = start, [start], start.shape[1]
+    diagonal = torch.zeros(probes, steps, dtype=torch.float64, device=start.device)
+    beside = torch.zeros(probes, steps, dtype=torch.float64, device=start.device)
     for k in range(steps):
-        r = (w @ (scale * (w.T @ (scale * q.to(w.dtype))))).double() / scale**2
+        r = product(q)
         size = torch.linalg.vector_norm(r, dim=0)
         diagonal[:, k] = (q * r).sum(0)
         for _ in range(2):
@@ -48,12 +75,11 @@ def spectral_density(weight: Tensor, *, steps: int = 64, probes: int = 8, seed: 
                 r = r - earlier * (earlier * r).sum(0)
         beta = torch.linalg.vector_norm(r, dim=0)
         # What is left of an invariant subspace is rounding: the process ends there, and further nodes weigh nothing.
-        alive = beta > 1e3 * torch.finfo(w.dtype).eps * size.clamp_min(torch.finfo(torch.float64).tiny)
+        alive = beta > 1e3 * rounding * size.clamp_min(torch.finfo(torch.float64).tiny)
         beside[:, k] = torch.where(alive, beta, 0.0)
         q = torch.where(alive, r / torch.where(alive, beta, 1.0), 0.0)
         basis.append(q)
     tridiagonal = torch.diag_embed(diagonal)
     tridiagonal += torch.diag_embed(beside[:, :-1], 1) + torch.diag_embed(beside[:, :-1], -1)
     nodes, vectors = torch.linalg.eigh(tridiagonal)
-    nodes, order = nodes.clamp_min(0).flatten().sort()
-    return nodes, (vectors[:, 0].square() / probes).flatten()[order]
+    return nodes, vectors, torch.stack(basis[:steps])
