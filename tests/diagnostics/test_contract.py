@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,12 @@ from eckart.diagnostics.contract import (
     MATRIX_SUBJECTS,
     SUBJECTS,
     Change,
+    Curvature,
     DiagnosticCard,
+    Examples,
     Matrix,
     Pairs,
+    Pool,
     Timings,
     Value,
     Windows,
@@ -78,6 +82,14 @@ def subjects(of: str, w: Tensor) -> Iterator[Callable[[], object]]:
         yield lambda: w
     elif of == "timings":
         yield lambda: timings(w)
+    elif of == "examples":
+        yield lambda: Examples(w)
+        yield lambda: Examples(w, torch.arange(len(w)) % 3)
+    elif of == "curvature":
+        yield lambda: least_squares(w)
+    elif of == "pool":
+        yield lambda: pool(w)
+        yield lambda: pool(w, entropy=torch.linspace(0, 1, len(w)), labelled=(2, 0))
     else:
         for first, second in ((w, w), (w, other[:, :1]), (w, torch.zeros_like(w))):
             yield lambda first=first, second=second: finite(Pairs.gathered([(first, second)]))
@@ -90,6 +102,18 @@ def timings(w: Tensor) -> Timings:
     products = [Product("dense", m, n, t, 4 * m * n, m * n) for m, n in sorted(shapes) for t in (1, 8)]
     first = float(w[0, 0])
     return Timings([Timed(p, 1e-6 + 1e-10 * p.moved + min(0.0, first)) for p in products])
+
+
+def least_squares(w: Tensor) -> Curvature:
+    """The Hessians of squared errors of some rows, each twice its outer product with itself."""
+    rows = w.double()[:4]
+    return Curvature([lambda v, x=x: 2 * x * (x @ v) for x in rows], 1, w.shape[1])  # type: ignore[misc]
+
+
+def pool(w: Tensor, **more: Any) -> Pool:
+    """A pool of the rows, by their inner products."""
+    x = w.double()
+    return Pool(x.square().sum(1), lambda i: x @ x[i], min(5, max(1, len(w) - 2)), **more)
 
 
 def finite(pairs: Pairs) -> Pairs:

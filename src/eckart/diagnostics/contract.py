@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from eckart.budget.product_time import Timed
+from eckart.diagnostics._subjects import Curvature as Curvature
+from eckart.diagnostics._subjects import Examples as Examples
+from eckart.diagnostics._subjects import Pool as Pool
 from eckart.diagnostics._tails import LEAST
 from eckart.errors import Refused
 from eckart.linalg.spectrum import Spectrum, check
@@ -173,11 +176,15 @@ SUBJECTS: dict[str, type] = {
     "hidden states": Tensor,
     "pairs": Pairs,
     "timings": Timings,
+    "examples": Examples,
+    "curvature": Curvature,
+    "pool": Pool,
 }
 """What diagnostics are about, and what each is given.
 
 `eigenvalues` are all those of a matrix, which there are not where its spectrum is a density; `windows` there are not
-where no matrix is large enough; hidden states are those of one layer, (tokens, d).
+where no matrix is large enough; hidden states are those of one layer, (tokens, d). What is no part of a model (timings,
+examples, a curvature, a pool) is given to `DIAGNOSTICS[NAME].entry`.
 """
 
 MATRIX_SUBJECTS = ("change", "windows", "eigenvalues", "matrix")
