@@ -106,6 +106,8 @@ class AdapterCard(Card):
             None for the same for all.
         regulariser: `paths` -> a term of the loss, a scalar; None for none.
         schedule: `(paths, optimizer steps in all, frozen)` -> what happens once a step; None for nothing.
+        server: `paths` -> what a server of federated learning does to them once it has averaged what clients trained;
+            None for nothing.
     """
 
     family = "adapters"
@@ -119,6 +121,7 @@ class AdapterCard(Card):
     regulariser: Callable[[Paths], Tensor] | None = None
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None
     of_filters: Callable[[Filters, int], int] | None = None
+    server: Callable[[Paths], None] | None = None
 
     @property
     def reads_data(self) -> bool:
@@ -163,6 +166,7 @@ def adapter(
     regulariser: Callable[[Paths], Tensor] | None = None,
     schedule: Callable[[Paths, int, Frozen], Schedule] | None = None,
     of_filters: Callable[[Filters, int], int] | None = None,
+    server: Callable[[Paths], None] | None = None,
     unmeasured: str = "",
 ) -> Callable[[B], B]:
     """Registers a function as an adapter. See `AdapterCard` for the arguments."""
@@ -182,6 +186,7 @@ def adapter(
                 regulariser=regulariser,
                 schedule=schedule,
                 of_filters=of_filters,
+                server=server,
                 unmeasured=unmeasured,
             )
         )
