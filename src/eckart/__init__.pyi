@@ -6,11 +6,13 @@ from .inference._cache_bases import CacheBases as CacheBases
 from .inference._cache_bases import cache_bases as cache_bases
 from .inference.fireq_cache import int4_cache as int4_cache
 from .inference.flash_svd import tiled as tiled
+from .inference.lora_fast_gradient import polynomial_attention as polynomial_attention
 from .inference.matryoshka_kv import low_rank_cache as low_rank_cache
 from .inference.sage_attention2 import integer_attention as integer_attention
 from .inference.wina import skipped_columns as skipped_columns
 from .jobs.adapt.adapter import Adapter as Adapter
 from .jobs.adapt.combine import combine as combine
+from .jobs.adapt.federation import Federation as Federation
 from .jobs.adapt.files import save_adapter as save_adapter
 from .jobs.adapt.load import load_adapter as load_adapter
 from .jobs.adapt.peft import save_peft as save_peft
