@@ -18,7 +18,16 @@ from support.market import BUILDERS, DTYPES, Stall, kinds, market
 
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 # their forward unpacks W for the call
-FORMS_W = {"binary-coded", "semisparse", "masked", "group-sparse", "group-sparse-codes", "quantized", "kernelized"}
+FORMS_W = {
+    "binary-coded",
+    "semisparse",
+    "masked",
+    "group-sparse",
+    "group-sparse-codes",
+    "quantized",
+    "kernelized",
+    "scored",
+}
 CODED = {
     "quantized",
     "binary-coded",

@@ -33,6 +33,7 @@ from eckart.structures import (
     Repeated,
     Scaled,
     Scattered,
+    Scored,
     Selection,
     SemiSparse,
     Sparse,
@@ -136,6 +137,10 @@ BUILDERS: dict[str, Builder] = {
     "householder": lambda s: Householder(s.normal(3, 7)),
     "kernelized": lambda s: Kernelized(s.normal(2, 5, 3), s.normal(2, 7, 3), torch.tensor([12]), scale=-0.5),
     "scattered": lambda s: Scattered(s.normal(4), torch.tensor([[4, 0, 4, 4], [1, 6, 1, 0]]), out=5, columns=7),
+    "scored": lambda s: Scored(Dense(s.normal(5, 7)), Dense(s.normal(5, 7)), torch.tensor([12])),
+    "scored-without-magnitudes": lambda s: Scored(
+        Dense(s.normal(5, 7)), Sum(Dense(s.normal(5, 7)), Dense(s.normal(5, 7))), torch.tensor([35]), magnitudes=False
+    ),
     "quantized": lambda s: Quantized.quantize(s.normal(6, 16), 4, 8),
     "quantized-3-bits-ragged": lambda s: Quantized.quantize(s.normal(3, 13), 3, 5, symmetric=True),
     "quantized-codebook": lambda s: Quantized.quantize(s.normal(4, 6), 4, 6, codebook=normal_float(4)),

@@ -13,7 +13,7 @@ from eckart.parametrizations.contract import PARAMETRIZATIONS
 
 CONVOLUTIONS_ONLY = {"apriori-conv"}
 """Parametrizations that leave linear layers as they are."""
-OPTIONS: dict[str, dict[str, object]] = {"iss-p": {"keep": 0.5}}
+OPTIONS: dict[str, dict[str, object]] = {"iss-p": {"keep": 0.5}, "pst": {"rank": 4}}
 """What a parametrization is told for networks as small as these."""
 
 

@@ -27,6 +27,7 @@ from eckart.structures.repeated import Repeated
 from eckart.structures.rounded_input import Float8Input, RoundedInput, exact_input, input_bits
 from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
+from eckart.structures.scored import Scored
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
@@ -65,6 +66,7 @@ __all__ = [
     "RoundedInput",
     "Scaled",
     "Scattered",
+    "Scored",
     "Selection",
     "SemiSparse",
     "Shared",
