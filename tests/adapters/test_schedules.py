@@ -43,7 +43,7 @@ def test_loca_goes_on_in_the_middle_of_a_turn_of_places(monkeypatch: pytest.Monk
     assert_goes_on("loca", tmp_path, steps=16, every=5)
 
 
-@pytest.mark.parametrize("method", ["sara", "snella", "flylora"])
+@pytest.mark.parametrize("method", ["sara", "snella", "flylora", "diffora"])
 def test_goes_on_at_every_stage(method: str, tmp_path: Path) -> None:
     for every in (3, 6):
         assert_goes_on(method, tmp_path / str(every), steps=8, every=every)
