@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -128,18 +129,22 @@ def local(
 
 def run(
     model: nn.Module, arm: str, seed: int, rate: float, noise: float | None, adam: bool, data: tuple[Tensor, Tensor]
-) -> nn.Module:
-    """The server's model after the last round."""
+) -> nn.Module | None:
+    """The server's model after the last round; None where the training diverged."""
     generator = torch.Generator().manual_seed(seed)
     x, y = data
     clients = shares(y, generator)
     server, worker = (federation(model, arm, seed) for _ in range(2))
+    finite = True
     for _ in range(ROUNDS):
         sent = []
         for mine in clients:
             worker.load(server.arrays())
             local(worker, x[mine], y[mine], rate, noise, adam, generator)
             sent.append(worker.trained())
+            finite = finite and all(np.isfinite(array).all() for array in sent[-1])
+        if not finite:
+            return None
         if arm.startswith("ffa"):
             server.load([part for pair in zip(mean(sent), server.arrays()[1::2], strict=True) for part in pair])
         else:
@@ -166,13 +171,22 @@ def known(directory: Path) -> tuple[nn.Module, tuple[Tensor, Tensor], list[Any],
     return model, (turned(images[30000:45000]), labels[30000:45000]), held, batches(turned(upright), classes, 0, 500)
 
 
+def score(model: nn.Module | None, judges: list[Any]) -> float:
+    """The accuracy, 0 of a training that diverged."""
+    return 0.0 if model is None else accuracy(model, judges)
+
+
 def scored(
-    rates: tuple[float, ...], act: Callable[[int, float], nn.Module], held: list[Any], judges: list[Any], seeds: int
+    rates: tuple[float, ...],
+    act: Callable[[int, float], nn.Module | None],
+    held: list[Any],
+    judges: list[Any],
+    seeds: int,
 ) -> tuple[float, list[float]]:
     """The rate that does best on held-back data, and the accuracy of each seed with it."""
     swept = {rate: act(0, rate) for rate in rates}
-    rate = max(swept, key=lambda each: accuracy(swept[each], held))
-    return rate, [accuracy(swept[rate], judges), *(accuracy(act(seed, rate), judges) for seed in range(1, seeds))]
+    rate = max(swept, key=lambda each: score(swept[each], held))
+    return rate, [score(swept[rate], judges), *(score(act(seed, rate), judges) for seed in range(1, seeds))]
 
 
 def main() -> None:
