@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import eckart
 from eckart import METHODS, Metric, Need, Statistics
-from eckart.compressors.lq_lora import weighted_codes
+from eckart.compressors.contract import members
+from eckart.compressors.lq_lora import STRIDE, weighted_codes
 from eckart.ops.packing import normal_float
 from eckart.structures import Quantized
 from support import hard
@@ -88,7 +89,7 @@ def test_lq_lora_s_scales_are_least_squares(bits: int) -> None:
     weight, columns = hard.normal(20, 100), hard.normal(100, seed=1).square() + 0.1
     book, metric = normal_float(bits), Metric(right=columns)
     plain = Quantized.quantize(weight, bits, 64, codebook=book)
-    fitted = weighted_codes(weight, columns, bits, book, weight.dtype)
+    fitted = weighted_codes(weight, columns, bits, 64, book, weight.dtype)
     assert fitted.cost() == plain.cost()
     error = [float(metric.error(weight - each.to_dense().detach())) for each in (fitted, plain)]
     assert error[0] < {2: 0.75, 3: 0.85, 4: 0.95, 8: 1.0}[bits] * error[1]
@@ -109,3 +110,59 @@ def test_lq_lora_is_shared_out_exactly_over_bits() -> None:
         if fixed + sum(curve.costs[i].bytes for curve, i in zip(curves, choice, strict=True)) <= 0.42 * before
     )
     assert result.plan.error(result.choice) <= best * (1 + 1e-5)
+
+
+def test_a_size_is_its_bits_and_further_ones_have_other_groups_and_ranks() -> None:
+    weight, _, statistics = layer(140, 136)
+    family = METHODS.find("lq-lora").entry(weight, statistics)
+    bytes_ = [cost.bytes for cost in family.costs]
+    assert bytes_ == sorted(bytes_)
+    assert {2, 3, 4, 8} <= set(family.sizes)
+    assert [own for _, own in members(family, METHODS.find("lq-lora"))] == [size % STRIDE for size in family.sizes]
+    found = set()
+    for size in family.sizes:
+        codes, product = family.build(size).structure.operands()
+        assert isinstance(codes, Quantized)
+        rank = product.operands()[0].shape[1]
+        assert (codes.bits, rank) == (size % STRIDE, 17 if size < STRIDE else rank)
+        found.add((codes.group, rank))
+    assert {group for group, _ in found} > {64, 128}
+    assert {rank for _, rank in found} == {4, 8, 16, 17}
+
+
+def test_group_and_rank_can_be_said() -> None:
+    weight, _, statistics = layer(140, 136)
+    structure = eckart.fit(weight, "lq-lora", bits=3, group=32, rank=5, statistics=statistics)
+    codes, product = structure.operands()
+    assert isinstance(codes, Quantized)
+    assert (codes.bits, codes.group, product.operands()[0].shape) == (3, 32, (140, 5))
+    family = METHODS.find("lq-lora").taking({"group": 32, "rank": 5}).entry(weight, statistics)
+    assert list(family.sizes) == [2, 3, 4, 8]
+    for rank in (0, 137):
+        with pytest.raises(ValueError, match=f"rank={rank} is not in 1..136, what a matrix 140 x 136 allows"):
+            eckart.fit(weight, "lq-lora", bits=3, rank=rank, statistics=statistics)
+
+
+def test_the_judgement_is_about_right() -> None:
+    # Of groups, ranks and 2 to 4 bits that are worth a look, in proportion, against what is measured.
+    weight = hard.with_spectrum(96, 128, hard.decaying(96, 0.05), seed=3) + 0.02 * hard.normal(96, 128)
+    statistics = Statistics(fisher_rows=torch.ones(96), fisher_columns=torch.ones(128))
+    family = METHODS.find("lq-lora").entry(weight, statistics)
+    pairs = [
+        (float(error), family.expected(size))
+        for size, error in zip(family.sizes, family.errors, strict=True)
+        if size > STRIDE and size % STRIDE < 8
+    ]
+    ratios = torch.tensor([error / expected for error, expected in pairs])
+    assert ratios.max() < 2 * ratios.min()
+
+
+def test_one_size_for_all_matrices_is_the_default_of_its_bits() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = nn.Sequential(nn.Linear(160, 144), nn.GELU(), nn.Linear(144, 128))
+    result = eckart.compress(model, "lq-lora", bits=3, calibration=[hard.normal(16, 160).float()])
+    assert set(result.choice.values()) == {3}
+    for module, rank in ((model[0], 18), (model[2], 16)):
+        codes, product = module.structure.operands()
+        assert (codes.bits, codes.group, product.operands()[0].shape[1]) == (3, 64, rank)

@@ -171,11 +171,17 @@ def searched_grid(
 
 
 def fitted_scales(
-    values: Tensor, bits: int, dtype: torch.dtype, codebook: Tensor, importance: Tensor
+    values: Tensor,
+    bits: int,
+    dtype: torch.dtype,
+    codebook: Tensor,
+    importance: Tensor,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scales that are least squares of their groups, not largest magnitudes, and the codes nearest to `values`.
 
-    From the scales of `grid` on, `s = sum f w q / sum f q^2` over a group and the codes nearest to w / s take turns.
+    From the scales of `grid` on, `s = sum f w q / sum f q^2` over a group and the codes nearest to w / s take turns;
+    from those of values that were nearly the same, one turn.
 
     Args:
         values: w (..., k), one group a row.
@@ -183,15 +189,17 @@ def fitted_scales(
         dtype: of the scales.
         codebook: (2^bits,), ascending, with a positive and a negative level.
         importance: f, weights of the squared error, not negative, broadcast against values.
+        start: scales (...,) of values that were nearly the same; None for those of `grid`.
 
     Returns:
         scales (...,) in `dtype`; codes (..., k), uint8.
     """
     exact = torch.promote_types(dtype, torch.float32)
-    book, (scales, _) = codebook.to(dtype).to(exact), grid(values, bits, dtype, codebook=codebook.to(dtype))
+    book = codebook.to(dtype).to(exact)
+    scales = grid(values, bits, dtype, codebook=codebook.to(dtype))[0] if start is None else start
     w = values.to(exact)
     codes = encode(w, scales[..., None], None, bits, book)
-    for _ in range(REFITS):
+    for _ in range(REFITS if start is None else 1):
         levels = _levels(book, codes)
         weighed = importance * levels
         over, under = (weighed * w).sum(-1), (weighed * levels).sum(-1)

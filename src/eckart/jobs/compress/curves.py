@@ -78,14 +78,14 @@ def fit_or_reason(
     dense = dense_cost(together.weights)
     try:
         family = method.candidates(kind, together)
-        return family, curve_of(method, family, dense, errors or not of_one_method(family))
+        return family, curve_of(method, family, dense, errors or not of_one_method(family, method))
     except (Refused, _LinAlgError) as error:
         return None, Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {error}")
 
 
-def of_one_method(family: Family | JointFamily) -> bool:
-    """Whether its candidates are fitted one by one, and are all of one method."""
-    return lazy(family) and getattr(family, "members", None) is None
+def of_one_method(family: Family | JointFamily, method: CompressorCard) -> bool:
+    """Whether its candidates are fitted one by one, and are all of the method itself."""
+    return lazy(family) and {name for name, _ in members(family, method)} <= {method.name}
 
 
 def curve_of(method: CompressorCard, family: Family | JointFamily, dense: Cost, with_errors: bool = True) -> Curve:

@@ -253,7 +253,10 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
         cost = curve.costs[at]
         saved["parameters"] += dense.parameters - cost.parameters
         saved["bytes"] += dense.bytes - cost.bytes
-        kinds.setdefault(kind_of(group.name), []).append((choice[group.name], float(price[at]), float(price[-1])))
+        size = choice[group.name]
+        if size is not None and plan.method.size != "candidate":
+            size = curve.members[at][1]
+        kinds.setdefault(kind_of(group.name), []).append((size, float(price[at]), float(price[-1])))
         forms.setdefault(kind_of(group.name), set()).update(curve.members[at : at + 1])
     return {
         "least": least / total,

@@ -56,9 +56,12 @@ def _offered(curve: Curve, word: str, kind: str) -> list[int]:
 
 
 def _position(curve: Curve, word: str, size: int, kind: str) -> int | None:
-    """That of the candidate of a size, among those of a curve; None where there is none."""
-    found = (i for i, (name, own) in enumerate(curve.members) if own == size and _counts(name, kind) == word)
-    return next(found, None)
+    """That of the candidate of a size, among those of a curve; None where there is none.
+
+    Of several that count the same, the one that the family itself builds for it.
+    """
+    found = [i for i, (name, own) in enumerate(curve.members) if own == size and _counts(name, kind) == word]
+    return min(found, key=lambda i: curve.sizes[i] != size, default=None)
 
 
 def _listed(sizes: Iterable[int]) -> str:
