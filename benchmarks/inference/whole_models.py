@@ -28,6 +28,7 @@ from benchmarks.common.shuffled import shuffled
 from benchmarks.inference import model_peers
 from benchmarks.inference.model_peers import bytes_of
 from eckart.jobs.calibration import text_of
+from eckart.jobs.compress.trials import remembered
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.jobs.evaluate.speed import speed
 from eckart.models.modules import StructuredLinear
@@ -37,11 +38,11 @@ from eckart.texts.sequences import sequences
 
 Make = Callable[[nn.Module], nn.Module]
 CALIBRATION = {"samples": 16, "length": 256}
-PEAK = """
-import resource, sys, torch, transformers, eckart
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+PEAK = r"""
+import re, sys, torch, transformers, eckart
+def peak(): return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
 before = peak()
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
+model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto")
 with torch.inference_mode():
     model.generate(torch.arange(16)[None] + 100, max_new_tokens=16, min_new_tokens=16, do_sample=False)
 print((peak() - before) / 1024)
@@ -98,7 +99,7 @@ def peak_of(model: nn.Module) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prefill", type=int, default=256)
     parser.add_argument("--decode", type=int, default=24)
     parser.add_argument("--samples", type=int, default=16, help="sequences of news that the quality is judged on")
@@ -113,6 +114,7 @@ def main() -> None:
     judge = sequences(tokenizer, text_of("news"), CALIBRATION["length"], options.samples, options.seed)
     read = sequences(tokenizer, text_of("wikipedia"), CALIBRATION["length"], CALIBRATION["samples"], options.seed)
     ours, theirs = arms(list(read.split(1))), model_peers.arms()
+    reference = remembered(dense, judge)
     print(eckart.native())
     threads = torch.get_num_threads()
     for name, make in {"dense fp32": lambda model: model, **ours, **theirs}.items():
@@ -126,7 +128,7 @@ def main() -> None:
             decode_tokens=options.decode,
             repeats=options.repeats,
         )
-        quality = evaluate(model, judge, reference=dense)
+        quality = evaluate(model, judge, reference=reference)
         row = {
             "decode": found["decode_tokens_per_second"][name],
             "decode_dense": found["decode_tokens_per_second"]["dense"],

@@ -29,6 +29,16 @@ def _arms(part: str, *more: tuple[str, str]) -> Table:
     )
 
 
+def _products(rows: int) -> Table:
+    """An arm a line; the ratio to the dense product at each batch and number of threads."""
+    return Table(
+        "inference",
+        {"benchmark": "inference.products", "rows": rows},
+        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
+        [("batch {batch}[, {threads} threads]", "{ratio:.2f}")],
+    )
+
+
 TABLES = {
     "low-rank-cache": _shares("low-rank cache", "the cache"),
     "int4-cache": _arms("int4 cache", ("bytes of the cache", "{bytes:%1}")),
@@ -56,18 +66,8 @@ TABLES = {
             ("ratio", "{ratio:.2f}"),
         ],
     ),
-    "products-4096": Table(
-        "inference",
-        {"benchmark": "inference.products", "rows": 4096, "columns": 4096, "threads": 1},
-        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
-        [("batch {batch}", "{ratio:.2f}")],
-    ),
-    "products-1536": Table(
-        "inference",
-        {"benchmark": "inference.products", "rows": 1536, "columns": 576, "threads": 1},
-        [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
-        [("batch {batch}", "{ratio:.2f}")],
-    ),
+    "products-4096": _products(4096),
+    "products-1536": _products(1536),
     "whole-models": Table(
         "inference",
         {"benchmark": "inference.whole_models"},

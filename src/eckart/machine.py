@@ -8,10 +8,33 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 
 import torch
+from torch import Tensor
 
 from eckart.errors import Refused
+
+
+@cache
+def has_float64(kind: str) -> bool:
+    """Whether devices of a kind, such as `cuda` or `mps`, compute in float64."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=kind)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def wide(x: Tensor) -> Tensor:
+    """In float64, or in float32 on a device that has no more."""
+    return x.to(torch.float64 if has_float64(x.device.type) else torch.float32)
+
+
+def exact_sum(x: Tensor, dim: int) -> Tensor:
+    """The sum over a dimension, in float64, in the memory of the CPU."""
+    here = x if has_float64(x.device.type) else x.cpu()
+    return here.sum(dim, dtype=torch.float64).cpu()
 
 
 @contextmanager

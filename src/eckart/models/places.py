@@ -25,7 +25,7 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
     Args:
         model: changed in place.
         site: where; it may have been replaced before.
-        structure: of the site's shape.
+        structure: of the site's shape; it is moved to the site's device.
         bias: (out,), added to the layer's own bias, if any.
 
     Raises:
@@ -33,8 +33,9 @@ def replace(model: nn.Module, site: Site, structure: StructuredMatrix, bias: Ten
     """
     if structure.shape != site.shape:
         raise Refused(f"{site.name}: a structure of shape {structure.shape} cannot replace {site.shape}")
-    own = site.bias
-    total = own if bias is None else bias if own is None else own + bias.to(own)
+    device, own = site.weight.device, site.bias
+    structure = structure.to(device)
+    total = own if bias is None else bias.to(device) if own is None else own + bias.to(own)
     owner: StructuredEmbedding | StructuredLinear = (
         embedding_stand_in(structure, site.module)
         if isinstance(site.module, nn.Embedding)

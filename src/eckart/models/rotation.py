@@ -65,7 +65,7 @@ def rotate(model: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     tied = stream.head.weight is stream.embedding.weight
     table = stream.embedding.weight
-    rotation = random_rotation(table.shape[1], generator).to(table.device)
+    rotation = random_rotation(table.shape[1], generator)
     last = stream.norms[-1][0]
     gains = _wide(last.weight)
     if tied:
@@ -79,7 +79,7 @@ def rotate(model: nn.Module, seed: int = 0) -> None:
         if writer.bias is not None:
             writer.bias = _like(writer.bias, rotation.forward(_wide(writer.bias)))
     for value, output, size in stream.heads:
-        _rotate_heads(value, output, random_rotation(size, generator).to(table.device))
+        _rotate_heads(value, output, random_rotation(size, generator))
     rotated = _like(table, rotation.forward(_wide(table)))
     if not tied:
         stream.embedding.weight = rotated
@@ -172,11 +172,12 @@ def _check_all(model: nn.Module, found: _Stream) -> None:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.detach().double()
+    """In float64, in the memory of the CPU."""
+    return tensor.detach().cpu().double()
 
 
 def _like(old: Tensor, new: Tensor) -> nn.Parameter:
-    return nn.Parameter(new.to(old.dtype).contiguous(), old.requires_grad)
+    return nn.Parameter(new.to(old.dtype).to(old.device).contiguous(), old.requires_grad)
 
 
 def _put(module: nn.Linear, weight: Tensor) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
@@ -72,6 +73,7 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """
     source = Path(directory)
     entry, where = _read_manifest(source)
+    devices = _devices(model)
     rebuild(model, check_manifest(entry, str(where)), entry.get("unfused", ()))
     expected = model.state_dict(keep_vars=True)
     check_files(weight_files(source), entry, str(where), expected)
@@ -81,6 +83,7 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     for name, tensor in tensors.items():
         if name in expected and expected[name].shape != tensor.shape:
             raise Refused(f"{name}: the file holds shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}")
+    tensors = {name: tensor.to(_device_at(name, devices)) for name, tensor in tensors.items()}
     try:
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
@@ -90,6 +93,21 @@ def load(directory: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     for structure in structures(model).values():
         _one_dtype(structure)
     return model
+
+
+def _devices(model: nn.Module) -> dict[str, torch.device]:
+    """Where the tensors of each module are that has some; those on no device are to come to the CPU."""
+    held = {name.rpartition(".")[0]: tensor.device for name, tensor in model.state_dict(keep_vars=True).items()}
+    return {name: torch.device("cpu") if device.type == "meta" else device for name, device in held.items()}
+
+
+def _device_at(name: str, devices: Mapping[str, torch.device]) -> torch.device:
+    """That of the nearest module around a tensor."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in devices:
+            return devices[name]
+    return torch.device("cpu")
 
 
 def _one_dtype(structure: StructuredMatrix) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eckart.machine import wide
 from eckart.ops.packing import grouped
 
 FLOAT8 = torch.float8_e4m3fn
@@ -74,8 +75,8 @@ def odd_integers(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """
     unit = x.abs().amax(-1, keepdim=True) / ((1 << bits) - 1)
     k = nearest_odd(x / torch.where(unit == 0, torch.inf, unit), bits)
-    exact = k.double()
-    t = (x.double() * exact).sum(-1, keepdim=True) / exact.square().sum(-1, keepdim=True)
+    exact = wide(k)
+    t = (x.to(exact) * exact).sum(-1, keepdim=True) / exact.square().sum(-1, keepdim=True)
     return k, torch.where(unit == 0, torch.zeros_like(unit), t.to(x.dtype))
 
 

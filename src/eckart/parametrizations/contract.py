@@ -42,7 +42,7 @@ class Layer:
         Raises:
             Refused: W is zero, and a product of factors of that variance could never leave zero.
         """
-        found = float(self.weight.double().square().mean())
+        found = float(self.weight.cpu().double().square().mean())
         if found == 0:
             raise Refused("it is zero, and so would be all factors of a product, for good: initialise it first")
         return found
@@ -50,7 +50,7 @@ class Layer:
     def normal(self, *shape: int, variance: float) -> Tensor:
         """Normal entries of that variance, where W is and in its dtype."""
         drawn: Tensor = torch.randn(shape, generator=self.generator, dtype=torch.float64) * variance**0.5
-        return drawn.to(self.weight.device, self.weight.dtype)
+        return drawn.to(self.weight.dtype).to(self.weight.device)
 
 
 Structures = Mapping[str, StructuredMatrix]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,14 +19,25 @@ Batch = Tensor | Mapping[str, Tensor]
 
 
 def call(model: nn.Module, batch: Batch) -> Any:
-    """The model's output on a batch; a language model is not to keep its keys and values.
+    """The model's output on a batch, which is moved to it; a language model is not to keep its keys and values.
 
     Raises:
         Refused: the model cannot be called with the batch; what it says is quoted.
     """
     extra = {"use_cache": False} if hasattr(model, "generation_config") else {}
+    batch = beside(model, batch)
     with calling(model, batch):
         return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
+
+
+def beside(model: nn.Module, batch: Batch) -> Batch:
+    """A batch on the device of the first tensor of a model."""
+    first = next(chain(model.parameters(), model.buffers()), None)
+    if first is None or first.is_meta:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch.to(first.device)
+    return {name: value.to(first.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.layouts.patches import geometry_of
-from eckart.statistics.batches import Batch, calling, numbered, samples_in
+from eckart.statistics.batches import Batch, beside, calling, numbered, samples_in
 from eckart.statistics.collect import OnProgress
 from eckart.statistics.freezing import frozen
 from eckart.statistics.padding import IGNORED, without_padding
@@ -37,7 +37,7 @@ def mean_gradients(
         on_progress: called with (batches done, batches in all).
 
     Returns:
-        (out, in) by name, float32; a module that never ran is left out.
+        (out, in) by name, float32, in the memory of the CPU; a module that never ran is left out.
 
     Raises:
         Refused: the model returns no loss, or one that is not finite.
@@ -76,7 +76,7 @@ def mean_gradients(
                         _loss(model, part).backward()  # type: ignore[no-untyped-call]
             if on_progress:
                 on_progress(done, len(batches))
-    return {name: total / len(batches) for name, total in sums.items()}
+    return {name: total.cpu() / len(batches) for name, total in sums.items()}
 
 
 def _labelled(batch: Batch) -> Mapping[str, Tensor]:
@@ -90,6 +90,7 @@ def _labelled(batch: Batch) -> Mapping[str, Tensor]:
 
 @torch.enable_grad()
 def _loss(model: nn.Module, batch: Batch) -> Tensor:
+    batch = beside(model, batch)
     assert not isinstance(batch, Tensor)
     with calling(model, batch):
         loss = getattr(model(**batch), "loss", None)

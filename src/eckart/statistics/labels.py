@@ -35,7 +35,7 @@ def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, T
     if logits is None:
         target = output if isinstance(output, Tensor) else output[0]
         _check_numbers(target)
-        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype)
+        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype).to(target.device)
     else:
         target = logits
         _check_numbers(target)
@@ -60,13 +60,13 @@ def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 def _binary(logits: Tensor, generator: torch.Generator) -> Tensor:
     p = logits.float().sigmoid()
-    label = torch.rand(p.shape, generator=generator) < p
+    label = torch.rand(p.shape, generator=generator).to(p.device) < p
     return (p - label.float()).to(logits.dtype)
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """One index from each row of probabilities (n, k): (n, 1), int64."""
-    u = torch.rand(len(probabilities), 1, generator=generator)
+    u = torch.rand(len(probabilities), 1, generator=generator).to(probabilities.device)
     # Some rows at a time: the sums over a vocabulary are as large as its probabilities.
     parts = zip(torch.split(probabilities, ROWS), torch.split(u, ROWS), strict=True)
     found = [torch.searchsorted(rows.cumsum(-1), each) for rows, each in parts]

@@ -22,6 +22,6 @@ class AbsoluteMaximum:
         """Does nothing: nothing is added up."""
 
     def result(self, count: int) -> Tensor:
-        """The largest values, float64; `count` does not matter."""
+        """The largest values, float64, in the memory of the CPU; `count` does not matter."""
         assert self._largest is not None
-        return self._largest.double()
+        return self._largest.cpu().double()

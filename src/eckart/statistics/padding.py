@@ -198,7 +198,7 @@ def _check_gaps(batch: Mapping[str, Tensor], side: _Side) -> None:
     """Raises Refused where tokens would move against each other: padding between them, and no positions given."""
     if any(name.endswith("position_ids") for name in side.entries):
         return
-    starts = side.real.int().diff(dim=1, prepend=torch.zeros(len(side.real), 1, dtype=torch.int32)).eq(1).sum(1)
+    starts = side.real.int().diff(dim=1, prepend=side.real.new_zeros(len(side.real), 1, dtype=torch.int32)).eq(1).sum(1)
     if bool((starts > 1).any()):
         raise Refused(
             f"{side.entries[-1]!r} leaves out tokens between others (sequence {int(starts.argmax())}), so that it is "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import Geometry, geometry_of, patch_of
+from eckart.machine import exact_sum
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
 from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
@@ -173,7 +174,7 @@ class Recorder:
         if Need.INPUT_MEAN in self.needs:
             self._accumulator(name, Need.INPUT_MEAN, Sum).add(g.new_zeros(g.shape[1]))
         if Need.INPUT_ABS_MEAN in self.needs:
-            self._accumulator(name, Need.INPUT_ABS_MEAN, Sum).add(g.abs().sum(0, dtype=torch.float64))
+            self._accumulator(name, Need.INPUT_ABS_MEAN, Sum).add(exact_sum(g.abs(), 0))
         if self.needs & OF_FISHER.keys():
             self._add_pairs(name, [(ids.reshape(self._here, -1), self._by_sample(gradient))])
 
@@ -211,7 +212,7 @@ class Recorder:
         module = self.modules[name]
         if not isinstance(module, nn.Embedding):
             squared = torch.bmm(gradients.mT, inputs).square_().sum(0)
-            self._add_fisher(name, squared.sum(1, dtype=torch.float64), squared.sum(0, dtype=torch.float64))
+            self._add_fisher(name, exact_sum(squared, 1), exact_sum(squared, 0))
             return
         for row, each in zip(inputs, gradients, strict=True):
             used, where = row.unique(return_inverse=True)

@@ -30,5 +30,5 @@ class Sample:
         """Does nothing: nothing is added up."""
 
     def result(self, count: int) -> Tensor:
-        """The rows that were kept; `count` does not matter."""
-        return self.rows
+        """The rows that were kept, in the memory of the CPU; `count` does not matter."""
+        return self.rows.cpu()

@@ -14,8 +14,9 @@ LARGEST = 16384
 class SecondMoment:
     """The sum of x x^T over rows x (n,): (n, n), or (n,), its diagonal, where n is above `LARGEST`.
 
-    Products are added up in float32 and moved to float64 whenever `settle` is called. What lies left of the blocks on
-    the diagonal is not kept: the sums of all matrices together are larger than the model.
+    Products are added up in float32 where the rows are, and moved to float64 in the memory of the CPU whenever `settle`
+    is called: not every device has float64, and the sums of all matrices together are larger than the model. What lies
+    left of the blocks on the diagonal is not kept.
     """
 
     def __init__(self) -> None:
@@ -41,10 +42,10 @@ class SecondMoment:
 
     def _to_total(self, blocks: list[Tensor]) -> None:
         if self._total is None:
-            self._total = [block.double() for block in blocks]
+            self._total = [block.cpu().double() for block in blocks]
             return
         for total, block in zip(self._total, blocks, strict=True):
-            total.add_(block)
+            total.add_(block.cpu())
 
     def result(self, count: int) -> Tensor:
         """The mean over `count` rows: a matrix in float32, as statistics are kept in files; a diagonal in float64."""

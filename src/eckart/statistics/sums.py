@@ -6,14 +6,15 @@ from torch import Tensor
 
 
 class Sum:
-    """A sum of values of one shape."""
+    """A sum of values of one shape, in the memory of the CPU."""
 
     def __init__(self) -> None:
         self._total: Tensor | None = None
 
     def add(self, value: Tensor) -> None:
         """Adds a value, which has the shape of all others."""
-        self._total = value.double() if self._total is None else self._total.add_(value)
+        here = value.cpu()
+        self._total = here.double() if self._total is None else self._total.add_(here)
 
     def settle(self) -> None:
         """Does nothing: no sum is in float32."""

@@ -71,10 +71,10 @@ class _Cosine(torch.autograd.Function):
 
 def _twiddle(n: int, like: Tensor) -> Tensor:
     """s[k] exp(-i pi k / 2n) for k = 0..n/2; s[k] as in `cosine_transform`."""
-    k = torch.arange(n // 2 + 1, dtype=torch.float64, device=like.device)
+    k = torch.arange(n // 2 + 1, dtype=torch.float64)
     scale = torch.full_like(k, (2 / n) ** 0.5)
     scale[0] = (1 / n) ** 0.5
-    return torch.polar(scale, k * (-pi / (2 * n))).to(like.dtype.to_complex())
+    return torch.polar(scale, k * (-pi / (2 * n))).to(like.dtype.to_complex()).to(like.device)
 
 
 def hadamard_transform(x: Tensor) -> Tensor:

@@ -151,13 +151,17 @@ class Adapted(Readable, SavedForm):
         return self
 
     def add(self, name: str, start: Start, taken: StructuredMatrix | None = None) -> None:
-        """Enters an adapter, inactive; a base that the adapter replaces is replaced for good.
+        """Enters an adapter, inactive, on the device of W; a base that the adapter replaces is replaced for good.
 
         Args:
             name: of the adapter.
             start: what it begins with.
             taken: what was taken out of W, where that is not the path as it is now.
         """
+        device = structure_of(self.base).device
+        for each in (start.path, start.frozen, taken):
+            if each is not None:
+                each.to(device)
         if start.frozen is not None:
             bias = self.bias
             self.base = stand_in(start.frozen, None if bias is None else bias.detach(), self.base)
@@ -209,7 +213,7 @@ class Adapted(Readable, SavedForm):
             that the path can only be added to as a term; what the second quantization costs for a quantized base.
         """
         path = self.path()
-        exact = self.beside().double() + path.to_dense().double()
+        exact = self.beside().cpu().double() + path.to_dense().cpu().double()
         self._unmerged = kept(self.base)
         if self.active in self.whole:
             put(self.base, self._constant(path))
@@ -218,8 +222,8 @@ class Adapted(Readable, SavedForm):
         else:
             add_to(self.base, path, 1.0)
         self.merged, self._path = self.active, None
-        error = torch.linalg.matrix_norm(dense_of(self.base).double() - exact)
-        size = torch.linalg.matrix_norm(path.to_dense().double())
+        error = torch.linalg.matrix_norm(dense_of(self.base).cpu().double() - exact)
+        size = torch.linalg.matrix_norm(path.to_dense().cpu().double())
         return float(error / size) if size > 0 else 0.0
 
     def unmerge(self) -> None:

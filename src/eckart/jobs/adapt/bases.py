@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from itertools import chain
 
@@ -30,6 +31,11 @@ def dense_of(base: nn.Module) -> Tensor:
 def structure_of(base: nn.Module) -> StructuredMatrix:
     """W as a structure; an ordinary matrix is dense, a view."""
     return base.structure if isinstance(base, StructuredLinear) else Dense(Site("", base).weight).requires_grad_(False)
+
+
+def on_cpu(structure: StructuredMatrix) -> StructuredMatrix:
+    """It, or a copy in the memory of the CPU where it lies elsewhere."""
+    return structure if structure.device.type == "cpu" else copy.deepcopy(structure).to("cpu")
 
 
 def put(base: nn.Module, structure: StructuredMatrix) -> None:
@@ -104,16 +110,17 @@ def merged(
     structure: StructuredMatrix, path: StructuredMatrix, constant: Callable[[StructuredMatrix], StructuredMatrix]
 ) -> StructuredMatrix:
     """A structure with a path added: dense and quantized ones in their own form, others as a sum with a constant."""
-    if isinstance(structure, Dense):
-        return Dense((structure.weight.double() + path.to_dense().double()).to(structure.dtype))
+    if not isinstance(structure, Dense | Quantized):
+        return Sum(structure, constant(path))
+    device = structure.device
+    total = structure.to_dense().cpu().double() + path.to_dense().cpu().double()
     if isinstance(structure, Quantized):
-        total = structure.to_dense().double() + path.to_dense().double()
         return Quantized.quantize(
             total.to(torch.promote_types(structure.dtype, torch.float32)),
             structure.bits,
             structure.group,
             symmetric=structure.zeros is None and structure.codebook is None,
-            codebook=structure.codebook,
+            codebook=None if structure.codebook is None else structure.codebook.cpu(),
             dtype=structure.dtype,
-        )
-    return Sum(structure, constant(path))
+        ).to(device)
+    return Dense(total.to(structure.dtype)).to(device)

@@ -23,7 +23,7 @@ def fingerprint(place: Adapted) -> list[float]:
     """A few numbers of W (out, in) without adapters, which differ relatively about as much as matrices do."""
     structure = place.without()
     out, columns = structure.shape
-    outputs = structure.forward(_waves(columns).to(structure.device, structure.dtype)).double().cpu()
+    outputs = structure.forward(_waves(columns).to(structure.dtype).to(structure.device)).cpu().double()
     found: list[float] = (outputs * _waves(out)).sum(1).tolist()
     return found
 

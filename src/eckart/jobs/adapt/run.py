@@ -16,7 +16,7 @@ from eckart.adapters.contract import ADAPTERS, AdapterCard, Layer, Start
 from eckart.errors import Refused, check_type
 from eckart.jobs.adapt.adapted import Adapted
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_name, check_unshared
-from eckart.jobs.adapt.bases import dense_of, matrix_shape, structure_of
+from eckart.jobs.adapt.bases import dense_of, matrix_shape, on_cpu, structure_of
 from eckart.jobs.adapt.ranks import rank_within, shared_out
 from eckart.jobs.adapt.starts import at_start, check_starts, relative_error, started, unknown
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
@@ -128,14 +128,16 @@ def adapt(
             bases = {where: module for where, module in bases.items() if where not in left}
             account = covered(model, bases, why)
             if card.ranks is not None:
-                matrices = {where: exact_input(structure_of(base_of(module))) for where, module in bases.items()}
+                matrices = {
+                    where: exact_input(on_cpu(structure_of(base_of(module)))) for where, module in bases.items()
+                }
                 rank, ranks = shared_out(card, matrices, statistics, rank, parameters)
                 bases = {where: module for where, module in bases.items() if ranks[where]}
             starts: dict[str, Start] = {}
             scale = 1.0 if alpha is None else alpha / rank
             for done, (where, module) in enumerate(bases.items(), 1):
                 generator = torch.Generator().manual_seed(seed ^ crc32(where.encode()))
-                standing, known = structure_of(base_of(module)), statistics[where]
+                standing, known = on_cpu(structure_of(base_of(module))), statistics[where]
                 dense = exact_input(standing).to_dense().detach()
                 layer = Layer(dense, known, ranks[where], scale, generator, gradients.get(where), standing)
                 start = started(card, where, layer)

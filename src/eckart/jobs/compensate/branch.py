@@ -83,7 +83,7 @@ def check_kinship(places: Sequence[Place]) -> None:
     some = places[:: -(-len(places) // LOOKED_AT)]
     errors = []
     for place in some:
-        w = place.dense.weight.double()
+        w = place.dense.weight.cpu().double()
         errors.append(float((w - exact(place.module.structure)).norm() / w.norm()) if w.any() else 0.0)
     if _statistics.median(errors) >= 1:
         raise Refused(
@@ -94,7 +94,7 @@ def check_kinship(places: Sequence[Place]) -> None:
 
 def branches_of(place: Place, statistics: Statistics, metric: str) -> LowRank:
     """The best branches of all ranks; where the compression changed the bias it is fitted too."""
-    lost = place.dense.weight.double() - exact(place.module.structure)
+    lost = place.dense.weight.cpu().double() - exact(place.module.structure)
     return branches(lost, statistics, metric, rebiased=place.rebiased)
 
 
@@ -110,24 +110,25 @@ def compensated(
         fitted = branches_of(place, statistics, metric).build(rank)
         if fitted.bias is not None:
             own = place.dense.bias
-            bias = (fitted.bias if own is None else own.double() + fitted.bias).to(structure.dtype)
-        structure = Sum(structure, fitted.structure.to(structure.dtype))
+            bias = (fitted.bias if own is None else own.cpu().double() + fitted.bias).to(structure.dtype)
+            bias = bias.to(structure.device)
+        structure = Sum(structure, fitted.structure.to(structure.device, structure.dtype))
         after = output_error(place.dense, structure, bias, statistics)
     return structure, bias, Added(rank, before, after, bias is not place.module.bias)
 
 
 def output_error(dense: Site, structure: StructuredMatrix, bias: Tensor | None, statistics: Statistics) -> float:
     """E||(W - What) x + b - bhat||^2 / E||W x||^2, E over the calibration tokens."""
-    difference = dense.weight.double() - exact(structure)
+    difference = dense.weight.cpu().double() - exact(structure)
     shift = torch.zeros(len(difference), dtype=torch.float64)
     for sign, each in ((1, dense.bias), (-1, bias)):
-        shift += 0 if each is None else sign * each.double()
+        shift += 0 if each is None else sign * each.cpu().double()
     metric = Metric(right=statistics.get(Need.INPUT_SECOND_MOMENT))
     error = metric.error(difference) + shift @ (2 * (difference @ statistics.get(Need.INPUT_MEAN)) + shift)
-    whole = float(metric.error(dense.weight.double()))
+    whole = float(metric.error(dense.weight.cpu().double()))
     return max(0.0, float(error)) / whole if whole > 0 else 0.0
 
 
 def exact(structure: StructuredMatrix) -> Tensor:
-    """The matrix in float64, rounded nowhere on the way."""
-    return copy.deepcopy(structure).double().to_dense()
+    """The matrix in float64, in the memory of the CPU, rounded nowhere on the way."""
+    return copy.deepcopy(structure).cpu().double().to_dense()

@@ -14,6 +14,7 @@ from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import divergence
 from eckart.models.modules import StructuredEmbedding, StructuredLinear
 from eckart.ops.wide_products import WideProducts
+from eckart.statistics.batches import beside
 
 RANK = 8
 """Of the update of each factor."""
@@ -146,7 +147,7 @@ def _update(leaf: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     out, columns = leaf.flatten(0, -2).shape
     rank = min(RANK, out, columns)
     a = torch.randn(rank, columns, generator=generator) / math.sqrt(rank)
-    return torch.zeros(out, rank).requires_grad_(), a.requires_grad_()
+    return torch.zeros(out, rank, device=leaf.device).requires_grad_(), a.to(leaf.device).requires_grad_()
 
 
 def updated(leaf: Tensor, update: tuple[Tensor, Tensor]) -> Tensor:
@@ -155,10 +156,11 @@ def updated(leaf: Tensor, update: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _loss(model: nn.Module, dense: nn.Module, batch: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+    tokens = beside(model, batch)
     with WideProducts():
         with torch.no_grad():
-            expected = dense(input_ids=batch, use_cache=False).logits.float().log_softmax(-1)
-        found = functional_call(model, dict(values), (), {"input_ids": batch, "use_cache": False}).logits
+            expected = dense(input_ids=tokens, use_cache=False).logits.float().log_softmax(-1)
+        found = functional_call(model, dict(values), (), {"input_ids": tokens, "use_cache": False}).logits
     return divergence(expected, found.float().log_softmax(-1)).mean()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.jobs.compress.plan import Plan
 from eckart.jobs.compress.tails import block_of
+from eckart.machine import wide
 from eckart.models.sharing import in_eval_mode
 from eckart.statistics.batches import Batch, call
 from eckart.statistics.padding import without_padding
@@ -60,7 +61,7 @@ def block_influence(model: nn.Module, names: Sequence[str], batches: Sequence[Ba
             x = arguments[0] if arguments else keywords.get("hidden_states")
             y = output[0] if isinstance(output, tuple) else output
             if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape == y.shape:
-                cosine = torch.cosine_similarity(x.double(), y.double(), -1)
+                cosine = torch.cosine_similarity(wide(x), wide(y), -1)
                 sums[name] += torch.tensor([float(cosine.sum()), cosine.numel()], dtype=torch.float64)
 
         return record

@@ -64,9 +64,10 @@ class Plan:
         return [site for group in self.groups for site in group.sites]
 
     def members(self, group: Group) -> Members:
-        """What a method is given of a group."""
+        """What a method is given of a group, in the memory of the CPU, where candidates are fitted."""
         statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
-        weights, biases = tuple(site.weight for site in group.sites), tuple(site.bias for site in group.sites)
+        weights = tuple(site.weight.cpu() for site in group.sites)
+        biases = tuple(None if site.bias is None else site.bias.cpu() for site in group.sites)
         return Members(weights, statistics, group.heads, biases, group.mixture, group.layers)
 
     def fit(self, scheduler: str | None = None, on_progress: OnProgress | None = None, *, errors: bool = True) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.jobs.compress.block_streams import Observed, entering, forward
 from eckart.jobs.compress.plan import Plan
+from eckart.machine import exact_sum
 from eckart.models import places
 from eckart.models.experts import mixtures
 from eckart.models.sites import Site
@@ -63,10 +64,10 @@ class _Moments:
         for x, z in zip(xs, zs, strict=True):
             a, b = x.flatten(0, -2).float(), z.flatten(0, -2).float()
             m.tokens += len(a)
-            m.x += a.sum(0, dtype=torch.float64)
-            m.z += b.sum(0, dtype=torch.float64)
-            m.cross += a.T @ b
-            m.moment += b.T @ b
+            m.x += exact_sum(a, 0)
+            m.z += exact_sum(b, 0)
+            m.cross += (a.T @ b).cpu()
+            m.moment += (b.T @ b).cpu()
         return replace(m, x=m.x / m.tokens, z=m.z / m.tokens, cross=m.cross / m.tokens, moment=m.moment / m.tokens)
 
 
@@ -133,9 +134,10 @@ def _refit_site(model: nn.Module, plan: Plan, site: Site, size: int | None, m: _
     cross, moment = m.cross, m.moment
     if centred:
         cross, moment = cross - m.x.outer(m.z), moment - m.z.outer(m.z)
-    weight = corrected_weight(site.weight, cross, moment)
-    shift = site.weight.double() @ m.x - weight @ m.z if centred else None
-    dtype = site.weight.dtype
+    dense = site.weight.cpu()
+    weight = corrected_weight(dense, cross, moment)
+    shift = dense.double() @ m.x - weight @ m.z if centred else None
+    dtype = dense.dtype
     if size is None:
         places.replace(model, site, Dense(weight.to(dtype)), None if shift is None else shift.to(dtype))
         return {}

@@ -12,7 +12,7 @@ from eckart.diagnostics.contract import columns_of, diagnostics_of
 from eckart.errors import Refused
 from eckart.models.sharing import in_eval_mode
 from eckart.progress import Progress, silent
-from eckart.statistics.batches import calling, numbered
+from eckart.statistics.batches import beside, calling, numbered
 
 NAMES = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states")
 """What models call their hidden states; an encoder-decoder has those of both."""
@@ -65,10 +65,12 @@ def hidden_state_rows(
 
 
 def _states(model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The hidden states of a batch, each (samples, tokens, dimension)."""
-    with calling(model, inputs):
-        output = model(**inputs, output_hidden_states=True)
-    found = [state for name in NAMES for state in getattr(output, name, None) or ()]
+    """The hidden states of a batch, each (samples, tokens, dimension), in the memory of the CPU."""
+    moved = beside(model, inputs)
+    assert not isinstance(moved, Tensor)
+    with calling(model, moved):
+        output = model(**moved, output_hidden_states=True)
+    found = [state.cpu() for name in NAMES for state in getattr(output, name, None) or ()]
     return [state.flatten(2).mT if state.ndim == 4 else state for state in found]
 
 
@@ -76,4 +78,4 @@ def _samples(state: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     """The hidden states of each sample, (tokens, dimension), without padding."""
     masks = (inputs.get("attention_mask"), inputs.get("decoder_attention_mask"))
     mask = next((m for m in masks if m is not None and m.shape == state.shape[:2]), None)
-    return list(state) if mask is None else [one[kept.bool()] for one, kept in zip(state, mask, strict=True)]
+    return list(state) if mask is None else [one[kept.bool().cpu()] for one, kept in zip(state, mask, strict=True)]

@@ -52,7 +52,7 @@ def mitigate_intruders(
         if torch.equal(weight, other.weight):
             counts[site.name] = 0
         else:
-            changed, counts[site.name] = mitigate(other.weight, weight, scale, k=k, threshold=threshold)
+            changed, counts[site.name] = mitigate(other.weight.cpu(), weight.cpu(), scale, k=k, threshold=threshold)
             weight.copy_(changed)
         progress("mitigate", done, len(matched))
     return counts

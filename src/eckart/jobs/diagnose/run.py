@@ -155,7 +155,7 @@ def diagnose(
     found = Diagnosis([], window, size=model_size(model), warnings=warnings_of(account), coverage=account)
     for done, site in enumerate(sites, 1):
         named: dict[str, Any] = {"name": site.name, "layer_type": layer_type(site)}
-        found.rows.append(named | matrix_row(site.weight, filters(site), window, seed=seed))
+        found.rows.append(named | matrix_row(site.weight.cpu(), filters(site).cpu(), window, seed=seed))
         progress("spectra", done, len(sites))
     columns = columns_of(*MATRIX_SUBJECTS)
     broken = [row["name"] for row in found.rows if not columns.keys() & row.keys()]
@@ -163,7 +163,7 @@ def diagnose(
         found.warnings.append(f"{len(broken)} matrices hold NaN or Inf, {broken[0]} among them")
     for done, (site, base) in enumerate(matched, 1):
         row = found.rows[done - 1]
-        numbers, notes = changed(base.weight, site.weight)
+        numbers, notes = changed(base.weight.cpu(), site.weight.cpu())
         row |= numbers
         row["notes"] += notes
         progress("compare", done, len(matched))

@@ -1,0 +1,165 @@
+"""Models on a device that is not the CPU: every job runs there, and its results are those of the CPU."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import eckart
+from eckart.adapters.contract import ADAPTERS
+from eckart.compressors.contract import METHODS
+from eckart.errors import Refused
+from eckart.jobs.evaluate.quality import evaluate
+from eckart.statistics import Need, statistics_for
+from tests.support.elsewhere import DEVICE, Mixed, elsewhere
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+IDS = [torch.randint(64, (4, 16), generator=torch.Generator().manual_seed(i)) for i in range(3)]
+CPU = torch.device("cpu")
+INPUT_RULES = {"flylora"}
+"""Adapters whose path depends on its input, so that there is nothing to merge."""
+JOBS: dict[str, dict[str, Any]] = {
+    "sequential": {"method": "kfac", "keep": 0.8, "of": "linear-parameters", "sequential": True},
+    "heal": {"method": "kfac", "keep": 0.8, "of": "linear-parameters", "heal": 3},
+    "distill": {"method": "svd", "keep": 0.8, "of": "linear-parameters", "distill": 2},
+    "rotate": {"method": "rtn", "bits": 4, "rotate": True},
+    "tables": {"method": "kfac", "keep": 0.6, "embeddings": True, "head": True},
+    "influence": {"method": "kfac", "keep": 0.8, "of": "linear-parameters", "allocation": "influence"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _there() -> Iterator[None]:
+    with elsewhere():
+        yield
+
+
+def make(device: torch.device) -> Any:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=64, num_hidden_layers=2, max_position_embeddings=64, **shape)
+    return LlamaForCausalLM(config).eval().to(device)
+
+
+def logits(model: Any) -> Tensor:
+    device = next(model.parameters()).device
+    assert {t.device for t in (*model.parameters(), *model.buffers())} == {device}
+    with torch.no_grad():
+        found: Tensor = model(IDS[0].to(device)).logits.cpu()
+    return found
+
+
+def close(found: Tensor, wanted: Tensor, within: float = 1e-4) -> None:
+    assert float((found - wanted).norm()) <= within * float(wanted.norm())
+
+
+def test_the_device_is_another_one() -> None:
+    x = torch.ones(2, 3).to(DEVICE)
+    with pytest.raises(Mixed):
+        x + torch.ones(3)
+    with pytest.raises(TypeError, match="float64"):
+        x.double()
+    net = nn.Linear(3, 2).to(DEVICE)
+    net(x).sum().backward()
+    assert net.weight.grad is not None
+    assert net.weight.grad.device == DEVICE
+    assert net.weight.grad.tolist() == [[2.0] * 3] * 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_compresses_there_as_on_the_cpu(method: str) -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        model = make(device)
+        result = eckart.compress(model, method, keep=0.6, of="bytes", calibration=IDS)
+        found.append((logits(model), result.choice))
+    assert found[0][1] == found[1][1]
+    close(found[1][0], found[0][0], 1e-2 if "int8" in method else 1e-4)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_what_else_compressing_does(job: str) -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        model = make(device)
+        eckart.compress(model, calibration=IDS, **JOBS[job])
+        found.append(logits(model))
+    close(found[1], found[0])
+
+
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_every_adapter_is_trained_saved_and_merged_there_as_on_the_cpu(method: str, tmp_path: Path) -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        model = make(device)
+        if method == "welore":
+            eckart.compress(model, "welore", keep=0.6, of="linear-parameters")
+        adapter = eckart.adapt(model, method, rank=4, calibration=IDS)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        for batch in IDS[:2]:
+            optimizer.zero_grad()
+            (model(batch.to(device), labels=batch.to(device)).loss + adapter.regulariser()).backward()
+            optimizer.step()
+        found.append(logits(model))
+        if device == DEVICE and method != "welore":
+            eckart.save_adapter(adapter, tmp_path / "adapter")
+            again = make(device)
+            eckart.load_adapter(again, tmp_path / "adapter")
+            close(logits(again), found[-1])
+        if method not in INPUT_RULES:
+            adapter.merge()
+            logits(model)
+            adapter.unmerge()
+            close(logits(model), found[-1], 1e-6)
+    close(found[1], found[0])
+
+
+def test_a_model_is_diagnosed_evaluated_and_compensated_there(tmp_path: Path) -> None:
+    dense, small = make(DEVICE), make(DEVICE)
+    eckart.compress(small, "svd", keep=0.6, of="linear-parameters")
+    here = copy.deepcopy(small).to(CPU)
+    for of_here, of_there in zip(*(eckart.diagnose(m, tokens=torch.cat(IDS)).rows for m in (here, small)), strict=True):
+        assert of_there["stable_rank"] == pytest.approx(of_here["stable_rank"], rel=1e-5)
+    quality = [evaluate(m, torch.cat(IDS), reference=make(d)) for m, d in ((here, CPU), (small, DEVICE))]
+    assert quality[1].kl == pytest.approx(quality[0].kl, rel=1e-4)
+    eckart.compensate(small, dense, rank=2, calibration=IDS)
+    logits(small)
+
+
+def test_what_is_loaded_is_where_the_model_is(tmp_path: Path) -> None:
+    def net() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 32)).to(DEVICE)
+
+    small, x = net(), torch.randn(3, 32).to(DEVICE)
+    eckart.compress(small, "svd", keep=0.5)
+    eckart.save(small, tmp_path / "net")
+    loaded = eckart.load(tmp_path / "net", net())
+    assert {t.device for t in loaded.parameters()} == {DEVICE}
+    close(loaded(x).detach().cpu(), small(x).detach().cpu(), 1e-6)
+
+
+def test_a_structure_trains_from_the_start_there() -> None:
+    model = make(DEVICE)
+    eckart.reparametrize(model, "monarch", keep=0.6)
+    logits(model)
+    model(IDS[0].to(DEVICE), labels=IDS[0].to(DEVICE)).loss.backward()
+
+
+def test_statistics_lie_in_the_memory_of_the_cpu() -> None:
+    model = make(DEVICE)
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    found, _ = statistics_for(model, modules, list(Need), IDS)
+    assert all(t.device == CPU for s in found.values() for t in vars(s).values() if isinstance(t, Tensor))
+
+
+def test_time_is_that_of_the_cpu() -> None:
+    with pytest.raises(Refused, match="on the CPU"):
+        eckart.compress(make(DEVICE), "rtn", keep=0.8, of="decode-time")
