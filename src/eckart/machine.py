@@ -15,6 +15,30 @@ from torch import Tensor
 
 from eckart.errors import Refused
 
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+"""Kinds of devices that models can be put on."""
+
+
+def device_named(name: str) -> torch.device:
+    """A device that is there; `auto` is the first kind besides the CPU that is, or else the CPU.
+
+    Args:
+        name: `auto`, or one of `DEVICES`, with a number behind a colon where there are several: `cuda:1`.
+
+    Raises:
+        Refused: no such kind, or none there.
+    """
+    there = [kind for kind in DEVICES[1:] if getattr(torch, kind).is_available()] + ["cpu"]
+    if name == "auto":
+        return torch.device(there[0])
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise Refused(f"device={name!r} is none of auto, {', '.join(DEVICES)}, nor one of these with a number: cuda:1")
+    count = getattr(torch, kind).device_count() if kind in there and number else 1
+    if kind not in there or int(number or 0) >= max(1, count):
+        raise Refused(f"device={name!r} is not there: PyTorch {torch.__version__} finds {', '.join(there)} here")
+    return torch.device(name)
+
 
 @cache
 def has_float64(kind: str) -> bool:

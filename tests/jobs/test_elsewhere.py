@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.machine import DEVICES, device_named
 from eckart.statistics import Need, statistics_for
 from tests.support.elsewhere import DEVICE, Mixed, elsewhere
 
@@ -163,3 +165,11 @@ def test_statistics_lie_in_the_memory_of_the_cpu() -> None:
 def test_time_is_that_of_the_cpu() -> None:
     with pytest.raises(Refused, match="on the CPU"):
         eckart.compress(make(DEVICE), "rtn", keep=0.8, of="decode-time")
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    assert device_named("cpu") == CPU
+    assert device_named("auto").type in DEVICES
+    for name, said in (("gpu", "none of auto"), ("cuda:x", "none of auto"), ("cpu:9", "not there")):
+        with pytest.raises(Refused, match=f"{re.escape(repr(name))}.*{said}"):
+            device_named(name)

@@ -58,6 +58,7 @@ RECIPES = st.builds(
     seed=st.integers(0, 2**63 - 1),
 )
 TEXTS = st.builds(Texts, calibration=NAMES, evaluation=st.just("") | st.just("none") | NAMES, eval_samples=COUNTS)
+DEVICES = st.sampled_from(["cpu", "cuda:1", "auto"])
 MODELS = NAMES.filter(lambda name: not name.startswith("-"))
 
 
@@ -76,18 +77,18 @@ def same(found: Any, wanted: Any) -> None:
         assert getattr(found, name) == value, name
 
 
-@given(RECIPES, TEXTS, MODELS, st.none() | SHARES, st.booleans(), st.none() | st.integers(1, 10**12))
+@given(RECIPES, TEXTS, MODELS, st.none() | SHARES, st.booleans(), st.none() | st.integers(1, 10**12), DEVICES)
 @settings(max_examples=12, deadline=None)
 def test_a_compression(
-    recipe: Recipe, texts: Texts, model: str, loss: float | None, timed: bool, memory: int | None
+    recipe: Recipe, texts: Texts, model: str, loss: float | None, timed: bool, memory: int | None, device: str
 ) -> None:
     if loss is not None:
         recipe = replace(recipe, keep=Recipe.keep)
-    found = parsed(compressing_again(model, recipe, texts, loss, None, memory, timed))
+    found = parsed(compressing_again(model, recipe, texts, loss, None, memory, timed, device))
     same(found["recipe"], recipe)
     evaluation = "./none" if texts.evaluation == "none" else texts.evaluation
     same(found["texts"], replace(texts, evaluation=evaluation))
-    assert found["model"] == model
+    assert (found["model"], found["device"]) == (model, device)
     assert found["max_loss"] == loss
     assert found["no_speed"] == (not timed)
     assert memory is None or o.in_bytes(found["memory"]) == pytest.approx(memory, abs=1)
@@ -109,10 +110,12 @@ def test_a_compression(
         text=st.just("") | NAMES.filter(lambda name: name != "none"),
     ),
     st.builds(Training, steps=COUNTS, rate=SHARES, batch=COUNTS, decay=SHARES, clip=SHARES, every=COUNTS),
+    DEVICES,
 )
 @settings(max_examples=8, deadline=None)
-def test_a_training(request: Request, training: Training) -> None:
-    found = parsed(adapting("m", request, training))
+def test_a_training(request: Request, training: Training, device: str) -> None:
+    found = parsed(adapting("m", request, training, device))
+    assert found["device"] == device
     same(found["request"], request)
     same(found["training"], training)
 
@@ -127,6 +130,7 @@ def test_a_training(request: Request, training: Training) -> None:
             "samples": COUNTS,
             "length": COUNTS,
             "seed": st.integers(0, 2**63 - 1),
+            "device": DEVICES,
         }
     ),
     st.lists(SHARES, max_size=3).map(tuple),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import Parameter
 
 from eckart.cli import options as o
-from eckart.cli.options import Model, Out, Resume, Talk
+from eckart.cli.options import Device, Model, Out, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import training_table
@@ -30,11 +30,19 @@ TRAINING = o.options_of(Training, {o.TRAINING: "steps rate batch decay clip ever
 
 @o.taking(request=REQUEST, training=TRAINING, talk=o.TALK)
 def adapt(
-    model: Model, /, *, out: Out, request: Request, training: Training, resume: Resume = False, talk: Talk
+    model: Model,
+    /,
+    *,
+    out: Out,
+    request: Request,
+    training: Training,
+    resume: Resume = False,
+    device: Device = "cpu",
+    talk: Talk,
 ) -> int:
     """Trains a few numbers beside the frozen matrices of a model."""
     with bars(talk) as progress:
-        report = adapt_directory(model, out, request, training, resume=resume, progress=progress)
+        report = adapt_directory(model, out, request, training, resume=resume, device=device, progress=progress)
     seconds = sum(report["seconds"].values())
     wrote = f"wrote {out} in {seconds:.0f} s; put it to use with eckart.load_adapter"
     show(talk, report, [training_table(report)], [*warnings_of(report), wrote])

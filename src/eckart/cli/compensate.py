@@ -18,13 +18,14 @@ from eckart.jobs.texts import Texts
 
 HOW = o.options_of(
     compensate_directory,
-    {o.WHAT: "metric allocation", o.DATA: "samples length", o.RUN: "seed"},
+    {o.WHAT: "metric allocation", o.DATA: "samples length", o.RUN: "seed device"},
     leave=["cache", "memory", "progress"],
     metric=Parameter(help="eigen for the error of the outputs (default), diagonal, svd, or kfac for that of the loss"),
     allocation=Parameter(help="uniform, or greedy for one solve for all ranks"),
     samples=o.SAMPLES,
     length=o.LENGTH,
     seed=o.SEED,
+    device=o.DEVICE,
 )
 
 

@@ -12,7 +12,7 @@ from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.cli import options as o
 from eckart.cli.dry_run import dry_run_tables
-from eckart.cli.options import Memory, Model, NoSpeed, Resume, Talk
+from eckart.cli.options import Device, Memory, Model, NoSpeed, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
@@ -76,6 +76,7 @@ def compress(
     ] = None,
     texts: Texts,
     memory: Memory = None,
+    device: Device = "cpu",
     no_speed: NoSpeed = False,
     resume: Resume = False,
     scheduler: Annotated[str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN)] = None,
@@ -93,7 +94,9 @@ def compress(
     texts = replace(texts, eval_length=recipe.length)
     if dry_run:
         with bars(talk) as progress:
-            found = expected(model, recipe, texts, max_loss=max_loss, memory=o.in_bytes(memory), progress=progress)
+            found = expected(
+                model, recipe, texts, max_loss=max_loss, memory=o.in_bytes(memory), device=device, progress=progress
+            )
         show(talk, found, dry_run_tables(found), found["notes"])
         return 0
     if out is None:
@@ -109,6 +112,7 @@ def compress(
             resume=resume,
             scheduler=scheduler,
             memory=o.in_bytes(memory),
+            device=device,
             measure_speed=not no_speed,
             progress=progress,
         )

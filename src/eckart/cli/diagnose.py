@@ -15,7 +15,7 @@ from eckart.jobs.diagnose.directory import diagnose_directory
 
 HOW = o.options_of(
     diagnose_directory,
-    {o.WHAT: "against include exclude", o.DATA: "text measure samples length", o.RUN: "seed"},
+    {o.WHAT: "against include exclude", o.DATA: "text measure samples length", o.RUN: "seed device"},
     leave=["out", "cache", "memory", "progress"],
     against=Parameter(help="the model it came from: what moved, and intruder dimensions"),
     include=o.TAKE,
@@ -29,6 +29,7 @@ HOW = o.options_of(
     ),
     length=o.LENGTH,
     seed=o.SEED,
+    device=o.DEVICE,
 )
 
 

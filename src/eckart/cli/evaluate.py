@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from eckart._version import __version__
 from eckart.cli import options as o
-from eckart.cli.options import NoSpeed, Talk
+from eckart.cli.options import Device, NoSpeed, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show
 from eckart.jobs.adapt.load import base_of_directory, is_adapter, load_adapter
@@ -38,6 +38,7 @@ def evaluate(
     ] = None,
     samples: Annotated[int, Parameter(help="sequences of the text", group=o.DATA)] = Texts.eval_samples,
     length: Annotated[int, Parameter(help="tokens in each", group=o.DATA)] = Texts.eval_length,
+    device: Device = "cpu",
     no_speed: NoSpeed = False,
     seed: Annotated[int, Parameter(help="of the choice of sequences", group=o.RUN)] = Recipe.seed,
     talk: Talk,
@@ -47,13 +48,13 @@ def evaluate(
     base = base_of_directory(model) if is_adapter(model) else model
     for each in filter(None, (base, against)):
         check_source(each)
-    loaded = load(base)
+    loaded = load(base, device=device)
     if base != model:
         load_adapter(loaded.model, model)
     task = task_of(loaded.model)
     if task.reads == ("text",):
         check_length(loaded.model, length)
-    reference = load(against).model if against else None
+    reference = load(against, device=device).model if against else None
     held_out = held_out_of(text, body, loaded, Size(samples, length, seed), reference)
     with bars(talk) as progress:
         found = judged(loaded, reference, held_out, text, progress)

@@ -182,6 +182,8 @@ Out = Annotated[str, Parameter(help="directory to make", group=OUTPUT)]
 Memory = Annotated[
     float | None, Parameter(help="GB the statistics may take in one pass (default: half of what is free)", group=RUN)
 ]
+DEVICE = Parameter(help="where models are run: cpu, cuda, mps, xpu or auto")
+Device = Annotated[str, DEVICE, Parameter(group=RUN)]
 Json = Annotated[bool, Parameter(help="print one JSON document instead of tables", group=OUTPUT, show_default=False)]
 Resume = Annotated[bool, Parameter(help="go on with an interrupted run", group=RUN, show_default=False)]
 NoSpeed = Annotated[bool, Parameter(help="do not time the models", group=RUN, show_default=False)]

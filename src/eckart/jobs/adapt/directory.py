@@ -76,6 +76,7 @@ def adapt_directory(
     training: Training,
     *,
     resume: bool = False,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains an adapter into a new directory, with `training.json` and `report.html`, and returns what the first says.
@@ -86,6 +87,7 @@ def adapt_directory(
         request: what to train.
         training: how. An interrupted run may go on with another rate.
         resume: go on with the work an interrupted run left.
+        device: where the model is run, see `eckart.machine.device_named`.
         progress: told of the phases.
 
     Raises:
@@ -99,7 +101,7 @@ def adapt_directory(
             check_data(file)
         text = text_of(request.text) if request.text else None
         progress("load", 0, 1)
-        loaded = hf.load(source)
+        loaded = hf.load(source, device=device)
         model, task = loaded.model, task_of(loaded.model)
         progress("load", 1, 1)
         if task.reads == ("text",):
@@ -174,7 +176,7 @@ def adapt_directory(
                     AdaptedMatrix(name=name, rank=rank, error=adapter.errors[name])
                     for name, rank in adapter.ranks.items()
                 ],
-                command=repeating(source, request, training),
+                command=repeating(source, request, training, device),
                 coverage=adapter.coverage,
                 warnings=[*warnings, *adapter.warnings, *adapter.moved()],
             )
@@ -184,13 +186,14 @@ def adapt_directory(
     return report
 
 
-def repeating(source: str, request: Request, training: Training) -> list[str]:
+def repeating(source: str, request: Request, training: Training, device: str = "cpu") -> list[str]:
     """The words of the command that repeats a training, but for its place."""
     told = changed(request)
     if "text" in told:
         told["eval"] = text_name(request.text)
         del told["text"]
-    return command_words("adapt", [source], {**told, **changed(training)})
+    own = {"device": None if device == "cpu" else device}
+    return command_words("adapt", [source], {**told, **changed(training), **own})
 
 
 def beginning(adapter: Adapter) -> Beginning:

@@ -54,6 +54,7 @@ def compensate_directory(
     seed: int = 0,
     cache: Path | None = None,
     memory: int | None = None,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Compensates a compressed model into a new directory, and returns what its `compensation.json` says.
@@ -66,12 +67,14 @@ def compensate_directory(
         texts: calibration and evaluation.
         cache: directory of statistics; None for the user's.
         memory: bytes the statistics may take in one pass; None for half of what is free.
+        device: where the models are run, see `eckart.machine.device_named`.
         progress: told of the phases.
 
     Raises:
         Refused: anything that cannot be done as asked, before anything is written.
     """
     asked = {"metric": metric, "allocation": allocation, "samples": samples, "length": length, "seed": seed}
+    asked |= {"device": device}
     told = {"against": against, "rank": rank, **changed_from(compensate_directory, asked), **options_of(texts)}
     gigabytes = None if memory is None else memory / 1e9
     metric = metric_for(metric, allocation)
@@ -82,7 +85,7 @@ def compensate_directory(
         assert body is not None
         for each in (source, against):
             hf.check_source(each)
-        loaded, dense = opened(source, against, progress)
+        loaded, dense = opened(source, against, progress, device)
         model = loaded.model
         check_length(model, max(length, texts.eval_length if texts.evaluation else 0))
         uniform_ranks(find_places(model, dense), rank)
@@ -138,13 +141,13 @@ def compensate_directory(
     return report
 
 
-def opened(source: str, against: str, progress: Progress) -> tuple[hf.Loaded, nn.Module]:
+def opened(source: str, against: str, progress: Progress, device: str) -> tuple[hf.Loaded, nn.Module]:
     """The compressed model with what reads for it, and what it was."""
     progress("load", 0, 2)
-    loaded = hf.load(source)
+    loaded = hf.load(source, device=device)
     check_writes(task_of(loaded.model), "eckart compensate")
     progress("load", 1, 2)
-    dense, _ = hf.load_model(against)
+    dense = hf.load(against, device=device).model
     unfuse(dense)
     progress("load", 2, 2)
     return loaded, dense

@@ -53,6 +53,7 @@ def compress_directory(
     scheduler: str | None = None,
     cache: Path | None = None,
     memory: int | None = None,
+    device: str = "cpu",
     measure_speed: bool = True,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def compress_directory(
         scheduler: address of a Dask scheduler.
         cache: directory of statistics; None for the user's.
         memory: bytes the statistics may take in one pass; None for half of what is free.
+        device: where the model is run, see `eckart.machine.device_named`.
         measure_speed: time prefill and decoding of both models.
         progress: told of the phases.
 
@@ -80,7 +82,7 @@ def compress_directory(
         check_limits(max_loss, memory, scheduler, texts, recipe)
         cache = cache or cache_directory()
         body, evaluation = read_texts(texts, calibrated=needs_data(recipe))
-        loaded, dense = opened(source, recipe, texts, progress)
+        loaded, dense = opened(source, recipe, texts, progress, device)
         model, task = loaded.model, task_of(loaded.model)
         if max_loss is not None:
             check_writes(task, "max_loss, a rise of the perplexity,")
@@ -144,7 +146,7 @@ def compress_directory(
                 seconds=work.lap.seconds,
                 history=search.history if search else (),
                 warnings=warnings,
-                command=repeating(source, recipe, texts, max_loss, scheduler, memory, measure_speed),
+                command=repeating(source, recipe, texts, max_loss, scheduler, memory, measure_speed, device),
             )
         )
         write_report(report, partial)
@@ -159,6 +161,7 @@ def repeating(
     scheduler: str | None,
     memory: int | None,
     measure_speed: bool,
+    device: str = "cpu",
 ) -> list[str]:
     """The words of the command that repeats a run, but for its place."""
     asked = {"method": recipe.method, **changed(recipe)}
@@ -166,6 +169,7 @@ def repeating(
     if max_loss is not None:
         asked |= {"max_loss": max_loss, "keep": None}
     run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9, "no_speed": not measure_speed}
+    run["device"] = None if device == "cpu" else device
     return command_words("compress", [source], {**asked, **options_of(texts), **run})
 
 
@@ -188,10 +192,10 @@ def check_limits(
         check_scheduler(scheduler)
 
 
-def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress) -> tuple[hf.Loaded, nn.Module]:
+def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress, device: str) -> tuple[hf.Loaded, nn.Module]:
     """The model, and itself once more to stay dense; Refused where it cannot be compressed as asked."""
     progress("load", 0, 1)
-    loaded = hf.load(source)
+    loaded = hf.load(source, device=device)
     model = loaded.model
     progress("load", 1, 1)
     if task_of(model).reads == ("text",):

@@ -51,6 +51,7 @@ def dry_run(
     *,
     max_loss: float | None = None,
     memory: int | None = None,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Says what `compress_directory` would do with these arguments, and writes nothing.
@@ -70,7 +71,7 @@ def dry_run(
     check_limits(max_loss, memory, None, texts, recipe)
     body, _ = read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
-    loaded, _ = opened(source, recipe, texts, progress)
+    loaded, _ = opened(source, recipe, texts, progress, device)
     model = loaded.model
     rows = rows_of(loaded, recipe, texts, body)
     seconds = {"load": time.perf_counter() - clock}

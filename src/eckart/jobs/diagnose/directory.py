@@ -52,6 +52,7 @@ def diagnose_directory(
     seed: int = 0,
     cache: Path | None = None,
     memory: int | None = None,
+    device: str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Diagnoses a model, writes `diagnosis.json` into a new directory if one is named, and returns what it says.
@@ -69,6 +70,7 @@ def diagnose_directory(
         seed: of everything random.
         cache: directory of statistics; None for the user's.
         memory: bytes the statistics may take in one pass; None for half of what is free.
+        device: where the models are run, see `eckart.machine.device_named`.
         progress: told of the phases.
 
     Raises:
@@ -76,14 +78,14 @@ def diagnose_directory(
     """
     clock = time.perf_counter()
     told: dict[str, Any] = {"against": against, "include": tuple(include), "exclude": tuple(exclude), "text": text}
-    told |= {"samples": samples, "length": length, "seed": seed}
+    told |= {"samples": samples, "length": length, "seed": seed, "device": device}
     command = repeating(source, told, measure, memory)
     check_sampling(samples, length, seed)
     check_measure(measure, 0 if text is None else samples)
     with nullcontext() if out is None else workspace(out) as work:
         body = None if text is None else body_of(text)
         progress("load", 0, 1)
-        loaded, base, warnings = load_models(source, against)
+        loaded, base, warnings = load_models(source, against, device)
         model = loaded.model
         progress("load", 1, 1)
         read = None
@@ -145,7 +147,7 @@ def compressing(source: str, told: Mapping[str, Any], text: str, names: Sequence
     return command_words("compress", [source], {**changed(asked), "keep": None, **options_of(texts)})
 
 
-def load_models(source: str, against: str | None) -> tuple[hf.Loaded, nn.Module | None, list[str]]:
+def load_models(source: str, against: str | None, device: str = "cpu") -> tuple[hf.Loaded, nn.Module | None, list[str]]:
     """The model, what it is compared with, and warnings; an adapter is merged into a copy of its base.
 
     Raises:
@@ -155,11 +157,11 @@ def load_models(source: str, against: str | None) -> tuple[hf.Loaded, nn.Module 
         if each is not None and not is_adapter(each):
             hf.check_source(each)
     if not is_adapter(source):
-        return hf.load(source), None if against is None else hf.load(against).model, []
+        return hf.load(source, device=device), None if against is None else hf.load(against, device=device).model, []
     if against is None:
         raise Refused(f"{source} is an adapter: name its base with --against")
-    base = hf.load(against).model
-    merged = hf.load(against)
+    base = hf.load(against, device=device).model
+    merged = hf.load(against, device=device)
     adapter = load_adapter(merged.model, source)
     errors = adapter.merge()
     adapter.remove()
