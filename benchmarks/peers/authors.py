@@ -202,7 +202,12 @@ def lq_lora_rows(directory: Path, material: Material) -> Iterator[Row]:
 
 def allocation(directory: Path, material: Material) -> None:
     """The integer program of LQ-LoRA with its SciPy backend, and eckart's, on the same costs and errors."""
-    families = [METHODS.find("lq-lora").entry(m.weight, m.statistics) for m in material.plain]
+    card = METHODS.find("lq-lora")
+    families = [
+        # The program wants as many sizes of each matrix.
+        card.taking({"group": GROUP, "rank": min(RANK, min(m.weight.shape) // 8)}).entry(m.weight, m.statistics)
+        for m in material.plain
+    ]
     errors = np.array([f.errors.numpy() for f in families])
     costs = np.array([[c.bytes for c in f.costs] for f in families], dtype=float)
     print(f"{'kB allowed':>12} {'theirs':>12} {'ours':>12} {'CPU s':>7} {'ours':>7}")
