@@ -112,6 +112,12 @@ TABLES = {
             ("dense loss", "{dense:.3f}"),
         ],
     ),
+    "normalised": _of(
+        {"benchmark": "compressors.normalised"},
+        [("model", "{model}"), ("ranks", "{keep:%}")],
+        [("{normalisation}", "{distance:.4f} ± {distance_stderr:.4f} ({kept:%1})")],
+        [("difference", "[{over published:+.4f} ± {over published_stderr:.4f}]")],
+    ),
     "methods-gemma": _of(
         {**METHODS, "model": "Gemma 3 270M", "of": "linear-parameters"},
         [METHOD],

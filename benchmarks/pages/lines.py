@@ -55,6 +55,15 @@ COMPRESSORS = [
         about={**_SMOLLM2, "run": "groups", "method": "dense"},
     ),
     _compressors(
+        "normalised",
+        "at equal numbers, singular values normalised over the largest, as here, and as published; distance from the "
+        "dense model text by text: drift of the embeddings of sentences for the encoder, divergence for smollm2",
+        {"benchmark": "compressors.normalised", "normalisation": "over the largest"},
+        "{model}, {kept:%1} of the numbers {distance:.4f} ± {distance_stderr:.4f}, to the published "
+        "{over published:+.4f} ± {over published_stderr:.4f}",
+        together="; ",
+    ),
+    _compressors(
         "knee",
         "{model}, {texts} texts of {length} tokens ({judge}), the largest share of weights cut off at once up to which "
         "the loss stays within 1 %, and the middle 95 % of a bootstrap over the texts",

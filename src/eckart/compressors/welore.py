@@ -18,8 +18,9 @@ def welore(weight: Tensor, statistics: Statistics) -> LowRank:
     """Plain SVD, of each matrix the singular values with s_i / s_max above one threshold for all.
 
     The threshold is the smallest that the budget allows; a matrix that would keep more ranks than pay stays dense. The
-    paper subtracts the smallest singular value from s_i and s_max first, which changes little where that is small and
-    which a curve of the ranks that pay does not tell. Its fine-tuning of the low-rank matrices is the adapter of that
-    name. At one rank the authors' code and this agree to six digits (`benchmarks/peers/authors.py`).
+    paper subtracts the smallest singular value from s_i and s_max first, which takes ranks from the flattest spectra
+    and did worse at the same numbers (`benchmarks/compressors/normalised.py`). Its fine-tuning of the low-rank matrices
+    is the adapter of that name. At one rank the authors' code and this agree to six digits
+    (`benchmarks/peers/authors.py`).
     """
     return fit_low_rank(weight, Metric())
