@@ -94,12 +94,12 @@ def of_hqq(bits: int, group: int) -> Arm:
     return arm
 
 
-def searched(bits: int, group: int) -> Arm:
-    """Round to nearest in the range of least |error|^2.4 of each group, `packing.searched_grid`, without data."""
+def searched(bits: int, group: int, power: float = 2.4) -> Arm:
+    """Round to nearest in the range of least |error|^power of each group, `packing.searched_grid`, without data."""
 
     def arm(weight: Tensor, _: Statistics) -> tuple[Tensor, int]:
         values = grouped(weight.float(), group)
-        scales, zeros = searched_grid(values, bits, weight.dtype)
+        scales, zeros = searched_grid(values, bits, weight.dtype, power=power)
         assert zeros is not None
         scale, zero = scales[..., None].float(), zeros[..., None]
         dense = decode(encode(values, scale, zero, bits), scale, zero, bits).view(weight.shape)
@@ -117,6 +117,8 @@ ARMS: dict[str, Arm] = {
     },
     **{f"rtn-4/{group}": of_method("rtn", bits=4, group=group) for group in (32, 48, 128)},
     "searched-4": searched(4, 64),
+    **{f"squares-{bits}": searched(bits, 64, 2.0) for bits in (4, 3, 2)},
+    "squares-4/48": searched(4, 48, 2.0),
     **{f"codebook-4/{group}": of_method("codebook", bits=4, group=group) for group in (32, 128)},
     "nf4": of_method("nf4", bits=4),
 }

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 import eckart
 from eckart.jobs.compress.directory import compress_directory
+from eckart.jobs.compress.dry_run import dry_run
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.export import to_dense_directory
 from eckart.jobs.texts import Texts
 from eckart.models.rotation import rotate
 from eckart.models.sharing import share
+from support.commands import prose
 from support.tiny import VOCABULARY, save_tiny, tiny_gpt2, tiny_llama
 from support.zoo import zoo
 
@@ -175,3 +177,30 @@ def test_from_a_directory_to_one_and_back_to_a_dense_one(tied: bool, tmp_path: P
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)(ids()).logits for name in ("small", "dense")
     )
     assert (small - dense).norm() <= 1e-4 * dense.norm()
+
+
+@pytest.mark.parametrize("of", ["bytes", "parameters", "macs"])
+def test_the_small_matrix_of_a_tied_head_is_in_the_budget(of: str, tmp_path: Path) -> None:
+    source = str(save_tiny(tmp_path / "tiny", tiny_llama()))
+    recipe = Recipe(method="svd" if of != "bytes" else "gptq", keep=0.75, of=of, rotate=True, samples=2, length=16)
+    texts = Texts(calibration=write(tmp_path))
+    predicted = dry_run(source, recipe, texts)
+    report = compress_directory(source, tmp_path / "small", recipe, texts, measure_speed=False)
+    size = report["size"]["macs_per_token" if of == "macs" else of]
+    assert 0.5 * size["before"] < size["after"] <= 0.75 * size["before"]
+    for coverage in (report["coverage"], predicted["coverage"]):
+        assert "compressed already" not in coverage["sentence"]
+        assert "(an embedding that the head reads too, which is rotated" in coverage["sentence"]
+    assert not any("looked at" in warning for warning in report["warnings"])
+    found = predicted["budget"]["size"]["parameters"]
+    assert found["before"] == report["size"]["parameters"]["before"]
+    if of == "parameters":
+        assert found["after"] == size["after"]
+    with pytest.raises(eckart.Refused) as refused:
+        eckart.compress(tiny_llama(), recipe.method, keep=0.2, of=of, calibration=ids(), rotate=True)
+    assert "compressed already" not in str(refused.value)
+
+
+def write(directory: Path) -> str:
+    (directory / "text.txt").write_text(prose(1, 60), "utf-8")
+    return str(directory / "text.txt")

@@ -18,9 +18,10 @@ from eckart.structures import StructuredMatrix
 PATTERNS = "left out by --include or --exclude"
 EMBEDDING = "an embedding: --embeddings takes it"
 HEAD = "the head: --head takes it"
+ROTATED = "an embedding that the head reads too, which is rotated with the stream and left at that"
 NO_ADAPTER = "an embedding, beside which no adapter stands"
 NAMED_HEAD = "the head: --include takes it by its name"
-ASKED = frozenset((PATTERNS, EMBEDDING, HEAD, NO_ADAPTER, NAMED_HEAD))
+ASKED = frozenset((PATTERNS, EMBEDDING, HEAD, ROTATED, NO_ADAPTER, NAMED_HEAD))
 """Reasons that whoever asked for the job knows."""
 
 UNNAMED_SHARE = 0.01

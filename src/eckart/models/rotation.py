@@ -88,6 +88,17 @@ def rotate(model: nn.Module, seed: int = 0) -> None:
     _tie(model, stream, Dense(rotated), Dense(_like(table, turned)))
 
 
+def added_numbers(model: nn.Module) -> int:
+    """How many numbers more a model has once it is rotated: those of the small matrix of a tied head.
+
+    Raises:
+        Refused: as `rotate` does.
+    """
+    stream = _stream(model)
+    tied = stream.head.weight is stream.embedding.weight
+    return stream.embedding.embedding_dim**2 if tied else 0
+
+
 def _tie(model: Any, stream: _Stream, table: Dense, turned: Dense) -> None:
     """Makes the head the embedding times a small matrix."""
     names = {id(module): name for name, module in model.named_modules()}

@@ -134,7 +134,12 @@ def grid(
 
 
 def searched_grid(
-    values: Tensor, bits: int, dtype: torch.dtype, symmetric: bool = False, importance: Tensor | None = None
+    values: Tensor,
+    bits: int,
+    dtype: torch.dtype,
+    symmetric: bool = False,
+    importance: Tensor | None = None,
+    power: float = 2.4,
 ) -> tuple[Tensor, Tensor | None]:
     """The grid of least rounding error among those of `grid` for each group times 1, 0.975, ..., 0.5.
 
@@ -145,6 +150,7 @@ def searched_grid(
     Args:
         values: as for `grid`, like bits, dtype and symmetric.
         importance: what the errors of `values` are multiplied by, broadcast against them; None for ones.
+        power: of the error; 2 where no weight makes up for another.
 
     Returns:
         As `grid`.
@@ -155,7 +161,7 @@ def searched_grid(
     def error(scales: Tensor, zeros: Tensor | None) -> Tensor:
         scale, zero = scales[..., None].to(values.dtype), None if zeros is None else zeros[..., None]
         # In units of the widest grid, so that no power overflows.
-        missed = (decode(encode(values, scale, zero, bits), scale, zero, bits) - values).div_(unit).abs_().pow_(2.4)
+        missed = (decode(encode(values, scale, zero, bits), scale, zero, bits) - values).div_(unit).abs_().pow_(power)
         return (missed if importance is None else missed.mul_(importance)).sum(-1)
 
     least = error(scales, zeros)

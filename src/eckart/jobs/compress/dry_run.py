@@ -23,6 +23,7 @@ from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.prices import prices
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import allocation_of, requested
+from eckart.jobs.compress.rotated import kept_by_rotation, rotation_adds
 from eckart.jobs.compress.sized import left_dense, sized
 from eckart.jobs.compress.timed import attach_clock
 from eckart.jobs.coverage import kind_of
@@ -77,6 +78,7 @@ def dry_run(
     seconds = {"load": time.perf_counter() - clock}
     method, limit = recipe.card, memory_available() // 2 if memory is None else memory
     plan = make_plan(model, sites_of(model, recipe), method, {})
+    plan.added = rotation_adds(model, recipe)
     sorts = _sorts(plan.groups)
     examples = [same[0] for same in sorts]
     passed = _Pass(model, rows, recipe, [site for group in examples for site in group.sites], plan.sites)
@@ -103,7 +105,7 @@ def dry_run(
         "method": recipe.method,
         "allocation": allocation_of(recipe, method),
         "requested": as_json(requested(recipe, max_loss)),
-        "coverage": as_json(covered_by(model, recipe)),
+        "coverage": as_json(covered_by(model, recipe, kept_by_rotation(model, dict(plan.added)))),
         "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
@@ -243,9 +245,9 @@ def _by_errors(plan: Plan, recipe: Recipe) -> bool:
 
 def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
     """The least that can be kept, and what becomes of each kind of matrix at a choice."""
-    total, saved = plan.total(recipe.of), {"parameters": 0, "bytes": 0}
+    total, saved = plan.total(recipe.of), {name: -plan.added.get(name, 0) for name in ("parameters", "bytes")}
     priced = prices(plan.groups, plan.curves, recipe.of, plan.clock)
-    least = total - sum(float(each[-1] - each.min()) for each in priced)
+    least = total + plan.added.get(recipe.of, 0) - sum(float(each[-1] - each.min()) for each in priced)
     kinds: dict[str, list[tuple[int | None, float, float]]] = {}
     forms: dict[str, set[tuple[str, int]]] = {}
     for group, price in zip(plan.groups, priced, strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from torch import nn
 
@@ -14,6 +13,7 @@ from eckart.errors import Refused
 from eckart.jobs.compress.choices import Choice, settle, weights_of
 from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
 from eckart.jobs.compress.prices import Clock, prices
+from eckart.jobs.compress.store import Store
 from eckart.jobs.compress.tails import block_of, tail_exponents
 from eckart.machine import executor_at, memory_available
 from eckart.models import places
@@ -37,7 +37,8 @@ class Plan:
         curves: by group name.
         scheduler: where fits are made; see `fit`.
         compressed_before: matrices of the model that are no sites, because a structure stands in for them already.
-        totals: of the model as it is, by currency.
+        totals: of the model as it was given, by currency.
+        added: what a rotation has added to them.
         clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
         influence: of blocks, by name; where such an allocation is asked for.
@@ -52,6 +53,7 @@ class Plan:
     scheduler: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
     compressed_before: int = 0
+    added: Mapping[str, int] = field(default_factory=dict)
     clock: Clock | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     influence: Mapping[str, float] = field(default_factory=dict)
@@ -158,7 +160,7 @@ class Plan:
         """The size of each group at which the whole model keeps a share of its cost, by the errors known so far.
 
         Args:
-            keep: share in (0, 1].
+            keep: share in (0, 1]; 1 for no budget.
             of: a currency; see `CURRENCIES`.
             allocation: see `eckart.budget.allocate`; None for the method's own.
             floor: least share of its dense cost that a group keeps.
@@ -185,9 +187,10 @@ class Plan:
             known = [self.influence.get(block_of(group.name)) for group in self.groups]
             candidates = [replace(c, influence=s) for c, s in zip(candidates, known, strict=True)]
         total = self.total(of)
-        fixed = total - sum(float(c.costs[-1]) for c in candidates)
+        dense = sum(float(c.costs[-1]) for c in candidates)
+        fixed = total + self.added.get(of, 0) - dense
         try:
-            chosen = allocate(candidates, keep * total - fixed, allocation, floor=floor)
+            chosen = allocate(candidates, keep * total - fixed if keep < 1 else dense, allocation, floor=floor)
         except Refused as error:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
@@ -239,9 +242,13 @@ class Plan:
 
 
 def make_plan(
-    model: nn.Module, sites: Sequence[Site], method: CompressorCard, statistics: Mapping[str, Statistics]
+    model: nn.Module,
+    sites: Sequence[Site],
+    method: CompressorCard,
+    statistics: Mapping[str, Statistics],
+    added: Mapping[str, int] | None = None,
 ) -> Plan:
-    """A plan for a model, not yet fitted; its totals are measured on the model as it is."""
+    """A plan for a model, not yet fitted; its totals are measured on the model, less what a rotation added to it."""
     cost = model_cost(model)
     totals = {
         "linear-parameters": cost["linear_parameters"],
@@ -249,17 +256,11 @@ def make_plan(
         "bytes": model_bytes(model),
         "macs": cost["macs_per_token"],
     }
-    before = sum(map(is_compressed, model.modules()))
+    more = added or {}
+    totals = {name: total - more.get(name, 0) for name, total in totals.items()}
+    before = 0 if more else sum(map(is_compressed, model.modules()))
     groups = find_groups(model, sites, list(method.together))
-    return Plan(method, groups, statistics, totals, compressed_before=before)
-
-
-class Store(Protocol):
-    """Keeps finished groups of sites."""
-
-    def get(self, name: str, size: int) -> Sequence[Fitted] | None: ...
-
-    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None: ...
+    return Plan(method, groups, statistics, totals, compressed_before=before, added=more)
 
 
 def apply(

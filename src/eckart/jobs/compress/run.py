@@ -21,12 +21,13 @@ from eckart.jobs.compress.data import check_data, of_one_batch, set_aside, token
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.influence import attach_influence
-from eckart.jobs.compress.plan import Plan, Store, apply, make_plan
+from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.refit import refit
-from eckart.jobs.compress.rotated import rotated
+from eckart.jobs.compress.rotated import kept_by_rotation, rotated
 from eckart.jobs.compress.rounded_inputs import rounded_inputs
 from eckart.jobs.compress.sized import left_dense, sized
+from eckart.jobs.compress.store import Store
 from eckart.jobs.compress.timed import attach_clock
 from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
@@ -189,8 +190,8 @@ def run(
             f"{len(batches)}: raise samples= or length="
         )
     lap = Laps() if lap is None else lap
+    added = rotated(model, recipe)
     if recipe.rotate:
-        rotated(model, recipe)
         sites, identity = sites_of(model, recipe), None  # what is known of the model as it was is not of this one
         lap("rotate")
     healing = distillation = None
@@ -203,8 +204,8 @@ def run(
         lap("statistics")
         statistics = per_token(model, statistics)
         left = unreached(sites, method, statistics)
-        found = covered_by(model, recipe, left)
-        plan = make_plan(model, [site for site in sites if site.name not in left], method, statistics)
+        found = covered_by(model, recipe, left | kept_by_rotation(model, added))
+        plan = make_plan(model, [site for site in sites if site.name not in left], method, statistics, added)
         allocation = find_allocation(recipe.allocation or method.allocation)
         plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not (recipe.size or allocation.blind))
         lap("fit")
@@ -237,12 +238,7 @@ def run(
         plan,
         choice,
         errors,
-        calibration={
-            **info,
-            "passes": passes,
-            "sequential": recipe.sequential,
-            "gradient_checkpointing": recomputed,
-        },
+        calibration={**info, "passes": passes, "sequential": recipe.sequential, "gradient_checkpointing": recomputed},
         seconds=lap.seconds,
         notes=rounded_inputs(model) + timed,
         warnings=amiss,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from torch import nn
 
@@ -14,6 +15,14 @@ from eckart.files.made import STORED
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.structures import from_spec
 from eckart.structures.shared import bind, locate
+
+
+class Store(Protocol):
+    """Keeps finished groups of sites."""
+
+    def get(self, name: str, size: int) -> Sequence[Fitted] | None: ...
+
+    def put(self, name: str, size: int, fitted: Sequence[Fitted]) -> None: ...
 
 
 class DirectoryStore:
