@@ -43,6 +43,23 @@ def test_steps_of_osf_have_no_part_in_the_frozen_space() -> None:
         assert float((right @ vh[:kept].T).norm()) < 1e-5 * float(right.norm())
 
 
+def test_a_matrix_is_decomposed_once_and_again_only_at_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decompose, shapes = torch.linalg.svd, []
+    monkeypatch.setattr(torch.linalg, "svd", lambda a, **how: shapes.append(a.shape) or decompose(a, **how))
+    adapter = adapted(tiny_llama(), "osf", seed=1)
+    count = len(adapter.paths)
+    assert len(shapes) == count
+    adapter.plan(3)
+    known = adapter._schedule
+    assert len(shapes) == count
+    adapter.plan(3)  # as a run that goes on in another process does
+    again = adapter._schedule
+    assert len(shapes) == 2 * count
+    for (_, _, _, u, vh), (_, _, _, other, another) in zip(known.kept, again.kept, strict=True):
+        torch.testing.assert_close(u @ u.T, other @ other.T, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(vh.T @ vh, another.T @ another, rtol=1e-4, atol=1e-5)
+
+
 def test_ranks_of_osf_next_follow_the_similarity_of_inputs_and_outputs() -> None:
     x = hard.normal(50, 16, seed=3).float()
     weights = {"near": torch.eye(16) + 0.2 * hard.normal(16, 16).float(), "far": hard.normal(16, 16, seed=1).float()}

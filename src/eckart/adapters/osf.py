@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,7 @@ class Projection:
 
     def __init__(self, paths: Paths, steps: int, frozen: Frozen) -> None:
         self.state: dict[str, Tensor] = {}
-        self.kept = [(*leaves(path), *leading(frozen(name), path)) for name, path in paths.items()]
+        self.kept = [(*leaves(path), *leading(path, partial(frozen, name))) for name, path in paths.items()]
 
     @torch.no_grad()
     def step(self, done: int) -> None:
@@ -38,12 +40,28 @@ class Projection:
             right.sub_((right @ vh.T) @ vh)
 
 
-def leading(weight: Tensor, path: torch.nn.Module) -> tuple[Tensor, Tensor]:
-    """U_hi (out, k) and V_hi^T (k, in) of the frozen matrix, in the dtype of the path."""
-    left, values, _ = leaves(path)  # type: ignore[arg-type]
-    u, s, vh = torch.linalg.svd(weight.double(), full_matrices=False)
-    count = min(len(s) - len(values), int((s > SMALLEST * s[0]).sum()))
-    return u[:, :count].to(left.dtype).contiguous(), vh[:count].to(left.dtype).contiguous()
+_STARTED: WeakKeyDictionary[StructuredMatrix, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+"""What is known of the frozen matrix of a path that starts, until its schedule asks for it."""
+
+
+def leading(path: StructuredMatrix, frozen: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """U_hi (out, k) and V_hi^T (k, in) of the frozen matrix, where the path is and in its dtype.
+
+    They are those of the decomposition that the path starts from, and computed again where that was another time.
+    """
+    left, values, _ = leaves(path)
+    known = _STARTED.pop(path, None)
+    if known is None:
+        u, s, vh = torch.linalg.svd(frozen().double(), full_matrices=False)
+        known = _leading(u, s, vh, len(values))
+    u, vh = known
+    return u.to(left).contiguous(), vh.to(left).contiguous()
+
+
+def _leading(u: Tensor, s: Tensor, vh: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """What is left of the factors without the `rank` smallest triplets and without rounding."""
+    count = min(len(s) - rank, int((s > SMALLEST * s[0]).sum()))
+    return u[:, :count], vh[:count]
 
 
 def projection(paths: Paths, steps: int, frozen: Frozen) -> Schedule:
@@ -101,8 +119,11 @@ def osf(layer: Layer) -> Start:
     """
     rank = check_rank(layer)
     u, s, vh = torch.linalg.svd(layer.weight.double(), full_matrices=False)
-    left, values, right = u[:, -rank:], s[-rank:], vh[-rank:]
-    return Start(triplets(left.to(layer.dtype), values.to(layer.dtype), right.to(layer.dtype)), split=True)
+    left, values, right = (part.to(layer.dtype) for part in (u[:, -rank:], s[-rank:], vh[-rank:]))
+    path = triplets(left, values, right)
+    first, last = _leading(u, s, vh, rank)
+    _STARTED[path] = first.to(layer.dtype), last.to(layer.dtype)
+    return Start(path, split=True)
 
 
 @adapter(
