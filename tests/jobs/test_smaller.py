@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 import eckart
 from eckart.cli.app import main
 from eckart.errors import Refused
+from eckart.jobs import smaller
 from eckart.jobs.smaller import to_smaller_directory
 from eckart.models.narrower import Narrowing
 from support.attention import tiny_qwen2, tiny_qwen3
@@ -80,6 +81,31 @@ def test_round_trips(make: Any, how: dict[str, Any], field: str, tmp_path: Path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "smaller", dtype=model.dtype)
     rounding = 0.05 if model.dtype == torch.bfloat16 else 1e-4
     torch.testing.assert_close(loaded(ids()).logits, model(ids()).logits, rtol=rounding, atol=rounding)
+
+
+def test_sixteen_bits_are_judged_by_their_weights_and_not_by_their_products(tmp_path: Path) -> None:
+    config = tiny_llama().config
+    config.num_hidden_layers = 16
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(config).eval().bfloat16()
+    with torch.no_grad():
+        for block in model.model.layers:
+            attention = block.self_attn
+            for layer in (attention.q_proj, attention.k_proj):
+                layer.weight.view(-1, 8, 32)[:, [1, 5]] = 0  # what is rotated as one
+            attention.o_proj.weight.view(32, -1, 8)[..., 6:] = 0
+    source, outputs = str(save_tiny(tmp_path / "small", model)), list[torch.Tensor]()
+    before = smaller._outputs
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(smaller, "_outputs", lambda model, tokens: outputs.append(before(model, tokens)) or outputs[-1])
+        to_smaller_directory(source, tmp_path / "smaller")
+    wanted, given = outputs
+    narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "smaller")
+    assert narrow.dtype == torch.bfloat16
+    tokens = torch.arange(smaller.TOKENS)[None]
+    # Products that are rounded to bfloat16 are apart by more than the weights of the smaller model make them.
+    apart = (before(narrow, tokens) - before(model, tokens)).square().mean()
+    assert apart > 4 * (given - wanted).square().mean()
 
 
 def test_what_cannot_be_smaller_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
