@@ -220,6 +220,21 @@ ADAPTERS += [
     ),
     Lines(
         "adapters",
+        "after svd",
+        "all-MiniLM-L6-v2 cut to half of its ranks, a step of AdamW on {tokens} tokens, float32, one thread; beside, "
+        "what training all matrices and everything takes",
+        {
+            "benchmark": "adapters.welore",
+            "part": "step",
+            "model": "all-MiniLM-L6-v2",
+            "arm": ("factors", "both", "everything"),
+        },
+        "{arm}: {numbers:,} numbers, {seconds:.2f} s, peak {peak_megabytes:.0f} MB beside {weights_megabytes:.0f} MB",
+        name="welore",
+        together="; ",
+    ),
+    Lines(
+        "adapters",
         "terms",
         "what the rank rule keeps of all linear matrices but the head",
         {"benchmark": "adapters.terms"},

@@ -14,7 +14,6 @@ from eckart.structures.dense import Dense
     "welore",
     paper="Jaiswal et al. 2024, arXiv 2407.11239",
     expression="Chain(Dense*, Dense*)",
-    unmeasured="it trains what a compression left, at numbers that no budget of the benchmark fixes",
 )
 def welore(layer: Layer) -> Start | None:
     """The factors of every matrix that stands as a product of two thin ones train; all others are frozen.
