@@ -26,7 +26,7 @@ from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import as_batches, calibration_text, calibration_tokens, text_of
 from eckart.jobs.compress.influence import attach_influence
 from eckart.jobs.compress.plan import Plan, apply, make_plan
-from eckart.jobs.smaller import to_smaller_directory
+from eckart.jobs.exports.smaller import write as to_smaller_directory
 from eckart.models.sharing import share
 from eckart.models.sites import find_sites, linear_parameters
 from eckart.models.transformers import load_model, write_model

@@ -14,7 +14,7 @@ from eckart import METHODS, Statistics
 from eckart.compressors._head_products import pair_scores
 from eckart.compressors.contract import Members
 from eckart.jobs.compress.plan import Plan, make_plan, put
-from eckart.jobs.export import made_dense
+from eckart.jobs.exports._ordinary import made_dense
 from eckart.layouts.attention_heads import Heads
 from eckart.models.groups import Group
 from eckart.models.narrower import narrowings

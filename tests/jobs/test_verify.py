@@ -15,7 +15,7 @@ from torch import nn
 import eckart
 from eckart.cli.app import main
 from eckart.errors import Refused
-from eckart.jobs.export import to_dense_directory
+from eckart.jobs.exports.dense import write as to_dense_directory
 from eckart.jobs.verify import verify
 from support.saving import IDS
 from support.tiny import save_tiny, tiny_llama

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import eckart
 from eckart import StructuredConv2d, StructuredLinear
 from eckart.jobs.compress.run import Recipe, run
-from eckart.jobs.export import _fill
+from eckart.jobs.exports._ordinary import _fill
 from eckart.models.checkpoint import check_manifest, manifest, rebuild
 from eckart.models.places import replace
 from eckart.models.sites import find_sites, model_cost

@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 import eckart
-from eckart.jobs.export import to_dense_directory
+from eckart.jobs.exports.dense import write as to_dense_directory
 from eckart.models import transformers as hf
 from eckart.models.experts import Experts, experts, per_token
 from eckart.models.fused_experts import fuse, unfuse, unfuse_named

@@ -15,7 +15,7 @@ import eckart
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.dry_run import dry_run
 from eckart.jobs.compress.recipe import Recipe
-from eckart.jobs.export import to_dense_directory
+from eckart.jobs.exports.dense import write as to_dense_directory
 from eckart.jobs.texts import Texts
 from eckart.models.rotation import rotate
 from eckart.models.sharing import share

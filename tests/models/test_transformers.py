@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 import eckart
-from eckart.jobs.export import to_dense_directory
+from eckart.jobs.exports.dense import write as to_dense_directory
 from eckart.models import transformers as hf
 from eckart.models.modules import StructuredEmbedding, StructuredLinear, TiedLinear
 from eckart.models.sites import find_sites

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,6 +11,13 @@ from eckart.cli import options as o
 from eckart.cli.consoles import console
 from eckart.cli.options import Out
 from eckart.errors import Refused
+from eckart.jobs.exports.contract import formats, writer
+
+FORMATS = formats()
+if TYPE_CHECKING:
+    Name = str
+else:
+    Name = Literal[tuple(FORMATS)]
 
 LOSSY = 3
 """Exit status where something was written that does not do all that was exported."""
@@ -21,12 +28,8 @@ def export(
     /,
     *,
     to: Annotated[
-        Literal["dense", "smaller", "peft"],
-        Parameter(
-            help="dense: ordinary matrices, no eckart needed; smaller: the same without the units that nothing reads; "
-            "peft: what compensate added, or an adapter, as a LoRA",
-            group=o.WHAT,
-        ),
+        Name,
+        Parameter(help="; ".join(map(": ".join, FORMATS.items())), group=o.WHAT),
     ],
     rank: Annotated[
         int | None,
@@ -41,8 +44,6 @@ def export(
     """Turns a compressed model, a GGUF file, or an adapter, into another format."""
     from eckart.jobs.adapt.files import ADAPTER
     from eckart.jobs.adapt.peft import EXACT, export_adapter
-    from eckart.jobs.export import to_dense_directory, to_peft_directory
-    from eckart.jobs.smaller import to_smaller_directory
 
     status = 0
     if (Path(model) / ADAPTER).is_file():
@@ -58,9 +59,7 @@ def export(
     else:
         if rank is not None:
             raise Refused(f"--rank {rank} is for adapters, and {model} is none: leave it out")
-        if to == "smaller":
-            console(stderr=True).print(to_smaller_directory(model, out), highlight=False, soft_wrap=True)
-        else:
-            {"dense": to_dense_directory, "peft": to_peft_directory}[to](model, out)
+        if said := writer(to)(model, out):
+            console(stderr=True).print(said, highlight=False, soft_wrap=True)
     console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)
     return status

@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart.cli.app import main
-from eckart.jobs.export import low_rank_terms, to_dense_directory, to_peft_directory
+from eckart.jobs.exports.dense import write as to_dense_directory
+from eckart.jobs.exports.peft import low_rank_terms
+from eckart.jobs.exports.peft import write as to_peft_directory
 from eckart.models import transformers as hf
 from eckart.models.modules import StructuredLinear
 from eckart.models.places import replace

@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 import eckart
 from eckart.cli.app import main
 from eckart.errors import Refused
-from eckart.jobs import smaller
-from eckart.jobs.smaller import to_smaller_directory
+from eckart.jobs.exports import smaller
+from eckart.jobs.exports.smaller import write as to_smaller_directory
 from eckart.models.narrower import Narrowing
 from support.attention import tiny_qwen2, tiny_qwen3
 from support.commands import nothing_left

@@ -1,4 +1,4 @@
-"""Compressed models as smaller ones of the same architecture."""
+"""ordinary matrices without the units that nothing reads"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
-from eckart.jobs.export import made_dense
+from eckart.jobs.exports._ordinary import made_dense
 from eckart.models import transformers as hf
 from eckart.models.narrower import Narrowing, narrowings
 
@@ -23,7 +23,7 @@ OF_32_BITS, OF_16_BITS = 1e-4, 0.05
 """What rounding may change of its outputs, as a share of their spread: only weights are rounded to 16 bits, once."""
 
 
-def to_smaller_directory(source: str, out: str | Path) -> str:
+def write(source: str, out: str | Path) -> str:
     """Writes a compressed model without the units that nothing reads, which plain transformers loads without eckart.
 
     Its matrices are ordinary ones of fewer rows and columns, its configuration says a smaller hidden width of the MLPs
