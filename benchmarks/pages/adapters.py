@@ -111,6 +111,16 @@ TABLES = {
     ),
     "adapters-split": _stream("split", "digits lost"),
     "adapters-moved": _stream("moved", "upright lost"),
+    "adapters-federated": Table(
+        "adapters",
+        {"benchmark": "adapters.federated"},
+        [("", "{setting}"), (" ", "{arm}")],
+        right=[
+            ("rate", "{rate:g}"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to `ffa, orthonormal`", "[{change:+.4f} ± {change_stderr:.4f}]"),
+        ],
+    ),
     "adapters-apart-split": _apart("split", "rates"),
     "adapters-apart-moved": _apart("moved", "rates"),
 }

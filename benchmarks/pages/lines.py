@@ -264,6 +264,17 @@ ADAPTERS += [
     ),
 ]
 
+ADAPTERS += [
+    Lines(
+        "adapters",
+        "federated",
+        "clothes turned by a right angle, by a perceptron that knows them upright; six clients of unlike classes, 15 "
+        "rounds of 5 local steps, rank {rank}, {seeds} seeds; the difference is to an orthonormal A that stays",
+        {"benchmark": "adapters.federated", "arm": ("fedsvd, drawn", "fedsvd, orthonormal")},
+        "{setting}, {arm}: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
+    ),
+]
+
 INFERENCE = [
     Lines(
         "inference",

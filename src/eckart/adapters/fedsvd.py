@@ -80,7 +80,6 @@ def server(paths: Paths) -> None:
     parameters=lambda out, columns, rank: rank * out,
     scaled=True,
     server=server,
-    unmeasured="benchmarks/adapters/federated.py was not run yet",
 )
 def fedsvd(layer: Layer) -> Start:
     """W + (alpha / r) B A of which B trains; a server averages B and makes of B A both factors anew, by an SVD.
