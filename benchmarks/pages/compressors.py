@@ -112,6 +112,15 @@ TABLES = {
             ("dense loss", "{dense:.3f}"),
         ],
     ),
+    "configurations": _of(
+        {"benchmark": "compressors.configurations"},
+        [
+            ("arm", "{arm}"),
+            ("bits a weight", "{bits:g}"),
+            ("error", "[{error:.4f}]"),
+            ("bits, inputs to a scale, rank, in the mean", "[{means.bits:.2f}, {means.group:.0f}, {means.rank:.1f}]"),
+        ],
+    ),
     "normalised": _of(
         {"benchmark": "compressors.normalised"},
         [("model", "{model}"), ("ranks", "{keep:%}")],

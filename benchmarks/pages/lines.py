@@ -55,6 +55,14 @@ COMPRESSORS = [
         about={**_SMOLLM2, "run": "groups", "method": "dense"},
     ),
     _compressors(
+        "configurations",
+        "{matrices} matrices of layer {layer} of smollm2, its channels permuted, bfloat16, bits a weight with scales "
+        "and factors shared out exactly; error weighted by the Fisher information, over that of zeros",
+        {"benchmark": "compressors.configurations", "arm": "chosen"},
+        "{bits:g} bits {error:.4f}, ranks {means.rank:.1f} in the mean",
+        together=", ",
+    ),
+    _compressors(
         "normalised",
         "at equal numbers, singular values normalised over the largest, as here, and as published; distance from the "
         "dense model text by text: drift of the embeddings of sentences for the encoder, divergence for smollm2",

@@ -71,10 +71,10 @@ def lq_lora(weight: Tensor, statistics: Statistics, *, group: int | None = None,
     of the smaller side, a budget is shared out exactly, as by the paper's integer program over bits and groups at one
     rank. One size for every matrix is said in bits, with groups of 64 and the largest rank.
 
-    Departures: the rank is chosen, which on small matrices saves more than anything else; scales are least squares of
-    their groups, keep the weight's dtype and are not rounded again; an SVD takes the place of the randomized one. The
-    authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to 12 % larger at 3 and 4
-    bits (`benchmarks/peers/authors.py`).
+    Departures: the rank is chosen, for beside small matrices a product of rank 64 is as large as the codes; scales are
+    least squares of their groups, keep the weight's dtype and are not rounded again; an SVD takes the place of the
+    randomized one. The authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to 12 %
+    larger at 3 and 4 bits (`benchmarks/peers/authors.py`).
 
     Args:
         weight: (out, in).
@@ -135,8 +135,8 @@ def judged(
 
     Codes err in proportion to what they are given, which is W without its best product; the product then takes a part
     of their error away, and each further bit a factor of 5: `5^-b log(1 + g) ||W - W_r||^2 (1 - r / k)^4`, k the
-    smaller side. On matrices of smollm2 this was within 15 % of the ratios of errors from 2 to 4 bits. Of two sizes the
-    one that takes more bytes and is expected to err no less is left out, but for those with the default group and rank.
+    smaller side, a rule of thumb. Of two sizes the one that takes more bytes and is expected to err no less is left out, but for those
+    with the default group and rank.
 
     Args:
         there: the configurations, by size.
