@@ -73,8 +73,8 @@ def lq_lora(weight: Tensor, statistics: Statistics, *, group: int | None = None,
 
     Departures: the rank is chosen, for beside small matrices a product of rank 64 is as large as the codes; scales are
     least squares of their groups, keep the weight's dtype and are not rounded again; an SVD takes the place of the
-    randomized one. The authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to 12 %
-    larger at 3 and 4 bits (`benchmarks/peers/authors.py`).
+    randomized one. The authors' code, whose scales are the largest magnitudes, rounded to 8 bits, has an error 2 to
+    12 % larger at 3 and 4 bits (`benchmarks/peers/authors.py`).
 
     Args:
         weight: (out, in).
@@ -135,8 +135,8 @@ def judged(
 
     Codes err in proportion to what they are given, which is W without its best product; the product then takes a part
     of their error away, and each further bit a factor of 5: `5^-b log(1 + g) ||W - W_r||^2 (1 - r / k)^4`, k the
-    smaller side, a rule of thumb. Of two sizes the one that takes more bytes and is expected to err no less is left out, but for those
-    with the default group and rank.
+    smaller side, a rule of thumb. Of two sizes the one that takes more bytes and is expected to err no less is left
+    out, but for those with the default group and rank.
 
     Args:
         there: the configurations, by size.
