@@ -342,6 +342,16 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "clothes, pruned",
+        "a perceptron 784-128-64-10 on Fashion-MNIST, {passes} passes, {seeds} seeds; runs of zeros along rows, and "
+        "differences paired by seed, to magnitude pruning to as many weights of every matrix",
+        {"benchmark": "parametrizations.runs_of_zeros", "part": "all", "method": "turbo-vbi"},
+        "{arm}: {zeros:%} zeros in runs of {run:.1f}, {longer:.1f} times as long, accuracy {accuracy:.4f} ± "
+        "{spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
+        name="turbo-vbi",
+    ),
+    Lines(
+        "parametrizations",
         "waves",
         "the next frame of a wave on 32 x 32 points by four convolutions of 5 x 5, width {width}; error over that of "
         "the last frame, {seeds} seeds",

@@ -53,6 +53,19 @@ TABLES = {
             ("to `apriori-conv`, paired", "{change:+.4f} ± {change_stderr:.4f}"),
         ],
     ),
+    "runs-of-zeros": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.runs_of_zeros", "part": "all"},
+        [
+            ("", "{method:code}"),
+            (" ", "{arm}"),
+            ("zeros", "{zeros:%1}"),
+            ("in runs of", "{run:.1f}"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("paired", "{change:+.4f} ± {change_stderr:.4f}"),
+            ("processor seconds", "{cpu_seconds:.0f}"),
+        ],
+    ),
     "super-resolution": Table(
         "parametrizations",
         {"benchmark": "parametrizations.super_resolution"},
