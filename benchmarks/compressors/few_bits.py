@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.compressors.vector_codebooks import vectors
 from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import as_batches, calibration_text, text_of
 from eckart.jobs.evaluate.quality import divergence
@@ -121,6 +122,9 @@ ARMS: dict[str, Arm] = {
     "squares-4/48": searched(4, 48, 2.0),
     **{f"codebook-4/{group}": of_method("codebook", bits=4, group=group) for group in (32, 128)},
     "nf4": of_method("nf4", bits=4),
+    "pairs-2": vectors(2, 2, 64),
+    "pairs-3": vectors(3, 2, 64),
+    "fours-2": vectors(2, 4, 64),
 }
 
 
@@ -184,7 +188,7 @@ def judge(options: argparse.Namespace) -> Judge:
         calibration_text(options.calibration), tokenizer, options.samples, options.length, options.seed
     )
     modules = {site.name: site.module for site in sites}
-    needs = [Need.INPUT_SECOND_MOMENT] if any("gptq" in name for name in options.arms.split(",")) else []
+    needs = [Need.INPUT_SECOND_MOMENT] if any(reads in options.arms for reads in ("gptq", "pairs", "fours")) else []
     statistics, _ = statistics_for(model, modules, needs, batches, cache=cache_directory())
     return Judge(model, sites, statistics, held_out, torch.stack(list(log_probabilities(model, held_out))))
 

@@ -13,7 +13,7 @@ concentrate; the same diffusion model learns that too. Means and deviations over
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,41 +94,53 @@ def student(n: int, d: int, generator: torch.Generator) -> Tensor:
     return torch.randn(n, d, generator=generator) / divisor
 
 
-def kinds(options: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+Data = tuple[Tensor, Tensor | None]
+"""Points and perhaps classes."""
+
+
+def kinds(options: argparse.Namespace) -> dict[str, Callable[[], Data]]:
+    """What can be looked at, by name."""
     generator = torch.Generator().manual_seed(options.seed)
     x, y = fashion(options.fashion, "train")
     x, y = F.avg_pool2d(x, 2).flatten(1)[: options.points], y[: options.points]
     drawn = gaussian(x.double()).draw(len(x), generator).float()
-    yield "Gaussian, moments of pictures", drawn, None
     heavy, none = student(len(x), 16, generator), torch.zeros(len(x), dtype=torch.int64)
-    yield "Student's t", heavy, None
-    yield "diffusion of Student's t", diffused(heavy, none, options.steps, 256, options.seed), None
-    yield "Fashion-MNIST", x, y
-    yield "diffusion of Fashion-MNIST", diffused(x, y, options.steps, 512, options.seed), y
-    if options.sst2 is not None:
+
+    def embedded() -> Data:
         files = ("train.tsv", "dev.tsv", "test.tsv")
         lines = [line for file in files for line in (options.sst2 / file).read_text("utf-8").splitlines()]
-        pairs = [line.rsplit("\t", 1) for line in lines if "\t" in line]
-        told = torch.tensor([int(label) for _, label in pairs])
-        yield "sentences by MiniLM", sentences([text for text, _ in pairs]), told
+        pairs = [line.rsplit("\t", 1) for line in lines if "\t" in line][: options.points]
+        return sentences([text for text, _ in pairs]), torch.tensor([int(label) for _, label in pairs])
+
+    found: dict[str, Callable[[], Data]] = {
+        "Gaussian, moments of pictures": lambda: (drawn, None),
+        "Student's t": lambda: (heavy, None),
+        "diffusion of Student's t": lambda: (diffused(heavy, none, options.steps, 256, options.seed), None),
+        "Fashion-MNIST": lambda: (x, y),
+        "diffusion of Fashion-MNIST": lambda: (diffused(x, y, options.steps, 512, options.seed), y),
+    }
+    return found | ({"sentences by MiniLM": embedded} if options.sst2 is not None else {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion", type=Path, required=True, help="the directory of its four files")
     parser.add_argument("--sst2", type=Path, help="the directory of train.tsv, dev.tsv and test.tsv")
-    parser.add_argument("--points", type=int, default=10000)
+    parser.add_argument("--points", type=int, default=8000)
     parser.add_argument(
-        "--steps", type=int, default=3000, help="that the diffusion models learn (default: %(default)s)"
+        "--steps", type=int, default=2000, help="that the diffusion models learn (default: %(default)s)"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", metavar="NAME", help="of the data; all where it is left out")
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("diagnostics.concentration", options.json)
     card = DIAGNOSTICS["concentration"]
     print(HEAD)
-    for name, points, labels in kinds(options):
+    chosen = {name: made for name, made in kinds(options).items() if name in (options.only or [name])}
+    for name, made in chosen.items():
+        points, labels = made()
         runs = [card.entry(Examples(points, labels, options.seed + k)) for k in range(options.seeds)]
         found = {}
         for column, first in runs[0].items():

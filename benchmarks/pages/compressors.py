@@ -63,6 +63,16 @@ TABLES = {
         {"benchmark": "compressors.few_bits"},
         [METHOD, ("bits a weight", "{bits:.3f}"), ("KL", "{kl:.4f} ± {stderr:.4f}")],
     ),
+    "vectors": _of(
+        {"benchmark": "compressors.vector_codebooks"},
+        [
+            ("codes of", "{arm}"),
+            ("bits a weight", "{stored bits:.3f}"),
+            ("error", "{unseen:.4f}"),
+            ("by that of `gptq`", "{beside gptq.mean:.3f} ± {beside gptq.stderr:.3f}"),
+            ("seconds", "{seconds:.1f}"),
+        ],
+    ),
     "planes": _of(
         {"benchmark": "compressors.products", "method": "bitplane-int"},
         [("planes of weights", "{planes}")],

@@ -87,4 +87,46 @@ TABLES = {
             ("unexplained nats, theirs and ours", "{theirs.unexplained:.4f}, {ours.unexplained:.4f}"),
         ],
     ),
+    "concentration": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.concentration"},
+        [
+            ("data", "{data}"),
+            ("points", "{points}"),
+            ("directions", "{directions.mean:.0f} of {dimensions}"),
+            ("tail of the distance", "{tail_norm.mean:.2f} ± {tail_norm.spread:.2f}"),
+            ("largest tail", "{tail_largest.mean:.2f} ± {tail_largest.spread:.2f}"),
+            ("growth", "{tail_growth.mean:.2f} ± {tail_growth.spread:.2f}"),
+            ("concentrates", "{verdict}"),
+            ("error of ridge, and Gaussian", "{error_ridge.mean:%1}, {error_ridge_gaussian.mean:%1}"),
+            ("of logistic loss, and Gaussian", "{error_logistic.mean:%1}, {error_logistic_gaussian.mean:%1}"),
+        ],
+    ),
+    "batch-curvature": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.batch_hessian", "part": "curvature"},
+        [
+            ("batch", "{batch}"),
+            ("largest eigenvalue", "{mean:.2f} ± {spread:.2f}"),
+            ("by the noise along its eigenvector", "{leading:.2f}"),
+            ("by noise that is alike in all entries", "{alike:.2f}"),
+        ],
+    ),
+    "batch-rates": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.batch_hessian", "part": "rates"},
+        [("batch", "{batch}")],
+        [("{optimizer} {bound}", "{rate:.3g}")],
+    ),
+    "kecor": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.kecor"},
+        [
+            ("chosen by", "{arm}"),
+            ("labels needed", "{needed.mean:.0f} ± {needed.stderr:.0f}"),
+            ("reached", "{reached} of {seeds}"),
+            ("mean accuracy over the rounds", "{accuracy:.4f}"),
+            ("beside random", "{gain.mean:+.4f} ± {gain.stderr:.4f}"),
+        ],
+    ),
 }

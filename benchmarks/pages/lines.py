@@ -477,6 +477,46 @@ DIAGNOSTICS = [
         "{kernel}, {pairs} pairs: {ours.unexplained:.4f} and theirs {theirs.unexplained:.4f}, {ours.seconds:.2f} s and "
         "{theirs.seconds:.2f} s",
     ),
+    _diagnostics(
+        "concentration",
+        "tails",
+        "means over {seeds} seeds; sub-Gaussian norm of the distance to the mean by that of Gaussian points (and by "
+        "that of an eighth of the points), and test errors beside those of Gaussian classes",
+        {"benchmark": "diagnostics.concentration"},
+        "{data}, {points} points in {directions.mean:.0f} directions: {tail_norm.mean:.2f} ({tail_growth.mean:.2f}), "
+        "concentrates: {verdict}[; ridge {error_ridge.mean:%1} beside {error_ridge_gaussian.mean:%1}, logistic loss "
+        "{error_logistic.mean:%1} beside {error_logistic_gaussian.mean:%1}]",
+    ),
+    _diagnostics(
+        "batch-hessian",
+        "curvature",
+        "a perceptron of {parameters} parameters and {pictures} pictures of Fashion-MNIST after {learned} steps, "
+        "largest eigenvalue of the Hessians of {draws} batches, by the noise along its eigenvector, and by noise that "
+        "is alike in all entries",
+        {"benchmark": "diagnostics.batch_hessian", "part": "curvature"},
+        "batch {batch}: {mean:.2f} ± {spread:.2f}, {leading:.2f}, {alike:.2f}",
+        together="; ",
+    ),
+    _diagnostics(
+        "batch-hessian",
+        "slopes",
+        "the same net, exponent with which the largest rate grows with the batch: without a rise of the loss of all "
+        "pictures in 30 steps (descends), without one above that of chance (stable), and 2 by the eigenvalue",
+        {"benchmark": "diagnostics.batch_hessian", "part": "slopes"},
+        "batches of {from} to {to}: SGD {SGD descends:.2f} and {SGD stable:.2f}, Adam {Adam descends:.2f} and "
+        "{Adam stable:.2f}, predicted {predicted:.2f}",
+        together="; ",
+    ),
+    _diagnostics(
+        "kecor",
+        "labels",
+        "{data}, a pool of {pool} pictures, {first} random labels and {picks} more a round, {seeds} seeds: labels "
+        "until a perceptron has nine tenths of its accuracy with all ({full:.3f}), and mean accuracy over the rounds "
+        "beside random choice",
+        {"benchmark": "diagnostics.kecor"},
+        "{arm} {needed.mean:.0f} ± {needed.stderr:.0f}, reached {reached} times ({gain.mean:+.4f} ± {gain.stderr:.4f})",
+        together="; ",
+    ),
 ]
 
 LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS]

@@ -121,7 +121,6 @@ def _products(curvature: Curvature, v: Tensor) -> Tensor:
         "adam_rates": Column("Largest rate of Adam on them, by that on all examples", kind="numbers"),
     },
     noun="curvature",
-    unmeasured="`python -m benchmarks.diagnostics.batch_hessian` prints its numbers",
 )
 def batch_hessian(curvature: Curvature) -> Numbers:
     """How much sharper the loss of a batch is than that of all examples, and the learning rates that this allows.

@@ -175,7 +175,6 @@ def _doubt(examples: Examples, numbers: Numbers) -> str:
     },
     noun="concentration",
     doubt=_doubt,
-    unmeasured="`python -m benchmarks.diagnostics.concentration` prints its numbers",
 )
 def concentration(examples: Examples) -> Numbers:
     """Whether functions of data stay near their means as those of Gaussian data do, and linear classifiers err alike.

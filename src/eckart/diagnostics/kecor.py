@@ -102,7 +102,6 @@ def coding_rate(pool: Pool, index: Sequence[int], sigma: float) -> float:
         ),
     },
     noun="choice of examples",
-    unmeasured="`python -m benchmarks.diagnostics.kecor` prints its numbers",
 )
 def kecor(pool: Pool) -> Numbers:
     """Which examples to label next: those whose features need the most bits, given the labelled and the picked ones.
