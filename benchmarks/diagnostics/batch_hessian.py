@@ -3,7 +3,7 @@
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb root
     python -m benchmarks.diagnostics.batch_hessian --fashion root/usr/share/datasets/fashion-mnist
 
-A perceptron with ten thousand parameters learns pictures of Fashion-MNIST of 7 x 7 for a while. At that point
+A perceptron learns pictures of Fashion-MNIST of 7 x 7 for a while. At that point
 
 - `spectrum`: the largest and smallest eigenvalue of its Hessian by the Lanczos process, and of the whole matrix;
 - `curvature`: the largest eigenvalue of the Hessians of random batches, each by a Lanczos process of its own, beside
@@ -133,10 +133,10 @@ def slope(batches: list[int], values: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion", type=Path, required=True, help="the directory of its four files")
-    parser.add_argument("--hidden", type=int, default=160)
-    parser.add_argument("--pictures", type=int, default=2048)
-    parser.add_argument("--learned", type=int, default=100, help="steps of Adam before (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="of a trial of a rate (default: %(default)s)")
+    parser.add_argument("--hidden", type=int, default=24)
+    parser.add_argument("--pictures", type=int, default=1024)
+    parser.add_argument("--learned", type=int, default=50, help="steps of Adam before (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=30, help="of a trial of a rate (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", action="store_true", help="decompose the whole Hessian too")
