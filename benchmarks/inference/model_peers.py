@@ -79,7 +79,7 @@ def arms() -> dict[str, Callable[[Model], Model]]:
         found |= {f"torchao {kind}": torchao(kind) for kind in ("int8", "int8, int8 inputs")}
         found |= {f"torchao int4 g{GROUP}, bf16": torchao("int4", torch.bfloat16)}
     if util.find_spec("optimum"):
-        found |= {"quanto int8": quanto("qint8"), "quanto int4": quanto("qint4")}
+        found["quanto int8"] = quanto("qint8")  # its int4 cannot be run in inference mode
     if util.find_spec("bitsandbytes"):
         found |= {"bitsandbytes nf4": bitsandbytes(4), "bitsandbytes int8": bitsandbytes(8)}
     return found

@@ -79,12 +79,12 @@ def arms(ids: list[torch.Tensor]) -> dict[str, Make]:
         "gptq, 3 bits, groups of 64": compressed("gptq", bits=3, group=64, **read),
         "nf4": compressed("nf4", bits=4),
         "codebook, 4 bits": compressed("codebook", bits=4),
+        "llm-int8": compressed("llm-int8", bits=8, **read),
         "wanda, 50 %": compressed("wanda", percent=50, **read),
         "group-sparse, 50 %": compressed("group-sparse", percent=50, **read),
         "gqsa, 50 % in 4 bits": compressed("gqsa", percent=50, **read),
         "kfac, 80 % of the linear parameters": compressed("kfac", keep=0.8, **linear),
         "kfac, 60 % of the linear parameters": compressed("kfac", keep=0.6, **linear),
-        "auto, 40 % of the bytes": compressed("auto", keep=0.4, **read),
         "auto, a third of the bytes": compressed("auto", keep=0.334, **read),
     }
 
