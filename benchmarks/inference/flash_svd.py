@@ -12,6 +12,8 @@ medians of calls that take turns. `naive` are the factors as they are stored, `t
 takes dense matrices too.
 
 The first table is one MLP of smollm2's shape over low-rank factors, in tiles of tokens and in tiles of hidden units.
+`--only rank` is one product by two factors for a tile of tokens, in blocks of the rank: what is held in between, what
+is read and written, and processor milliseconds.
 """
 
 from __future__ import annotations
@@ -175,6 +177,43 @@ def one_mlp(options: argparse.Namespace) -> None:
         print(f"{count:>6} tokens: {cells}", flush=True)
 
 
+def over_the_rank(options: argparse.Namespace) -> None:
+    """y = sum over blocks k of (x V[k]^T) U[:, k]^T: megabytes held beside x and y, megabytes touched, milliseconds.
+
+    Touched are x and y once for each block, y read as well from the second on, the factors, and the product by V
+    written and read.
+    """
+    draw = torch.Generator().manual_seed(0)
+    for out, columns in ((1536, 576), (576, 1536), (4096, 4096)):
+        rank = round(options.keep * out * columns / (out + columns))
+        left, right = (torch.randn(shape, generator=draw) for shape in ((out, rank), (rank, columns)))
+        x = torch.randn(options.tokens, columns, generator=draw)
+
+        def blocks(size: int, x: Tensor = x, left: Tensor = left, right: Tensor = right) -> Tensor:
+            y = F.linear(F.linear(x, right[:size]), left[:, :size])
+            for start in range(size, right.shape[0], size):
+                k = slice(start, start + size)
+                y.addmm_(F.linear(x, right[k]), left[:, k].T)
+            return y
+
+        sizes = {"whole": rank, "128": 128, "64": 64, "32": 32}
+        assert torch.allclose(blocks(64), blocks(rank), rtol=1e-3, atol=1e-2)
+        times = medians(
+            {name: lambda size=size, f=blocks: f(size) for name, size in sizes.items()}, 10 * options.repeats
+        )
+        held, touched = {}, {}
+        for name, size in sizes.items():
+            count = -(-rank // size)
+            held[name] = 4e-6 * options.tokens * min(size, rank)
+            numbers = options.tokens * (count * columns + (2 * count - 1) * out + 2 * rank) + rank * (out + columns)
+            touched[name] = 4e-6 * numbers
+        what = {"part": "over the rank", "out": out, "columns": columns, "rank": rank, "tile": options.tokens}
+        found = {"held": held, "touched": touched, "ms": times}
+        Rows("inference.flash_svd", options.json).add(what, found)
+        cells = ", ".join(f"{n} {held[n]:.3f} held {touched[n]:.1f} touched ({times[n]:.2f} ms)" for n in sizes)
+        print(f"{out} x {columns}, rank {rank}, {options.tokens} tokens: {cells}", flush=True)
+
+
 def encoder(options: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
     (dense, tokenizer), (small, _) = minilm(options.encoder), minilm(options.encoder)
     sentences = [s for s in corpus("wikipedia").replace("\n", " ").split(". ") if 20 < len(s) < 400][:512]
@@ -226,7 +265,9 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.6)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="+", default=["mlp", "MiniLM", "smollm2"], choices=["mlp", "MiniLM", "smollm2"])
+    parser.add_argument(
+        "--only", nargs="+", default=["mlp", "MiniLM", "smollm2"], choices=["mlp", "rank", "MiniLM", "smollm2"]
+    )
     add_option(parser)
     options = parser.parse_args()
     print(
@@ -236,6 +277,9 @@ def main() -> None:
     if "mlp" in options.only:
         with torch.inference_mode():
             one_mlp(options)
+    if "rank" in options.only:
+        with torch.inference_mode():
+            over_the_rank(options)
     if "MiniLM" in options.only:
         measure("MiniLM", *encoder(options), options)
     if "smollm2" in options.only:

@@ -109,4 +109,17 @@ TABLES = {
             ("ms, factors tiled", "{ms.tiled:.0f}"),
         ],
     ),
+    "flash-svd-rank": Table(
+        "inference",
+        {"benchmark": "inference.flash_svd", "part": "over the rank"},
+        [("", "{out} x {columns}, rank {rank}")],
+        across=[
+            ("held, whole", "{held.whole:.2f}"),
+            ("held, blocks of 64", "{held.64:.2f}"),
+            ("touched, whole", "{touched.whole:.1f}"),
+            ("touched, blocks of 64", "{touched.64:.1f}"),
+            ("ms, whole", "{ms.whole:.2f}"),
+            ("ms, blocks of 64", "{ms.64:.2f}"),
+        ],
+    ),
 }
