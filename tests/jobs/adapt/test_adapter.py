@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -193,3 +195,24 @@ def test_an_adapter_of_another_model_of_the_same_shapes_is_told(method: str, tmp
     eckart.save_adapter(adapter, tmp_path)
     with pytest.warns(UserWarning, match="trained beside other matrices than those of this model"):
         eckart.load_adapter(tiny_llama(seed=1), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["lq-lora", "lora-ga", "lora"])
+def test_layers_that_no_gradient_reaches_are_told(method: str) -> None:
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+            nn.init.zeros_(self.head.weight)
+
+        def forward(self, x: Tensor, labels: Tensor | None = None) -> SimpleNamespace:
+            z = self.head(self.inner(x).relu())
+            return SimpleNamespace(logits=z, loss=None if labels is None else nn.functional.cross_entropy(z, labels))
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        data = {"x": torch.randn(8, 16), "labels": torch.arange(8) % 4}
+        adapter = eckart.adapt(Classifier(), method, rank=2, calibration=[data])
+    said = [str(each.message) for each in told if "no gradient reaches 1 matrices (inner)" in str(each.message)]
+    assert len(said) == (method != "lora")
+    assert [text for text in adapter.warnings if text in said] == said

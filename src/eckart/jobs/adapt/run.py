@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from eckart.jobs.adapt.adapted import Adapted
 from eckart.jobs.adapt.adapter import Adapter, adapted_layers, check_name, check_unshared
 from eckart.jobs.adapt.bases import dense_of, matrix_shape, on_cpu, structure_of
 from eckart.jobs.adapt.ranks import rank_within, shared_out
-from eckart.jobs.adapt.starts import at_start, check_starts, relative_error, started, unknown
+from eckart.jobs.adapt.starts import at_start, check_starts, relative_error, started, unknown, without_gradient
 from eckart.jobs.calibration import Calibration, as_batches, check_sampling
 from eckart.jobs.coverage import NAMED_HEAD, NO_ADAPTER, covered, reasons, warnings_of
 from eckart.machine import peak_rss_bytes
@@ -126,7 +127,7 @@ def adapt(
             left = unknown(bases, card, statistics, gradients)
             why = reasons(model, embeddings=False, head=False, left=left, of_embeddings=NO_ADAPTER, of_head=NAMED_HEAD)
             bases = {where: module for where, module in bases.items() if where not in left}
-            account = covered(model, bases, why)
+            account, flat = covered(model, bases, why), without_gradient(bases, card, statistics, gradients)
             if card.ranks is not None:
                 matrices = {
                     where: exact_input(on_cpu(structure_of(base_of(module)))) for where, module in bases.items()
@@ -160,7 +161,9 @@ def adapt(
             place.activate(name)
             errors[where] = relative_error(before, place.beside(), at_start(starts[where]))
         result = Adapter(model, name, card, places, {where: ranks[where] for where in places}, alpha, errors)
-    result.packed, result.coverage, result.warnings = packed, account, warnings_of(account)
+    result.packed, result.coverage, result.warnings = packed, account, [*warnings_of(account), *flat]
+    for text in flat:
+        warnings.warn(text, stacklevel=2)
     result.activate()
     result.seconds, result.peak_bytes = time.perf_counter() - clock, peak_rss_bytes()
     return result

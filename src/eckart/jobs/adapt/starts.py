@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.adapters.contract import AdapterCard, Layer, Start
 from eckart.errors import Refused
 from eckart.statistics import Statistics
+from eckart.statistics.accumulators import GRADIENT_NEEDS
 from eckart.structures import Scaled
 
 UNREACHED = "the model did not call it on the calibration data, which the method has to look at"
@@ -30,6 +31,26 @@ def unknown(
         if (needs and all(getattr(statistics[where], each) is None for each in needs))
         or (card.task_gradient and where not in gradients)
     }
+
+
+def without_gradient(
+    bases: Iterable[str], card: AdapterCard, statistics: Mapping[str, Statistics], gradients: Mapping[str, Tensor]
+) -> list[str]:
+    """What is to be said of layers that no gradient reaches, where a method starts from gradients."""
+    needs = [need.value for need in card.needs if need in GRADIENT_NEEDS]
+
+    def flat(where: str) -> bool:
+        known = [getattr(statistics[where], each) for each in needs]
+        known += [gradients[where]] if card.task_gradient else []
+        return any(each is not None and not each.any() for each in known)
+
+    found = [where for where in bases if flat(where)]
+    if not found:
+        return []
+    return [
+        f"no gradient reaches {len(found)} matrices ({found[0]}), so that {card.name} starts there as if nothing were "
+        "known of them: is the model's head zero, or what it returns first cut off from them?"
+    ]
 
 
 def started(card: AdapterCard, where: str, layer: Layer) -> Start | None:
