@@ -1,0 +1,11 @@
+"""The lines on the cards, a module for each family."""
+
+from __future__ import annotations
+
+from benchmarks.pages.lines.adapters import ADAPTERS
+from benchmarks.pages.lines.compressors import COMPRESSORS
+from benchmarks.pages.lines.diagnostics import DIAGNOSTICS
+from benchmarks.pages.lines.inference import INFERENCE
+from benchmarks.pages.lines.parametrizations import PARAMETRIZATIONS
+
+LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS]

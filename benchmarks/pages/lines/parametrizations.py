@@ -1,0 +1,55 @@
+"""The lines on the cards of parametrizations."""
+
+from __future__ import annotations
+
+from benchmarks.pages.cards import Lines
+
+PARAMETRIZATIONS = [
+    Lines(
+        "parametrizations",
+        "clothes",
+        "a perceptron 784-512-512-10 on Fashion-MNIST, {passes} passes, {more} more behind a projection, {seeds} "
+        "seeds; the difference from the dense net is paired; low rank is on the page of measurements",
+        {"benchmark": "parametrizations.monarch", "part": "pictures", "arm": "monarch"},
+        "{start}, {keep:%} kept: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to dense",
+        name="monarch",
+    ),
+    Lines(
+        "parametrizations",
+        "text",
+        "a Llama of 3 layers of width 128 on articles of Wikipedia, {steps} steps of 1024 tokens, {more} more behind a "
+        "projection, {seeds} seeds; loss on held-out articles, the difference from the dense net is paired",
+        {"benchmark": "parametrizations.monarch", "part": "text", "arm": "monarch"},
+        "{start}, {keep:%} kept: loss {loss:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to dense",
+        name="monarch",
+    ),
+    Lines(
+        "parametrizations",
+        "super-resolution",
+        "pictures of scikit-image, of twice the sides, by an EDSR of 24 channels; {steps} steps, {seeds} seeds, "
+        "{pictures} pictures to judge; the convolutions of the blocks keep {keep:%}",
+        {"benchmark": "parametrizations.super_resolution"},
+        "{arm}: {psnr:.3f} ± {spread:.3f} dB, {change:+.3f} ± {change_stderr:.3f} to iss-p",
+        name="iss-p",
+    ),
+    Lines(
+        "parametrizations",
+        "clothes, pruned",
+        "a perceptron 784-128-64-10 on Fashion-MNIST, {passes} passes, {seeds} seeds; runs of zeros along rows, and "
+        "differences paired by seed, to magnitude pruning to as many weights of every matrix",
+        {"benchmark": "parametrizations.runs_of_zeros", "part": "all", "method": "turbo-vbi"},
+        "{arm}: {zeros:%} zeros in runs of {run:.1f}, {longer:.1f} times as long, accuracy {accuracy:.4f} ± "
+        "{spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
+        name="turbo-vbi",
+    ),
+    Lines(
+        "parametrizations",
+        "waves",
+        "the next frame of a wave on 32 x 32 points by four convolutions of 5 x 5, width {width}; error over that of "
+        "the last frame, {seeds} seeds",
+        {"benchmark": "parametrizations.waves"},
+        "{arm}: {parameters:,} numbers, {steps} steps of {step_ratio:.2f} the dense time, error {error:.4f} ± "
+        "{spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to apriori-conv",
+        name="apriori-conv",
+    ),
+]
