@@ -66,6 +66,17 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.0f}"),
         ],
     ),
+    "pruning": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.pruning"},
+        [("kept", "{keep:%}"), ("", "{arm}")],
+        right=[
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to `pst`", "[{change:+.4f} ± {change_stderr:.4f}]"),
+            ("numbers that train", "{numbers:,}"),
+            ("ms a step", "{step_ms:.0f}"),
+        ],
+    ),
     "super-resolution": Table(
         "parametrizations",
         {"benchmark": "parametrizations.super_resolution"},

@@ -25,6 +25,14 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "pruning",
+        "sst2 by two layers of MiniLM, {steps} steps of 16 sentences, {seeds} seeds; the difference is to pst",
+        {"benchmark": "parametrizations.pruning", "keep": (0.5, 0.2, 0.1)},
+        "{keep:%} kept, {arm}: accuracy {accuracy:.4f} ± {spread:.4f}[, {change:+.4f} ± {change_stderr:.4f}]",
+        name="pst",
+    ),
+    Lines(
+        "parametrizations",
         "super-resolution",
         "pictures of scikit-image, of twice the sides, by an EDSR of 24 channels; {steps} steps, {seeds} seeds, "
         "{pictures} pictures to judge; the convolutions of the blocks keep {keep:%}",

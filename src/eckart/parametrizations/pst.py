@@ -48,7 +48,6 @@ class Thinning(Schedule):
     "Chain(Dense, Dense*)))",
     schedule=Thinning,
     fold=masked,
-    unmeasured="benchmarks/parametrizations/pruning.py was not run yet",
 )
 def pst(layer: Layer, *, rank: int = 8, beta: float = 1.0, alpha1: float = 1.0, alpha2: float = 1.0) -> Scored:
     """M * (W + beta U V) with W frozen, M the largest of |W + beta U V| + alpha1 A B + alpha2 (R 1^T + 1 C^T).
