@@ -181,6 +181,24 @@ TABLES = {
         [("experts left", "{experts:%}"), ("bytes", "{share:%}")],
         [("{method:code}", "{perplexity:.2f} ({relative_accuracy:%1})")],
     ),
+    "upcycled": _of(
+        {
+            "benchmark": "compressors.upcycled",
+            "method": ("drop", "drop by visits", "m-smoe", "sub-moe", "sub-moe, sums", "sub-moe, means"),
+        },
+        [("experts left", "{experts:%}"), ("", "{method}")],
+        [("{model}", "{rise:+.4f} ± {rise, paired:.4f}"), ("{model}, accuracy", "{accuracy:%1}")],
+    ),
+    "third": _of(
+        {"benchmark": "compressors.third", "keep": 0.333},
+        [METHOD, ("bytes", "{share:.3f}")],
+        [
+            ("perplexity", "{perplexity:perplexity}"),
+            ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
+            ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
+            CPU,
+        ],
+    ),
     "authors": _of(
         {"benchmark": "peers.authors"},
         [
