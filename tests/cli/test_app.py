@@ -15,6 +15,7 @@ from eckart import __version__
 from eckart.cli.app import main, run
 from eckart.cli.command_line import COMMANDS
 from eckart.errors import Refused
+from eckart.jobs.exports.contract import formats
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,10 @@ from eckart.errors import Refused
         ("compress x --out y --samples many", "--samples 'many' is no int; see eckart compress --help"),
         ("compress x --out y --headd", "unknown option --headd; did you mean '--head'? see eckart compress --help"),
         ("export x --out y", "eckart export needs --to; see eckart export --help"),
-        ("export x --out y --to denze", "--to 'denze' is none of dense, peft, smaller; did you mean 'dense'?"),
+        (
+            "export x --out y --to denze",
+            f"--to 'denze' is none of {', '.join(formats())}; did you mean 'dense'?",
+        ),
         ("adapt x --out y", "eckart adapt needs --data"),
         ("embeddings x y --kernel sine", "--kernel 'sine' is none of cosine, gaussian; did you mean 'cosine'?"),
         ("diagnose x --measure 0.9,half", "--measure half: a share is needed, as in 0.8 or 80%"),
