@@ -121,6 +121,16 @@ TABLES = {
             ("to `ffa, orthonormal`", "[{change:+.4f} ± {change_stderr:.4f}]"),
         ],
     ),
+    "adapters-modules": Table(
+        "adapters",
+        {"benchmark": "adapters.modules"},
+        [
+            ("", "{arm}"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to `random`", "{change:+.4f} ± {change_stderr:.4f}"),
+            ("numbers in paths", "{numbers:,.0f}"),
+        ],
+    ),
     "adapters-apart-split": _apart("split", "rates"),
     "adapters-apart-moved": _apart("moved", "rates"),
 }

@@ -83,4 +83,12 @@ ADAPTERS += [
         {"benchmark": "adapters.federated", "arm": ("fedsvd, drawn", "fedsvd, orthonormal")},
         "{setting}, {arm}: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
     ),
+    Lines(
+        "adapters",
+        "modules",
+        "sst2 by three layers of MiniLM, {steps} steps of 16 sentences, {seeds} seeds; half of the matrices have paths",
+        {"benchmark": "adapters.modules", "arm": ("diffora", "its choice, anew", "gradients", "all")},
+        "{arm}: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to a random choice",
+        together="; ",
+    ),
 ]

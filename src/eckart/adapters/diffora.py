@@ -127,7 +127,6 @@ def leaves(path: StructuredMatrix) -> tuple[Tensor, Tensor, Tensor]:
     parameters=lambda out, columns, rank: rank * (out + columns) + 1,
     scaled=True,
     schedule=Search,
-    unmeasured="benchmarks/adapters/modules.py was not run yet",
 )
 def diffora(layer: Layer) -> Start:
     """W + (alpha / r) B g A with a gate g for each matrix; training keeps half of the paths of every layer.
