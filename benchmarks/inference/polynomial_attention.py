@@ -37,7 +37,7 @@ from eckart.texts.corpora import corpus
 from eckart.texts.sequences import sequences
 
 PARTS = ("error", "time", "models")
-LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 
 
 def scale_to(q: Tensor, k: Tensor, bound: float) -> float:
@@ -96,7 +96,7 @@ def seconds(act: Callable[[], Tensor], leaves: list[Tensor]) -> float:
 
 def timed(rows: Rows) -> None:
     for size, degree in ((64, 2), (64, 1), (16, 4)):
-        for length in LENGTHS if (size, degree) == (64, 2) else LENGTHS[:4]:
+        for length in LENGTHS[: {(64, 2): 7, (64, 1): 6, (16, 4): 4}[size, degree]]:
             what = {"part": "time", "size": size, "degree": degree, "tokens": length}
             row = rows.get(what)
             if row is None:

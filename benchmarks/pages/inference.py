@@ -41,6 +41,33 @@ def _products(rows: int) -> Table:
 
 TABLES = {
     "low-rank-cache": _shares("low-rank cache", "the cache"),
+    "polynomial-error": Table(
+        "inference",
+        {"benchmark": "inference.polynomial_attention", "part": "error"},
+        [("degree", "{degree}"), ("features", "{features:,}"), ("within a tenth up to", "{allowed:.2f}")],
+        across=[("up to {bound:g}", "{output:short}; {gradient:short}")],
+    ),
+    "polynomial-time": Table(
+        "inference",
+        {"benchmark": "inference.polynomial_attention", "part": "time"},
+        [("size of the head, degree", "{size}, {degree}"), ("features", "{features:,}")],
+        across=[("{tokens:,} tokens", "{ratio:.1f}")],
+    ),
+    "polynomial-models": Table(
+        "inference",
+        {"benchmark": "inference.polynomial_attention", "part": "models"},
+        [
+            ("", "{model}"),
+            ("attentions", "{attentions}"),
+            ("bound of the scores, least", "{bound.least:.1f}"),
+            ("median", "{bound.median:.1f}"),
+            ("largest", "{bound.largest:.1f}"),
+            ("largest score, least", "{score.least:.1f}"),
+            ("median ", "{score.median:.1f}"),
+            ("degree for the least", "{degree.least}"),
+            ("features of that, power of ten", "{log10_features:.0f}"),
+        ],
+    ),
     "int4-cache": _arms("int4 cache", ("bytes of the cache", "{bytes:%1}")),
     "integer-attention": _arms("integer attention"),
     "skipped-columns": _shares("skipped columns", "the inputs"),

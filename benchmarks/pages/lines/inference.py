@@ -7,6 +7,40 @@ from benchmarks.pages.cards import Lines
 INFERENCE = [
     Lines(
         "inference",
+        "polynomial error",
+        "a causal head of {size}, 1024 tokens, queries of a LoRA, relative error of the output and of its gradients",
+        {"benchmark": "inference.polynomial_attention", "part": "error", "degree": 2, "bound": (0.5, 2.0, 8.0)},
+        "{output:short} and {gradient:short} at scores bounded by {bound:g}",
+        name="lora-fast-gradient",
+        together=", ",
+        words="degree 2: ",
+    ),
+    Lines(
+        "inference",
+        "polynomial time",
+        "forward and backward pass of a causal head of 64 over those of PyTorch's, processor time of one thread",
+        {
+            "benchmark": "inference.polynomial_attention",
+            "part": "time",
+            "size": 64,
+            "degree": 2,
+            "tokens": (2048, 8192, 32768),
+        },
+        "{ratio:.1f} at {tokens:,} tokens",
+        name="lora-fast-gradient",
+        together=", ",
+        words="degree 2: ",
+    ),
+    Lines(
+        "inference",
+        "polynomial models",
+        "the largest |q| times the largest |k| of the attentions of trained models, degree 2 being allowed up to 0.64",
+        {"benchmark": "inference.polynomial_attention", "part": "models"},
+        "{model}: {bound.least:.0f} to {bound.largest:.0f}, for the least of them degree {degree.least}",
+        name="lora-fast-gradient",
+    ),
+    Lines(
+        "inference",
         "memory",
         "peak of the activations of a model whose factors kfac stores at {keep:%}, tiles of {tile} tokens, float32, "
         "one thread, without the head",

@@ -26,7 +26,6 @@ LEAST = 128
     saves="attention over long inputs takes time linear in the length, its gradients too",
     approximates="the exponential of the scores by a polynomial",
     limit={"exact_above": True, "tolerance": 0.0},
-    unmeasured="benchmarks/inference/polynomial_attention.py was not run yet",
 )
 @contextmanager
 def polynomial_attention(
