@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 import eckart
 from eckart.adapters.contract import ADAPTERS
@@ -19,6 +19,7 @@ from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.evaluate.quality import evaluate
 from eckart.machine import DEVICES, device_named
+from eckart.ops.polynomial_attention import polynomial_attention
 from eckart.statistics import Need, statistics_for
 from tests.support.elsewhere import DEVICE, Mixed, elsewhere
 
@@ -173,3 +174,32 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
     for name, said in (("gpu", "none of auto"), ("cuda:x", "none of auto"), ("cpu:9", "not there")):
         with pytest.raises(Refused, match=f"{re.escape(repr(name))}.*{said}"):
             device_named(name)
+
+
+def test_scaled_embeddings_and_masked_mappings_there() -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        torch.manual_seed(0)
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+        config = Gemma3TextConfig(vocab_size=64, num_hidden_layers=2, head_dim=8, **shape)
+        model = Gemma3ForCausalLM(config).eval().to(device)
+        model.tie_weights()
+        mask = torch.ones(4, 16, dtype=torch.long)
+        mask[0, 10:] = 0
+        data = [{"input_ids": IDS[0], "attention_mask": mask}]
+        result = eckart.compress(model, "gptq", bits=4, embeddings=True, head=True, calibration=data)
+        found.append((result.choice, logits(model)))
+    assert found[0][0] == found[1][0]
+    close(found[1][1], found[0][1])
+
+
+def test_what_else_asks_for_float64(tmp_path: Path) -> None:
+    model = make(DEVICE)
+    eckart.save_peft(eckart.adapt(model, "pissa", rank=2), tmp_path / "peft")
+    server, client = (eckart.Federation(eckart.adapt(make(DEVICE), "fedsvd", rank=2)) for _ in range(2))
+    client.load(server.arrays())
+    server.average([[a + 1 for a in client.trained()]])
+    x = 0.1 * torch.randn(1, 2, 8, 4).to(DEVICE)
+    assert polynomial_attention(x, x, x, 0.5).device == DEVICE
+    with eckart.int4_cache(make(DEVICE), calibration=IDS[0]):
+        pass

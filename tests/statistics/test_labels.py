@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.statistics import collect
+from eckart.statistics.labels import sampled_gradient
 from support.statistics import ALL
 
 
@@ -38,3 +41,13 @@ def test_other_outputs_get_gaussian_labels() -> None:
     model = nn.Sequential(nn.Linear(6, 5))
     found = collect(model, {"0": model[0]}, ALL, [torch.randn(20000, 6)])["0"]
     torch.testing.assert_close(found.gradient_second_moment, torch.eye(5), atol=5 / 20000**0.5, rtol=0)
+
+
+def test_logits_under_that_name_in_a_mapping() -> None:
+    z = torch.randn(3, 5)
+    target, gradient, labels = sampled_gradient({"logits": z}, torch.Generator().manual_seed(0))
+    assert target is z
+    assert labels == 3
+    assert gradient.shape == z.shape
+    with pytest.raises(Refused, match="'hidden' and no 'logits'"):
+        sampled_gradient({"hidden": z}, torch.Generator())

@@ -31,8 +31,12 @@ def mean(factors: Sequence[Tensor], weights: Sequence[float] | None = None) -> T
     for i, each in enumerate(factors):
         if not bool(torch.isfinite(each).all()):
             raise Refused(f"what client {i} trained is not finite: leave it out of this round")
-    shares = torch.ones(len(factors)) if weights is None else torch.as_tensor(list(weights))
-    shares = shares.double()
+    try:
+        shares = torch.tensor(
+            [float(w) for w in ([1.0] * len(factors) if weights is None else weights)], dtype=torch.float64
+        )
+    except (TypeError, ValueError) as error:
+        raise Refused(f"weights={weights!r} must be {len(factors)} numbers") from error
     if len(shares) != len(factors) or not bool(torch.isfinite(shares).all()) or shares.min() < 0 or shares.sum() <= 0:
         raise Refused(f"weights={weights!r} must be {len(factors)} finite numbers of at least 0, not all of them 0")
     total = torch.zeros_like(factors[0], dtype=torch.float64)
@@ -69,7 +73,7 @@ def server(paths: Paths) -> None:
     for path in paths.values():
         matrix = path.matrix if isinstance(path, Scaled) else path
         b, a = matrix.parameters()
-        for leaf, value in zip((b, a), refactored(b, a), strict=True):
+        for leaf, value in zip((b, a), refactored(b.cpu(), a.cpu()), strict=True):
             leaf.copy_(value)
 
 

@@ -13,6 +13,7 @@ from eckart.errors import Refused
 from eckart.inference._cache_bases import samples
 from eckart.inference._coded_cache import coded_cache
 from eckart.inference.contract import inside
+from eckart.machine import wide
 from eckart.models.transformers_attention import attending, exact_attention, in_groups
 from eckart.statistics.batches import Batch, call
 from eckart.structures._checks import size_option
@@ -71,13 +72,13 @@ class Ranges:
     """Mean, least and largest of every channel of an attention's keys or values, (heads, d)."""
 
     def __init__(self, x: Tensor) -> None:
-        self.count, self.sum = 0, x.new_zeros((), dtype=torch.float64)
+        self.count, self.sum = 0, wide(x.new_zeros(()))
         self.low = self.high = x[0, :, 0]
 
     def add(self, x: Tensor) -> None:
         """Some keys or values (sequences, heads, tokens, d)."""
         self.count += x.shape[0] * x.shape[2]
-        self.sum = self.sum + x.double().sum((0, 2))
+        self.sum = self.sum + wide(x).sum((0, 2))
         self.low, self.high = torch.minimum(self.low, x.amin((0, 2))), torch.maximum(self.high, x.amax((0, 2)))
 
     def about_zero(self) -> Channels:

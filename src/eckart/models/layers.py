@@ -84,7 +84,8 @@ def _twin(module: nn.Module, parameters: dict[str, Tensor | None]) -> nn.Module:
         twin.num_embeddings, twin.embedding_dim, twin.padding_idx = rows, columns, None
     # Tensors that were made on no device have no numbers to try.
     twin._buffers = {
-        n: b if b is None or not b.is_meta else torch.ones(b.shape, device="cpu") for n, b in module._buffers.items()
+        n: b if b is None else torch.ones(b.shape, device="cpu") if b.is_meta else b.cpu()
+        for n, b in module._buffers.items()
     }
     found: nn.Module = twin
     return found

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from eckart.errors import Refused
+from eckart.machine import wide
 
 CHUNK = 128
 """Tokens whose features are in memory at once; a causal product evaluates the polynomial itself inside a chunk."""
@@ -162,7 +163,7 @@ def _pulled(x: Tensor, g: Tensor, degree: int) -> Tensor:
 
 def bound_of(query: Tensor, keys: Tensor, scale: float) -> float:
     """No |scale q.k| is above it: the largest product of norms, over sequences and heads."""
-    largest = [x.detach().double().norm(dim=-1).amax(-1) for x in (query, keys)]
+    largest = [wide(x.detach()).norm(dim=-1).amax(-1) for x in (query, keys)]
     return abs(scale) * float((largest[0] * largest[1]).max())
 
 

@@ -21,18 +21,21 @@ def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, T
     model: y is Bernoulli and the gradient sigmoid(z) - y. Any other output is the mean of a unit-variance Gaussian.
 
     Args:
-        output: what the model returned: logits in an attribute, else a tensor or a tuple that starts with one.
+        output: what the model returned: logits in an attribute or under that name, else a tensor or a tuple that starts
+            with one.
         generator: of the labels.
 
     Returns:
         The output, the gradient by it, and the number of labels drawn.
 
     Raises:
-        Refused: the output has NaN or Inf entries, or none.
+        Refused: the output has NaN or Inf entries, or none; or it is a mapping without logits.
     """
-    logits = getattr(output, "logits", None)
+    logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     target: Tensor
     if logits is None:
+        if type(output) is dict:
+            raise Refused(f"the model returns a dict of {', '.join(map(repr, output))} and no 'logits' to draw from")
         target = output if isinstance(output, Tensor) else output[0]
         _check_numbers(target)
         gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype).to(target.device)

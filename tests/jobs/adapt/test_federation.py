@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import eckart
+from eckart.errors import Refused
 from support.one_layer import normal, steps, stirred
 
 
@@ -58,3 +59,31 @@ def test_arrays_are_copies_and_wrong_ones_change_nothing() -> None:
         with pytest.raises(eckart.Refused, match=words):
             act()
         assert all(map(numpy.array_equal, server.arrays(), now))
+
+
+def test_what_no_adapter_holds_is_refused_and_changes_nothing() -> None:
+    server = made("fedsvd")
+    before, shapes = server.arrays(), [a.shape for a in server.trained()]
+    huge = [numpy.full(shape, 1e300) for shape in shapes]
+    for arrays, said in (
+        (huge, "too large for torch.float32"),
+        ([numpy.ones(shape, complex) for shape in shapes], "complex128"),
+        ([object()] * len(shapes), "no array of numbers"),
+    ):
+        with pytest.raises(Refused, match=said):
+            server.average([arrays])
+    for weights in (3, ["a"], [0.0]):
+        with pytest.raises(Refused, match="weights="):
+            server.average([server.trained()], weights)  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="adapter"):
+        eckart.Federation(None)  # type: ignore[arg-type]
+    server.adapter.merge()
+    with pytest.raises(Refused, match="is merged"):
+        server.load(before)
+    server.adapter.unmerge()
+    assert all((a == b).all() for a, b in zip(before, server.arrays(), strict=True))
+    ones, zeros = ([numpy.full(shape, value, int) for shape in shapes] for value in (1, 0))
+    server.average([ones, zeros])
+    lora = made("lora")
+    lora.average(client for client in ([numpy.full(a.shape, v, int) for a in lora.trained()] for v in (1, 0)))
+    assert all((a == 0.5).all() for a in lora.trained())

@@ -586,3 +586,11 @@ def test_what_has_no_adapter(
     given = ["--against", str(llama_directory), "--rank", "2", "--out", str(again)]
     assert main(["compensate", str(small), *given, *text]) == 0
     assert "matrices (model.layers.0.self_attn.q_proj) were fitted with the branches" in refused(again)
+
+
+def test_a_rotated_model_with_a_tied_head_is_refused_by_name() -> None:
+    dense = tiny_llama(tied=True)
+    small = copy.deepcopy(dense)
+    eckart.compress(small, "rtn", bits=4, rotate=True)
+    with pytest.raises(eckart.Refused, match="--rotate"):
+        eckart.compensate(small, dense, rank=2, calibration=torch.randint(60, (4, 12)))

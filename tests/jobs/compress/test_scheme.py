@@ -128,3 +128,10 @@ def test_a_dry_run_of_a_size_comes_true(llama_directory: Path, texts: tuple[str,
     assert {tuple(row["sizes"]) for row in found["budget"]["matrices"]} == {(4,)}
     report = compress_directory(str(llama_directory), tmp_path / "out", asked, short(texts), measure_speed=False)
     assert 0 <= report["size"]["bytes"]["after"] - found["budget"]["size"]["bytes"]["after"] < 20_000
+
+
+def test_a_word_of_sizes_that_is_an_option_of_the_method() -> None:
+    model = net()
+    eckart.compress(model, "lq-lora", bits=4, rank=2, calibration=DATA)
+    parts = [m.structure.operands()[1] for m in model.modules() if isinstance(m, StructuredLinear)]
+    assert {part.operands()[0].shape[1] for part in parts} == {2}

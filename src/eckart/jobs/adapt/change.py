@@ -40,8 +40,8 @@ def as_low_rank(
     found = [factors_of(term) for term, _ in terms]
     thin = [pair for pair in found if pair is not None]
     if len(thin) == len(terms):
-        left = torch.cat([sign * pair[0].double() for pair, (_, sign) in zip(thin, terms, strict=True)], 1)
-        right = torch.cat([pair[1].double() for pair in thin])
+        left = torch.cat([sign * pair[0].cpu().double() for pair, (_, sign) in zip(thin, terms, strict=True)], 1)
+        right = torch.cat([pair[1].cpu().double() for pair in thin])
         # The SVD of the product from that of its small core: left right = Q (R S^T) P^T.
         (q, r), (p, s) = torch.linalg.qr(left), torch.linalg.qr(right.T)
         u, values, vh = torch.linalg.svd(r @ s.T, full_matrices=False)
@@ -96,5 +96,5 @@ def product(parts: list[StructuredMatrix]) -> Tensor:
 def exactly(structure: StructuredMatrix) -> Tensor:
     """A structure as a matrix, computed in float64; which of its entries are largest is decided in its own dtype."""
     if any(isinstance(part, Kernelized) for part in structure.modules()):
-        return structure.to_dense().detach().double()
-    return copy.deepcopy(structure).double().to_dense().detach()
+        return structure.to_dense().detach().cpu().double()
+    return copy.deepcopy(structure).cpu().double().to_dense().detach()

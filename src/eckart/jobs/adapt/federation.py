@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.adapters.fedsvd import mean
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.jobs.adapt.adapter import Adapter
 
 
@@ -36,6 +36,7 @@ class Federation:
     """
 
     def __init__(self, adapter: Adapter) -> None:
+        check_type("adapter", adapter, Adapter)
         self.adapter = adapter
 
     def arrays(self) -> list[Any]:
@@ -52,7 +53,7 @@ class Federation:
         Raises:
             Refused: they are of another adapter, or not finite; nothing is changed then.
         """
-        _copy(self._all(), arrays)
+        self._copy(self._all(), list(arrays))
 
     def average(self, clients: Sequence[Sequence[Any]], weights: Sequence[float] | None = None) -> None:
         """Puts the mean of what clients trained in the place of what trains here, and does what the method adds to it.
@@ -65,14 +66,30 @@ class Federation:
             Refused: no client, arrays of another adapter or not finite, weights that are no shares; nothing is changed
                 then.
         """
-        own = self._trained()
+        own, clients = self._trained(), [list(arrays) for arrays in clients]
         for i, arrays in enumerate(clients):
             if len(arrays) != len(own):
                 raise Refused(f"client {i} sends {len(arrays)} arrays where {len(own)} train: send its trained()")
-        means = [mean([torch.as_tensor(arrays[i]) for arrays in clients], weights) for i in range(len(own))]
-        _copy(own, means)
+        means = [mean([_numbers(arrays[i]) for arrays in clients], weights) for i in range(len(own))]
+        self._copy(own, means)
         if self.adapter.method.server is not None:
             self.adapter.method.server(self.adapter.paths)
+
+    @torch.no_grad()
+    def _copy(self, own: dict[str, Tensor], arrays: Sequence[Any]) -> None:
+        merged = {place.merged for place in self.adapter.places.values()} - {""}
+        if merged:
+            raise Refused(f"adapter {min(merged)!r} is merged, and its model would not follow: call unmerge() first")
+        found = [_numbers(array) for array in arrays]
+        shapes, expected = [tuple(t.shape) for t in found], [tuple(t.shape) for t in own.values()]
+        if shapes != expected:
+            raise Refused(f"arrays of shapes {shapes[:3]}... are of another adapter, which has {expected[:3]}...")
+        found = [new.to(old.dtype) for new, old in zip(found, own.values(), strict=True)]
+        for name, tensor in zip(own, found, strict=True):
+            if not bool(torch.isfinite(tensor).all()):
+                raise Refused(f"{name} is not finite, or too large for {tensor.dtype}")
+        for tensor, new in zip(own.values(), found, strict=True):
+            tensor.copy_(new)
 
     def _all(self) -> dict[str, Tensor]:
         return {f"{n}/{leaf}": t for n, path in self.adapter.paths.items() for leaf, t in path.state_dict().items()}
@@ -90,14 +107,12 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().cpu().numpy().copy()
 
 
-@torch.no_grad()
-def _copy(own: dict[str, Tensor], arrays: Sequence[Any]) -> None:
-    found = [torch.as_tensor(array) for array in arrays]
-    shapes, expected = [tuple(t.shape) for t in found], [tuple(t.shape) for t in own.values()]
-    if shapes != expected:
-        raise Refused(f"arrays of shapes {shapes[:3]}... are of another adapter, which has {expected[:3]}...")
-    for name, tensor in zip(own, found, strict=True):
-        if not bool(torch.isfinite(tensor).all()):
-            raise Refused(f"{name} is not finite")
-    for tensor, new in zip(own.values(), found, strict=True):
-        tensor.copy_(new)
+def _numbers(array: Any) -> Tensor:
+    """An array as a tensor, integers in float64."""
+    try:
+        found = torch.as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refused(f"{type(array).__name__} is no array of numbers that PyTorch reads: {error}") from error
+    if found.is_complex():
+        raise Refused(f"arrays of {found.dtype} are of no adapter")
+    return found if found.is_floating_point() else found.double()

@@ -17,7 +17,7 @@ from eckart.metrics import Metric
 from eckart.models.modules import StructuredLinear
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics
-from eckart.structures import StructuredMatrix, Sum
+from eckart.structures import Shared, StructuredMatrix, Sum
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def check_kinship(places: Sequence[Place]) -> None:
     if _statistics.median(errors) >= 1:
         raise Refused(
             f"the compressed matrices are no nearer to the dense ones than zeros are (a relative error of "
-            f"{_statistics.median(errors):.2f}): name the model that was compressed, not another of its shapes"
+            f"{_statistics.median(errors):.2f}): name the model that was compressed, not another of its shapes; what "
+            "`compress --rotate` turned first cannot be compensated, for its matrices are others"
         )
 
 
@@ -130,5 +131,7 @@ def output_error(dense: Site, structure: StructuredMatrix, bias: Tensor | None, 
 
 
 def exact(structure: StructuredMatrix) -> Tensor:
-    """The matrix in float64, in the memory of the CPU, rounded nowhere on the way."""
+    """The matrix in float64, in the memory of the CPU; rounded on the way only where another module holds a part."""
+    if any(isinstance(part, Shared) for part in structure.modules()):
+        return structure.to_dense().cpu().double()
     return copy.deepcopy(structure).cpu().double().to_dense()

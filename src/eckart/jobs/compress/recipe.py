@@ -113,7 +113,8 @@ class Recipe:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the method that are said, by name."""
-        return {name: value for name in ("group", "symmetric") if (value := getattr(self, name)) not in (None, False)}
+        names = ["group", "symmetric", *(word for word in SIZES if word in METHODS.find(self.method).options)]
+        return {name: value for name in names if (value := getattr(self, name, None)) not in (None, False)}
 
     @property
     def card(self) -> CompressorCard:
@@ -142,7 +143,8 @@ class Recipe:
 
     @property
     def _said(self) -> dict[str, int]:
-        return {word: size for word in SIZES if (size := getattr(self, word, None)) is not None}
+        words = [word for word in SIZES if word not in METHODS.find(self.method).options]
+        return {word: size for word in words if (size := getattr(self, word, None)) is not None}
 
     def _no_budget(self, word: str, size: int) -> None:
         """Raises Refused where a budget is asked for beside a size."""
