@@ -93,7 +93,8 @@ def load(source: str, *, dtype: torch.dtype | None = None, device: str = "cpu") 
     """
     where = device_named(device)
     found = _loaded(source, dtype)
-    found.model.to(where)
+    if where.type != "cpu":
+        found.model.to(where)
     return found
 
 
