@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,20 @@ import eckart
 from eckart.adapters.contract import ADAPTERS
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
+from eckart.jobs.adapt.directory import Request, adapt_directory
+from eckart.jobs.adapt.train import Training
+from eckart.jobs.compensate.directory import compensate_directory
+from eckart.jobs.compress.directory import compress_directory
+from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.texts import Texts
 from eckart.machine import DEVICES, device_named
+from eckart.models import transformers as hf
 from eckart.ops.polynomial_attention import polynomial_attention
 from eckart.statistics import Need, statistics_for
+from support.directories import save_data, save_zoo
+from support.tiny import save_tiny, tiny_llama
 from tests.support.elsewhere import DEVICE, Mixed, elsewhere
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -203,3 +214,66 @@ def test_what_else_asks_for_float64(tmp_path: Path) -> None:
     assert polynomial_attention(x, x, x, 0.5).device == DEVICE
     with eckart.int4_cache(make(DEVICE), calibration=IDS[0]):
         pass
+
+
+def _quality(report: dict[str, Any]) -> list[float]:
+    found = report["quality"]
+    return [found["after"]["mean"], found["before"]["mean"], found["kl"] or 0.0, found["top1_agreement"] or 0.0]
+
+
+def test_the_commands_there_say_what_they_say_on_the_cpu(
+    texts: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is tied: a subclass takes the place of a tensor when it is moved, and is another one in each place.
+    source = str(save_tiny(tmp_path / "model", tiny_llama(tied=False)))
+    monkeypatch.setattr(hf, "device_named", lambda name: DEVICE if name == "cuda" else CPU)
+    data = tmp_path / "pairs.jsonl"
+    lines = Path(texts[0]).read_text("utf-8").splitlines()[:12]
+    data.write_text("".join(json.dumps({"prompt": line[:20], "response": line[20:50]}) + "\n" for line in lines))
+    few, judged = {"samples": 4, "length": 32}, {"eval_samples": 3, "eval_length": 32}
+    recipe, read = Recipe("kfac", keep=0.7, **few), Texts(calibration=texts[0], evaluation=texts[1], **judged)
+    found: list[list[float]] = []
+    for name in ("cpu", "cuda"):
+        small, own = tmp_path / name, {"device": name, "cache": tmp_path / "cache" / name}
+        compressed = compress_directory(source, small, recipe, read, measure_speed=name == "cuda", **own)
+        added = compensate_directory(str(small), source, tmp_path / f"{name}-more", 2, read, **few, **own)
+        seen = diagnose_directory(str(small), against=source, text=texts[0], **few, **own)
+        training = Training(steps=3, batch=4, every=2)
+        request = Request(data=str(data), method="pissa", rank=2, length=32, text=texts[1])
+        taught = adapt_directory(source, tmp_path / f"{name}-adapter", request, training, device=name)
+        found.append(
+            [
+                *_quality(compressed),
+                added["quality"]["after"]["kl"],
+                *(row["stable_rank"] for row in seen["matrices"]),
+                *(state["matrix_entropy"] for state in seen["hidden_states"]),
+                *taught["loss"],
+                taught["forgetting"]["after"]["perplexity"],
+            ]
+        )
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("BERT classifier", "pairs"), ("T5", "pairs"), ("ViT", "images")])
+def test_other_tasks_there_are_judged_as_on_the_cpu(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hf, "device_named", lambda device: DEVICE if device == "cuda" else CPU)
+    source = save_zoo(name, tmp_path / "model")
+    read = Texts(*(save_data(kind, tmp_path / each, i) for i, each in enumerate("ab")), eval_samples=4, eval_length=16)
+    found = []
+    for device in ("cpu", "cuda"):
+        recipe = Recipe("svd", keep=0.9, of="linear-parameters", samples=4, length=16)
+        report = compress_directory(str(source), tmp_path / device, recipe, read, device=device, measure_speed=False)
+        found.append([report["quality"]["after"]["mean"], report["quality"]["top1_agreement"] or 0.0])
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
+
+
+def test_a_model_writes_its_own_text_there() -> None:
+    found = []
+    for device in (CPU, DEVICE):
+        model = make(device)
+        model.generation_config.eos_token_id = None
+        eckart.compress(model, "wanda", percent=50, samples=3, length=12)
+        found.append(logits(model))
+    close(found[1], found[0])

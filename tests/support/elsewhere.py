@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)
@@ -146,6 +147,7 @@ def _is_there(device: Any) -> bool:
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
     """Inside, `DEVICE` can be used."""
+    _device_constructors()  # which remembers what `torch.device("meta")` is to act on
     with pytest.MonkeyPatch.context() as patch:
         for name in MAKERS:
             patch.setattr(torch, name, _anywhere(getattr(torch, name)))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.models.sharing import in_eval_mode
 from eckart.models.tasks import task_of
+from eckart.statistics.batches import device_of
 from eckart.statistics.labels import draw
 
 CACHES = ("past_key_values", "cache_params", "state")
@@ -52,6 +53,7 @@ def own_text(
     token = torch.randint(text.vocab_size, (count, 1), generator=generator)
     if starts:
         token = torch.full_like(token, starts[0])
+    token = token.to(device_of(model))
     whole, remembered = token, dict[str, Any]()
     with in_eval_mode(model):
         for done in range(1, length + 1):
@@ -63,7 +65,7 @@ def own_text(
             whole = torch.cat([whole, token], 1)
             if on_progress:
                 on_progress(done, length)
-    return whole[:, 1:].contiguous()
+    return whole[:, 1:].cpu().contiguous()
 
 
 def memory_of(output: Any) -> dict[str, Any]:
@@ -105,13 +107,14 @@ def own_answers(model: nn.Module, batch: Mapping[str, Tensor], length: int, seed
     generator = torch.Generator().manual_seed(seed)
     kept: Any = model
     with in_eval_mode(model):
+        batch = {name: tensor.to(device_of(model)) for name, tensor in batch.items()}
         mask = {name: tensor for name, tensor in batch.items() if name == "attention_mask"}
         encoded = kept.get_encoder()(**batch)
-        tokens = torch.full((len(next(iter(batch.values()))), 1), start_of(model))
+        tokens = torch.full((len(next(iter(batch.values()))), 1), start_of(model), device=device_of(model))
         for _ in range(length - 1):
             output = kept(encoder_outputs=encoded, **mask, decoder_input_ids=tokens, use_cache=False)
             tokens = torch.cat([tokens, drawn(model, output.logits[:, -1], generator)], 1)
-    return tokens
+    return tokens.cpu()
 
 
 def start_of(model: nn.Module) -> int:

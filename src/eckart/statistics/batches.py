@@ -30,14 +30,18 @@ def call(model: nn.Module, batch: Batch) -> Any:
         return model(batch, **extra) if isinstance(batch, Tensor) else model(**batch, **extra)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first tensor of a model is that has numbers; the CPU where there is none."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((t.device for t in tensors if not t.is_meta), torch.device("cpu"))
+
+
 def beside(model: nn.Module, batch: Batch) -> Batch:
     """A batch on the device of the first tensor of a model."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    if first is None or first.is_meta:
-        return batch
+    device = device_of(model)
     if isinstance(batch, Tensor):
-        return batch.to(first.device)
-    return {name: value.to(first.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        return batch.to(device)
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
 
 @contextmanager

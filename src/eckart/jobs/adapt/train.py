@@ -19,6 +19,7 @@ from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.ops.wide_products import WideProducts
 from eckart.progress import Progress, silent
+from eckart.statistics.batches import beside
 from eckart.statistics.gradients import labels_in
 from eckart.texts.examples import collate
 
@@ -117,14 +118,14 @@ def train(
             group["lr"] = training.rate_at(step)
         optimizer.zero_grad()
         with WideProducts():
-            loss = model(**together([examples[i] for i in order.of(step)])).loss
+            loss = loss_of(model, together([examples[i] for i in order.of(step)]))
         total = loss + adapter.regulariser()
         if not torch.isfinite(total):
             kept = f"; {checkpoint} has the last good values: go on from it" if checkpoint and step else ""
             raise Refused(
                 f"the loss of step {step + 1} is {float(total.detach())}: lower the rate of {training.rate}{kept}"
             )
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, training.clip)
         optimizer.step()
         adapter.step()
@@ -141,6 +142,14 @@ def train(
         restore(adapter, best)
     progress("train", training.steps, training.steps)
     return trained
+
+
+def loss_of(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """What a model says that it loses on a batch, which is moved to it."""
+    inputs = beside(model, batch)
+    assert not isinstance(inputs, Tensor)
+    loss: Tensor = model(**inputs).loss
+    return loss
 
 
 class Order:
@@ -173,7 +182,7 @@ def judged(model: nn.Module, examples: Sequence[Any], batch: int, together: Toge
         whole = together(examples[i : i + batch])
         count = labels_in(model, whole)
         with WideProducts():
-            total += count * float(model(**whole).loss) if count else 0.0
+            total += count * float(loss_of(model, whole)) if count else 0.0
         tokens += count
     model.train(training)
     return total / max(1, tokens)
@@ -202,7 +211,7 @@ def write_checkpoint(
         tensors |= {f"optimizer/{i}/{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors |= {f"schedule/{key}": value for key, value in adapter.schedule_state().items()}
     history = {"losses": trained.losses, "validation": trained.validation, "best": trained.best}
-    unique = {key: value.detach().contiguous().clone() for key, value in tensors.items()}
+    unique = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     write_safetensors(unique, file, {STORED: __version__, "history": json.dumps(history), **sealed(unique)})
 
 

@@ -116,10 +116,10 @@ class _Labels(_Score):
     agreed: list[bool] = field(default_factory=list)
 
     def add(self, outputs: Any, expected: Any, batch: Mapping[str, Tensor]) -> None:
-        found = outputs.logits.argmax(-1)
+        found = outputs.logits.argmax(-1).cpu()
         self.right += (found == batch["labels"]).tolist()
         if expected is not None:
-            before = expected.logits.argmax(-1)
+            before = expected.logits.argmax(-1).cpu()
             self.right_before += (before == batch["labels"]).tolist()
             self.agreed += (before == found).tolist()
 
@@ -148,11 +148,11 @@ class _Answers(_Score):
     def add(self, outputs: Any, expected: Any, batch: Mapping[str, Tensor]) -> None:
         labels = batch["labels"]
         known = labels != IGNORED
-        log_q = outputs.logits.float().log_softmax(-1)
+        log_q = outputs.logits.cpu().float().log_softmax(-1)
         self.tokens += known.sum(1).tolist()
         self.nll += _sums(log_q, labels, known)
         if expected is not None:
-            log_p = expected.logits.float().log_softmax(-1)
+            log_p = expected.logits.cpu().float().log_softmax(-1)
             self.nll_before += _sums(log_p, labels, known)
             self.kl += float(divergence(log_p, log_q)[known].double().sum())
             self.agreed += int((log_p.argmax(-1) == log_q.argmax(-1))[known].sum())
@@ -212,18 +212,18 @@ class _Drift(_Score):
 
 
 def output_of(found: Any, mask: Tensor | None, sentences: Sentences | None) -> Tensor:
-    """What a model says of a batch, as one tensor whose first dimension is that of the samples."""
+    """What a model says of a batch, in the memory of the CPU: a tensor whose first dimension is that of the samples."""
     if isinstance(found, Tensor):
-        return found
+        return found.cpu()
     hidden = getattr(found, "last_hidden_state", None)
     if sentences is not None and sentences.modes and isinstance(hidden, Tensor):
         ones = torch.ones(hidden.shape[:2], dtype=torch.long)
-        return sentences.embedding(hidden, ones if mask is None else mask)
+        return sentences.embedding(hidden.cpu(), ones if mask is None else mask)
     for name in ("logits", "logits_per_image", "last_hidden_state"):
         if isinstance(value := getattr(found, name, None), Tensor):
-            return value
+            return value.cpu()
     first: Tensor = found[0]
-    return first
+    return first.cpu()
 
 
 def mean(values: Sequence[float]) -> Estimate:

@@ -17,6 +17,7 @@ from eckart.ops.wide_products import WideProducts
 from eckart.report.numbers import shown_number
 from eckart.report.shown import Glance, Shown
 from eckart.report.types import Estimate, Quality
+from eckart.statistics.batches import device_of
 
 Reference = nn.Module | Callable[[Tensor], Tensor]
 
@@ -219,10 +220,6 @@ def config_of(model: nn.Module) -> Any:
         raise TypeError(f"{type(model).__name__} is not a transformers language model: it has no configuration")
     config: Any = model.config
     return config.get_text_config()
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 @contextmanager

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.tensors import tensors_begin
-from eckart.jobs.evaluate.quality import check_length, config_of, device_of, evaluating
+from eckart.jobs.evaluate.quality import check_length, config_of, evaluating
+from eckart.machine import DEVICES
 from eckart.models.own_text import memory_of
 from eckart.models.presence import present
 from eckart.report.types import RatePair, Speed
+from eckart.statistics.batches import device_of
 
 _WARM_UP_STEPS = 2
 
@@ -143,8 +145,8 @@ def _generate(model: nn.Module, prompt: Tensor, steps: int) -> tuple[float, floa
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type in DEVICES:  # which work while Python goes on
+        getattr(torch, device.type).synchronize()
     return time.perf_counter()
 
 
