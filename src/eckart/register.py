@@ -20,6 +20,8 @@ FAMILIES = {
     "diagnostics": "eckart.diagnostics",
     "inference": "eckart.inference",
     "parametrizations": "eckart.parametrizations",
+    "optim": "eckart.optim",
+    "sketching": "eckart.sketching",
 }
 """The package of each family; its module `contract` says what a paper is there, and holds its `REGISTER`."""
 

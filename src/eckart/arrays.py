@@ -1,0 +1,89 @@
+"""The door for data: arrays of NumPy, SciPy and torch come in, and results go back as what came."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from eckart.errors import Refused
+
+Array = Any
+"""A NumPy array, a SciPy sparse matrix or array, or a torch tensor."""
+Dense = np.ndarray[Any, np.dtype[Any]]
+Seed = int | np.random.Generator | None
+"""What a generator is made of; None for a fresh one."""
+
+
+def dense(x: Array, name: str = "the data", *, ndim: int | None = 2) -> Dense:
+    """A NumPy array in float64 of something dense; what is one already is not copied.
+
+    Raises:
+        Refused: it is sparse, of another number of dimensions, complex, no numbers, or NaN or Inf.
+    """
+    if sparse.issparse(x):
+        raise Refused(f"{name} is sparse ({type(x).__name__}), and dense is needed: hand in x.toarray()")
+    return _checked(_numpy(x, name), name, ndim)
+
+
+def rows(x: Array, name: str = "the data") -> Dense | sparse.csr_array:
+    """A matrix in float64, dense or in compressed rows as it came; SciPy's matrices become arrays.
+
+    Raises:
+        Refused: it is no matrix, complex, no numbers, or has NaN or Inf entries.
+    """
+    if sparse.issparse(x):
+        made = sparse.csr_array(x, dtype=np.float64) if x.dtype.kind in "biuf" else None
+        if made is None or made.ndim != 2:
+            raise Refused(f"{name} is {type(x).__name__} of {x.dtype}, and a matrix of real numbers is needed")
+        _checked(made.data, name, 1)
+        return made
+    return _checked(_numpy(x, name), name, 2)
+
+
+def back(result: Dense, like: Array) -> Array:
+    """A result as what came: a tensor on its device, and floats of its dtype where that is of floats."""
+    if type(like).__module__.partition(".")[0] == "torch":
+        import torch
+
+        made = torch.from_numpy(np.ascontiguousarray(result)).to(like.device)
+        return made.to(like.dtype) if made.is_floating_point() and like.is_floating_point() else made
+    kind = getattr(like, "dtype", np.dtype(float))
+    floats = isinstance(kind, np.dtype) and kind.kind == "f" and result.dtype.kind == "f"
+    return result.astype(kind, copy=False) if floats else result
+
+
+def generator_of(seed: Seed) -> np.random.Generator:
+    """A generator of its own; one that comes is used, and moves on.
+
+    Raises:
+        Refused: what comes is none of these, as NumPy's global `RandomState`.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if seed is None or (isinstance(seed, int | np.integer) and not isinstance(seed, bool)):
+        return np.random.default_rng(seed)
+    raise Refused(
+        f"generator={seed!r:.80} is a {type(seed).__name__}: hand in a whole number or numpy.random.Generator"
+    )
+
+
+def _numpy(x: Array, name: str) -> Dense:
+    if type(x).__module__.partition(".")[0] == "dask":
+        raise Refused(f"{name} is an array of Dask, whose parts are never together: hand in x.compute()")
+    if type(x).__module__.partition(".")[0] == "torch":
+        x = x.detach().cpu()
+        x = x.double().numpy() if x.is_floating_point() else x.numpy()
+    found = np.asarray(x)
+    if found.dtype.kind not in "biuf":
+        raise Refused(f"{name} is of {found.dtype}, and real numbers are needed")
+    return found.astype(np.float64, copy=False)
+
+
+def _checked(x: Dense, name: str, ndim: int | None) -> Dense:
+    if ndim is not None and x.ndim != ndim:
+        raise Refused(f"{name} is of shape {x.shape}, and {ndim} dimensions are needed")
+    if not np.isfinite(x).all():
+        raise Refused(f"{name} has {int((~np.isfinite(x)).sum())} NaN or Inf entries")
+    return x

@@ -1,0 +1,72 @@
+"""Adam in the subspace of the largest singular vectors of the gradient, which is looked for again now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.optim._adam import adam
+from eckart.optim._subspace import back, project, top_subspace
+from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
+
+
+@optimizer(
+    "galore",
+    paper="Zhao et al. 2024, arXiv 2403.03507",
+    expression="W <- W - lr scale P Adam(P^T G)",
+    state="P (n, r), m and v (m, r)",
+    unmeasured="its table is not made yet",
+)
+class GaLore(MatrixOptimizer):
+    """Adam on P^T G, P the `rank` largest singular vectors of the gradient G, taken anew every `every` steps.
+
+    P is on the shorter side of W, and the moments of Adam are those of the projected gradient, kept when P changes, as
+    published: they belong to the old directions for a while. At `rank >= min(m, n)` it is Adam in a rotated basis. A
+    gradient of zeros or with NaN leaves P as it is.
+
+    Args:
+        params: parameters, or groups of them with options of their own.
+        lr: the rate.
+        betas: of Adam.
+        eps: of Adam.
+        weight_decay: decoupled, times lr.
+        rank: r.
+        every: steps between two looks at the gradient's singular vectors.
+        scale: of the step.
+        bits: 32, or 8 for moments in 8 bits.
+    """
+
+    MOMENTS = ("m", "v")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        rank: int = 128,
+        every: int = 200,
+        scale: float = 0.25,
+        bits: int = 32,
+    ) -> None:
+        if rank < 1 or every < 1:
+            raise Refused(f"rank={rank} and every={every} must be at least 1")
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "bits": bits}
+        super().__init__(params, {**options, "rank": rank, "every": every, "scale": scale})
+
+    def direction(self, matrix: Matrix) -> Tensor:
+        grad, state, group = matrix.grad, matrix.state, matrix.group
+        if "basis" not in state or (matrix.step - 1) % group["every"] == 0:
+            found = top_subspace(grad, min(group["rank"], *grad.shape))
+            if found is not None:
+                state["basis"] = found
+        if "basis" not in state:
+            return torch.zeros_like(grad)
+        moved = adam(project(grad, state["basis"]), state, matrix.step, group["betas"], group["eps"])
+        return back(moved, state["basis"], grad.shape).mul_(group["scale"])

@@ -1,0 +1,59 @@
+"""FastRP against dense powers, and what it does with nodes of its own kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from eckart.errors import Refused
+from eckart.sketching.fastrp import fastrp, sparse_signs
+
+
+def graph(n: int = 12, seed: int = 0) -> np.ndarray:
+    drawn = np.triu(np.random.default_rng(seed).random((n, n)) < 0.4, 1).astype(float)
+    return drawn + drawn.T
+
+
+def test_it_is_the_weighted_sum_of_dense_powers() -> None:
+    a, weights, beta = graph(), (0.5, 0.0, 2.0), -0.5
+    degree = a.sum(1)
+    start = (degree / degree.mean())[:, None] ** beta * sparse_signs(12, 7, 1 / 3, np.random.default_rng(3))
+    expected = np.zeros((12, 7))
+    for k, weight in enumerate(weights, 1):
+        power = np.linalg.matrix_power(a / degree[:, None], k) @ start
+        expected += weight * power / np.linalg.norm(power, axis=1, keepdims=True)
+    for given in (a, sparse.coo_array(a), sparse.csc_matrix(a)):
+        np.testing.assert_allclose(
+            fastrp(given, 7, weights=weights, beta=beta, generator=3), expected, rtol=1e-12, atol=1e-14
+        )
+
+
+def test_signs_keep_inner_products_in_the_mean() -> None:
+    drawn = sparse_signs(6, 40_000, 0.2, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn @ drawn.T / 40_000, np.eye(6), atol=0.05)
+
+
+def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:
+    a = graph()
+    a[4] = a[:, 4] = 0
+    found = fastrp(a, 5, generator=1)
+    assert np.isfinite(found).all()
+    assert not found[4].any()
+    assert np.abs(found).sum(1)[np.arange(12) != 4].all()
+    assert not fastrp(np.zeros((3, 3)), 5, generator=1).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        (np.ones((2, 3)), {}, "not square"),
+        (-np.ones((2, 2)), {}, "weighs -1"),
+        (np.full((2, 2), np.nan), {}, "NaN"),
+        (np.ones((2, 2)), {"components": 0}, "components=0"),
+        (np.ones((2, 2)), {"generator": np.random.RandomState(0)}, "RandomState"),
+    ],
+)
+def test_what_is_no_graph_is_refused(given: np.ndarray, options: dict[str, object], words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        fastrp(given, **options)  # type: ignore[arg-type]
