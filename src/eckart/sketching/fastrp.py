@@ -16,8 +16,9 @@ from eckart.sketching.contract import sketch
 def sparse_signs(n: int, d: int, density: float, generator: np.random.Generator) -> Dense:
     """R (n, d), zero but for a share `density` that is +-1 / sqrt(density): E R R^T = d I. Achlioptas 2003."""
     drawn = generator.random((n, d))
-    signs: Dense = np.where(drawn < density, np.where(drawn < density / 2, -1.0, 1.0), 0.0)
-    return signs / density**0.5
+    size = density**-0.5
+    signs: Dense = np.where(drawn < density, np.where(drawn < density / 2, -size, size), 0.0)
+    return signs
 
 
 def walk_powers(
