@@ -17,6 +17,9 @@ order of examples, and the rate of --rates that does best on validation data wit
 it. Methods named peft:NAME are those of Hugging Face PEFT; `welore`, which trains what a compression left, has no place
 here. Rows that --json holds are not computed again.
 
+A head begins at zero, where no gradient reaches the matrices in front of it. Methods that start from gradients see them
+behind one that learned the sixteen batches of calibration alone; training begins at zero for all.
+
 Columns: score and its standard deviation over seeds; forgetting, the rise of the perplexity of news (gsm8k), the
 drift 1 - cosine of the embeddings of Wikipedia sentences (sst2) or the accuracy lost on upright images (turned); start,
 seconds; step, CPU seconds; bytes of what is trained; held, the bytes of what one step keeps beside the frozen weights:
@@ -32,7 +35,8 @@ import copy
 import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +55,7 @@ from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.run import find_bases
 from eckart.jobs.adapt.train import Order
+from eckart.statistics.accumulators import GRADIENT_NEEDS
 
 
 @dataclass
@@ -108,29 +113,57 @@ def learn(
         after(step + 1)
 
 
+def from_gradients(name: str) -> bool:
+    """Whether a method starts from gradients of the loss."""
+    card = ADAPTERS.get(name.removeprefix("peft:"))
+    return card is not None and (card.task_gradient or any(need in GRADIENT_NEEDS for need in card.needs))
+
+
+@contextmanager
+def head_for_a_while(head: nn.Module | None, model: nn.Module, batches: list[dict[str, Tensor]]) -> Iterator[None]:
+    """A head that learned the batches, two passes with all else as it is; then what it was before."""
+    own = list(head.parameters()) if head is not None else []
+    before = [p.detach().clone() for p in own]
+    if own:
+        optimizer = torch.optim.AdamW(own, lr=1e-2, weight_decay=0.0)
+        for batch in batches * 2:
+            for p, gradient in zip(own, torch.autograd.grad(model(**batch).loss, own), strict=True):
+                p.grad = gradient
+            optimizer.step()
+        optimizer.zero_grad()
+    yield
+    with torch.no_grad():
+        for p, value in zip(own, before, strict=True):
+            p.copy_(value)
+
+
 def trained(task: Task, name: str, rank: int, rate: float, seed: int, steps: int) -> Trained:
     torch.manual_seed(seed)
     model = copy.deepcopy(task.model)
     include = [f"re:^(?!{task.head}|{task.unused})"] if task.head else []
     targets = find_bases(model, include)
     budget = rank * sum(sum(matrix_shape(layer)) for layer in targets.values())
-    clock = time.perf_counter()
+    batches = task.learn[:16]
     adapter: Adapter | None = None
-    if name.startswith("peft:"):
-        arm = name.removeprefix("peft:")
-        model, after = peft_arms.put(arm, model, targets, budget, task.learn[:16], steps)
-        own = [p for p in model.parameters() if p.requires_grad]
-    else:
-        adapter = eckart.adapt(model, name, parameters=budget, include=include, calibration=task.learn[:16], seed=seed)
-        adapter.plan(steps)
-        own, after = adapter.trainable_parameters(), lambda _: adapter.step()
-    start = time.perf_counter() - clock
+    with head_for_a_while(
+        model.get_submodule(task.head) if task.head and from_gradients(name) else None, model, batches
+    ):
+        clock = time.perf_counter()
+        if name.startswith("peft:"):
+            arm = name.removeprefix("peft:")
+            model, after = peft_arms.put(arm, model, targets, budget, batches, steps)
+            own = [p for p in model.parameters() if p.requires_grad]
+        else:
+            adapter = eckart.adapt(model, name, parameters=budget, include=include, calibration=batches, seed=seed)
+            adapter.plan(steps)
+            own, after = adapter.trainable_parameters(), lambda _: adapter.step()
+        start = time.perf_counter() - clock
     size = sum(p.numel() * p.element_size() for p in own)
     places = dict(model.named_modules())
     extra = [
         p.requires_grad_() for n, m in places.items() if task.head and n.endswith(task.head) for p in m.parameters()
     ]
-    longest = max(task.learn[:16], key=lambda b: next(iter(b.values())).numel())
+    longest = max(batches, key=lambda b: next(iter(b.values())).numel())
     held = kept_for_backward(lambda: model(**longest).loss, [*model.parameters(), *model.buffers()]) + 4 * size
     clock = time.process_time()
     term = adapter.regulariser if adapter is not None else lambda: 0.0
