@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from benchmarks.common.rows import Rows, add_option
 from eckart.budget.farms import EPSILON
-from eckart.compressors._masks import largest
 from eckart.compressors.sparsegpt import prune, transfer_and_worth
 from eckart.compressors.wanda import scores
 from eckart.diagnostics._tails import hill
@@ -37,6 +36,7 @@ from eckart.jobs.evaluate.quality import evaluate
 from eckart.linalg.spectrum import spectrum
 from eckart.models.sites import Site, find_sites
 from eckart.models.transformers import load_model
+from eckart.ops.order_statistics import largest
 from eckart.statistics import Need, Statistics, statistics_for
 from eckart.texts.sequences import sequences
 

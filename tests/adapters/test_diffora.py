@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -85,6 +88,17 @@ def test_what_helps_on_other_data_stays() -> None:
         adapter.step()
     gates = {name: float(leaves(path)[1].detach()) for name, path in adapter.paths.items()}
     assert gates == {"ways.noise": 0.0, "ways.signal": 1.0}
+
+
+def test_what_was_chosen_stays_chosen_in_another_training(tmp_path: Path) -> None:
+    net, adapter = one_layer("diffora")
+    trained(net, adapter, 5)
+    eckart.save_adapter(adapter, tmp_path / "adapter")
+    adapter.remove()
+    again = eckart.load_adapter(net, tmp_path / "adapter")
+    seen = trained(net, again, 6)
+    assert all(torch.equal(leaves[1], torch.ones(1, 1)) for leaves in seen)
+    assert all(not torch.equal(before[0], after[0]) for before, after in pairwise(seen))
 
 
 def test_half_of_every_layer_is_chosen() -> None:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 import eckart
 from eckart import Metric, Statistics
-from eckart.compressors._masks import largest, share
+from eckart.compressors._masks import share
 from eckart.compressors.dsnot import refined
 from eckart.compressors.wanda import scores
+from eckart.ops.order_statistics import largest
 from support import hard
 
 

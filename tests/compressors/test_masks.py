@@ -13,7 +13,8 @@ from torch import nn
 
 import eckart
 from eckart import METHODS, Metric, Statistics, StructuredLinear
-from eckart.compressors._masks import largest, share
+from eckart.compressors._masks import share
+from eckart.ops.order_statistics import largest
 from eckart.structures import Masked, SemiSparse
 from support import hard
 from support.pruning import SEMI, UNSTRUCTURED, correlated, fitted

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eckart.compressors._masks import largest
+from eckart.ops.order_statistics import largest
 from eckart.structures import Dense, Masked, Sparse
 from support import hard
 from support.pruning import random_mask

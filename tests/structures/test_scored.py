@@ -25,9 +25,12 @@ def test_the_largest_scores_act_and_gradients_go_straight_through(magnitudes: bo
         assert torch.equal(structure.to_dense().detach(), w * mask)
 
 
-def test_equal_scores_all_act_and_impossible_numbers_are_refused() -> None:
+def test_of_equal_scores_the_first_act_and_impossible_numbers_are_refused() -> None:
     ones = Dense(torch.ones(3, 4))
-    assert int((Scored(ones, ones, torch.tensor([2])).to_dense() != 0).sum()) == 12
+    for kept in (1, 5, 12):
+        assert torch.equal(
+            Scored(ones, ones, torch.tensor([kept])).to_dense().flatten(), (torch.arange(12) < kept) * 1.0
+        )
     with pytest.raises(Refused, match=r"kept is 0, outside 1\.\.12"):
         Scored(ones, ones, torch.tensor([0])).check_values()
     with pytest.raises(Refused, match=r"scores \(4, 3\) are not of the matrix \(3, 4\)"):

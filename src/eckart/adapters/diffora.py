@@ -57,7 +57,8 @@ class Search:
     A batch that a gate learns from moves no path, and the other way round (first-order DARTS: the paths are the inner
     problem, the gates the outer one); what else trains, such as a head, learns in every step. Gates are sigmoids of
     logits, which Adam moves here; what the optimizer did to what was not its turn is taken back. In the end the factors
-    of the paths that stay take their gates in, and the other paths are zero for good.
+    of the paths that stay take their gates in, and the other paths are zero for good. Paths whose gates are all 0 or 1,
+    as in a file of a finished search, are not searched again.
 
     Attributes:
         state: logits and their moving averages, and the factors as they were after their last turn; then the gates.
@@ -67,6 +68,10 @@ class Search:
         self.end = max(1, round(SEARCH * steps))
         self.parts = {name: leaves(path) for name, path in paths.items()}
         self.state: dict[str, Tensor] = {}
+        if all(float(gate.detach()) in (0.0, 1.0) for _, gate, _ in self.parts.values()):  # it was chosen before
+            self.end = 0
+            self.state = {f"{name}/gate": gate.detach().clone() for name, (_, gate, _) in self.parts.items()}
+            return
         for name, (b, gate, a) in self.parts.items():
             self.state[f"{name}/b"], self.state[f"{name}/a"] = b.detach().clone(), a.detach().clone()
             for kind in ("logit", "mean", "square"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eckart.compressors._one_by_one import OneByOne, paying
 from eckart.metrics import Metric
-from eckart.ops.order_statistics import kth_largest
+from eckart.ops.order_statistics import largest
 from eckart.ops.packing import row_bytes
 from eckart.structures.base import Cost
 from eckart.structures.masked import Masked
@@ -81,12 +81,3 @@ def share(percent: int, entries: int) -> int:
 def largest_share(score: Tensor, percent: int) -> Tensor:
     """True at that share of the scores, the largest ones wherever they are: (rows, n) -> (rows, n), bool."""
     return largest(score.reshape(1, -1), share(percent, score.numel())).view(score.shape)
-
-
-def largest(score: Tensor, kept: int) -> Tensor:
-    """True at the `kept` largest scores of each row, the first of equal ones: (rows, n) -> (rows, n), bool."""
-    if not 0 < kept < score.shape[1]:
-        return torch.full_like(score, kept > 0, dtype=torch.bool)
-    least = kth_largest(score, kept)
-    above, equal = score > least, score == least
-    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= kept - above.sum(1, keepdim=True)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eckart.compressors._masks import largest, share, unstructured
+from eckart.compressors._masks import share, unstructured
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors.contract import compressor
 from eckart.compressors.wanda import scores
 from eckart.metrics import Metric
+from eckart.ops.order_statistics import largest
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
 

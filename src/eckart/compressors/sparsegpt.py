@@ -8,12 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from eckart.compressors._masks import NEIGHBOURS, largest, largest_share, semistructured, share, unstructured
+from eckart.compressors._masks import NEIGHBOURS, largest_share, semistructured, share, unstructured
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors._shared_inputs import exact_dtype, input_metric, input_side, made_of
 from eckart.compressors.contract import compressor
 from eckart.linalg.optimal_brain_surgery import BLOCK, inverse_factor, sweep
 from eckart.metrics import Metric
+from eckart.ops.order_statistics import largest
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
 from eckart.structures.quantized import finite_matrix

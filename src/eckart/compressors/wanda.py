@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eckart.compressors._masks import NEIGHBOURS, largest, semistructured, share, unstructured
+from eckart.compressors._masks import NEIGHBOURS, semistructured, share, unstructured
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors._shared_inputs import input_metric, input_side
 from eckart.compressors.contract import compressor
+from eckart.ops.order_statistics import largest
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
 from eckart.structures.semisparse import SemiSparse

@@ -17,3 +17,12 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
         return values.kthvalue(place + 1, dim=1, keepdim=True).values
     wide = values.detach().to(torch.promote_types(values.dtype, torch.float32)).numpy()
     return torch.from_numpy(numpy.partition(wide, place, axis=1)[:, place : place + 1]).to(values.dtype)
+
+
+def largest(score: Tensor, kept: int) -> Tensor:
+    """True at the `kept` largest scores of each row, the first of equal ones: (rows, n) -> (rows, n), bool."""
+    if not 0 < kept < score.shape[1]:
+        return torch.full_like(score, kept > 0, dtype=torch.bool)
+    least = kth_largest(score, kept)
+    above, equal = score > least, score == least
+    return above | (equal & (equal.cumsum(1, dtype=torch.int32) <= kept - above.sum(1, keepdim=True)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from eckart.errors import Refused
-from eckart.ops.order_statistics import kth_largest
+from eckart.ops.order_statistics import largest
 from eckart.structures._checks import flag_option, index_leaf
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
@@ -25,9 +25,7 @@ class _Chosen(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, w: Tensor, t: Tensor, kept: int, magnitudes: bool) -> Tensor:
         scores = w.abs() + t if magnitudes else t
-        chosen = torch.ones_like(w, dtype=torch.bool)
-        if kept < w.numel():
-            chosen = scores >= kth_largest(scores.reshape(1, -1), kept)
+        chosen = largest(scores.reshape(1, -1), kept).view(w.shape)
         ctx.save_for_backward(w, chosen)
         ctx.magnitudes = magnitudes
         return w * chosen
@@ -45,7 +43,7 @@ class Scored(StructuredMatrix):
     """The entries of W that have the `kept` largest scores |W| + T (or T alone), and zeros elsewhere.
 
     What is stored is W and T, and all of both can train: an entry that does not act gets no gradient, its score gets
-    one. W is formed for every product. Of scores that are equal at the limit all act.
+    one. W is formed for every product. Of scores that are equal at the limit the first ones act.
 
     Args:
         matrix: W.
