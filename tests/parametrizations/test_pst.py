@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart.errors import Refused
+from eckart.models.checkpoint import manifest, rebuild
 from eckart.structures import Masked, Scored
 from support import hard
 from support.reparametrizing import optimizer_of, perceptron, train
+from support.tiny import tiny_llama
 
 
 def net_of(**options: float) -> tuple[nn.Sequential, eckart.Reparametrization]:
@@ -82,6 +87,27 @@ def test_without_scores_the_largest_stay() -> None:
     w = structure.matrix.to_dense().detach()
     expected = w * (w.abs() >= w.abs().flatten().sort().values[36])
     assert torch.equal(structure.to_dense().detach(), expected)
+
+
+def test_what_is_frozen_is_frozen_in_a_file_too(tmp_path: Path) -> None:
+    net, _ = net_of()
+    eckart.save(net, tmp_path / "net")
+    model = tiny_llama()
+    eckart.reparametrize(model, "pst", keep=0.5, rank=2)
+    model.save_pretrained(tmp_path / "model")
+    again = eckart.load(tmp_path / "net", nn.Sequential(nn.Linear(8, 6, bias=False)).double())
+    for one, other in ((net, again), (model, AutoModelForCausalLM.from_pretrained(tmp_path / "model"))):
+        trains = {name: p.requires_grad for name, p in one.named_parameters()}
+        assert trains == {name: p.requires_grad for name, p in other.named_parameters()}
+        assert set(trains.values()) == {True, False}
+
+
+def test_a_file_cannot_freeze_what_is_not_there() -> None:
+    net, _ = net_of()
+    entry = manifest(net)["modules"]["0"]
+    for wrong in (["matrix.parts.2.weight"], "scores", [0]):
+        with pytest.raises(Refused, match="what does not train"):
+            rebuild(nn.Sequential(nn.Linear(8, 6, bias=False)), {"0": {**entry, "frozen": wrong}})
 
 
 def test_wrong_options_are_refused() -> None:

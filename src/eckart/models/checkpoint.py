@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart._version import __version__
-from eckart.errors import Refused
+from eckart.errors import Refused, abridged
 from eckart.files.checksums import checksums_in_files, seal
 from eckart.files.headers import read_headers
 from eckart.files.json import read_json, write_json
@@ -57,12 +57,19 @@ def manifest(model: nn.Module) -> Manifest:
         elif isinstance(module, TiedEmbedding):
             modules[name] = {"module": "tied-embedding", "to": owners[id(module.owner)]}
         elif isinstance(module, StructuredEmbedding):
-            modules[name] = {"module": "embedding", "structure": module.structure.spec()}
+            modules[name] = {"module": "embedding", "structure": module.structure.spec(), **_frozen(module.structure)}
         elif isinstance(module, StructuredLinear):
-            kind = _kind(module)
-            modules[name] = {"module": kind, "bias": module.bias is not None, "structure": module.structure.spec()}
+            entry = {"module": _kind(module), "bias": module.bias is not None, "structure": module.structure.spec()}
+            modules[name] = entry | _frozen(module.structure)
     apart = list(taken_apart(model))
     return {"format": FORMAT, "version": __version__, "modules": modules, **({"unfused": apart} if apart else {})}
+
+
+def _frozen(structure: StructuredMatrix) -> dict[str, list[str]]:
+    """The leaves that do not train, where others do."""
+    leaves = dict(structure.named_parameters())
+    still = [leaf for leaf, parameter in leaves.items() if not parameter.requires_grad]
+    return {"frozen": still} if 0 < len(still) < len(leaves) else {}
 
 
 def _kind(module: StructuredLinear) -> str:
@@ -124,6 +131,15 @@ def rebuild(model: nn.Module, modules: Mapping[str, Mapping[str, Any]], unfused:
                 set_module(model, alias, module)
 
 
+def freeze(name: str, structure: StructuredMatrix, entry: Mapping[str, Any]) -> None:
+    """Lets leaves not train that did not when they were saved; Refused where the structure has no such leaves."""
+    leaves, frozen = dict(structure.named_parameters()), entry.get("frozen", [])
+    if not isinstance(frozen, list) or not all(str(leaf) in leaves for leaf in frozen):
+        raise Refused(f"{name}: what does not train, {abridged(frozen)}, is not all in {abridged(list(leaves), 200)}")
+    for leaf in frozen:
+        leaves[leaf].requires_grad_(False)
+
+
 def _place(dense: nn.Module) -> str:
     """The kind of module that can stand in for a layer."""
     if isinstance(dense, nn.Embedding):
@@ -143,6 +159,7 @@ def _rebuilt(name: str, entry: Mapping[str, Any], dense: Any, owner: Any) -> nn.
     if tied and not isinstance(owner, StructuredLinear | StructuredEmbedding):
         raise Refused(f"{name} is tied to {entry.get('to')!r}, which is not structured")
     structure: StructuredMatrix = owner.structure if tied else from_spec(entry.get("structure", {}), name)
+    freeze(name, structure, entry)
     shape = Site(name, dense).shape
     if shape != structure.shape:
         raise Refused(f"{name}: a structure of shape {structure.shape} does not fit a matrix of shape {shape}")

@@ -72,10 +72,15 @@ class EckartQuantizer(HfQuantizer):
             model.get_submodule(name).to(dense[name].weight.dtype)
         _tie(model)
         _skip_initialisation(model, modules)
+        self._modules = modules
         return model
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         # A model like any other from here on: it trains, and `save_pretrained` sees by itself what it is made of.
+        for name, entry in self._modules.items():
+            if "frozen" not in entry:
+                continue
+            checkpoint.freeze(name, model.get_submodule(name).structure, entry)
         self.remove_quantization_config(model)
         for module in model.modules():
             vars(getattr(module, "config", model.config)).pop("_is_quantized", None)
