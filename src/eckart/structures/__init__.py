@@ -18,6 +18,7 @@ from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative, interpolative_cost
 from eckart.structures.kernelized import Kernelized
 from eckart.structures.kronecker import Kronecker
+from eckart.structures.kronecker_sum import kronecker_sum
 from eckart.structures.low_rank import low_rank, low_rank_cost
 from eckart.structures.masked import Masked
 from eckart.structures.monarch import Monarch
@@ -32,6 +33,7 @@ from eckart.structures.semisparse import SemiSparse
 from eckart.structures.shared import Shared
 from eckart.structures.sparse import Sparse
 from eckart.structures.specs import from_spec
+from eckart.structures.toeplitz import Circulant, Toeplitz
 from eckart.structures.transforms import Cosine, Hadamard
 from eckart.structures.transposed import apply_transposed
 
@@ -41,6 +43,7 @@ __all__ = [
     "BipolarInput",
     "BlockDiagonal",
     "Chain",
+    "Circulant",
     "ColumnSparse",
     "Cosine",
     "Cost",
@@ -75,6 +78,7 @@ __all__ = [
     "Stack",
     "StructuredMatrix",
     "Sum",
+    "Toeplitz",
     "apply_transposed",
     "convolve",
     "exact_input",
@@ -82,6 +86,7 @@ __all__ = [
     "geometry_of",
     "input_bits",
     "interpolative_cost",
+    "kronecker_sum",
     "low_rank",
     "low_rank_cost",
     "patch_of",

@@ -29,6 +29,7 @@ from eckart.structures.scaled import Scaled
 from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.sparse import Sparse
+from eckart.structures.toeplitz import Circulant, Toeplitz
 
 
 @singledispatch
@@ -62,7 +63,8 @@ def _rule(name: str, *kinds: type[StructuredMatrix]) -> None:
 
 
 _rule("weight", Dense, Diagonal, BlockDiagonal)
-_rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered)
+_rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered, Toeplitz)
+_rule("column", Circulant)
 _rule("scales", Quantized, GroupSparseCodes)
 _rule("basis", Interpolative)
 

@@ -28,6 +28,7 @@ _NEVER_FORMED = frozenset(
     [
         "block-diagonal",
         "chain",
+        "circulant",
         "cosine",
         "diagonal",
         "hadamard",
@@ -38,6 +39,7 @@ _NEVER_FORMED = frozenset(
         "scaled",
         "selection",
         "stack",
+        "toeplitz",
     ]
 )
 """Kinds that are applied without writing them out, whatever is around them."""
