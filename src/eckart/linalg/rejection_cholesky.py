@@ -1,0 +1,87 @@
+"""Randomly pivoted Cholesky by blocks: the same law as one column after the other, in products of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots
+
+
+def rejection_cholesky(
+    diagonal: Tensor,
+    columns: Callable[[Tensor], Tensor],
+    rank: int,
+    *,
+    block: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Pivots:
+    """RPCholesky with blocks: candidates are drawn by the diagonal of the rest, and kept with what is left of it.
+
+    A candidate i that was drawn in proportion to d_i is kept with probability d'_i / d_i, d' being the diagonal after
+    those that were kept before it in its block: the kept ones are distributed as by RPCholesky (Epperly, Tropp and
+    Webber 2024, arXiv 2410.03969). Only a block x block matrix is eliminated entry by entry.
+
+    Args:
+        diagonal: of A, (n,), not negative.
+        columns: indices (b,) -> A[:, index], (n, b).
+        rank: columns to take; fewer where the rest is zero up to rounding.
+        block: candidates at once; by default rank / 8, at least 10.
+        generator: of the draws, on the CPU.
+
+    Raises:
+        Refused: NaN or Inf entries, a matrix that is not positive semi-definite, or a bad rank.
+    """
+    n = len(diagonal)
+    if diagonal.ndim != 1 or not n or not 0 <= rank <= n:
+        raise Refused(f"a diagonal of shape {tuple(diagonal.shape)} has no {rank} columns to take")
+    rest = diagonal.detach().double().clone()
+    largest = float(rest.abs().max())
+    if not largest < float("inf"):
+        raise Refused("NaN or Inf entries on the diagonal")
+    negligible = n * torch.finfo(torch.float64).eps * largest
+    size = max(10, rank // 8) if block is None else max(1, block)
+    factor = torch.zeros(n, 0, dtype=torch.float64, device=rest.device)
+    index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
+    while True:
+        low, place = rest.min(0)
+        if float(low) < -INDEFINITE * largest:
+            raise Refused(
+                f"the matrix is not positive semi-definite: {float(low):.3g} is left on the diagonal at {int(place)}"
+            )
+        rest = torch.where(rest > negligible, rest, 0.0)
+        if len(index) == rank or not rest.any():
+            break
+        weight = rest.cpu()
+        drawn = torch.multinomial(weight, size, replacement=True, generator=generator)
+        chances = torch.rand(size, generator=generator, dtype=torch.float64)
+        at = drawn.to(rest.device)
+        given = columns(at).detach().double()
+        if not torch.isfinite(given).all():
+            raise Refused("NaN or Inf entries in a column")
+        of_rest = given - factor @ factor[at].T
+        kept, lower = _kept(of_rest[at].cpu(), weight[drawn], chances, rank - len(index), negligible)
+        new: Tensor = torch.linalg.solve_triangular(lower, of_rest[:, kept.to(at.device)].T.cpu(), upper=False).T
+        new = new.to(rest.device)
+        factor = torch.cat([factor, new], 1)
+        rest = rest - new.square().sum(1)
+        index = torch.cat([index, drawn[kept]])
+        rest[index.to(rest.device)] = 0
+        gains = torch.cat([gains, lower.diagonal().square()])
+    return Pivots(index.to(rest.device), factor, gains.to(rest.device), rest)
+
+
+def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligible: float) -> tuple[Tensor, Tensor]:
+    """Candidates that are kept, in turn, and the Cholesky factor of their part of the rest."""
+    left, kept = matrix.clone(), []
+    for i in range(len(left)):
+        gain = float(left[i, i])
+        if len(kept) < most and gain > negligible and float(chances[i]) * float(drawn_by[i]) < gain:
+            kept.append(i)
+            left = left - torch.outer(left[:, i], left[i]) / gain
+    chosen = torch.tensor(kept, dtype=torch.int64)
+    lower: Tensor = torch.linalg.cholesky(matrix[chosen][:, chosen])
+    return chosen, lower

@@ -1,0 +1,56 @@
+"""Cholesky by blocks with rejection against the factor that it is, and against columns drawn one by one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eckart.errors import Refused
+from eckart.linalg.pivoted_cholesky import pivoted_cholesky
+from eckart.linalg.rejection_cholesky import rejection_cholesky
+from support import hard
+
+
+def drawn(a: torch.Tensor, rank: int, seed: int = 0, block: int | None = None) -> object:
+    generator = torch.Generator().manual_seed(seed)
+    return rejection_cholesky(a.diagonal(), lambda i: a[:, i], rank, block=block, generator=generator)
+
+
+@pytest.mark.parametrize("block", [1, 4, None])
+def test_it_is_the_factor_of_the_columns_that_were_taken(block: int | None) -> None:
+    x = hard.normal(30, 40)
+    a = x @ x.T
+    found = drawn(a, 11, block=block)
+    assert len(found.index.unique()) == 11
+    rest = a - found.factor @ found.factor.T
+    assert float(rest[found.index].abs().max()) < 1e-11
+    torch.testing.assert_close(rest.diagonal(), found.rest, atol=1e-11, rtol=0)
+    taken = iter(found.index.tolist())
+    same = pivoted_cholesky(a.diagonal(), lambda i: a[:, i], 11, choose=lambda _: next(taken))
+    torch.testing.assert_close(found.factor, same.factor)
+    torch.testing.assert_close(found.gains, same.gains)
+
+
+def test_pairs_are_drawn_as_one_by_one() -> None:
+    x = hard.normal(5, 5, seed=2)
+    a, draws = x @ x.T, 1000
+    chances = torch.zeros(5, 5)
+    for i in range(5):
+        left = (a - torch.outer(a[:, i], a[i]) / a[i, i]).diagonal().clamp_min(0)
+        chances[i] = a[i, i] / a.trace() * left / left.sum()
+    counts = torch.zeros(5, 5)
+    for seed in range(draws):
+        i, j = drawn(a, 2, seed, block=3).index.tolist()
+        counts[i, j] += 1
+    # 20 pairs beyond 5 standard deviations: one in 80 000.
+    assert ((counts - draws * chances).abs() < 5 * (draws * chances * (1 - chances)).sqrt() + 1).all()
+
+
+def test_ends() -> None:
+    low = hard.normal(20, 3)
+    assert len(drawn(low @ low.T, 20).index) == 3
+    assert len(drawn(torch.zeros(3, 3), 2).index) == 0
+    with pytest.raises(Refused, match="not positive semi-definite"):
+        drawn(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), 2)
+    with pytest.raises(Refused, match="no 3 columns"):
+        drawn(torch.eye(2), 3)
