@@ -85,7 +85,8 @@ class LaplacianSolver:
         x = np.zeros(b.shape)
         if self._lu is not None:
             x[self._free] = self._lu.solve(np.ascontiguousarray(b[self._free]))
-        return x - (self._share @ x / self._sizes)[self.component]
+        found: Dense = x - (self._share @ x / self._sizes)[self.component]
+        return found
 
 
 def effective_resistance(
@@ -118,10 +119,11 @@ def effective_resistance(
             found[start : start + block] = z[x, k] - z[y, k]
     else:
         ends, others, weight = edges_of(graph)
-        k = int(np.ceil(24 * np.log(max(n, 2)) / rtol**2))
-        rng, found[:] = generator_of(generator), 0
-        for start in range(0, k, block):
-            signs = rng.choice([-1.0, 1.0], (len(ends), min(block, k - start))) * np.sqrt(weight / k)[:, None]
+        count = int(np.ceil(24 * np.log(max(n, 2)) / rtol**2))
+        rng = generator_of(generator)
+        found[:] = 0
+        for start in range(0, count, block):
+            signs = rng.choice([-1.0, 1.0], (len(ends), min(block, count - start))) * np.sqrt(weight / count)[:, None]
             b = np.zeros((n, signs.shape[1]))
             np.add.at(b, ends, signs)
             np.add.at(b, others, -signs)

@@ -41,4 +41,5 @@ def walsh_hadamard(x: A) -> A:
         size = min(_BLOCK, n // before)
         y = (hadamard(size).astype(y.dtype) @ y.reshape(before, size, -1)).reshape(n, -1)
         before *= size
-    return (y * n**-0.5).reshape(x.shape).astype(kind)
+    found: np.ndarray = (y * n**-0.5).reshape(x.shape).astype(kind)
+    return found

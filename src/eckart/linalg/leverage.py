@@ -22,7 +22,8 @@ def _whitened(a: Any, sketch: Sketch | None) -> Dense:
     scale = np.where(size > 0, 1 / np.where(size > 0, size, 1), 0)
     if sketch is None:
         q, r, _ = qr(small * scale, mode="economic", pivoting=True)
-        return q[:, : _rank(np.abs(r.diagonal()), small.shape)]
+        basis: Dense = q[:, : _rank(np.abs(r.diagonal()), small.shape)]
+        return basis
     _, s, vh = np.linalg.svd(small * scale, full_matrices=False)
     k = _rank(s, small.shape)
     return np.asarray(a @ (scale[:, None] * vh[:k].T / s[:k]))
@@ -114,9 +115,8 @@ def _least_l1(a: Dense, row: Dense, p: float) -> float:
     """min |A x|_1 with row x = 1."""
     n, d = a.shape
     cost = np.concatenate([np.zeros(d), np.ones(n)])
-    bounds = sparse.hstack(
-        [sparse.csr_array(np.concatenate([a, -a])), sparse.vstack([-sparse.eye_array(n)] * 2)]
-    ).tocsr()
+    sides = sparse.csr_array(np.concatenate([a, -a]))
+    bounds = sparse.hstack([sides, sparse.vstack([-sparse.eye_array(n)] * 2)]).tocsr()
     found = linprog(cost, bounds, np.zeros(2 * n), np.concatenate([row, np.zeros(n)])[None], [1.0], bounds=(None, None))
     return float(found.fun)
 

@@ -74,7 +74,8 @@ def strong_rrqr(a: Any, rank: int, *, bound: float = 2.0) -> PivotedQR:
     """The first `rank` columns span A nearly as well as any: strong rank-revealing QR (Gu and Eisenstat 1996).
 
     With R = [R11 R12; 0 R22], every entry of R11^-1 R12 is at most `bound`, and singular values of R11 and R22 are
-    those of A within sqrt(1 + bound^2 k (n - k)). Columns are swapped as long as that raises |det R11| by more than `bound`.
+    those of A within sqrt(1 + bound^2 k (n - k)). Columns are swapped as long as that
+    raises |det R11| by more than `bound`.
 
     Args:
         a: A (m, n).

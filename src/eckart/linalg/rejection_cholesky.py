@@ -76,7 +76,8 @@ def rejection_cholesky(
 
 def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligible: float) -> tuple[Tensor, Tensor]:
     """Candidates that are kept, in turn, and the Cholesky factor of their part of the rest."""
-    left, kept = matrix.clone(), []
+    left = matrix.clone()
+    kept: list[int] = []
     for i in range(len(left)):
         gain = float(left[i, i])
         if len(kept) < most and gain > negligible and float(chances[i]) * float(drawn_by[i]) < gain:
