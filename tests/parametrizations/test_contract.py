@@ -104,6 +104,24 @@ def test_what_is_finished_computes_what_was_trained(method: str) -> None:
         assert all(p.grad is not None for p in result.model.parameters())
 
 
+@everywhere
+def test_what_is_finished_may_be_adapted(method: str) -> None:
+    result = trained(method, networks(method)[-1], 6)
+    result.finish()
+    model, (x, y) = result.model, pictures(count=4)
+    before = model(x).detach()
+    adapter = eckart.adapt(model, "lora", rank=2)
+    torch.testing.assert_close(model(x), before)
+    optimizer = torch.optim.SGD(adapter.trainable_parameters(), lr=0.1)
+    for _ in range(2):
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    adapted = model(x).detach()
+    adapter.merge()
+    torch.testing.assert_close(model(x), adapted)
+    assert not torch.allclose(adapted, before)
+
+
 @pytest.mark.parametrize("method", LINEAR)
 def test_a_model_of_transformers_is_saved_by_itself(method: str, tmp_path: Path) -> None:
     model = tiny_llama()

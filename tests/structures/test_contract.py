@@ -27,6 +27,7 @@ FORMS_W = {
     "quantized",
     "kernelized",
     "scored",
+    "by-task",
 }
 CODED = {
     "quantized",

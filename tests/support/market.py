@@ -8,16 +8,18 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from eckart.ops.packing import normal_float
+from eckart.ops.packing import normal_float, pack
 from eckart.structures import (
     BinaryCoded,
     BlockDiagonal,
+    ByTask,
     Chain,
     Circulant,
     ColumnSparse,
     Cosine,
     Dense,
     Diagonal,
+    Gaussian,
     GroupSparse,
     GroupSparseCodes,
     Hadamard,
@@ -146,6 +148,16 @@ BUILDERS: dict[str, Builder] = {
     "householder": lambda s: Householder(s.normal(3, 7)),
     "kernelized": lambda s: Kernelized(s.normal(2, 5, 3), s.normal(2, 7, 3), torch.tensor([12]), scale=-0.5),
     "scattered": lambda s: Scattered(s.normal(4), torch.tensor([[4, 0, 4, 4], [1, 6, 1, 0]]), out=5, columns=7),
+    "gaussian": lambda s: Gaussian(
+        s.normal(3),
+        torch.nn.Parameter(s.normal(3), requires_grad=False),  # of which means know nothing
+        torch.tensor([[4, 0, 4], [1, 6, 0]]),
+        out=5,
+        columns=7,
+    ),
+    "by-task": lambda s: ByTask(
+        s.normal(5, 9), pack(torch.ones(2, 5, 9, dtype=torch.uint8).tril(), 1), torch.tensor([1]), torch.tensor([2])
+    ),
     "scored": lambda s: Scored(Dense(s.normal(5, 7)), Dense(s.normal(5, 7)), torch.tensor([12])),
     "scored-without-magnitudes": lambda s: Scored(
         Dense(s.normal(5, 7)), Sum(Dense(s.normal(5, 7)), Dense(s.normal(5, 7))), torch.tensor([35]), magnitudes=False

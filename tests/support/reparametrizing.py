@@ -13,7 +13,21 @@ from eckart.parametrizations.contract import PARAMETRIZATIONS
 
 CONVOLUTIONS_ONLY = {"apriori-conv"}
 """Parametrizations that leave linear layers as they are."""
-OPTIONS: dict[str, dict[str, object]] = {"iss-p": {"keep": 0.5}, "pst": {"rank": 4}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "iss-p": {"keep": 0.5},
+    "pst": {"rank": 4},
+    "kronecker": {"blocks": 2, "keep": 0.6},
+    "sltrain": {"keep": 0.7, "delta": 0.1},
+    "rigl": {"keep": 0.5, "every": 5},
+    "set": {"keep": 0.5, "every": 5},
+    "nm-gradient-flow": {"n": 2, "m": 4},
+    "sr-ste": {"n": 2, "m": 4},
+    "sst": {"rank": 3, "every": 4},
+    "maestro": {"every": 4},
+    "ssvi": {"keep": 0.5, "every": 5},
+    "sparse-ift": {"every": 5},
+    "dst-continual": {"keep": 0.5, "every": 5, "tasks": 2},
+}
 """What a parametrization is told for networks as small as these."""
 
 

@@ -12,7 +12,10 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.register import Card, Register
-from eckart.structures.base import StructuredMatrix
+from eckart.structures.base import Cost, StructuredMatrix
+
+CURRENCIES = ("parameters", "bytes", "macs")
+"""What `keep` may be a share of."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,28 @@ class Layer:
         weight: W (out, in) at the start, in float32 or float64; of a convolution its flattened filters.
         patch: height and width of the patches that W meets, channel by channel; None where its inputs are no patches.
         generator: of whatever is drawn, on the CPU.
+        peers: the sizes of all matrices that were asked for, see `dims`; empty where it stands alone.
     """
 
     weight: Tensor
     patch: tuple[int, int] | None
     generator: torch.Generator
+    peers: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
         out, columns = self.weight.shape
         return out, columns
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """(out, in), of a convolution (out, in channels, height, width)."""
+        out, columns = self.shape
+        if self.patch is None:
+            return out, columns
+        height, width = self.patch
+        return out, columns // (height * width), height, width
 
     @property
     def variance(self) -> float:
@@ -107,6 +121,8 @@ Begin = Callable[..., StructuredMatrix]
 """`(layer, *, option=default, ...)` -> what stands in the place of W, of its shape and dtype."""
 Plan = Callable[..., Schedule]
 """`(structures, steps, generator, *, option=default, ...)` -> what happens once a step."""
+Fold = Callable[..., StructuredMatrix]
+"""`(structure, *, option=default, ...)` -> what stands in its place once it is trained."""
 B = TypeVar("B", bound=Begin)
 
 
@@ -118,7 +134,7 @@ class ParametrizationCard(Card):
         entry: `Layer` and options -> a structure, whose float leaves train; Refused for a matrix that stays dense.
         schedule: structures by name, steps in all, a generator and options -> what happens once a step; None for
             nothing.
-        fold: what stands in the place of a structure once it is trained; None for the structure.
+        fold: a structure that is trained and options -> what stands in its place; None for the structure.
         limit: options at which training is that of the dense matrix, step by step; empty where there are none.
     """
 
@@ -126,14 +142,14 @@ class ParametrizationCard(Card):
 
     entry: Begin
     schedule: Plan | None = None
-    fold: Callable[[StructuredMatrix], StructuredMatrix] | None = None
+    fold: Fold | None = None
     limit: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, inspect.Parameter]:
-        """The options, by name: what the structure and the schedule can be told."""
+        """The options, by name: what the structure, the schedule and the fold can be told."""
         found: dict[str, inspect.Parameter] = {}
-        for made in (self.entry, self.schedule):
+        for made in (self.entry, self.schedule, self.fold):
             found |= {} if made is None else keywords(made)
         return found
 
@@ -158,7 +174,7 @@ def parametrization(
     paper: str,
     expression: str,
     schedule: Plan | None = None,
-    fold: Callable[[StructuredMatrix], StructuredMatrix] | None = None,
+    fold: Fold | None = None,
     limit: Mapping[str, object] | None = None,
     unmeasured: str = "",
 ) -> Callable[[B], B]:
@@ -187,3 +203,37 @@ def check_share(name: str, value: float) -> float:
     if not 0 < value <= 1:
         raise Refused(f"{name}={value} is not in (0, 1]")
     return value
+
+
+def affordable(weight: Tensor, keep: float, of: str, cost: Callable[[int], Cost], most: int) -> int:
+    """The largest size whose cost is at most `keep` of that of the dense matrix.
+
+    Args:
+        weight: W, only its shape and dtype are read.
+        keep: a share, in (0, 1].
+        of: one of `CURRENCIES`.
+        cost: what a size, 1 to `most`, costs; never less for a larger one.
+        most: the largest size there is.
+
+    Raises:
+        Refused: not even size 1 costs so little.
+    """
+    check_share("keep", keep)
+    check_currency(of)
+    entries = weight.numel()
+    dense = Cost(entries, entries * weight.element_size(), entries)
+    limit = keep * getattr(dense, of)
+    if (least := getattr(cost(1), of)) > limit:
+        raise Refused(f"the smallest has {least} {of}, more than {keep:.3g} of the {getattr(dense, of)} of the matrix")
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if getattr(cost(middle), of) <= limit else (low, middle - 1)
+    return low
+
+
+def check_currency(of: str) -> str:
+    """`of`, once it is known to be one of `CURRENCIES`; else Refused."""
+    if of not in CURRENCIES:
+        raise Refused(f"of={of!r} is none of {', '.join(CURRENCIES)}")
+    return of

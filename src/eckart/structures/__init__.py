@@ -5,12 +5,14 @@ from eckart.structures.base import KINDS, Cost, Spec, StructuredMatrix, structur
 from eckart.structures.binary_coded import BinaryCoded
 from eckart.structures.bipolar_input import BipolarInput
 from eckart.structures.block_diagonal import BlockDiagonal
+from eckart.structures.by_task import ByTask
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.convolve import convolve
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal, Identity
 from eckart.structures.gated import Gated
+from eckart.structures.gaussian import Gaussian
 from eckart.structures.group_sparse import GroupSparse
 from eckart.structures.group_sparse_codes import GroupSparseCodes
 from eckart.structures.householder import Householder
@@ -42,6 +44,7 @@ __all__ = [
     "BinaryCoded",
     "BipolarInput",
     "BlockDiagonal",
+    "ByTask",
     "Chain",
     "Circulant",
     "ColumnSparse",
@@ -51,6 +54,7 @@ __all__ = [
     "Diagonal",
     "Float8Input",
     "Gated",
+    "Gaussian",
     "Geometry",
     "GroupSparse",
     "GroupSparseCodes",

@@ -14,6 +14,7 @@ from eckart.structures.block_diagonal import BlockDiagonal
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.gated import Gated
+from eckart.structures.gaussian import Gaussian
 from eckart.structures.interleaved import Interleaved
 from eckart.structures.interpolative import Interpolative
 from eckart.structures.repeated import Repeated
@@ -103,6 +104,14 @@ def _(matrix: Scaled, x: Tensor, geometry: Geometry) -> Tensor:
 @convolve.register
 def _(matrix: Gated, x: Tensor, geometry: Geometry) -> Tensor:
     return matrix.opened(convolve(matrix.right, x, geometry).movedim(1, -1)).movedim(-1, 1)
+
+
+@convolve.register
+def _(matrix: Gaussian, x: Tensor, geometry: Geometry) -> Tensor:
+    y = _convolved(matrix.to_dense().to(x.dtype), x, geometry)
+    if matrix.noise is None:
+        return y
+    return matrix.drawn(y, _convolved(matrix.variances().to(x.dtype), x.square(), geometry))
 
 
 @convolve.register

@@ -11,10 +11,12 @@ from eckart.ops.powers_of_two import times_power
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.binary_coded import BinaryCoded
 from eckart.structures.block_diagonal import BlockDiagonal
+from eckart.structures.by_task import ByTask
 from eckart.structures.column_sparse import ColumnSparse
 from eckart.structures.compose import Chain, Stack, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.diagonal import Diagonal
+from eckart.structures.gaussian import Gaussian
 from eckart.structures.group_sparse import GroupSparse
 from eckart.structures.group_sparse_codes import GroupSparseCodes
 from eckart.structures.interleaved import Interleaved
@@ -62,11 +64,16 @@ def _rule(name: str, *kinds: type[StructuredMatrix]) -> None:
         multiply.register(kind)(multiply_leaf)
 
 
-_rule("weight", Dense, Diagonal, BlockDiagonal)
+_rule("weight", Dense, Diagonal, BlockDiagonal, ByTask)
 _rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered, Toeplitz)
 _rule("column", Circulant)
 _rule("scales", Quantized, GroupSparseCodes)
 _rule("basis", Interpolative)
+
+
+@multiply.register
+def _(matrix: Gaussian, exponent: int | None) -> None:
+    raise TypeError("Gaussian has deviations beside its numbers: what is finished has none")
 
 
 @multiply.register

@@ -67,7 +67,10 @@ class Scattered(StructuredMatrix):
 
     def to_dense(self) -> Tensor:
         row, column = self.places.long()
-        return self.values.new_zeros(self.shape).index_put((row, column), self.values, accumulate=True)
+        dense = self.values.new_zeros(self.shape).index_put((row, column), self.values, accumulate=True)
+        if self.watch is not None and dense.requires_grad:
+            dense.register_hook(self.watch)  # type: ignore[no-untyped-call]
+        return dense
 
     def check_values(self) -> None:
         for name, index, limit in zip(("rows", "columns"), self.places.long(), self.shape, strict=True):

@@ -107,17 +107,20 @@ class Reparametrization(Shown):
             raise Refused(f"the schedule of {self.method.name} {at}: finish() comes after its last step")
         if self.method.fold is None:
             return
+        told = {name: value for name, value in self.options.items() if name in keywords(self.method.fold)}
         for name in self.names:
             module = self._module(name)
             with torch.no_grad():
-                module.structure = self.method.fold(module.structure)
+                module.structure = self.method.fold(module.structure, **told)
         describe(self.model)
 
     def glance(self) -> Glance:
         """What was replaced, and by how many numbers."""
         after = sum(structure.cost().parameters for structure in self.structures.values())
+        macs = sum(structure.cost().macs for structure in self.structures.values())
         rows = [
-            ("numbers in their place", shown_count(self.before), shown_count(after), shown_change(self.before, after))
+            (what, shown_count(self.before), shown_count(found), shown_change(self.before, found))
+            for what, found in (("numbers in their place", after), ("multiply-adds of a product", macs))
         ]
         title = f"Reparametrization: {len(self.names)} matrices of {type(self.model).__name__} by {self.method.name}"
         left = [f"{name} stays dense: {why}" for name, why in self.left.items()]
@@ -147,7 +150,8 @@ def reparametrize(
             the head of a language model where there are none.
         exclude: patterns of those to leave.
         seed: of whatever is drawn.
-        **options: of the method, such as `keep=0.25`; see its card.
+        **options: of the method; see its card. `keep=0.25` is the share of each matrix that is kept, of all matrices
+            together where a method deals it out; with `of="bytes"` or `of="macs"` of those instead of numbers.
 
     Returns:
         What was replaced and what was not and why; its `schedule` is what the training loop calls.
@@ -179,9 +183,10 @@ def reparametrize(
     finite_weights({site.name: site.module for site in sites})
     made: dict[str, StructuredMatrix] = {}
     left: dict[str, str] = {}
+    peers = tuple(_layer(site, torch.Generator()).dims for site in sites)
     for site in sites:
         try:
-            made[site.name] = _begin(card, site, seed, options)
+            made[site.name] = _begin(card, site, seed, options, peers)
         except Refused as error:
             left[site.name] = str(error)
     if not made:
@@ -200,7 +205,17 @@ def reparametrize(
     return result
 
 
-def _begin(card: ParametrizationCard, site: Site, seed: int, options: Mapping[str, object]) -> StructuredMatrix:
+def _layer(site: Site, generator: torch.Generator, peers: tuple[tuple[int, ...], ...] = ()) -> Layer:
+    return Layer(site.weight, patch_of(site.module), generator, peers)
+
+
+def _begin(
+    card: ParametrizationCard,
+    site: Site,
+    seed: int,
+    options: Mapping[str, object],
+    peers: tuple[tuple[int, ...], ...],
+) -> StructuredMatrix:
     """What stands in the place of one matrix."""
     weight = site.weight
     if weight.is_meta or weight.dtype not in (torch.float32, torch.float64):
@@ -210,7 +225,7 @@ def _begin(card: ParametrizationCard, site: Site, seed: int, options: Mapping[st
             "torch.autocast computes in fewer bits"
         )
     generator = torch.Generator().manual_seed(seed ^ crc32(site.name.encode()))
-    layer = Layer(weight, patch_of(site.module), generator)
+    layer = _layer(site, generator, peers)
     told = {name: value for name, value in options.items() if name in keywords(card.entry)}
     with torch.no_grad():
         structure = card.entry(layer, **told)
