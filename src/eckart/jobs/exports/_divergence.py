@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,17 +16,29 @@ MOST = 0.01
 
 
 def drawn(model: Any) -> Tensor:
-    """Tokens (1, n) of a vocabulary, the same at each call; n is `TOKENS`, or the context where that is less."""
+    """Tokens (1, n) of a vocabulary, the same at each call; n is `TOKENS`, or the context where that is less.
+
+    Raises:
+        Refused: the model reads none.
+    """
+    if getattr(model, "main_input_name", None) != "input_ids":
+        raise Refused(f"a {type(model).__name__} reads no tokens, on which what is written would be tried")
     config = model.config.get_text_config()
     count = min(TOKENS, getattr(config, "max_position_embeddings", TOKENS))
     return torch.randint(config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
 
 
 def logits(model: Any, tokens: Tensor) -> Tensor:
-    """What a model says of the next tokens, (n, vocabulary), float64."""
+    """What a model says of the next tokens, (n, vocabulary), float64.
+
+    Raises:
+        Refused: it says nothing.
+    """
     with torch.no_grad():
-        found: Tensor = model(input_ids=tokens).logits[0]
-    return found.double()
+        found = model(input_ids=tokens)
+    if not isinstance(getattr(found, "logits", None), Tensor):
+        raise Refused(f"a {type(model).__name__} says nothing of next tokens, by which what is written would be tried")
+    return cast(Tensor, found.logits)[0].double()
 
 
 def divergence(own: Tensor, given: Tensor) -> float:
