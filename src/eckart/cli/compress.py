@@ -12,7 +12,7 @@ from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.cli import options as o
 from eckart.cli.dry_run import dry_run_tables
-from eckart.cli.options import Device, Memory, Model, NoSpeed, Resume, Talk
+from eckart.cli.options import Device, Model, NoSpeed, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import summary_table
@@ -75,7 +75,13 @@ def compress(
         ),
     ] = None,
     texts: Texts,
-    memory: Memory = None,
+    memory: Annotated[
+        float | None,
+        Parameter(
+            help="GB the run may take (default: what is free); a model that takes more is worked on block by block",
+            group=o.RUN,
+        ),
+    ] = None,
     device: Device = "cpu",
     no_speed: NoSpeed = False,
     resume: Resume = False,

@@ -8,7 +8,6 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import TypeVar
 
 import torch
@@ -42,18 +41,22 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 def checksums_in_files(entries: Mapping[str, Entry]) -> dict[str, str]:
     """Checksums of tensors in files by name, from the bytes that are there."""
-    with ExitStack() as stack:
-        maps = {}
-        for file in {entry.file for entry in entries.values()}:
-            descriptor = stack.enter_context(file.open("rb"))
-            maps[file] = memoryview(stack.enter_context(mmap.mmap(descriptor.fileno(), 0, access=mmap.ACCESS_READ)))
-            stack.callback(maps[file].release)
+    found: dict[str, str] = {}
+    for file in {entry.file: None for entry in entries.values()}:
+        here = {name: entry for name, entry in entries.items() if entry.file == file}
+        # One file after the other, so that no more than that is in memory.
+        with (
+            file.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as whole,
+        ):
 
-        def of(entry: Entry) -> str:
-            with maps[entry.file][entry.start : entry.stop] as part:
-                return _checksum(entry.dtype, entry.shape, part)
+            def of(entry: Entry, whole: memoryview = whole) -> str:
+                with whole[entry.start : entry.stop] as part:
+                    return _checksum(entry.dtype, entry.shape, part)
 
-        return dict(zip(entries, _together(of, entries.values()), strict=True))
+            found |= dict(zip(here, _together(of, here.values()), strict=True))
+    return {name: found[name] for name in entries}
 
 
 def seal(contents: Mapping[str, object]) -> str:

@@ -290,5 +290,7 @@ def model_cost(model: nn.Module) -> dict[str, int]:
 
 def model_bytes(model: nn.Module) -> int:
     """Bytes of all tensors of a model, shared ones counted once."""
-    unique = {t.data_ptr(): t.numel() * t.element_size() for t in model.state_dict().values()}
+    tensors = model.state_dict(keep_vars=True).values()
+    # What is on no device has no place in memory, and is told apart as it is.
+    unique = {(t.is_meta, id(t) if t.is_meta else t.data_ptr()): t.numel() * t.element_size() for t in tensors}
     return sum(unique.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,17 @@ class Loaded:
     def write(self, directory: Path) -> None:
         """Writes all of it, the model as it is now, see `write_model`."""
         write_model(self.model, self.processor, directory)
+        if self.sentences is not None:
+            self.sentences.copy(directory)
+
+    def write_around(self, directory: Path, tensors: Callable[[Path], None]) -> None:
+        """As `write`, of a model whose tensors something else puts there."""
+        saving = importlib.import_module("eckart.models.transformers_saving")
+        saving.write_config(self.model, directory)
+        tensors(directory)
+        saving.seal_config(directory)
+        if self.processor is not None:
+            self.processor.save_pretrained(directory)
         if self.sentences is not None:
             self.sentences.copy(directory)
 

@@ -45,6 +45,22 @@ def describe(model: PreTrainedModel) -> EckartConfig | None:
     return None
 
 
+def write_config(model: PreTrainedModel, directory: Path) -> None:
+    """Writes what `save_pretrained` writes beside the tensors, for a model whose tensors are in files already."""
+    describe(model)
+    model.config.dtype = str(model.dtype).removeprefix("torch.")
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    if model.can_generate():
+        model.generation_config.save_pretrained(directory)
+
+
+def seal_config(directory: Path) -> None:
+    """Enters the checksums of all tensors of a directory in its config.json, where that describes structures."""
+    if is_ours(read_json(directory / "config.json").get("quantization_config")):
+        _add_checksums(directory)
+
+
 def is_ours(quantization: Any) -> bool:
     """Whether the `quantization_config` of a configuration is that of a compressed model."""
     found = quantization.get("quant_method") if isinstance(quantization, dict) else quantization

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart._version import __version__
 from eckart.errors import Refused
+from eckart.files.made import STORED
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.layouts.patches import patch_of
 from eckart.machine import return_freed_memory
@@ -70,41 +72,42 @@ def statistics_for(
         except OSError as error:
             raise Refused(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
         name = statistics_fingerprints(identity or model_fingerprint(model), data_fingerprint(batches), needs, seed)
-    chunks = _chunks(modules, needs, memory)
+    portions = chunks(modules, needs, memory)
     results: dict[str, Statistics] = {}
     passes = 0
-    for i, chunk in enumerate(chunks):
+    for i, chunk in enumerate(portions):
         file = cache / f"{name(chunk)}.safetensors" if cache else None
         part = {name: modules[name] for name in chunk}
-        found = _read(file, part) if file else None
+        found = read_statistics(file, part) if file else None
         if found is None:
 
             def tick(done: int, total: int, offset: int = i) -> None:
                 if on_progress:
-                    on_progress(offset * total + done, len(chunks) * total)
+                    on_progress(offset * total + done, len(portions) * total)
 
             found = collect(model, part, needs, batches, seed=seed, on_progress=tick)
             passes += 1
             if file:
-                _write(file, found)
+                write_statistics(file, found)
                 # What a later run will read, to the bit: an interrupted job must go on to the same result.
-                found = _read(file, part) or found
+                found = read_statistics(file, part) or found
         results.update(found)
     return_freed_memory()
     return results, passes
 
 
-def _chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int | None) -> list[list[str]]:
-    chunks: list[list[str]] = [[]]
+def chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int | None) -> list[list[str]]:
+    """The names of modules whose statistics fit in memory together, in order; at least one list."""
+    found: list[list[str]] = [[]]
     used = 0
     for name, module in modules.items():
         size = 12 * sum(min(n, second_moment.LARGEST) ** 2 for n in _sides(module)) if _has_moments(needs) else 0
-        if memory is not None and chunks[-1] and used + size > memory:
-            chunks.append([])
+        if memory is not None and found[-1] and used + size > memory:
+            found.append([])
             used = 0
-        chunks[-1].append(name)
+        found[-1].append(name)
         used += size
-    return chunks
+    return found
 
 
 def _sides(module: nn.Module) -> Sequence[int]:
@@ -118,7 +121,7 @@ def _has_moments(needs: Sequence[Need]) -> bool:
     return bool({Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT} & set(needs))
 
 
-def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
+def write_statistics(file: Path, statistics: Mapping[str, Statistics]) -> None:
     """Matrices in float32, vectors in float64; a tensor that several modules share is written once."""
     tensors: dict[str, Tensor] = {}
     where: dict[int, str] = {}
@@ -133,7 +136,7 @@ def _write(file: Path, statistics: Mapping[str, Statistics]) -> None:
             tensors[label] = value.float() if value.ndim == 2 else value.double()
             index[name][need.value] = label
     text = json.dumps(index)
-    write_safetensors(tensors, file, {"index": text, "seal": _seal(file, text), **sealed(tensors)})
+    write_safetensors(tensors, file, {STORED: __version__, "index": text, "seal": _seal(file, text), **sealed(tensors)})
 
 
 def _seal(file: Path, index: str) -> str:
@@ -141,7 +144,7 @@ def _seal(file: Path, index: str) -> str:
     return hashlib.sha256(json.dumps([file.name, index]).encode()).hexdigest()
 
 
-def _read(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics] | None:
+def read_statistics(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, Statistics] | None:
     """Statistics mapped from a file; None where it is missing, damaged or another's."""
     try:
         loaded, metadata = read_safetensors(file)
@@ -167,6 +170,8 @@ def finite_weights(modules: Mapping[str, nn.Module]) -> None:
     """Raises Refused that names the first parameter of the modules that has NaN or Inf entries."""
     for prefix, module in modules.items():
         for name, weight in module.named_parameters(prefix):
+            if weight.is_meta:
+                continue  # it is looked at when it is read
             # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
             if not (torch.isfinite(weight.sum()) or torch.isfinite(weight).all()):
                 bad = int((~torch.isfinite(weight)).sum())

@@ -52,7 +52,7 @@ def observe(model: nn.Module, sites: Sequence[Site], batches: Sequence[Batch]) -
         Refused: the model has no list of blocks, or does more between them than to hand on what one returns; or a
             batch has padding that cannot be left out.
     """
-    prefix, count = _blocks(model, sites)
+    prefix, count = blocks_of(model, sites)
     for site in sites:
         if site.name.startswith(prefix + ".") and site.is_convolution:
             raise Refused(
@@ -71,17 +71,17 @@ def entering(model: nn.Module, observed: Observed) -> list[Tensor]:
 
     def hook(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         hidden.append(arguments[0] if arguments else keywords["hidden_states"])
-        raise _Stop
+        raise Stop
 
     first = model.get_submodule(f"{observed.prefix}.0")
     with first.register_forward_pre_hook(hook, with_kwargs=True):
         for batch in observed.batches:
-            with suppress(_Stop):
+            with suppress(Stop):
                 call(model, batch)
     return hidden
 
 
-def _blocks(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
+def blocks_of(model: nn.Module, sites: Sequence[Site]) -> tuple[str, int]:
     """The ModuleList that holds the most sites: its name and length."""
     lists = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     counts = [(sum(s.name.startswith(n + ".") for s in sites), -len(n), n, len(m)) for n, m in lists]
@@ -140,7 +140,7 @@ def hidden_of(output: Any) -> Tensor:
     return hidden
 
 
-class _Stop(Exception):
+class Stop(Exception):
     """Ends a forward pass once what was wanted from it is there."""
 
 
@@ -154,7 +154,7 @@ def forward(
         def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
             seen[name].append(arguments[0])
             if stop:
-                raise _Stop
+                raise Stop
 
         return hook
 
@@ -165,7 +165,7 @@ def forward(
             try:
                 with WideProducts():
                     output = block(h, *arguments, **keywords)
-            except _Stop:
+            except Stop:
                 continue
             outputs.append(hidden_of(output))
     finally:

@@ -41,3 +41,12 @@ def weights_of(curves: Mapping[str, Curve], even: bool) -> dict[str, float]:
     dense = {name: curve.costs[-1].parameters for name, curve in curves.items()}
     zero = sum(curve.zero_error for curve in curves.values()) / max(1, sum(dense.values()))
     return {n: dense[n] * zero / c.zero_error if c.zero_error > 0 else 1.0 for n, c in curves.items()}
+
+
+def unmet(failures: Mapping[str, str], compressed_before: int) -> str:
+    """Why a budget may not be met, as the beginning of a sentence: what stays dense, and what is compressed already."""
+    failed = [f"{name} stays dense: {reason}" for name, reason in failures.items()]
+    if compressed_before:
+        failed.insert(0, f"{compressed_before} matrices are compressed already (start from the dense model)")
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return f"{'; '.join(failed[:3])}{more}; so " if failed else ""

@@ -50,6 +50,18 @@ class Curve:
         """Whether the fit did not succeed."""
         return self.reason.startswith(FAILED)
 
+    def enter(self, known: Mapping[int, float], errors: Sequence[float], factors: Mapping[str, float]) -> None:
+        """Enters errors by size as far as they are known now, and estimates of all, each times its method's factor."""
+        self.known = dict(known)
+        of_each = zip(errors, self.members, strict=True)
+        self.errors = [error * factors.get(name, 1.0) for error, (name, _) in of_each] + [0.0]
+
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """Multiplies the errors of the candidates of methods by their factors; zero stays zero."""
+        if self.errors is not None:
+            errors = zip(self.members, self.errors, strict=False)
+            self.errors = [error * factors.get(name, 1.0) for (name, _), error in errors] + self.errors[-1:]
+
     def candidates(self, prices: NDArray[np.float64], only: Sequence[int], weight: float = 1.0) -> Candidates:
         """What the solver sees of some candidates, at the prices of all, their errors times a weight.
 
@@ -68,6 +80,11 @@ def dense_cost(weights: Sequence[Tensor]) -> Cost:
     return sum(each[1:], each[0])
 
 
+def not_fitted(weights: Sequence[Tensor], reason: str) -> Curve:
+    """The curve of matrices that stay dense because they could not be fitted."""
+    return Curve([], [None], [dense_cost(weights)], [0.0], reason=f"{FAILED}: {reason}")
+
+
 _LinAlgError: type[Exception] = getattr(torch.linalg, "LinAlgError")  # noqa: B009  (not in its stubs)
 
 
@@ -80,7 +97,7 @@ def fit_or_reason(
         family = method.candidates(kind, together)
         return family, curve_of(method, family, dense, errors or not of_one_method(family, method))
     except (Refused, _LinAlgError) as error:
-        return None, Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {error}")
+        return None, not_fitted(together.weights, str(error))
 
 
 def of_one_method(family: Family | JointFamily, method: CompressorCard) -> bool:

@@ -11,6 +11,8 @@ from torch import nn
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
+from eckart.jobs.compress.blockwise.directory import NOTHING, compress_blockwise, files_of, needed_at_once
+from eckart.jobs.compress.blockwise.run import check_blockwise
 from eckart.jobs.compress.coverage import sites_of
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.report import compression_report, size_change
@@ -33,13 +35,11 @@ from eckart.models.tasks import check_writes, task_of
 from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
 from eckart.report.command import changed, command_words
+from eckart.report.numbers import shown_bytes
 from eckart.report.types import Speed
 from eckart.statistics import cache_directory
 from eckart.statistics.cache import finite_weights
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint
-
-NOTHING: dict[str, Any] = {"tokens": 0, "fingerprint": ""}
-"""What is said of a calibration that there was not."""
 
 
 def compress_directory(
@@ -69,7 +69,7 @@ def compress_directory(
         resume: go on with the work an interrupted run left.
         scheduler: address of a Dask scheduler.
         cache: directory of statistics; None for the user's.
-        memory: bytes the statistics may take in one pass; None for half of what is free.
+        memory: bytes the run may take; None for what is free. A model that takes more is compressed block by block.
         device: where the model is run, see `eckart.machine.device_named`.
         measure_speed: time prefill and decoding of both models.
         progress: told of the phases.
@@ -82,11 +82,35 @@ def compress_directory(
         check_limits(max_loss, memory, scheduler, texts, recipe)
         cache = cache or cache_directory()
         body, evaluation = read_texts(texts, calibrated=needs_data(recipe))
-        loaded, dense = opened(source, recipe, texts, progress, device)
+        loaded = read(source, device, progress)
+        allowed = memory_available() if memory is None else memory
+        warnings = []
+        if (needed := needed_at_once(loaded.model, recipe)) > allowed:
+            try:
+                check_blockwise(recipe, max_loss, device)
+                files = files_of(loaded, recipe, texts)
+            except Refused as error:
+                if memory is not None:
+                    raise
+                warnings = [f"memory may not suffice for the whole model ({shown_bytes(needed)}), and {error}"]
+            else:
+                return compress_blockwise(
+                    work,
+                    loaded,
+                    files,
+                    recipe,
+                    texts,
+                    body,
+                    limit=allowed,
+                    scheduler=scheduler,
+                    command=repeating(source, recipe, texts, None, scheduler, memory, measure_speed),
+                    progress=progress,
+                )
+        dense = opened(loaded, recipe, texts)
         model, task = loaded.model, task_of(loaded.model)
         if max_loss is not None:
             check_writes(task, "max_loss, a rise of the perplexity,")
-        held_out = read = None
+        held_out = material = None
         if evaluation is not None:
             size = Size(texts.eval_samples, texts.eval_length, recipe.seed)
             held_out = held_out_of(texts.evaluation, evaluation, loaded, size)
@@ -94,12 +118,12 @@ def compress_directory(
         identity = model_fingerprint(model)
         if body is not None:
             size = Size(recipe.samples, recipe.length, recipe.seed)
-            read = calibration_of(
+            material = calibration_of(
                 texts.calibration, body, loaded, size, cache=cache, progress=progress, identity=identity
             )
-        warnings = [*grid_warning(source, recipe), *check_overlap(read, held_out, texts)]
-        warnings += [] if read is None else read.notes
-        batches, info = ([], NOTHING) if read is None else (read.batches, read.info)
+        warnings += [*grid_warning(source, recipe), *check_overlap(material, held_out, texts)]
+        warnings += [] if material is None else material.notes
+        batches, info = ([], NOTHING) if material is None else (material.batches, material.info)
         work.lap("calibration")
         before = {**model_cost(model), "bytes": model_bytes(model)}
         partial = work.begin(
@@ -117,7 +141,7 @@ def compress_directory(
             info,
             cache=cache,
             identity=identity,
-            memory=memory_available() // 2 if memory is None else memory,
+            memory=memory_available() // 2 if memory is None else max(1, memory - 2 * before["bytes"]),
             scheduler=scheduler,
             store=DirectoryStore(work.finished),
             search=search,
@@ -192,19 +216,24 @@ def check_limits(
         check_scheduler(scheduler)
 
 
-def opened(source: str, recipe: Recipe, texts: Texts, progress: Progress, device: str) -> tuple[hf.Loaded, nn.Module]:
-    """The model, and itself once more to stay dense; Refused where it cannot be compressed as asked."""
+def read(source: str, device: str, progress: Progress) -> hf.Loaded:
+    """The model, of which nothing has been looked at."""
     progress("load", 0, 1)
     loaded = hf.load(source, device=device)
-    model = loaded.model
     progress("load", 1, 1)
+    return loaded
+
+
+def opened(loaded: hf.Loaded, recipe: Recipe, texts: Texts) -> nn.Module:
+    """A model once more, to stay dense; Refused where it cannot be compressed as asked."""
+    model = loaded.model
     if task_of(model).reads == ("text",):
         check_length(model, max(recipe.length, texts.eval_length if texts.evaluation else 0))
     dense = share(model)
     unfuse(model)
     sites_of(model, recipe)
     finite_weights({"": model})
-    return loaded, dense
+    return dense
 
 
 def grid_warning(source: str, recipe: Recipe) -> list[str]:

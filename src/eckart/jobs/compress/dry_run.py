@@ -18,7 +18,7 @@ from eckart.jobs.calibration import Body
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
-from eckart.jobs.compress.directory import check_limits, opened
+from eckart.jobs.compress.directory import check_limits, opened, read
 from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.prices import prices
 from eckart.jobs.compress.recipe import Recipe, needs_data
@@ -72,7 +72,8 @@ def dry_run(
     check_limits(max_loss, memory, None, texts, recipe)
     body, _ = read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
-    loaded, _ = opened(source, recipe, texts, progress, device)
+    loaded = read(source, device, progress)
+    opened(loaded, recipe, texts)
     model = loaded.model
     rows = rows_of(loaded, recipe, texts, body)
     seconds = {"load": time.perf_counter() - clock}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -10,8 +10,8 @@ from torch import nn
 from eckart.budget import allocate
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
-from eckart.jobs.compress.choices import Choice, settle, weights_of
-from eckart.jobs.compress.curves import FAILED, Curve, curve_of, dense_cost, fit_or_reason, measured
+from eckart.jobs.compress.choices import Choice, settle, unmet, weights_of
+from eckart.jobs.compress.curves import Curve, curve_of, dense_cost, fit_or_reason, measured, not_fitted
 from eckart.jobs.compress.prices import Clock, prices
 from eckart.jobs.compress.store import Store
 from eckart.jobs.compress.tails import block_of, tail_exponents
@@ -42,6 +42,7 @@ class Plan:
         clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
         influence: of blocks, by name; where such an allocation is asked for.
+        portions: of some groups, those whose weights and statistics are at hand together, one lot after the other.
     """
 
     method: CompressorCard
@@ -57,6 +58,7 @@ class Plan:
     clock: Clock | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     influence: Mapping[str, float] = field(default_factory=dict)
+    portions: Callable[[Sequence[Group]], Iterable[Sequence[Group]]] = lambda groups: [groups]
     _families: dict[str, Family | JointFamily] = field(default_factory=dict)
     _tails: list[float | None] = field(default_factory=list)
 
@@ -81,13 +83,15 @@ class Plan:
             errors: learn the errors of the candidates; False for an allocation that does not look at them.
         """
         self.scheduler = scheduler
+        for portion in self.portions(self.groups):
+            self.fit_portion(portion, on_progress, errors)
+
+    def fit_portion(self, portion: Sequence[Group], on_progress: OnProgress | None = None, errors: bool = True) -> None:
+        """Fits the candidates of groups that are at hand, as `fit` does those of all."""
         held = 0
-        with executor_at(scheduler) as executor:
-            futures = [
-                executor.submit(fit_or_reason, self.method, group.kind, self.members(group), errors)
-                for group in self.groups
-            ]
-            for done, (group, future) in enumerate(zip(self.groups, futures, strict=True), 1):
+        with executor_at(self.scheduler) as executor:
+            futures = [executor.submit(fit_or_reason, self.method, g.kind, self.members(g), errors) for g in portion]
+            for group, future in zip(portion, futures, strict=True):
                 family, curve = future.result()
                 self.curves[group.name] = curve
                 usual = sum(4 * sum(site.shape) * min(site.shape) for site in group.sites)
@@ -96,7 +100,11 @@ class Plan:
                     self._families[group.name] = family
                     held += size
                 if on_progress:
-                    on_progress(done, len(self.groups))
+                    on_progress(len(self.curves), len(self.groups))
+
+    def release(self) -> None:
+        """Lets go of candidates; those that are asked for again are fitted again."""
+        self._families.clear()
 
     def add(self, group: Group, family: Family | JointFamily) -> None:
         """Enters candidates made elsewhere for a group."""
@@ -137,15 +145,16 @@ class Plan:
         open_ = [(g, c, n, c.known) for g, c, n in wanted if c.known is not None and n is not None and n not in c.known]
         if not open_:
             return 0
-        with executor_at(self.scheduler) as executor:
-            futures = []
-            for group, _, size, known in open_:
-                given = group.kind, self.members(group), self._families.get(group.name)
-                futures.append(executor.submit(measured, self.method, *given, known, size))
-            for (_, curve, _, _), future in zip(open_, futures, strict=True):
-                curve.known, errors = future.result()
-                factors = [self.factors.get(name, 1.0) for name, _ in curve.members]
-                curve.errors = [error * factor for error, factor in zip(errors, factors, strict=True)] + [0.0]
+        asked = {group.name: (curve, size, known) for group, curve, size, known in open_}
+        for portion in self.portions([group for group, _, _, _ in open_]):
+            with executor_at(self.scheduler) as executor:
+                futures = []
+                for group in portion:
+                    given = group.kind, self.members(group), self._families.get(group.name)
+                    _, size, known = asked[group.name]
+                    futures.append(executor.submit(measured, self.method, *given, known, size))
+                for group, future in zip(portion, futures, strict=True):
+                    asked[group.name][0].enter(*future.result(), self.factors)
         return len(open_)
 
     def solve(
@@ -195,15 +204,9 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
-            failed = [f"{name} stays dense: {reason}" for name, reason in self.failures().items()]
-            if self.compressed_before:
-                failed.insert(
-                    0, f"{self.compressed_before} matrices are compressed already (start from the dense model)"
-                )
-            more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-            cause = f"{'; '.join(failed[:3])}{more}; so " if failed else ""
+            said = unmet(self.failures(), self.compressed_before)
             raise Refused(
-                f"{cause}keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
+                f"{said}keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed)"
             ) from error
         picked = zip(self.groups, curves, rows, chosen, strict=True)
@@ -219,15 +222,12 @@ class Plan:
 
     def fail(self, group: Group, reason: str) -> None:
         """Leaves a group dense."""
-        dense = dense_cost([site.weight for site in group.sites])
-        self.curves[group.name] = Curve([], [None], [dense], [0.0], reason=f"{FAILED}: {reason}")
+        self.curves[group.name] = not_fitted([site.weight for site in group.sites], reason)
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiplies the errors of all candidates of a method by its factor, those yet to be measured too."""
         for curve in self.curves.values():
-            if curve.errors is not None:
-                errors = zip(curve.members, curve.errors, strict=False)
-                curve.errors = [error * factors.get(name, 1.0) for (name, _), error in errors] + curve.errors[-1:]
+            curve.scale(factors)
         self.factors |= {name: self.factors.get(name, 1.0) * factor for name, factor in factors.items()}
 
     def error(self, choice: Mapping[str, int | None], weights: Mapping[str, float] | None = None) -> float:
@@ -269,14 +269,16 @@ def apply(
     choice: Choice,
     store: Store | None = None,
     progress: Progress = silent,
+    groups: Sequence[Group] | None = None,
 ) -> dict[str, float]:
-    """Builds the chosen candidates and puts them in; returns their squared errors by site name.
+    """Builds the chosen candidates of all groups, or of those that are at hand; returns squared errors by site name.
 
     A group whose candidate turns out not to fit into its dtype stays dense, is None in the choice from then on, and
     among the failures of the plan.
     """
     errors = {}
-    for done, group in enumerate(plan.groups, 1):
+    position = {group.name: i for i, group in enumerate(plan.groups, 1)}
+    for group in plan.groups if groups is None else groups:
         size = choice[group.name]
         fitted = store.get(group.name, size) if store and size is not None else None
         if fitted is None and size is not None:
@@ -291,7 +293,7 @@ def apply(
         for site, one in zip(group.sites, fitted or (), strict=fitted is not None):
             put(model, site, one)
             errors[site.name] = one.error
-        progress("build", done, len(plan.groups))
+        progress("build", position[group.name], len(plan.groups))
     return errors
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.curves import Curve
 from eckart.jobs.compress.plan import Plan
+from eckart.models.groups import Group
 
 
 def sized(plan: Plan, word: str, size: int) -> Choice:
@@ -22,19 +23,30 @@ def sized(plan: Plan, word: str, size: int) -> Choice:
     Raises:
         Refused: no group has a candidate of that size.
     """
+    choice = sizes_of(plan, plan.groups, word, size)
+    check_offered(plan, choice, word, size)
+    return choice
+
+
+def sizes_of(plan: Plan, groups: Sequence[Group], word: str, size: int) -> Choice:
+    """As `sized` for some of the groups, of which none need have a candidate of that size."""
     choice: Choice = {}
-    for group in plan.groups:
+    for group in groups:
         curve = plan.curves[group.name]
         at = _position(curve, word, size, group.kind)
         choice[group.name] = None if at is None else curve.sizes[at]
         if at is None and not curve.failed:
             curve.reason = curve.reason or f"it has no candidate of {word}={size}"
+    return choice
+
+
+def check_offered(plan: Plan, choice: Choice, word: str, size: int) -> None:
+    """Raises Refused where no group of a plan has a candidate of a size."""
     if plan.groups and all(size is None for size in choice.values()):
         offered = {own for group in plan.groups for own in _offered(plan.curves[group.name], word, group.kind)}
         has = f"it has {_listed(offered)}" if offered else "none pays"
         failed = [f"; {name} stays dense: {reason}" for name, reason in plan.failures().items()]
         raise Refused(f"method {plan.method.name!r} has {word}={size} for no matrix: {has}{''.join(failed[:3])}")
-    return choice
 
 
 def left_dense(plan: Plan, choice: Choice, word: str, size: int) -> list[str]:
