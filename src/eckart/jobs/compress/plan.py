@@ -143,16 +143,13 @@ class Plan:
         """Measures what is an estimate in a choice; returns how many candidates that were."""
         wanted = [(group, self.curves[group.name], choice[group.name]) for group in self.groups]
         open_ = [(g, c, n, c.known) for g, c, n in wanted if c.known is not None and n is not None and n not in c.known]
-        if not open_:
-            return 0
-        asked = {group.name: (curve, size, known) for group, curve, size, known in open_}
-        for portion in self.portions([group for group, _, _, _ in open_]):
+        asked = {group.name: (curve, known, size) for group, curve, size, known in open_}
+        for portion in self.portions([g for g, _, _, _ in open_]):
             with executor_at(self.scheduler) as executor:
                 futures = []
-                for group in portion:
-                    given = group.kind, self.members(group), self._families.get(group.name)
-                    _, size, known = asked[group.name]
-                    futures.append(executor.submit(measured, self.method, *given, known, size))
+                for g in portion:
+                    given = g.kind, self.members(g), self._families.get(g.name), *asked[g.name][1:]
+                    futures.append(executor.submit(measured, self.method, *given))
                 for group, future in zip(portion, futures, strict=True):
                     asked[group.name][0].enter(*future.result(), self.factors)
         return len(open_)

@@ -22,7 +22,7 @@ from eckart.jobs.workspace import Workspace
 from eckart.models import checkpoint
 from eckart.models.block_files import BlockFiles
 from eckart.models.fused_experts import is_packed
-from eckart.models.sites import find_sites, model_bytes, model_cost
+from eckart.models.sites import all_sites, model_bytes, model_cost
 from eckart.models.tasks import task_of
 from eckart.models.transformers import Loaded, check_source
 from eckart.progress import Progress
@@ -41,9 +41,9 @@ TEXTS = "texts"
 
 def needed_at_once(model: nn.Module, recipe: Recipe) -> int:
     """Bytes that the whole model takes at least: its weights, what becomes of them, the statistics of one matrix."""
-    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.embeddings, head=recipe.head)
+    sites = all_sites(model, embeddings=recipe.embeddings, head=recipe.head)
     moments = {Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT} & set(recipe.card.needs)
-    side = max(min(max(site.shape), LARGEST) for site in sites)
+    side = max((min(max(site.shape), LARGEST) for site in sites), default=0)
     return 2 * model_bytes(model) + (12 * side * side if moments else 0)
 
 

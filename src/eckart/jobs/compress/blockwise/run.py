@@ -82,6 +82,8 @@ def run_blockwise(
     shards = Shards(model, dense, files.prefix, len(files), finished)
     job = _Job(model, recipe, plan, units, shards, finished, lap, progress)
     choice, errors = job.each(*recipe.size) if recipe.size else job.together()
+    for name in ("statistics", "fit", "solve"):  # none of them is lacking where all was found finished
+        lap(name)
     describe(model)
     found = covered_by(dense, recipe)
     amiss = [f"{name} stays dense: {reason}" for name, reason in plan.failures().items()]
@@ -141,8 +143,6 @@ class _Job:
             choice |= here
             errors |= made
         check_offered(plan, choice, word, size)
-        self._lap("fit")
-        self._lap("solve")
         return choice, errors
 
     def together(self) -> tuple[Choice, dict[str, float]]:
@@ -159,7 +159,6 @@ class _Job:
                     plan.fit_portion(units.groups[unit], phase(self._progress, "fit"), errors=learned)
                     put_curves(self._curves(unit), {g.name: plan.curves[g.name] for g in units.groups[unit]})
                 self._lap("fit")
-        self._lap("statistics")
         choice = plan.choose(recipe.share, recipe.of, recipe.allocation, recipe.floor)
         self._lap("solve")
         errors: dict[str, float] = {}
