@@ -1,17 +1,18 @@
 """Optim: optimizers that use the structure of a gradient that is a matrix, one paper a file.
 
-Each is a `torch.optim.Optimizer` over a rule that can be read by itself: `eckart.optim.GaLore(model.parameters())`.
+Most are a `torch.optim.Optimizer` over a rule that can be read by itself: `optim.Muon(optim.groups(model))`.
 """
 
 from typing import Any
 
+from eckart.optim._groups import groups, state_bytes
 from eckart.optim.contract import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS"]
+__all__ = ["OPTIMIZERS", "groups", "state_bytes"]
 
 
 def __getattr__(name: str) -> Any:
-    if name[:1].isupper():
+    if not name.startswith("_"):
         for card in OPTIMIZERS.values():
             if card.entry.__name__ == name:
                 return card.entry
@@ -19,4 +20,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*__all__, *(card.entry.__name__ for card in OPTIMIZERS.values() if card.entry.__name__[0].isupper())]
+    return [*__all__, *(card.entry.__name__ for card in OPTIMIZERS.values())]

@@ -7,14 +7,18 @@ from torch import Tensor
 
 
 def adam(
-    grad: Tensor, state: dict[str, Tensor], step: int, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    grad: Tensor,
+    state: dict[str, Tensor],
+    step: int | Tensor,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
 ) -> Tensor:
     """m / (sqrt(v) + eps) of the averages m of g and v of g^2, both divided by what their zero start leaves out.
 
     Args:
         grad: g, of any shape.
         state: `m` and `v`, of its shape; made in the first step, averaged in place.
-        step: from 1 on.
+        step: from 1 on; or steps of each entry, of a shape that broadcasts to that of g.
         betas: what stays of m and of v in a step.
         eps: added to the root.
 

@@ -12,7 +12,7 @@ BLOCK = 256
 LEAST = 4096
 """Entries from which on a tensor is worth coding."""
 RANGE = 16.0
-"""Nats between the largest entry of a block and the smallest that is not zero: a factor of 9e6."""
+"""Nats between the largest entry of a block and the smallest above zero, a factor of 9e6; of squares twice that."""
 
 
 def encode(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -26,44 +26,63 @@ def encode(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         generator: of the rounding, on the CPU.
 
     Returns:
-        codes (blocks, 256), int8, 0 for zero; and the largest of each block, (blocks, 1), in float32.
+        codes of the shape of x, int8, 0 for zero; and the largest of each block, (blocks, 1), in float32.
     """
-    flat = x.reshape(-1)
-    blocks = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK).float()
-    largest = blocks.abs().amax(1, keepdim=True)
-    share = blocks.abs() / largest.clamp_min(torch.finfo(torch.float32).tiny)
-    place = 127 + share.log() * (126 / RANGE)
-    low = place.floor().clamp(0, 127)
-    below, above = (_value(code) for code in (low, (low + 1).clamp_max(127)))
-    chance = ((share - below) / (above - below).clamp_min(1e-30)).clamp(0, 1)
+    codes, largest = _magnitudes(x, 127, RANGE, generator, least=0)
+    return (codes * x.sign()).to(torch.int8), largest
+
+
+def encode_squares(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The same of entries that are never negative, in 255 codes over twice the logarithms: roots have those of x.
+
+    What is not zero is never coded as zero, since it is divided by.
+
+    Returns:
+        codes of the shape of x, uint8; and the largest of each block, (blocks, 1), in float32.
+    """
+    codes, largest = _magnitudes(x, 255, 2 * RANGE, generator, least=1)
+    return (codes * (x > 0)).to(torch.uint8), largest
+
+
+def decode(codes: Tensor, largest: Tensor) -> Tensor:
+    """What `encode` or `encode_squares` coded, in float32."""
+    top, span = (127, RANGE) if codes.dtype == torch.int8 else (255, 2 * RANGE)
+    blocks = _blocks(codes.float())
+    values = _value(blocks.abs(), top, span) * blocks.sign() * largest
+    return values.view(-1)[: codes.numel()].view(codes.shape)
+
+
+def _magnitudes(x: Tensor, top: int, span: float, generator: torch.Generator, least: int) -> tuple[Tensor, Tensor]:
+    blocks = _blocks(x.abs().float())
+    largest = blocks.amax(1, keepdim=True)
+    share = blocks / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    low = (top + share.log() * ((top - 1) / span)).floor().clamp(least, top)
+    below, above = (_value(code, top, span) for code in (low, (low + 1).clamp_max(top)))
+    chance = ((share - below) / (above - below).clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
     drawn = torch.rand(blocks.shape, generator=generator).to(x.device)
-    code = (low + (drawn < chance)).clamp_max(127)
-    return (code * blocks.sign()).to(torch.int8), largest
+    code = (low + (drawn < chance)).clamp_max(top)
+    return code.view(-1)[: x.numel()].view(x.shape), largest
 
 
-def decode(codes: Tensor, largest: Tensor, shape: Sequence[int]) -> Tensor:
-    """What `encode` coded, in float32."""
-    values = _value(codes.abs().float()) * codes.sign() * largest
-    return values.view(-1)[: torch.Size(shape).numel()].view(shape)
+def _blocks(x: Tensor) -> Tensor:
+    flat = x.reshape(-1)
+    return torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
 
 
-def _value(code: Tensor) -> Tensor:
-    """exp(16 (code - 127) / 126), and 0 of 0."""
-    return torch.where(code > 0, ((code - 127) * (RANGE / 126)).exp(), 0.0)
+def _value(code: Tensor, top: int, span: float) -> Tensor:
+    """The share of the largest that a code stands for: exp(span (code - top) / (top - 1)), and 0 of 0."""
+    return torch.where(code > 0, ((code - top) * (span / (top - 1))).exp(), 0.0)
 
 
-def coded(state: dict[str, Tensor], names: Sequence[str], generator: torch.Generator) -> None:
+def coded(state: dict[str, Tensor], moments: Sequence[str], squares: Sequence[str], generator: torch.Generator) -> None:
     """Puts codes in the places of some tensors of a state, those of 4096 entries or more; in place."""
-    for name in names:
+    for name in (*moments, *squares):
         if name in state and state[name].numel() >= LEAST:
-            x = state.pop(name)
-            state[f"{name}.codes"], state[f"{name}.largest"] = encode(x, generator)
-            state[f"{name}.shape"] = torch.tensor(x.shape, device="cpu")
+            how = encode_squares if name in squares else encode
+            state[f"{name}_codes"], state[f"{name}_largest"] = how(state.pop(name), generator)
 
 
-def decoded(state: dict[str, Tensor], names: Sequence[str]) -> None:
+def decoded(state: dict[str, Tensor], dtype: torch.dtype) -> None:
     """Undoes `coded`."""
-    for name in names:
-        if f"{name}.codes" in state:
-            codes, largest, shape = (state.pop(f"{name}.{part}") for part in ("codes", "largest", "shape"))
-            state[name] = decode(codes, largest, shape.tolist())
+    for name in [name.removesuffix("_codes") for name in state if name.endswith("_codes")]:
+        state[name] = decode(state.pop(f"{name}_codes"), state.pop(f"{name}_largest").float()).to(dtype)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from math import inf
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -20,6 +20,21 @@ State = dict[str, Tensor]
 """What is remembered of a matrix, by name."""
 Group = Mapping[str, Any]
 """The options of a group of parameters."""
+COMMON: dict[str, Any] = {
+    "rule": "matrix",
+    "stacked": False,
+    "bits": 32,
+    "betas": (0.9, 0.999),
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "maximize": False,
+    "seed": 0,
+}
+"""What every optimizer of the family can be told, beside its own options."""
+LIMITS = {"lr": (0.0, inf), "eps": (0.0, inf), "weight_decay": (0.0, inf)}
+"""Where options of all optimizers may lie, the upper end excluded."""
+CHOICES = {"rule": ("matrix", "adamw"), "bits": (32, BITS), "stacked": (False, True), "maximize": (False, True)}
+"""What others may be."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +71,37 @@ class MatrixOptimizer(torch.optim.Optimizer):
     (out, rest). What has fewer than two dimensions, and every parameter of a group with `rule="adamw"`, is moved by
     AdamW with the group's own lr, betas, eps and weight_decay; one of three dimensions in a group with `stacked=True`
     is a stack of matrices (experts). Weights of 16 bits are moved in float32, and what their rounding loses is kept
-    in `lost`, of their dtype, and added in the next step.
+    in `lost`, of their dtype, and added in the next step. Weights that are shards of others (DTensor) are refused.
+
+    Every optimizer can be told `weight_decay` (decoupled, times lr), `bits` (8 for moments in 8 bits), `seed` (of what
+    is drawn), `maximize`, `rule` and `stacked`; and `betas` and `eps`, which AdamW takes as well.
 
     Attributes:
         MOMENTS: names of what the rule averages, which `bits=8` stores in 8 bits.
+        SQUARES: those that are averages of squares and never negative.
+        LIMITS: options and where they may lie, the upper end excluded.
+        CHOICES: options and what they may be.
         name: of the card.
+        shared: tensors that matrices of a size share, by name; made again when they are missing, not in the state.
     """
 
     MOMENTS: ClassVar[tuple[str, ...]] = ()
+    SQUARES: ClassVar[tuple[str, ...]] = ()
+    LIMITS: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    CHOICES: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     name: ClassVar[str]
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        common = {"rule": "matrix", "stacked": False, "bits": 32, "maximize": False, "seed": 0}
-        adamw = {"betas": (0.9, 0.999), "eps": 1e-8}
-        super().__init__(params, {**common, **adamw, **defaults, "optimizer": self.name})
+    def __init__(self, params: Iterable[Any], options: dict[str, Any], common: dict[str, Any]) -> None:
+        self.shared: dict[str, Tensor] = {}
+        unknown = set(common) - set(COMMON)
+        if unknown:
+            names = ", ".join([*options, *COMMON])
+            raise Refused(f"{self.name} has no {', '.join(sorted(unknown))}; there are {names}")
+        super().__init__(params, {**COMMON, **options, **common, "optimizer": self.name})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.shared = {}
 
     def direction(self, matrix: Matrix) -> Tensor:
         """What is subtracted from W, but for the rate: W <- (1 - lr weight_decay) W - lr direction.
@@ -83,22 +115,40 @@ class MatrixOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters with options of its own, checked."""
+        """Adds a group of parameters with options of its own.
+
+        Raises:
+            Refused: an option that there is not, or a value out of its range; parameters that are complex or sharded.
+        """
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        try:
+            self._check(self.param_groups[-1])
+        except Refused:
+            del self.param_groups[-1]
+            raise
+
+    def _check(self, group: Group) -> None:
         unknown = set(group) - set(self.defaults) - {"params", "param_names", "initial_lr"}
         if unknown:
-            del self.param_groups[-1]
             raise Refused(f"{self.name} has no {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}")
-        if group["rule"] not in ("matrix", "adamw"):
-            raise Refused(f"rule={group['rule']!r} is neither 'matrix' nor 'adamw'")
-        if group["bits"] not in (32, BITS):
-            raise Refused(f"bits={group['bits']} of moments: there are 32 and {BITS}")
-        for option in ("lr", "eps", "weight_decay"):
-            if not 0 <= float(group.get(option, 0)) < float("inf"):
-                raise Refused(f"{option}={group[option]} must be finite and at least 0")
-        if not all(0 <= beta < 1 for beta in group["betas"]):
-            raise Refused(f"betas={group['betas']} must be in [0, 1)")
+        for option, (low, high) in {**LIMITS, **self.LIMITS}.items():
+            if option in group and not low <= float(group[option]) < high:
+                raise Refused(f"{option}={group[option]} must be at least {low:g} and below {high:g}")
+            if option in group and type(self.defaults[option]) is int and int(group[option]) != group[option]:
+                raise Refused(f"{option}={group[option]} must be a whole number")
+        for option, values in {**CHOICES, **self.CHOICES}.items():
+            if group[option] not in values:
+                raise Refused(f"{option}={group[option]!r} is none of {', '.join(map(repr, values))}")
+        if len(group["betas"]) != 2 or not all(0 <= beta < 1 for beta in group["betas"]):
+            raise Refused(f"betas={group['betas']} must be two numbers in [0, 1)")
+        for parameter in group["params"]:
+            if parameter.is_complex():
+                raise Refused(f"{self.name} moves no complex parameters, and one is {parameter.dtype}")
+            if hasattr(parameter, "device_mesh"):
+                raise Refused(
+                    f"a parameter of shape {tuple(parameter.shape)} is sharded over devices, which {self.name} does "
+                    "not take: train with whole parameters, as DistributedDataParallel has them"
+                )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -121,7 +171,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 number += 1
-                if parameter.grad is not None:
+                if parameter.grad is not None and parameter.numel():
                     self._move(parameter, group, number)
         return loss
 
@@ -137,46 +187,39 @@ class MatrixOptimizer(torch.optim.Optimizer):
         grad = -grad if group["maximize"] else grad
         weight = parameter.detach().to(exact)
         state = self.state[parameter]
-        steps = state.setdefault("step", torch.zeros((), dtype=torch.float32, device="cpu"))
+        steps = state.setdefault("step", torch.zeros((), dtype=torch.int64, device="cpu"))
         steps += 1
-        step, lr = int(steps), float(group["lr"])
+        step, lr, decay = int(steps), float(group["lr"]), float(group["weight_decay"])
         if group["rule"] == "adamw" or parameter.ndim < 2:
-            with self._moments(state, "adamw", ("m", "v"), weight, grad, group, step, number) as vector:
-                moved = adam(grad, vector.state, step, group["betas"], group["eps"])
+            moved = self._moved("adamw", Matrix(weight, grad, state, group, step, number))
+        elif group["stacked"] and parameter.ndim > 2:
+            moved = torch.empty_like(grad)
+            for i in range(len(weight)):
+                one = Matrix(weight[i], grad[i], state, group, step, number * 65536 + i)
+                moved[i] = self._moved(f"matrix{i}", one)
         else:
-            stacked = group["stacked"] and parameter.ndim > 2
-            parts = list(zip(weight, grad, strict=True)) if stacked else [(weight, grad)]
-            found = []
-            for i, (w, g) in enumerate(parts):
-                flat = w.reshape(len(w), -1), g.reshape(len(g), -1)
-                with self._moments(state, f"matrix{i}", self.MOMENTS, *flat, group, step, number * 65536 + i) as matrix:
-                    found.append(self.direction(matrix).reshape(g.shape))
-            moved = torch.stack(found) if stacked else found[0]
-        _subtract(parameter, weight * (lr * group["weight_decay"]) + lr * moved, state)
+            moved = self._moved("matrix0", Matrix(weight, grad, state, group, step, number))
+        change = lr * moved
+        _subtract(parameter, change.add_(weight, alpha=lr * decay) if decay else change, state)
 
-    @contextmanager
-    def _moments(
-        self,
-        state: dict[str, Any],
-        name: str,
-        moments: Sequence[str],
-        weight: Tensor,
-        grad: Tensor,
-        group: Group,
-        step: int,
-        number: int,
-    ) -> Iterator[Matrix]:
-        """A matrix with its own part of the state, whose moments lie there in 8 bits between two steps."""
-        own = state.setdefault(name, {})
-        matrix = Matrix(weight, grad, own, group, step, number)
+    def _moved(self, name: str, whole: Matrix) -> Tensor:
+        """The direction of a matrix, or of what AdamW moves, by its own part of the state; moments lie there coded."""
+        own: Any = whole.state.setdefault(name, {})  # type: ignore[arg-type]
+        vector, grad, group = name == "adamw", whole.grad, whole.group
+        moments = (("m",), ("v",)) if vector else (self.MOMENTS, self.SQUARES)
+        decoded(own, grad.dtype)
+        if vector:
+            found = adam(grad, own, whole.step, group["betas"], group["eps"])
+        else:
+            weight, flat = (x.reshape(len(x), -1) for x in (whole.weight, grad))
+            found = self.direction(Matrix(weight, flat, own, group, whole.step, whole.number))
+        own.update({key: x.contiguous() for key, x in own.items()})  # strides, which files lose, change roundings
         if group["bits"] == BITS:
-            decoded(own, moments)
-        yield matrix
-        if group["bits"] == BITS:
-            coded(own, moments, matrix.generator(-step))
+            coded(own, *moments, whole.generator(-whole.step))
+        return found.reshape(grad.shape)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on where `state_dict` was called; tensors keep their dtypes, which torch would change to the weights'.
+        """Goes on where `state_dict` was called; moments keep 32 bits, which torch would round to those of the weights.
 
         Raises:
             Refused: it is the state of another optimizer.
@@ -190,7 +233,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         held = chain.from_iterable(group["params"] for group in self.param_groups)
         for key, parameter in zip(saved, held, strict=True):
             if key in state_dict["state"]:
-                self.state[parameter] = _copied(state_dict["state"][key], parameter.device)
+                self.state[parameter] = _copied(state_dict["state"][key], parameter)
 
 
 def _subtract(parameter: Tensor, change: Tensor, state: State) -> None:
@@ -204,10 +247,15 @@ def _subtract(parameter: Tensor, change: Tensor, state: State) -> None:
     lost.copy_(exact - parameter.to(change.dtype))
 
 
-def _copied(value: Any, device: torch.device) -> Any:
+def _copied(value: Any, parameter: Tensor) -> Any:
+    """A copy of a state where the parameter is; what rules compute with is in the dtype that they compute in."""
     if isinstance(value, dict):
-        return {name: _copied(each, device) for name, each in value.items()}
-    return value.to("cpu" if value.ndim == 0 else device, copy=True)
+        return {name: _copied(each, parameter) for name, each in value.items()}
+    if value.ndim == 0 and not value.is_floating_point():  # a count of steps
+        return value.to("cpu", copy=True)
+    exact = torch.promote_types(parameter.dtype, torch.float32)
+    dtype = exact if value.dtype in (torch.float32, torch.float64) else value.dtype
+    return value.to(parameter.device, dtype, copy=True)
 
 
 @dataclass(frozen=True, kw_only=True)

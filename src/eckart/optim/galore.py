@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from math import inf
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from eckart.errors import Refused
 from eckart.optim._adam import adam
 from eckart.optim._subspace import back, project, top_subspace
 from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
@@ -25,8 +25,8 @@ class GaLore(MatrixOptimizer):
     """Adam on P^T G, P the `rank` largest singular vectors of the gradient G, taken anew every `every` steps.
 
     P is on the shorter side of W, and the moments of Adam are those of the projected gradient, kept when P changes, as
-    published: they belong to the old directions for a while. At `rank >= min(m, n)` it is Adam in a rotated basis. A
-    gradient of zeros or with NaN leaves P as it is.
+    published: they belong to the old directions for a while, but keep their signs. At `rank >= min(m, n)` it is Adam in
+    a rotated basis. A gradient of zeros or with NaN leaves P as it is.
 
     Args:
         params: parameters, or groups of them with options of their own.
@@ -37,10 +37,12 @@ class GaLore(MatrixOptimizer):
         rank: r.
         every: steps between two looks at the gradient's singular vectors.
         scale: of the step.
-        bits: 32, or 8 for moments in 8 bits.
+        common: see `MatrixOptimizer`.
     """
 
-    MOMENTS = ("m", "v")
+    MOMENTS = ("m",)
+    SQUARES = ("v",)
+    LIMITS: ClassVar = {"rank": (1, inf), "every": (1, inf), "scale": (0, inf)}
 
     def __init__(
         self,
@@ -53,17 +55,23 @@ class GaLore(MatrixOptimizer):
         rank: int = 128,
         every: int = 200,
         scale: float = 0.25,
-        bits: int = 32,
+        **common: Any,
     ) -> None:
-        if rank < 1 or every < 1:
-            raise Refused(f"rank={rank} and every={every} must be at least 1")
-        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "bits": bits}
-        super().__init__(params, {**options, "rank": rank, "every": every, "scale": scale})
+        options = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "rank": rank,
+            "every": every,
+            "scale": scale,
+        }
+        super().__init__(params, options, common)
 
     def direction(self, matrix: Matrix) -> Tensor:
         grad, state, group = matrix.grad, matrix.state, matrix.group
         if "basis" not in state or (matrix.step - 1) % group["every"] == 0:
-            found = top_subspace(grad, min(group["rank"], *grad.shape))
+            found = top_subspace(grad, min(group["rank"], *grad.shape), state.get("basis"))
             if found is not None:
                 state["basis"] = found
         if "basis" not in state:

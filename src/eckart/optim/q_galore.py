@@ -1,0 +1,135 @@
+"""GaLore with its projection in 4 bits, moments in 8, and subspaces that are looked for less often once they last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from eckart.ops.packing import pack, unpack
+from eckart.optim._adam import adam
+from eckart.optim._subspace import back, project, top_subspace
+from eckart.optim.contract import Matrix, MatrixOptimizer, State, optimizer
+
+GROUP = 256
+LOOKS = 5
+"""Looks in a row whose mean overlap is judged."""
+
+
+def overlap(old: Tensor, new: Tensor) -> Tensor:
+    """The mean squared cosine of the r principal angles between two subspaces: ||P^T P'||_F^2 / r, 1 for equal ones."""
+    return (old.T @ new).square().sum() / old.shape[1]
+
+
+def pack_basis(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """P in 4 bits, two codes a byte, by groups of 256 entries in its order: a minimum and a step each.
+
+    Args:
+        basis: P (k, r).
+
+    Returns:
+        packed (groups, 128), uint8; and minima and steps (groups, 2), in the dtype of P.
+    """
+    rows = torch.nn.functional.pad(basis.reshape(-1), (0, -basis.numel() % GROUP)).view(-1, GROUP)
+    low = rows.amin(1, keepdim=True)
+    width = (rows.amax(1, keepdim=True) - low) / 15
+    codes = ((rows - low) / torch.where(width > 0, width, 1.0)).round().clamp(0, 15).to(torch.uint8)
+    return pack(codes, 4), torch.cat([low, width], 1)
+
+
+def unpack_basis(packed: Tensor, grid: Tensor, shape: tuple[int, int]) -> Tensor:
+    """P (k, r), as `pack_basis` rounded it."""
+    rows = unpack(packed, 4, GROUP).to(grid.dtype) * grid[:, 1:] + grid[:, :1]
+    return rows.view(-1)[: shape[0] * shape[1]].view(shape)
+
+
+@optimizer(
+    "q-galore",
+    paper="Zhang et al. 2024, arXiv 2407.08296",
+    expression="W <- W - lr scale P4 Adam8(P4^T G)",
+    state="P (n, r) in 4 bits, m and v (m, r) in 8 bits",
+    unmeasured="its table is not made yet",
+)
+class QGaLore(MatrixOptimizer):
+    """GaLore with P in 4 bits, moments in 8 bits, and twice as many steps between looks once the subspace lasts.
+
+    A look finds the new P; where the mean overlap of the last five with the one before is at least `lasting`, the gap
+    doubles. The overlap is that of the whole subspaces, ||P^T P'||^2 / r; the published code asks for the signed cosine
+    of the first vector alone, which a change of sign takes for a change of the subspace. P is two codes a byte, which
+    the published code leaves at one. Weights in 8 bits, its third part, are not here.
+
+    Args:
+        params: parameters, or groups of them with options of their own.
+        lr: the rate.
+        betas: of Adam.
+        eps: of Adam.
+        weight_decay: decoupled, times lr.
+        rank: r.
+        every: steps between two looks at first.
+        scale: of the step.
+        lasting: overlap from which on a subspace lasts.
+        bits: 8, or 32 for moments in 32 bits.
+        common: see `MatrixOptimizer`.
+    """
+
+    MOMENTS = ("m",)
+    SQUARES = ("v",)
+    LIMITS: ClassVar = {"rank": (1, inf), "every": (1, inf), "scale": (0, inf), "lasting": (0, inf)}
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        rank: int = 128,
+        every: int = 50,
+        scale: float = 0.25,
+        lasting: float = 0.4,
+        bits: int = 8,
+        **common: Any,
+    ) -> None:
+        options = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "rank": rank,
+            "every": every,
+            "scale": scale,
+            "lasting": lasting,
+            "bits": bits,
+        }
+        super().__init__(params, options, common)
+
+    def direction(self, matrix: Matrix) -> Tensor:
+        grad, state, group = matrix.grad, matrix.state, matrix.group
+        shape = min(grad.shape), min(group["rank"], *grad.shape)
+        if "due" not in state:
+            state["due"], state["gap"] = (torch.tensor(x, device="cpu") for x in (matrix.step, group["every"]))
+        if matrix.step >= int(state["due"]):
+            old = unpack_basis(state["packed"], state["grid"], shape) if "packed" in state else None
+            new = top_subspace(grad, shape[1], old)
+            if new is not None:
+                state["packed"], state["grid"] = pack_basis(new)
+                if old is not None:
+                    _judge(state, overlap(old, new), group["lasting"])
+                state["due"] = matrix.step + state["gap"]
+        if "packed" not in state:
+            return torch.zeros_like(grad)
+        basis = unpack_basis(state["packed"], state["grid"], shape)
+        moved = adam(project(grad, basis), state, matrix.step, group["betas"], group["eps"])
+        return back(moved, basis, grad.shape).mul_(group["scale"])
+
+
+def _judge(state: State, found: Tensor, lasting: float) -> None:
+    """Doubles the gap where the subspaces of the last looks were near enough to each other."""
+    before = state.get("overlaps", found.new_zeros(0))
+    state["overlaps"] = torch.cat([before, found.reshape(1)])[-LOOKS:]
+    if len(state["overlaps"]) == LOOKS and float(state["overlaps"].mean()) >= lasting:
+        state["gap"] = state["gap"] * 2
