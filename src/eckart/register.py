@@ -22,6 +22,7 @@ FAMILIES = {
     "parametrizations": "eckart.parametrizations",
     "optim": "eckart.optim",
     "sketching": "eckart.sketching",
+    "layers": "eckart.layers",
 }
 """The package of each family; its module `contract` says what a paper is there, and holds its `REGISTER`."""
 

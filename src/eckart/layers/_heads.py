@@ -1,0 +1,113 @@
+"""Heads of a loss: their products for some tokens, and their gradients, summed over chunks of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eckart.errors import Refused
+
+
+class Head(Protocol):
+    """What a loss asks of a head.
+
+    Attributes:
+        fresh: whether what `product` gives may be written to.
+    """
+
+    fresh: bool
+
+    def product(self, x: Tensor) -> Tensor:
+        """Logits (tokens, V) of x (tokens, d)."""
+
+    def add(self, x: Tensor, logits: Tensor, grad: Tensor) -> Tensor:
+        """Adds up the gradients of the head by those of the logits; gives that of x."""
+
+    def gradients(self) -> list[Tensor | None]:
+        """The sums, in the dtypes of what they are of; None for what does not train."""
+
+
+class DenseHead:
+    """x -> x W^T + b, and gradients of W and b summed in float32 over chunks."""
+
+    fresh = True
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, wanted: tuple[bool, bool]) -> None:
+        self.weight, self.bias = weight, bias
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        self.sums = [
+            torch.zeros_like(each, dtype=exact) if each is not None and want else None
+            for each, want in zip((weight, bias), wanted, strict=True)
+        ]
+
+    def product(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def add(self, x: Tensor, logits: Tensor, grad: Tensor) -> Tensor:
+        grad = grad.to(x.dtype)
+        by_weight, by_bias = self.sums
+        if by_weight is not None:
+            if by_weight.dtype == x.dtype:
+                by_weight.addmm_(grad.T, x)
+            else:
+                by_weight += grad.T @ x
+        if by_bias is not None:
+            by_bias += grad.sum(0)
+        return grad @ self.weight
+
+    def gradients(self) -> list[Tensor | None]:
+        return [None if each is None else each.to(self.weight.dtype) for each in self.sums]
+
+
+class ModuleHead:
+    """What any module computes, its gradients by autograd a chunk at a time."""
+
+    fresh = False
+
+    def __init__(self, head: nn.Module, leaves: tuple[Tensor, ...]) -> None:
+        self.head, self.leaves = head, leaves
+        self.sums: list[Tensor | None] = [None] * len(leaves)
+
+    def product(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            self.x = x.detach().requires_grad_()
+            found: Tensor = self.head(self.x)
+        return found
+
+    def add(self, x: Tensor, logits: Tensor, grad: Tensor) -> Tensor:
+        by_x, *found = torch.autograd.grad(logits, [self.x, *self.leaves], grad.to(logits.dtype), allow_unused=True)
+        for i, each in enumerate(found):
+            if each is not None:
+                exact, so_far = each.to(torch.promote_types(each.dtype, torch.float32)), self.sums[i]
+                self.sums[i] = exact if so_far is None else so_far.add_(exact)
+        return by_x
+
+    def gradients(self) -> list[Tensor | None]:
+        return [None if s is None else s.to(leaf.dtype) for s, leaf in zip(self.sums, self.leaves, strict=True)]
+
+
+def head_of(
+    head: Tensor | nn.Module, bias: Tensor | None, x: Tensor
+) -> tuple[Callable[[], Head], tuple[Tensor | None, ...], int]:
+    """What makes the head's products, the tensors that its gradients are of, and the number of classes."""
+    if isinstance(head, nn.Linear) and type(head) is nn.Linear and bias is None:
+        return head_of(head.weight, head.bias, x)
+    if isinstance(head, Tensor):
+        if head.ndim != 2 or head.shape[1] != x.shape[-1] or (bias is not None and bias.shape != head.shape[:1]):
+            raise Refused(f"a head of shape {tuple(head.shape)} does not go with x of shape {tuple(x.shape)}")
+        wanted = head.requires_grad, bias is not None and bias.requires_grad
+        return (
+            lambda: DenseHead(head.detach(), None if bias is None else bias.detach(), wanted),
+            (head, bias),
+            len(head),
+        )
+    if bias is not None:
+        raise Refused("a head that is a module has its own bias: leave bias= out")
+    leaves = tuple(each for each in head.parameters() if each.requires_grad)
+    with torch.no_grad():
+        width = head(x.reshape(-1, x.shape[-1])[:1]).shape[-1]
+    return lambda: ModuleHead(head, leaves), leaves, width
