@@ -54,7 +54,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.bases import matrix_shape
 from eckart.jobs.adapt.run import find_bases
-from eckart.jobs.adapt.train import Order
+from eckart.jobs.learning.loop import Order
 from eckart.statistics.accumulators import GRADIENT_NEEDS
 
 

@@ -9,7 +9,8 @@ import torch
 
 import eckart
 from eckart.adapters import loca
-from eckart.jobs.adapt.train import Training, train
+from eckart.jobs.adapt.train import train
+from eckart.jobs.learning.loop import Training
 from eckart.structures import Scattered
 from support.adapting import examples, ids, logits
 from support.one_layer import only

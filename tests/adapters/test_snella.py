@@ -7,7 +7,8 @@ import torch
 
 import eckart
 from eckart.adapters import snell, snella
-from eckart.jobs.adapt.train import Training, train
+from eckart.jobs.adapt.train import train
+from eckart.jobs.learning.loop import Training
 from support.adapting import examples
 from support.tiny import tiny_llama
 

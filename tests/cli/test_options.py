@@ -11,11 +11,11 @@ from cyclopts.argument import Argument
 from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.cli.options import defaults, words
 from eckart.jobs.adapt.directory import Request
-from eckart.jobs.adapt.train import Training
 from eckart.jobs.compensate.directory import compensate_directory
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.jobs.diagnose.embeddings import embeddings
+from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
 
 APP = command_line()

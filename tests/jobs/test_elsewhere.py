@@ -19,12 +19,12 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.adapt.directory import Request, adapt_directory
-from eckart.jobs.adapt.train import Training
 from eckart.jobs.compensate.directory import compensate_directory
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
 from eckart.machine import DEVICES, device_named
 from eckart.models import transformers as hf

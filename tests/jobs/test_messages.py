@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import eckart
-from eckart.jobs.adapt.train import Training
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
 
 X = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from eckart.jobs.adapt.train import judged as lessons_judged
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.distill import judged
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.learning.loop import judged as lessons_judged
 from eckart.models.sites import find_sites
 from eckart.ops.wide_products import MANY, WideProducts, _Wide, slow_dtypes
 from eckart.statistics.batches import call

@@ -22,11 +22,11 @@ from eckart.cli.command_line import command_line
 from eckart.compressors.contract import METHODS
 from eckart.jobs.adapt.directory import Request
 from eckart.jobs.adapt.directory import repeating as adapting
-from eckart.jobs.adapt.train import Training
 from eckart.jobs.compress.directory import repeating as compressing_again
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.directory import compressing
 from eckart.jobs.diagnose.directory import repeating as diagnosing
+from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
 from eckart.report import render
 from support.browser import Page, asked, drawn, in_browser

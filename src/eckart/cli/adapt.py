@@ -10,7 +10,7 @@ from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import training_table
 from eckart.jobs.adapt.directory import Request, adapt_directory
-from eckart.jobs.adapt.train import Training
+from eckart.jobs.learning.loop import Training
 
 REQUEST = o.options_of(
     Request,

@@ -12,7 +12,7 @@ import pytest
 from eckart.errors import Refused
 from eckart.jobs.adapt import train
 from eckart.jobs.adapt.directory import Request, adapt_directory
-from eckart.jobs.adapt.train import Training
+from eckart.jobs.learning.loop import Training
 from support.tiny import TEXT, save_tiny, tiny_llama
 
 WORDS = TEXT.split()

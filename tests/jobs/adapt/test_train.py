@@ -12,10 +12,11 @@ from transformers import Trainer, TrainingArguments
 import eckart
 from eckart.cli.app import main
 from eckart.files.json import read_json
-from eckart.jobs.adapt.train import Order, Training, judged, train
+from eckart.jobs.adapt.train import train
 from eckart.jobs.adapt.trainer_callback import AdapterCallback
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.diagnose.directory import diagnose_directory
+from eckart.jobs.learning.loop import Order, Training, judged
 from eckart.jobs.texts import Texts
 from eckart.models.transformers import load_model
 from eckart.report import render

@@ -11,12 +11,13 @@ from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.files import write_adapter
-from eckart.jobs.adapt.lessons import check_data, contents, lessons_of
 from eckart.jobs.adapt.load import TRAINING
 from eckart.jobs.adapt.run import adapt
-from eckart.jobs.adapt.train import Training, train
+from eckart.jobs.adapt.train import train
 from eckart.jobs.calibration import text_of
 from eckart.jobs.evaluate.quality import Evaluation, check_length, evaluate
+from eckart.jobs.learning.lessons import check_data, contents, lessons_of
+from eckart.jobs.learning.loop import Training
 from eckart.jobs.workspace import workspace
 from eckart.models import transformers as hf
 from eckart.models.tasks import task_of
@@ -51,7 +52,7 @@ class Request:
 
     Attributes:
         method, rank, alpha, name, include, exclude: see `eckart.adapt`.
-        data: a file or folder, see `eckart.jobs.adapt.lessons.lessons_of`.
+        data: a file or folder, see `eckart.jobs.learning.lessons.lessons_of`.
         validation: another one; "" for a tenth of `data`.
         length: tokens of an example at most.
         text: on which the perplexity before and after is measured, for what was forgotten; "" for none.

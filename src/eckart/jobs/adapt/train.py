@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.learning.checkpoint import File
+from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.loop import Together, Trained, Training
 from eckart.jobs.learning.loop import train as learn
 from eckart.progress import Progress, silent
@@ -94,7 +94,6 @@ def train(
         validation,
         training,
         together=together,
-        checkpoints=None if checkpoint is None else File(checkpoint),
-        file=checkpoint,
+        checkpoint=None if checkpoint is None else CheckpointFile(checkpoint),
         progress=progress,
     )
