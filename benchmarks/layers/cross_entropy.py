@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import eckart
 from benchmarks.common.rows import Rows, add_option
 from eckart.layers import linear_cross_entropy
 from eckart.machine import peak_rss_bytes
+from eckart.structures.low_rank import low_rank
 
 ARMS = (
     "all logits",
@@ -57,7 +57,7 @@ def measured(arm: str, tokens: int, width: int, classes: int, dtype: str) -> dic
     head: Any = nn.Parameter(weight)
     if "factors" in arm:
         rank = width // 8
-        head = eckart.structures.low_rank(weight[:, :rank].clone(), torch.randn(rank, width).to(kind) / rank**0.5)
+        head = low_rank(weight[:, :rank].clone(), torch.randn(rank, width).to(kind) / rank**0.5)
     before, seconds, loss = peak_rss_bytes() or 0, [], torch.zeros(())
     for _ in range(4):
         x.grad = None
@@ -70,7 +70,7 @@ def measured(arm: str, tokens: int, width: int, classes: int, dtype: str) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
     add_option(parser)
     options = parser.parse_args()

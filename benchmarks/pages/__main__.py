@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from benchmarks.common.rows import RESULTS, results
-from benchmarks.pages import adapters, compressors, diagnostics, inference, models, parametrizations
+from benchmarks.pages import adapters, compressors, diagnostics, inference, layers, models, parametrizations
 from benchmarks.pages.cards import cards
 from benchmarks.pages.lines import LINES
 
@@ -27,6 +27,7 @@ TABLES = (
     | inference.TABLES
     | models.TABLES
     | parametrizations.TABLES
+    | layers.TABLES
 )
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 

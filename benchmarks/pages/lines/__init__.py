@@ -6,6 +6,7 @@ from benchmarks.pages.lines.adapters import ADAPTERS
 from benchmarks.pages.lines.compressors import COMPRESSORS
 from benchmarks.pages.lines.diagnostics import DIAGNOSTICS
 from benchmarks.pages.lines.inference import INFERENCE
+from benchmarks.pages.lines.layers import LAYERS
 from benchmarks.pages.lines.parametrizations import PARAMETRIZATIONS
 
-LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS]
+LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS, *LAYERS]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from eckart.errors import Refused
-from eckart.jobs.adapt import train
 from eckart.jobs.adapt.directory import Request, adapt_directory
+from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.loop import Training
 from support.tiny import TEXT, save_tiny, tiny_llama
 
@@ -60,14 +60,14 @@ def test_what_changed_is_named(change: str, tmp_path: Path, monkeypatch: pytest.
         training = Training(steps=6, batch=2, every=2)
         return adapt_directory(str(tmp_path / "model"), tmp_path / "out", request, training, resume=resume)
 
-    write = train.write_checkpoint
+    write = CheckpointFile.write
 
     def stop(*arguments: Any) -> None:
         write(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "write_checkpoint", stop)
+        patched.setattr(CheckpointFile, "write", stop)
         with pytest.raises(KeyboardInterrupt):
             run(False)
     CHANGES[change](tmp_path)
