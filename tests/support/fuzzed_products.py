@@ -183,7 +183,7 @@ def _term(draw: Draws, name: str, rows: int, columns: int, source: int = -1) -> 
     return Term(layout, *make(draw, rows, columns), source)
 
 
-def _stages(draw: Draws, name: str) -> list[list[Term]]:
+def stages_of(draw: Draws, name: str) -> list[list[Term]]:
     """One matrix; or, now and then, two after one another and others beside them."""
     rows, columns = _shape(draw, name)
     first = [_term(draw, name, rows, columns)]
@@ -199,7 +199,7 @@ def _stages(draw: Draws, name: str) -> list[list[Term]]:
     return [first, last]
 
 
-def _described(stages: list[list[Term]]) -> str:
+def described(stages: list[list[Term]]) -> str:
     return "; ".join(
         " + ".join(
             f"{term.layout.name}{tuple(term.options)} of "
@@ -256,7 +256,7 @@ def fuzz(seed: int, name: str, memory: Memory, say: Callable[[str], None]) -> No
         Outside: something was written outside of a tensor, or what was computed depends on where the tensors lie.
     """
     draw = Draws(seed)
-    stages = _stages(draw, name)
+    stages = stages_of(draw, name)
     one = any(term.layout.most == 1 or term.layout.by_columns is not None for terms in stages for term in terms)
     vectors, kind = 1 if one else draw.any.randint(1, 5), draw.any.choice(DTYPES)
     damage = draw.any.choice(("", "", "damaged", "damaged later"))
@@ -265,7 +265,7 @@ def fuzz(seed: int, name: str, memory: Memory, say: Callable[[str], None]) -> No
     x = torch.randn(vectors, columns[1], generator=torch.Generator().manual_seed(seed)).to(kind)
     bias = draw.floats(0) if draw.any.random() < 0.5 else None
     choices, damages = draw.any.random(), draw.any.random()
-    case = f"seed {seed}, {vectors} vectors of {kind}: {_described(stages)} {damage}".rstrip()
+    case = f"seed {seed}, {vectors} vectors of {kind}: {described(stages)} {damage}".rstrip()
     seen: dict[tuple[str, str], bytes] = {}
     for at_end in (True, False):
         for level in levels():

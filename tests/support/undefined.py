@@ -1,13 +1,16 @@
 """The compiled products under the sanitizer of undefined behaviour: whoever meets it does not live on.
 
-    python -m tests.support.undefined
+    python -m tests.support.undefined [--cases 60] [--tests]
 
-Compiles them with checks that trap, at every level, then runs the tests in which memory ends where tensors end: two
-minutes of processor time, so the suite does not. Needs the package `ziglang`.
+Compiles them with checks that trap, at every level, then multiplies by random matrices of every layout whose tensors
+lie at the ends of memory (`fuzzed_products`), some of them damaged: two minutes of processor time, so the suite does
+not. With --tests the tests of the layouts follow, as far as memory ends there where tensors end. Needs the package
+`ziglang`.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 
 from eckart.ops.native import library
 from eckart.ops.native.build import compile_products
+from tests.support.children import in_child
+from tests.support.fuzzed_products import LAYOUTS, fuzz_all
 
 FLAGS = ("-O1", "-fsanitize=undefined", "-fsanitize-trap=all")
 TESTS = (
@@ -29,10 +34,24 @@ TESTS = (
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cases", type=int, default=60, help="of each layout")
+    parser.add_argument("--tests", action="store_true")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         made = library.library(Path(folder))
         compile_products(made, FLAGS)
         library.library = lambda: made  # type: ignore[attr-defined]
+        ended, said = in_child(lambda say: fuzz_all(given.seed, given.cases, say))
+        if ended:
+            print(f"a process ended with {ended} in: {said}")
+            return 1
+        print(
+            f"{given.cases} cases of each of {len(LAYOUTS)} layouts at {', '.join(library.levels())}: nothing trapped"
+        )
+        if not given.tests:
+            return 0
         return pytest.main(["-q", "-x", "-p", "no:xdist", "-k", "reads or dense_matrix or in_float32", *TESTS])
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import faulthandler
-import mmap
 import os
 import signal
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,37 +15,11 @@ from torch import Tensor
 from eckart.ops.native.layouts import LAYOUTS, Leaves, Options
 from eckart.ops.native.library import levels
 from tests.support import fuzzed_products
+from tests.support.children import in_child
 from tests.support.fuzzed_products import Outside, fuzz, fuzz_all
 from tests.support.guarded import Memory
 
 pytestmark = pytest.mark.skipif(not levels() or not hasattr(os, "fork"), reason="no compiled products, or no processes")
-
-
-def in_child(work: Callable[[Callable[[str], None]], None]) -> tuple[int, str]:
-    """Runs `work` in a process of its own, which may die of it.
-
-    Returns:
-        How it ended, 0 where it did well, a signal where it touched what must not be touched; and what it said last.
-    """
-    said = mmap.mmap(-1, 1 << 14)
-
-    def say(what: str) -> None:
-        said[: len(said)] = what.encode()[: len(said)].ljust(len(said), b"\0")
-
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            faulthandler.disable()  # whoever waits says what happened
-            torch.set_num_threads(1)
-            work(say)
-            status = 0
-        except BaseException:  # noqa: BLE001
-            say(traceback.format_exc()[-len(said) :])
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), said[:].rstrip(b"\0").decode(errors="replace")
 
 
 def test_nothing_outside_of_tensors_is_touched() -> None:
