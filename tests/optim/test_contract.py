@@ -208,6 +208,19 @@ def test_a_gradient_of_zeros_decays_and_none_does_nothing(name: str) -> None:
     assert still not in optimizer.state
 
 
+@each_optimizer
+def test_a_gradient_that_is_not_finite_stops_nothing(name: str) -> None:
+    held = parameters(**FEW)
+    optimizer = made(name, held)
+    for value in (float("nan"), 1.0, float("inf"), 0.0, 1.0, 1.0, 1.0):
+        for p in held:
+            p.grad = torch.full_like(p, value)
+        optimizer.step()
+    for place, x in tensors(optimizer.state_dict()["state"]):
+        if place.rpartition("/")[2] in ("basis", "L", "R", "Q_L", "Q_R", "gradients", "packed", "grid"):
+            assert torch.isfinite(x).all(), place
+
+
 def test_sparse_gradients_are_refused() -> None:
     table = nn.Embedding(5, 4, sparse=True)
     optimizer = made("muon", table.parameters())

@@ -123,7 +123,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             self._check(self.param_groups[-1])
-        except Refused:
+        except (TypeError, ValueError):
             del self.param_groups[-1]
             raise
 

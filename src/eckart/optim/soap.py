@@ -111,9 +111,9 @@ class Soap(MatrixOptimizer):
             if grad.shape[side] > group["largest"]:
                 continue
             square = grad @ grad.T if side == 0 else grad.T @ grad
-            if factor not in state:
-                state[factor] = torch.zeros_like(square)
-            state[factor].lerp_(square, 1 - group["betas"][1])
+            before = state.get(factor, torch.zeros_like(square))
+            after = before.lerp(square, 1 - group["betas"][1])
+            state[factor] = torch.where(torch.isfinite(square).all(), after, before)
             if step == 0:
                 state[basis] = eigenvectors(state[factor])
             elif step % group["every"] == 0:

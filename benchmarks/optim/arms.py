@@ -1,0 +1,73 @@
+"""The optimizers that the benchmarks of the family compare, ours and those of torch, each for matrices and a rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from eckart.optim import OPTIMIZERS, groups
+
+REST = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0}
+"""AdamW for embeddings, head, norms and biases, in all arms."""
+Made = Sequence[torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An optimizer of matrices.
+
+    Attributes:
+        make: matrices and a rate -> their optimizer.
+        rates: that are tried.
+        card: name of the card that it belongs to, "" for torch's own.
+    """
+
+    make: Callable[[list[Any], float], torch.optim.Optimizer]
+    rates: tuple[float, ...]
+    card: str = ""
+
+    def optimizers(self, model: nn.Module, rate: float) -> Made:
+        """One for the matrices, and AdamW for the rest."""
+        split = groups(model, show=False)
+        matrices = [p for group in split if group.get("rule") != "adamw" for p in group["params"]]
+        rest = [p for group in split if group.get("rule") == "adamw" for p in group["params"]]
+        return [self.make(matrices, rate), torch.optim.AdamW(rest, **REST)]
+
+
+def ours(name: str, rates: tuple[float, ...], **options: Any) -> Arm:
+    return Arm(lambda p, lr: OPTIMIZERS[name].entry(p, lr=lr, weight_decay=0.0, **options), rates, name)
+
+
+ADAM = (3e-4, 1e-3, 3e-3, 1e-2)
+SIGNS = (3e-3, 1e-2, 3e-2, 1e-1)
+QUARTER = tuple(4 * rate for rate in ADAM)
+"""For steps that are scaled by 0.25."""
+SGD = (1e-2, 3e-2, 1e-1, 3e-1)
+
+
+def arms(rank: int, every: int) -> dict[str, Arm]:
+    """All arms, with low ranks of `rank` that are looked for every so many steps."""
+    low = {"rank": rank, "every": every}
+    return {
+        "AdamW": Arm(lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), ADAM),
+        "SGD, Nesterov": Arm(lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.95, nesterov=True), SGD),
+        "muon": ours("muon", SIGNS),
+        "soap": ours("soap", ADAM, largest=512),
+        "galore": ours("galore", QUARTER, **low),
+        "fira": ours("fira", QUARTER, **low),
+        "apollo": ours("apollo", ADAM, **low),
+        "apollo-mini": ours("apollo-mini", ADAM, every=every),
+        "auon, code": ours("auon", tuple(20 * rate for rate in SGD)),
+        "auon, paper": ours("auon", tuple(16 * rate for rate in SIGNS), version="paper"),
+        "dct-adamw": ours("dct-adamw", ADAM, rank=rank),
+        "dct-adamw, identity": ours("dct-adamw", ADAM, rank=rank, basis="identity"),
+        "dct-adamw, random": ours("dct-adamw", ADAM, rank=rank, basis="random"),
+        "q-galore": ours("q-galore", QUARTER, **low),
+        "dion": ours("dion", SIGNS, rank=rank),
+        "mfac": ours("mfac", (1e-4, 1e-3, 1e-2, 1e-1), window=16, damping=1e-4),
+        "Muon of torch": Arm(lambda p, lr: torch.optim.Muon(p, lr=lr, weight_decay=0.0), SIGNS),
+    }

@@ -1,0 +1,145 @@
+"""What a step of an optimizer takes: bytes of state, which are counted, and time, on a machine that is idle.
+
+    python -m benchmarks.optim.steps bytes [--json FILE]
+    python -m benchmarks.optim.steps times [--json FILE]
+
+bytes: of the state a number of a matrix, 512 x 512 and 1024 x 256 at rank 64; everything is counted that is a tensor,
+inside of objects too. times: the median and the longest of some steps, refreshes of subspaces among them, for 1024 x
+1024, 4096 x 1024 and 1024 x 4096 at ranks 256 and 64.
+Beside ours stand torch's AdamW and Muon, and where they are installed AdamW of 8 bits by bitsandbytes, GaLore by its
+authors (galore-torch), and SOAP and Fira of pytorch-optimizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.rows import Rows, add_option
+from eckart.optim import OPTIMIZERS, state_bytes
+
+SIZES = {
+    "bytes": [(512, 512, 64), (1024, 256, 64)],
+    "times": [(m, n, rank) for m, n in ((1024, 1024), (4096, 1024), (1024, 4096)) for rank in (256, 64)],
+}
+"""Rows, columns and rank."""
+EVERY = 20
+Make = Callable[[list[Any]], torch.optim.Optimizer]
+
+
+def ours(rank: int) -> dict[str, Make]:
+    """Our optimizers of matrices, with 32 and where it matters 8 bits."""
+    found: dict[str, Make] = {}
+    for name, card in OPTIMIZERS.items():
+        if not isinstance(card.entry, type):
+            continue
+        known = card.entry([torch.nn.Parameter(torch.zeros(1))]).defaults
+        told = {key: value for key, value in (("rank", rank), ("every", EVERY), ("window", 16)) if key in known}
+        if name == "apollo-mini":
+            del told["rank"]
+        if name in ("soap", "dct-adamw", "adam-s"):
+            del told["every"]
+        found[name] = lambda p, entry=card.entry, told=told: entry(p, **told)  # type: ignore[misc]
+        if name in ("muon", "galore", "apollo"):
+            found[f"{name}, 8 bits"] = lambda p, entry=card.entry, told=told: entry(p, bits=8, **told)  # type: ignore[misc]
+    return found
+
+
+def peers(rank: int) -> dict[str, Make]:
+    """Those of others that are installed."""
+    found: dict[str, Make] = {"torch: AdamW": torch.optim.AdamW, "torch: Muon": torch.optim.Muon}
+    for package, name, make in (
+        ("bitsandbytes.optim", "bitsandbytes: AdamW8bit", lambda m, p: m.AdamW8bit(p)),
+        (
+            "galore_torch",
+            "galore-torch: GaLoreAdamW",
+            lambda m, p: m.GaLoreAdamW(
+                [{"params": p, "rank": rank, "update_proj_gap": EVERY, "scale": 0.25, "proj_type": "std"}]
+            ),
+        ),
+        ("pytorch_optimizer", "pytorch-optimizer: SOAP", lambda m, p: m.SOAP(p)),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: Fira",
+            lambda m, p: m.Fira([{"params": p, "rank": rank, "update_proj_gap": EVERY, "scale": 0.25}]),
+        ),
+    ):
+        try:
+            module = import_module(package)
+        except ImportError:
+            print(f"{package} is not installed")
+            continue
+        found[name] = lambda p, make=make, module=module: make(module, p)  # type: ignore[misc]
+    return found
+
+
+def arms(rank: int) -> dict[str, Make]:
+    return {**peers(rank), **ours(rank)}
+
+
+def inside(held: Any, seen: set[int]) -> Iterator[Tensor]:
+    """All tensors of a state, those in the attributes of objects too."""
+    if id(held) in seen:
+        return
+    seen.add(id(held))
+    if isinstance(held, Tensor):
+        yield held
+        return
+    parts = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else None
+    for each in vars(held).values() if parts is None and hasattr(held, "__dict__") else parts or ():
+        yield from inside(each, seen)
+
+
+def counted(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Bytes of the state, and of what is shared."""
+    if hasattr(optimizer, "shared"):
+        found = state_bytes(optimizer)
+        return found["state"], found["shared"]
+    return sum(x.numel() * x.element_size() for x in inside(dict(optimizer.state), set())), 0
+
+
+def stepped(make: Make, shape: tuple[int, int], count: int) -> tuple[torch.optim.Optimizer, list[float]]:
+    """An optimizer after some steps, and the seconds of each."""
+    generator = torch.Generator().manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(shape, generator=generator) / shape[1] ** 0.5)
+    optimizer, seconds = make([parameter]), []
+    for _ in range(count):
+        parameter.grad = torch.randn(shape, generator=generator) / shape[1]
+        clock = time.perf_counter()
+        optimizer.step()
+        seconds.append(time.perf_counter() - clock)
+    return optimizer, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["bytes", "times"])
+    parser.add_argument("--threads", type=int, default=1)
+    add_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rows = Rows("optim.steps", options.json)
+    for m, n, rank in SIZES[options.part]:
+        for name, make in arms(rank).items():
+            what = {"part": options.part, "arm": name, "rows": m, "columns": n, "rank": rank}
+            if rows.get(what) is not None:
+                continue
+            if options.part == "bytes":
+                state, shared = counted(stepped(make, (m, n), 2)[0])
+                found: dict[str, Any] = {"state": state / (m * n), "shared": shared / (m * n) or None}
+            else:
+                seconds = stepped(make, (m, n), 2 * EVERY + 2)[1][2:]
+                found = {"median_ms": 1e3 * statistics.median(seconds), "longest_ms": 1e3 * max(seconds)}
+            found["card"] = "" if ":" in name else name.partition(",")[0]
+            print(what, rows.add(what, found).found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What optimizers of matrices reach in equal steps and in equal seconds: pictures of clothes, and text.
+
+    python -m benchmarks.optim.training pictures --fashion DIR [--json FILE]
+    python -m benchmarks.optim.training text [--json FILE]
+
+pictures: a perceptron 784-128-128-10 on Fashion-MNIST, batches of 64; the share of the 10,000 others that is wrong.
+text: a Llama of 3 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 512
+tokens; the loss on held-out articles.
+Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
+tenth of warm-up. Every arm has four rates, of which one seed picks by data that are neither learned from nor judged by;
+then all seeds run as many steps, and as many steps as fit into the processor seconds of AdamW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.common.pictures import fashion
+from benchmarks.common.rows import Rows, add_option
+from benchmarks.optim.arms import Arm, arms
+from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled
+from eckart.optim import state_bytes
+
+FIRST = "AdamW"
+RANKS = {"pictures": 32, "text": 32}
+EVERY = 25
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned. Scores are lower where they are better.
+
+    Attributes:
+        start: seed -> a model.
+        batches: seed -> inputs and targets.
+        loss: of outputs and targets.
+        pick: a score by data that rates are picked by.
+        judge: the score that is reported.
+        steps: in all.
+    """
+
+    start: Callable[[int], nn.Module]
+    batches: Batches
+    loss: Loss
+    pick: Callable[[nn.Module], float]
+    judge: Callable[[nn.Module], float]
+    steps: int
+
+
+def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained model; processor seconds and the bytes of the state of its matrices' optimizer."""
+    model = task.start(seed).train()
+    made = arm.optimizers(model, rate)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            each,
+            lambda t: min(1.0, (t + 1) / max(1.0, 0.1 * steps)) * (0.1 + 0.45 * (1 + math.cos(math.pi * t / steps))),
+        )
+        for each in made
+    ]
+    clock = time.process_time()
+    for _, (x, y) in zip(range(steps), task.batches(seed), strict=False):
+        task.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+        for each, schedule in zip(made, schedules, strict=True):
+            each.step()
+            each.zero_grad()
+            schedule.step()
+    seconds = time.process_time() - clock
+    return model.eval(), {"cpu_seconds": seconds, "state": sum(state_bytes(made[0]).values())}
+
+
+def best_rate(rows: Rows, what: dict[str, Any], task: Task, name: str, arm: Arm) -> float:
+    """The rate whose model scores best on the data for picking."""
+    scores = {}
+    for rate in arm.rates:
+        key = {**what, "stage": "rates", "arm": name, "rate": rate, "steps": task.steps}
+        row = rows.get(key)
+        if row is None:
+            model, found = train(task, arm, rate, task.steps, 0)
+            score = task.pick(model)
+            row = rows.add(key, {"score": score if math.isfinite(score) else None, **found})
+        print(name, rate, row.found, flush=True)
+        scores[rate] = math.inf if row.found["score"] is None else row.found["score"]
+    return min(scores, key=lambda rate: scores[rate])
+
+
+def compare(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int) -> None:
+    """A row an arm and stage: mean and spread over seeds, and the difference from AdamW, paired by seed."""
+    first: dict[str, Any] = {}
+    for name, arm in every.items():
+        rate = best_rate(rows, what, task, name, arm)
+        taken: dict[str, Any] = {}
+        for stage in ("equal steps", "equal seconds"):
+            key = {**what, "stage": stage, "arm": name, "seeds": seeds, "trials": len(arm.rates)}
+            row = rows.get(key)
+            if row is None:
+                share = first["cpu_seconds"] / taken["cpu_seconds"] if taken and name != FIRST else 1.0
+                steps = max(10, round(task.steps * min(share, 4.0)))
+                scores, clocks, state = [], [], 0
+                for seed in range(1, seeds + 1):
+                    model, found = train(task, arm, rate, steps, seed)
+                    scores.append(task.judge(model))
+                    clocks.append(found["cpu_seconds"])
+                    state = found["state"]
+                paired = [a - b for a, b in zip(scores, first.get(stage, scores), strict=True)]
+                count = sum(p.numel() for group in arm.optimizers(model, rate)[0].param_groups for p in group["params"])
+                row = rows.add(
+                    key,
+                    {
+                        "score": statistics.mean(scores),
+                        "spread": statistics.stdev(scores),
+                        "change": statistics.mean(paired),
+                        "change_stderr": statistics.stdev(paired) / seeds**0.5,
+                        "scores": scores,
+                        "rate": rate,
+                        "edge": rate in (arm.rates[0], arm.rates[-1]),
+                        "steps": steps,
+                        "cpu_seconds": statistics.mean(clocks),
+                        "state_bytes": state / count,
+                        "card": arm.card,
+                    },
+                )
+            print(name, stage, row.found, flush=True)
+            taken = taken or dict(row.found)
+            if name == FIRST:
+                first[stage] = row.found["scores"]
+                first.setdefault("cpu_seconds", row.found["cpu_seconds"])
+
+
+def pictures(directory: Path, steps: int) -> Task:
+    (x, y), (others, labels) = fashion(directory, "train"), fashion(directory, "t10k")
+    x, y, picked, told = x[:55000], y[:55000], x[55000:], y[55000:]
+    return Task(
+        lambda seed: mlp(seed, (128, 128)),
+        shuffled(x, y, 64),
+        F.cross_entropy,
+        lambda model: 1 - float(right(model, picked, told).double().mean()),
+        lambda model: 1 - float(right(model, others, labels).double().mean()),
+        steps,
+    )
+
+
+def text(steps: int) -> Task:
+    from benchmarks.common.train_moe import split, trained_tokenizer
+    from benchmarks.parametrizations.monarch import LENGTH, llama
+    from eckart.texts.corpora import corpus
+
+    training, held_out = split(corpus("wikipedia"))
+    tokenizer = trained_tokenizer(training)
+
+    def cut(part: str) -> Tensor:
+        tokens = torch.tensor(tokenizer(part)["input_ids"])
+        return tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
+
+    learn, held = cut(training), cut(held_out)
+
+    def batches(seed: int) -> Any:
+        for tokens, _ in shuffled(learn, learn, 4)(seed):
+            yield tokens[:, :-1], tokens[:, 1:]
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+    @torch.no_grad()
+    def score(model: nn.Module, judges: Tensor) -> float:
+        return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
+
+    return Task(
+        lambda seed: llama(seed, len(tokenizer)),
+        batches,
+        loss,
+        lambda model: score(model, held[96:160]),
+        lambda model: score(model, held[:96]),
+        steps,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["pictures", "text"])
+    parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="the default is 100")
+    parser.add_argument("--arms", nargs="*", help="only these, beside AdamW")
+    add_option(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    part: str = options.part
+    task = pictures(options.fashion, options.steps or 100) if part == "pictures" else text(options.steps or 100)
+    every = arms(RANKS[part], EVERY)
+    if options.arms:
+        every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
+    what = {"part": part, "rank": RANKS[part], "every": EVERY}
+    compare(Rows("optim.training", options.json), what, task, every, options.seeds)
+
+
+if __name__ == "__main__":
+    main()
