@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from eckart.compressors._masks import share
+from eckart.compressors.contract import METHODS
+from eckart.statistics import Statistics
 from support import hard
 from support.pruning import correlated, fitted
 
@@ -32,3 +34,16 @@ def test_of_four_neighbours_the_best_are_kept(kept: int) -> None:
                 for j in sorted(group, key=lambda j: -abs(float(weight[i, j] * norm[j])))[:kept]:
                     expected[i, j] = weight[i, j]
         assert torch.equal(fitted(name, weight, moment, kept), expected)
+
+
+@pytest.mark.parametrize(("name", "size"), [("wanda", 50), ("wanda-semi", 2)])
+def test_the_diagonal_alone_keeps_the_same_and_measures_errors_by_it(name: str, size: int) -> None:
+    """As statistics of very many inputs are kept, see `SecondMoment`."""
+    weight, moment = hard.normal(5, 24, seed=7), correlated(24)
+    families = [
+        METHODS.find(name).entry(weight, Statistics(input_second_moment=m)) for m in (moment, moment.diagonal())
+    ]
+    whole, diagonal = (family.build(size) for family in families)
+    kept = diagonal.structure.to_dense()
+    assert torch.equal(kept, whole.structure.to_dense())
+    assert diagonal.error == pytest.approx(float(((weight - kept).square() * moment.diagonal()).sum()))

@@ -8,6 +8,7 @@ from eckart.compressors._masks import NEIGHBOURS, semistructured, share, unstruc
 from eckart.compressors._one_by_one import OneByOne
 from eckart.compressors._shared_inputs import input_metric, input_side
 from eckart.compressors.contract import compressor
+from eckart.metrics import Metric
 from eckart.ops.order_statistics import largest
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.masked import Masked
@@ -24,12 +25,13 @@ def wanda(weight: Tensor, statistics: Statistics) -> OneByOne:
 
     Args:
         weight: (out, in).
-        statistics: of `input_second_moment` C the diagonal is read; errors are `||(W - What) C^1/2||_F^2`.
+        statistics: of `input_second_moment` C the diagonal is read; errors are `||(W - What) C^1/2||_F^2`. Of more
+            inputs than C is kept of, the diagonal is all there is, and stands for it.
 
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    metric = input_metric(weight, statistics)
+    metric = known_metric(weight, statistics)
     moment = input_side(metric)
     out, columns = weight.shape
 
@@ -50,7 +52,7 @@ def wanda_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     Raises:
         Refused: weight or C has NaN or Inf entries, or C does not fit the weight.
     """
-    metric = input_metric(weight, statistics)
+    metric = known_metric(weight, statistics)
     moment = input_side(metric)
 
     def fit(kept: int) -> SemiSparse:
@@ -59,13 +61,22 @@ def wanda_semi(weight: Tensor, statistics: Statistics) -> OneByOne:
     return semistructured(weight, fit, metric)
 
 
+def known_metric(weight: Tensor, statistics: Statistics) -> Metric:
+    """Metric(right=C) of a weight, or of the diagonal of C where that is all there is; Refused as `input_metric`."""
+    moment = statistics.input_second_moment
+    if moment is not None and moment.shape == weight.shape[-1:]:
+        return Metric.measured(right=moment)
+    return input_metric(weight, statistics)
+
+
 def scores(weight: Tensor, second_moment: Tensor) -> Tensor:
     """|W_ij| sqrt(E x_j^2) (eq. 1), (out, in), float64; |W_ij| where all inputs were zero.
 
     Args:
         weight: (out, in).
-        second_moment: E[x x^T], (in, in).
+        second_moment: E[x x^T], (in, in), or its diagonal (in,).
     """
-    norm = second_moment.diagonal().double().clamp_min(0).sqrt()
+    diagonal = second_moment.diagonal() if second_moment.ndim == 2 else second_moment
+    norm = diagonal.double().clamp_min(0).sqrt()
     magnitude = weight.detach().double().abs()
     return magnitude * norm if norm.any() else magnitude
