@@ -40,10 +40,9 @@ def test_of_four_neighbours_the_best_are_kept(kept: int) -> None:
 def test_the_diagonal_alone_keeps_the_same_and_measures_errors_by_it(name: str, size: int) -> None:
     """As statistics of very many inputs are kept, see `SecondMoment`."""
     weight, moment = hard.normal(5, 24, seed=7), correlated(24)
-    families = [
-        METHODS.find(name).entry(weight, Statistics(input_second_moment=m)) for m in (moment, moment.diagonal())
-    ]
-    whole, diagonal = (family.build(size) for family in families)
-    kept = diagonal.structure.to_dense()
+    fit = METHODS.find(name).entry
+    known = [Statistics(input_second_moment=each) for each in (moment, moment.diagonal())]
+    whole, diagonal = (fit(weight, statistics).build(size) for statistics in known)
+    kept = diagonal.structure.to_dense().detach()
     assert torch.equal(kept, whole.structure.to_dense())
     assert diagonal.error == pytest.approx(float(((weight - kept).square() * moment.diagonal()).sum()))

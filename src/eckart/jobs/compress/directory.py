@@ -141,7 +141,7 @@ def compress_directory(
             info,
             cache=cache,
             identity=identity,
-            memory=memory_available() // 2 if memory is None else max(1, memory - 2 * before["bytes"]),
+            memory=room_for_statistics(memory, before["bytes"]),
             scheduler=scheduler,
             store=DirectoryStore(work.finished),
             search=search,
@@ -234,6 +234,11 @@ def opened(loaded: hf.Loaded, recipe: Recipe, texts: Texts) -> nn.Module:
     sites_of(model, recipe)
     finite_weights({"": model})
     return dense
+
+
+def room_for_statistics(memory: int | None, weights: int) -> int:
+    """Bytes for the statistics of one pass, of what is allowed beside the weights and what becomes of them."""
+    return memory_available() // 2 if memory is None else max(1, memory - 2 * weights)
 
 
 def grid_warning(source: str, recipe: Recipe) -> list[str]:

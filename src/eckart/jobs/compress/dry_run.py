@@ -15,10 +15,11 @@ from eckart._version import __version__
 from eckart.budget import ALLOCATIONS
 from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import Body
+from eckart.jobs.compress.blockwise.directory import of_larger
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.coverage import covered_by, sites_of
 from eckart.jobs.compress.curves import Curve, dense_cost, fit_or_reason
-from eckart.jobs.compress.directory import check_limits, opened, read
+from eckart.jobs.compress.directory import check_limits, opened, read, room_for_statistics
 from eckart.jobs.compress.plan import Plan, make_plan
 from eckart.jobs.compress.prices import prices
 from eckart.jobs.compress.recipe import Recipe, needs_data
@@ -30,7 +31,7 @@ from eckart.jobs.coverage import kind_of
 from eckart.jobs.evaluate.quality import config_of
 from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts, read_texts
-from eckart.machine import executor_at, memory_available
+from eckart.machine import executor_at
 from eckart.models.experts import per_token
 from eckart.models.groups import Group
 from eckart.models.sites import Site, model_bytes
@@ -77,7 +78,7 @@ def dry_run(
     model = loaded.model
     rows = rows_of(loaded, recipe, texts, body)
     seconds = {"load": time.perf_counter() - clock}
-    method, limit = recipe.card, memory_available() // 2 if memory is None else memory
+    method, limit = recipe.card, room_for_statistics(memory, model_bytes(model))
     plan = make_plan(model, sites_of(model, recipe), method, {})
     plan.added = rotation_adds(model, recipe)
     sorts = _sorts(plan.groups)
@@ -110,7 +111,7 @@ def dry_run(
         "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
-        "notes": [*warnings, *told, *_notes(plan, recipe, blind, max_loss)],
+        "notes": [*warnings, *told, *of_larger(model, recipe, memory), *_notes(plan, recipe, blind, max_loss)],
     }
 
 

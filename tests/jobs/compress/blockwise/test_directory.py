@@ -83,6 +83,12 @@ def test_what_is_refused_leaves_nothing(
     assert nothing_left(tmp_path / "out")
 
 
+def test_a_dry_run_says_that_it_would_be_block_by_block(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--method", "svd", "--dry-run", *LITTLE]
+    assert main([*command, *options]) == 0
+    assert "worked on block by block" in " ".join(capsys.readouterr().out.split())
+
+
 def test_of_the_mixture_the_texts_are_taken(command: list[str], tmp_path: Path) -> None:
     assert main([*command[:4], *SMALL, "--method", "wanda", "--percent", "50", "--eval", "none", *LITTLE]) == 0
     assert said(report_of(tmp_path / "out"), "calibration mixture is of texts alone")

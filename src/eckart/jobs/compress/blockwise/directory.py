@@ -19,6 +19,7 @@ from eckart.jobs.evaluate.speed import weight_bytes
 from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts
 from eckart.jobs.workspace import Workspace
+from eckart.machine import memory_available
 from eckart.models import checkpoint
 from eckart.models.block_files import BlockFiles
 from eckart.models.fused_experts import is_packed
@@ -45,6 +46,13 @@ def needed_at_once(model: nn.Module, recipe: Recipe) -> int:
     moments = {Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT} & set(recipe.card.needs)
     side = max((min(max(site.shape), LARGEST) for site in sites), default=0)
     return 2 * model_bytes(model) + (12 * side * side if moments else 0)
+
+
+def of_larger(model: nn.Module, recipe: Recipe, memory: int | None) -> list[str]:
+    """What is said before a run of a model that does not fit in a memory, or in what is free; nothing else."""
+    if needed_at_once(model, recipe) <= (memory or memory_available()):
+        return []
+    return ["the whole model does not fit in memory: it is worked on block by block, where that can be"]
 
 
 def files_of(loaded: Loaded, recipe: Recipe, texts: Texts) -> BlockFiles:

@@ -29,6 +29,7 @@ from eckart.models.sharing import share
 from eckart.progress import Laps, Progress, phase
 from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
+from eckart.statistics.cache import finite_weights
 
 
 def opened_files(model: nn.Module, recipe: Recipe, files: Sequence[Path]) -> BlockFiles:
@@ -69,6 +70,7 @@ def run_blockwise(
     """
     method, dense = recipe.card, share(model)
     check_batches(dense, batches)
+    finite_weights({"": dense})  # as far as they are there
     sites = sites_of(dense, recipe)
     walk = None
     if method.needs:
