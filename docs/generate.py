@@ -22,6 +22,7 @@ from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.register import FAMILIES, Card, register_of
 from eckart.report import schema
 from eckart.report.compensation import compensation_schema
+from eckart.report.learning import learning_schema
 from eckart.report.training import training_schema
 
 HERE = Path(__file__).parent
@@ -39,6 +40,7 @@ A dot leads into an object and `[]` into the items of an array. Fields marked *o
 REPORTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "report.json": ("eckart compress", schema),
     "training.json": ("eckart adapt", training_schema),
+    "train.json": ("eckart train", learning_schema),
     "compensation.json": ("eckart compensate", compensation_schema),
     "diagnosis.json": ("eckart diagnose", diagnosis_schema),
 }

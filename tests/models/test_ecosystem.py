@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 import eckart
-from eckart.trainer import AdapterCallback
+from eckart import optim
+from eckart.trainer import AdapterCallback, ParametrizationCallback
 from support.tiny import tiny_llama, tiny_tokenizer
 
 IDS = torch.arange(24).view(2, 12) * 7 % 290
@@ -80,6 +81,23 @@ def test_a_schedule_without_its_state_is_not_gone_on_with(directory: Path, tmp_p
     training = trainer(model, tmp_path / "run", [AdapterCallback(eckart.adapt(model, "adalora", rank=2))])
     with pytest.raises(eckart.Refused, match=r"eckart_schedule.safetensors is not there, and adalora"):
         training.train(resume_from_checkpoint=str(tmp_path / "elsewhere"))
+
+
+def test_parametrizations_and_optimizers_resume_to_the_same_tensors(tmp_path: Path) -> None:
+    def run(resume: Path | None) -> tuple[Any, Tensor]:
+        model: Any = tiny_llama()
+        made = eckart.reparametrize(model, "rigl", keep=0.4, every=2)
+        training = trainer(model, tmp_path / "run", [ParametrizationCallback(made)])
+        training.optimizer = optim.GaLore(optim.groups(model, show=False), lr=1e-2, rank=2, every=2)
+        training.train(resume_from_checkpoint=None if resume is None else str(resume))
+        made.finish()
+        return training, logits(model)
+
+    training, trained = run(None)
+    assert (trained - logits(tiny_llama())).norm() > 1e-3 * trained.norm()
+    training.save_model(str(tmp_path / "final"))
+    torch.testing.assert_close(logits(read(tmp_path / "final")), trained)
+    assert torch.equal(run(tmp_path / "run" / "checkpoint-3")[1], trained)
 
 
 @pytest.mark.parametrize("adapted", [False, True])

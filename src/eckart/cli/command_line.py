@@ -21,6 +21,7 @@ COMMANDS = {
     "compress": "make a model smaller and measure what it cost",
     "compensate": "add low-rank paths for what the compression of a model lost",
     "adapt": "train a few numbers beside the frozen matrices of a model",
+    "train": "train all of a model, or a configuration from the start",
     "diagnose": "spectra, heavy tails, what changed, and what a cut would cost",
     "embeddings": "what of one set's diversity a second set, paired with it, explains",
     "evaluate": "perplexity, distance to a dense model, speed, size",

@@ -62,6 +62,22 @@ def training_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def learning_table(report: Mapping[str, Any]) -> Table:
+    """What a `train.json` says of the model before and after."""
+    how = " ".join(filter(None, (report["optimizer"], report["parametrization"])))
+    title = Text(f"{report['model']}, {how}, {shown_count(report['parameters'])} trained")
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "before", "after"):
+        table.add_column(heading, justify="left" if not heading else "right", no_wrap=True)
+    if validation := report["validation"]:
+        kept = next(each for each in reversed(validation) if each["step"] == report["best_step"])
+        after = f"{shown_number(kept['loss'])} (step {kept['step']})"
+        table.add_row("validation loss", shown_number(validation[0]["loss"]), after)
+    table.add_row("loss of a step", shown_number(report["loss"][0]), shown_number(report["loss"][-1]))
+    table.add_row("state of the optimizer", "", shown_bytes(report["optimizer_bytes"]))
+    return table
+
+
 def compensation_table(report: Mapping[str, Any]) -> Table:
     """What a `compensation.json` says of the dense, the compressed and the compensated model, a row for each thing."""
     title = Text(f"{report['model']}, rank {report['rank']}, metric {report['metric']}")

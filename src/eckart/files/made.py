@@ -29,7 +29,7 @@ _WRITTEN = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|checkpoint\.safetensor
 _KNOWN = """
     adapter.json adapter.safetensors adapter_config.json adapter_model.safetensors compensation.json config.json
     diagnosis.json eckart.json evaluation.json generation_config.json model.safetensors model.safetensors.index.json
-    report.html report.json training.json README.md
+    report.html report.json train.json training.json README.md
     added_tokens.json audio_tokenizer_config.json chat_template.jinja chat_template.json preprocessor_config.json
     processor_config.json special_tokens_map.json tokenizer.json tokenizer_config.json video_preprocessor_config.json
     bpe.codes byte_maps.json dict.txt emoji.json entity_vocab.json merges.txt normalizer.json prophetnet.tokenizer

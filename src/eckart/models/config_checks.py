@@ -26,12 +26,8 @@ def check_config(config: Mapping[str, Any], entries: Mapping[str, Entry], file: 
         file: where it stands, for messages.
     """
     largest = max((math.prod(entry.shape) for entry in entries.values()), default=0)
+    check_kernels(config, file)
     for key, value in _values(config):
-        if isinstance(value, str) and key.endswith("attn_implementation") and "/" in value:
-            raise Refused(
-                f"{file} names an attention kernel of the hub, {abridged(value)}: code that comes with a model is not "
-                f"run; take {key} out of it"
-            )
         if not isinstance(value, int) or isinstance(value, bool):
             continue
         if _COUNT.fullmatch(key) and value > max(_FEW, len(entries)):
@@ -39,6 +35,16 @@ def check_config(config: Mapping[str, Any], entries: Mapping[str, Entry], file: 
         if _SIZE.fullmatch(key) and value > max(_SMALL, largest):
             raise Refused(
                 f"{file} says {key}={abridged(value)}, and the largest tensor beside it has {largest} entries"
+            )
+
+
+def check_kernels(config: Mapping[str, Any], file: Path) -> None:
+    """Raises Refused where a configuration asks for code of the hub."""
+    for key, value in _values(config):
+        if isinstance(value, str) and key.endswith("attn_implementation") and "/" in value:
+            raise Refused(
+                f"{file} names an attention kernel of the hub, {abridged(value)}: code that comes with a model is not "
+                f"run; take {key} out of it"
             )
 
 

@@ -138,7 +138,7 @@ def _loaded(source: str, dtype: torch.dtype | None) -> Loaded:
     check_keys(info, type(model).__name__, source)
     if said is not None:
         _settle(model, path)
-    return Loaded(model.eval(), _processor(name, path, model, safely), source, sentences)
+    return Loaded(model.eval(), processor_of(name, path, model, safely), source, sentences)
 
 
 def _dense(path: Path, config: Any, said: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def check_source(source: str) -> Path:
     return path
 
 
-def _processor(source: str, path: Path, model: Any, options: Mapping[str, bool]) -> Any:
+def processor_of(source: str, path: Path, model: Any, options: Mapping[str, bool]) -> Any:
     """What reads data for a model; None for models of images or sound that come without."""
     transformers = library()
     beside = any((path / file).is_file() for file in ("processor_config.json", "preprocessor_config.json"))

@@ -12,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from eckart.errors import Refused
 
-OTHER = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+OTHER: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 """Of AdamW, for what is no hidden matrix."""
 
 

@@ -58,7 +58,7 @@ async function copied(code) {
 function repeated() {
   for (const code of document.querySelectorAll(".command code")) copyable(code);
   if (!report.command?.length) return;
-  const place = { compress: "", diagnose: "-diagnosis", adapt: "-adapter", compensate: "-compensated" }[job];
+  const place = { compress: "", diagnose: "-diagnosis", adapt: "-adapter", train: "-trained", compensate: "-compensated" }[job];
   byId("again-command").textContent = line([...report.command, "--out", `${stem(report.model)}${place}-again`]);
   byId("again").hidden = false;
 }

@@ -2,8 +2,8 @@
 
 const report = JSON.parse(byId("report").textContent);
 const sites = report.sites ?? report.matrices ?? [];
-const job = report.sites ? "compress" : report.training ? "adapt" : report.size?.dense ? "compensate" : "diagnose";
-const source = { compress: "report.json", adapt: "training.json", compensate: "compensation.json", diagnose: "diagnosis.json" }[job];
+const job = report.sites ? "compress" : report.optimizer ? "train" : report.training ? "adapt" : report.size?.dense ? "compensate" : "diagnose";
+const source = { compress: "report.json", adapt: "training.json", train: "train.json", compensate: "compensation.json", diagnose: "diagnosis.json" }[job];
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const denseParameters = (site) => (site.shape ?? []).reduce((product, extent) => product * extent, 1);

@@ -1,4 +1,4 @@
-// What a diagnosis found in the whole model, and what training an adapter did to it.
+// What a diagnosis found in the whole model, and what training did to it, or to an adapter.
 
 const values = (id) => present(sites.map((site) => site[id]));
 const average = (id) => mean(values(id));
@@ -65,15 +65,19 @@ function hiddenStates() {
 // ---- training -------------------------------------------------------------------------------------------------------
 function trainingCards() {
   const { validation = [], forgetting, examples = {} } = report;
-  const list = [card("Trained", count(report.parameters), { note: `parameters in ${plural(sites.length, "matrix", "matrices")}; ${exact(examples.learned ?? 0)} examples` })];
+  const list = [card("Trained", count(report.parameters), { note: report.moved_by
+    ? `${Object.entries(report.moved_by).map(([rule, moved]) => `${count(moved)} by ${rule}`).join(", ")}; ${exact(examples.learned ?? 0)} examples`
+    : `parameters in ${plural(sites.length, "matrix", "matrices")}; ${exact(examples.learned ?? 0)} examples` })];
   if (validation.length) {
-    const best = validation.reduce((least, each) => each.loss < least.loss ? each : least);
-    list.push(card("Validation loss", number(best.loss), { note: `from ${number(validation[0].loss)}; best at step ${best.step}`, delta: change(validation[0].loss, best.loss, "less") }));
+    const kept = validation.findLast((each) => each.step === report.best_step);
+    const best = kept ?? validation.reduce((least, each) => each.loss < least.loss ? each : least);
+    list.push(card("Validation loss", number(best.loss), { note: `from ${number(validation[0].loss)}; ${kept ? "kept" : "best"} at step ${best.step}`, delta: change(validation[0].loss, best.loss, "less") }));
   }
   if (forgetting) {
     const [before, after] = [forgetting.before, forgetting.after].map(({ perplexity, stderr }) => ({ mean: perplexity, stderr }));
     list.push(card(`Perplexity of ${forgetting.text}`, [number(after.mean), el("small", {}, margin(after))], { note: `from ${uncertain(before)}`, delta: change(before.mean, after.mean, "less") }));
   }
+  if (isNumber(report.optimizer_bytes)) list.push(card("State of the optimizer", bytes(report.optimizer_bytes), { note: isNumber(report.peak_rss_bytes) ? `memory of the process ${bytes(report.peak_rss_bytes)}` : undefined }));
   if (report.seconds) list.push(card("Time", duration(sum(Object.values(report.seconds))), { note: isNumber(report.start?.peak_rss_bytes) ? `memory of the start ${bytes(report.start.peak_rss_bytes)}` : undefined }));
   return list;
 }
@@ -81,7 +85,8 @@ function trainingCards() {
 function trainingFacts() {
   const { training } = report;
   return [
-    ["Method", `${report.method} of rank ${report.rank}${isNumber(report.alpha) ? `, alpha ${short(report.alpha)}` : ""}`],
+    report.optimizer ? ["Optimizer", report.optimizer] : ["Method", `${report.method} of rank ${report.rank}${isNumber(report.alpha) ? `, alpha ${short(report.alpha)}` : ""}`],
+    ...(report.parametrization ? [["Parametrization", report.parametrization]] : []),
     ["Data", report.data], ["Steps", training.steps], ["Batch", training.batch], ["Learning rate", isNumber(training.rate) ? short(training.rate) : null]];
 }
 
@@ -94,4 +99,19 @@ function learning() {
   draw(byId("trade"), { height: 330, label: `Loss of ${losses.length} steps. ${marks.map((each) => each.title).join("; ")}.`,
     x: { title: "step", format: exact, zero: true }, y: { title: "loss, nats a token; circles: validation", format: number, pad: 0.08 },
     lines: losses.length ? [{ points: losses }] : [], marks });
+}
+
+/** What else went with the steps: the rate, and the spectra of the matrices. */
+function overSteps() {
+  const looks = (id) => (report.spectra ?? []).map((each) => [each.step, each[id]]);
+  const curves = { "learning rate": (report.rate ?? []).map((rate, i) => [i + 1, rate]), "largest singular value": looks("norm"), "stable rank": looks("stable_rank") };
+  for (const [title, points] of Object.entries(curves)) {
+    if (points.length < 2) continue;
+    const plot = el("div", { class: "plot" });
+    byId("hidden-title").textContent = "Rate and spectra, step by step";
+    byId("hidden-states").hidden = false;
+    byId("hidden-plots").append(el("figure", { title: title === "learning rate" ? title : `${title}, in the mean over up to sixteen matrices` }, plot));
+    draw(plot, { height: 210, label: `${capital(title)}: ${[points[0], points.at(-1)].map(([x, y]) => `${number(y)} at step ${x}`).join(", ")}.`,
+      x: { title: "step", format: exact, zero: true }, y: { title, format: number, pad: 0.05 }, lines: [{ points }] });
+  }
 }

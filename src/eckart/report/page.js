@@ -11,6 +11,7 @@ function header() {
     compress: asked,
     diagnose: looked,
     adapt: () => [`Adapted by ${report.method} of rank ${report.rank}`],
+    train: () => [`${report.scratch ? "Trained from the start" : "Trained"} by ${report.optimizer}${report.parametrization ? ` as ${report.parametrization}` : ""}`],
     compensate: compensated }[job]();
   const seed = report.seed ?? report.training?.seed;
   byId("request").textContent = [...wish, isNumber(seed) ? `seed ${seed}` : null].filter(Boolean).join(" · ");
@@ -24,7 +25,7 @@ function header() {
 }
 
 function story() {
-  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards, compensate: compensationCards }[job];
+  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards, train: trainingCards, compensate: compensationCards }[job];
   byId("cards").replaceChildren(...cards());
   if (job === "diagnose") {
     byId("whole").hidden = true;
@@ -33,14 +34,15 @@ function story() {
     return;
   }
   time();
-  facts(byId("run"), { compress: runFacts, adapt: trainingFacts, compensate: compensationFacts }[job]());
-  if (job === "adapt") learning();
+  facts(byId("run"), { compress: runFacts, adapt: trainingFacts, train: trainingFacts, compensate: compensationFacts }[job]());
+  if (["adapt", "train"].includes(job)) learning();
+  if (job === "train") overSteps();
   if (job === "compress") trade();
   samples();
 }
 
 // ---- the matrices ---------------------------------------------------------------------------------------------------
-const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], compensate: ["after"], diagnose: telling() }[job];
+const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], train: [], compensate: ["after"], diagnose: telling() }[job];
 
 /** The matrix that is shown first: the one with the largest error, or that moved most. */
 function first() {
