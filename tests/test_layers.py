@@ -25,7 +25,11 @@ UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib
 UNSAFE_CALLS = {"torch.load", "eval", "exec"}
 ROOMS = {
     "rich": ["cli/*"],
-    "transformers": ["models/transformers*.py", "jobs/adapt/trainer_callback.py"],
+    "transformers": [
+        "models/transformers*.py",
+        "jobs/adapt/trainer_callback.py",
+        "jobs/reparametrize/trainer_callback.py",
+    ],
     "sklearn": ["estimators/*", "kernels/*"],
 }
 """Where a dependency may be imported, files of the package by pattern."""
