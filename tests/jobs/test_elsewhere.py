@@ -31,6 +31,7 @@ from eckart.models import transformers as hf
 from eckart.ops.polynomial_attention import polynomial_attention
 from eckart.statistics import Need, statistics_for
 from support.directories import save_data, save_zoo
+from support.reparametrizing import EVERY, made, networks
 from support.tiny import save_tiny, tiny_llama
 from tests.support.elsewhere import DEVICE, Mixed, elsewhere
 
@@ -160,11 +161,23 @@ def test_what_is_loaded_is_where_the_model_is(tmp_path: Path) -> None:
     close(loaded(x).detach().cpu(), small(x).detach().cpu(), 1e-6)
 
 
-def test_a_structure_trains_from_the_start_there() -> None:
-    model = make(DEVICE)
-    eckart.reparametrize(model, "monarch", keep=0.6)
-    logits(model)
-    model(IDS[0].to(DEVICE), labels=IDS[0].to(DEVICE)).loss.backward()
+@pytest.mark.parametrize("method", EVERY)
+def test_a_structure_trains_from_the_start_there(method: str) -> None:
+    x = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    for network in networks(method):
+        model = network(dtype=torch.float32).to(DEVICE)
+        result = made(model, method)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        hooks = result.schedule(optimizer, 6)
+        for _ in range(6):
+            hooks.before_step()
+            model(x).square().mean().backward()
+            hooks.after_backward()
+            optimizer.step()
+            hooks.after_step()
+            optimizer.zero_grad()
+        result.finish()
+        assert {t.device for t in model.state_dict().values()} == {DEVICE}
 
 
 def test_statistics_lie_in_the_memory_of_the_cpu() -> None:

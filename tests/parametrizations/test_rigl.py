@@ -33,6 +33,18 @@ def test_densities_of_erk_are_in_proportion_to_sizes_and_add_up() -> None:
     assert found[0] / found[3] == pytest.approx(raw[0] / raw[3])
 
 
+def test_a_share_of_bytes_is_what_is_stored_in_the_end() -> None:
+    for keep in (0.5, 0.1, 0.02):
+        net = nn.Sequential(nn.Linear(256, 96, bias=False))
+        made = eckart.reparametrize(net, "rigl", keep=keep, of="bytes")
+        optimizer = optimizer_of(net)
+        hooks = made.schedule(optimizer, 1)
+        hooks.before_step(), hooks.after_backward(), hooks.after_step()
+        made.finish()
+        offsets = 2 * 97
+        assert 0.98 * keep - 0.001 < (made.structures["0"].cost().bytes - offsets) / (4 * 256 * 96) <= keep + 0.001
+
+
 def test_the_least_go_to_where_the_gradient_is_largest_and_are_forgotten() -> None:
     net = nn.Sequential(nn.Linear(10, 6, bias=False)).double()
     made = eckart.reparametrize(net, "rigl", keep=0.4, distribution="uniform", every=3, drop=0.5, until=1.0)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.parametrizations.contract import Layer, Schedule, Step, Structures, check_share
+from eckart.parametrizations.contract import (
+    Layer,
+    Schedule,
+    Step,
+    Structures,
+    check_currency,
+    check_share,
+)
 from eckart.structures.base import StructuredMatrix
 from eckart.structures.compose import Chain, Sum
 from eckart.structures.masked import Masked
@@ -32,16 +39,21 @@ def drawn(count: int, of: int, generator: torch.Generator) -> Tensor:
     return found[torch.randperm(len(found), generator=generator)[:count]].sort().values
 
 
-def density(layer: Layer, keep: float, distribution: str) -> float:
+def density(layer: Layer, keep: float, distribution: str, of: str = "parameters") -> float:
     """The share of W that is stored, where `keep` of all matrices together are.
 
     Args:
         layer: W and the sizes of the others.
         keep: in (0, 1].
+        of: one of `CURRENCIES`; of the bytes an entry takes its own and 2 for its place, or there is a bit for every
+            place, whichever leaves more entries (padding of rows comes on top).
         distribution: `uniform` for the same share of each; `erk` for shares in proportion to (sum of the sizes) /
             (product of the sizes), those above 1 being 1 (Erdos-Renyi kernel).
     """
     check_share("keep", keep)
+    if check_currency(of) == "bytes":
+        size = layer.weight.element_size()
+        keep = keep if keep == 1 else max(keep * size / (size + 2), keep - 1 / (8 * size))
     if distribution not in DISTRIBUTIONS:
         raise Refused(f"distribution={distribution!r} is none of {', '.join(DISTRIBUTIONS)}")
     if distribution == "uniform":

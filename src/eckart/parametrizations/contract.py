@@ -64,7 +64,11 @@ class Layer:
     def normal(self, *shape: int, variance: float) -> Tensor:
         """Normal entries of that variance, where W is and in its dtype."""
         drawn: Tensor = torch.randn(shape, generator=self.generator, dtype=torch.float64) * variance**0.5
-        return drawn.to(self.weight.dtype).to(self.weight.device)
+        return self.like(drawn)
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """A tensor in the dtype of W, where W is."""
+        return tensor.contiguous().to(self.weight.dtype).to(self.weight.device)
 
 
 Structures = Mapping[str, StructuredMatrix]

@@ -45,10 +45,10 @@ def low_rank(
         raise Refused(f"rank={rank} is not in 1..{min(out, columns)}, what a matrix {layer.shape} allows")
     variance = layer.variance
     if projected:
-        u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
+        u, s, v = torch.linalg.svd(layer.weight.cpu().double(), full_matrices=False)
         root = s[:rank].sqrt()
         factors = u[:, :rank] * root, root[:, None] * v[:rank]
-        left, right = (each.contiguous().to(layer.weight) for each in factors)
+        left, right = (layer.like(each) for each in factors)
     else:
         each = (variance / rank) ** 0.5
         left, right = layer.normal(out, rank, variance=each), layer.normal(rank, columns, variance=each)

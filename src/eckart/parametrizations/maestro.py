@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.machine import wide
 from eckart.parametrizations.contract import (
     Layer,
     Schedule,
@@ -31,8 +32,8 @@ def factors(structure: StructuredMatrix) -> tuple[Tensor, Tensor]:
 
 
 def tails(factor: Tensor, dim: int) -> Tensor:
-    """||U[:, j:]|| (dim=0) or ||V[j:]|| (dim=1) for every j, in float64."""
-    squares: Tensor = factor.detach().double().square().sum(dim)
+    """||U[:, j:]|| (dim=0) or ||V[j:]|| (dim=1) for every j."""
+    squares = wide(factor.detach()).square().sum(dim)
     return squares.flip(0).cumsum(0).flip(0).sqrt()
 
 
@@ -166,6 +167,6 @@ def maestro(layer: Layer) -> Chain:
     take no less time.
     """
     layer.variance  # noqa: B018  refuses zero
-    u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
+    u, s, v = torch.linalg.svd(layer.weight.cpu().double(), full_matrices=False)
     root = s.sqrt()
-    return low_rank(*(each.contiguous().to(layer.weight) for each in (u * root, root[:, None] * v)))
+    return low_rank(*(layer.like(each) for each in (u * root, root[:, None] * v)))

@@ -16,7 +16,7 @@ from eckart.structures.scattered import Scattered
     limit={"keep": 1.0},
     unmeasured="no run beside the others is finished yet",
 )
-def rigl(layer: Layer, *, keep: float = 0.1, distribution: str = "erk") -> Scattered:
+def rigl(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Scattered:
     """A share `keep` of the entries, at drawn places; every 100 steps the least of them move along the gradient.
 
     `keep` is that of all matrices together; `distribution` deals it out, `erk` more to small matrices, `uniform` alike.
@@ -25,4 +25,4 @@ def rigl(layer: Layer, *, keep: float = 0.1, distribution: str = "erk") -> Scatt
     first and the optimizer remembers nothing. Unlike the authors' the step of the optimizer is taken then too. In those
     steps the gradient of the whole matrix is formed; in no other is anything of its size.
     """
-    return scattered(layer, density(layer, keep, distribution))
+    return scattered(layer, density(layer, keep, distribution, of))

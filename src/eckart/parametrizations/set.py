@@ -25,10 +25,10 @@ class Evolution(Rewiring):
     limit={"keep": 1.0},
     unmeasured="no run beside the others is finished yet",
 )
-def sparse_evolutionary_training(layer: Layer, *, keep: float = 0.1, distribution: str = "erk") -> Scattered:
+def evolve(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Scattered:
     """A share `keep` of the entries, at drawn places; every 100 steps the least of them move to places drawn anew.
 
     As `rigl`, but new places are drawn: neither W nor its gradient is ever formed. The share that moves falls along a
     cosine as there, where the paper has the same in every epoch.
     """
-    return scattered(layer, density(layer, keep, distribution))
+    return scattered(layer, density(layer, keep, distribution, of))

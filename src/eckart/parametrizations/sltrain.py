@@ -64,5 +64,5 @@ def sltrain(
     if rank == 0:
         return sparse
     uniform = torch.rand(rank, columns, generator=layer.generator, dtype=torch.float64)
-    right = ((2 * uniform - 1) / columns**0.5).to(layer.weight)
+    right = layer.like((2 * uniform - 1) / columns**0.5)
     return Sum(Scaled(low_rank(layer.weight.new_zeros(out, rank), right), scale=alpha / rank), sparse)

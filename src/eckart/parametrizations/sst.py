@@ -50,6 +50,12 @@ def importance(s: Tensor) -> Tensor:
     return (1 / len(values) + values / values.sum()) / 2
 
 
+def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The SVD, in float64 on the CPU."""
+    found: tuple[Tensor, Tensor, Tensor] = torch.linalg.svd(matrix.detach().cpu().double(), full_matrices=False)
+    return found
+
+
 class Sampling(Schedule):
     """Every so many steps other triplets train; after a round of that the SVD is made anew."""
 
@@ -75,10 +81,10 @@ class Sampling(Schedule):
         (u, s, v), count = rest, len(part[1])
         turns = -(-len(s) // count)
         if step.done and (step.done // self.every) % turns == 0:
-            left, values, right = torch.linalg.svd((u.double() * s.double()) @ v.double(), full_matrices=False)
+            left, values, right = _decomposed((u * s) @ v)
             values = values.clamp(min=LEAST * float(values[0]))
             for leaf, value in ((u, left), (s, values), (v, right)):
-                leaf.copy_(value)
+                leaf.copy_(value.to(leaf.dtype))
         index = torch.multinomial(importance(s), count, generator=self.generator).sort().values.to(s.device)
         take(matrix, index)
         for leaf in (s, *part):
@@ -132,9 +138,9 @@ def sst(layer: Layer, *, rank: int = 8) -> Sum:
     if not 1 <= rank <= most:
         raise Refused(f"rank={rank} is not in 1..{most}, what a matrix {layer.shape} allows")
     layer.variance  # noqa: B018  refuses zero
-    u, s, v = torch.linalg.svd(layer.weight.double(), full_matrices=False)
+    u, s, v = _decomposed(layer.weight)
     s = s.clamp(min=LEAST * float(s[0]))
-    parts = [each.contiguous().to(layer.weight) for each in (u, s, v)]
+    parts = [layer.like(each) for each in (u, s, v)]
     index = torch.multinomial(importance(s), rank, generator=layer.generator).sort().values.to(s.device)
     frozen, values = [Dense(parts[i]).requires_grad_(False) for i in (0, 2)], Diagonal(parts[1])
     zeros = layer.weight.new_zeros

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.machine import wide
 from eckart.parametrizations._sparse import AlongGradient, density, scattered, stored
 from eckart.parametrizations.contract import Layer, Step, Structures, parametrization
 from eckart.structures.gaussian import Gaussian
@@ -22,11 +23,12 @@ BEGIN = 6e-4
 
 
 def signal_to_noise(mean: Tensor, deviation: Tensor) -> Tensor:
-    """E|w| / sqrt(Var|w|) for w ~ N(mean, deviation^2), in float64.
+    """E|w| / sqrt(Var|w|) for w ~ N(mean, deviation^2), in float64 where the device has it.
 
     E|w| = mu erf(mu / (s sqrt 2)) + 2 s exp(-mu^2 / 2 s^2) / sqrt(2 pi), and E|w|^2 = mu^2 + s^2.
     """
-    mu, s = mean.detach().double().abs(), deviation.detach().double().clamp_min(1e-300)
+    mu, s = wide(mean.detach()).abs(), wide(deviation.detach())
+    s = s.clamp_min(torch.finfo(s.dtype).tiny ** 0.5)  # its square is no zero
     size = mu * torch.erf(mu / (s * 2**0.5)) + 2 * s * torch.exp(-(mu**2) / (2 * s**2)) / (2 * math.pi) ** 0.5
     # Var|w| lies in [(1 - 2 / pi) s^2, s^2]; where mu >> s the difference would round to nothing.
     found: Tensor = size / (mu**2 + s**2 - size**2).clamp(min=(1 - 2 / math.pi) * s**2).minimum(s**2).sqrt()
@@ -95,7 +97,7 @@ class Selecting(AlongGradient):
     fold=stored,
     unmeasured="no run beside the others is finished yet",
 )
-def ssvi(layer: Layer, *, keep: float = 0.1, distribution: str = "erk") -> Gaussian:
+def ssvi(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Gaussian:
     """A share `keep` of the entries, each with a mean and a deviation; the least of signal to noise move now and then.
 
     q(w) = N(mu, softplus(rho)^2) at its places, and in every step outputs are drawn as y = x mu^T + sqrt(x^2 (s^2)^T +
@@ -107,7 +109,7 @@ def ssvi(layer: Layer, *, keep: float = 0.1, distribution: str = "erk") -> Gauss
     Between steps, and in the end, the model computes with the means; `structures.Gaussian.noise` draws, for a mean over
     several outputs. Biases have no deviation.
     """
-    base = scattered(layer, density(layer, keep, distribution))
+    base = scattered(layer, density(layer, keep, distribution, of))
     spread = torch.full_like(base.values, math.log(math.expm1(BEGIN)))
     out, columns = layer.shape
     return Gaussian(base.values.detach(), spread, base.places, out=out, columns=columns)

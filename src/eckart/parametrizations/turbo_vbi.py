@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.machine import wide
 from eckart.parametrizations._pruning import masked, weights_of
 from eckart.parametrizations.contract import Layer, Schedule, Step, Structures, parametrization
 from eckart.structures.dense import Dense
@@ -51,7 +52,7 @@ def chain_log_odds(ratio: Tensor, share: float, link: float) -> Tensor:
         share: in (0, 1).
         link: in [0, 1); 0 for choices that know nothing of each other.
     """
-    odds, count = ratio.double().clamp(-MOST, MOST).exp(), ratio.shape[1]
+    odds, count = wide(ratio).clamp(-MOST, MOST).exp(), ratio.shape[1]
     to_active, to_other = (1 - link) * share, (1 - link) * (1 - share)
     forward, backward = torch.full_like(odds[:, 0], share / (1 - share)), torch.ones_like(odds[:, 0])
     ahead, behind = torch.empty_like(odds), torch.empty_like(odds)
@@ -108,12 +109,12 @@ class Inference(Schedule):
         since = step.done - self.infer_from
         for name, w in self.weights.items():
             if since == 0:
-                size = w.double().square().mean().sqrt().clamp_min(LEAST).to(w)
+                size = wide(w).square().mean().sqrt().clamp_min(LEAST).to(w)
                 self.state[f"{name}.size"] = size.reshape(1)
                 self.state[f"{name}.log_sigma"] = (NOISE * size).clamp_min(LEAST).log().expand_as(w).clone()
             if since % EVERY == 0:
                 self._choose(name, w)
-            noise = torch.randn(w.shape, generator=self.generator, dtype=torch.float64).to(w)
+            noise = torch.randn(w.shape, generator=self.generator, dtype=torch.float64).to(w.dtype).to(w.device)
             self._drawn[name] = w.detach().clone(), noise
             w.add_(noise * self.state[f"{name}.log_sigma"].exp())
 

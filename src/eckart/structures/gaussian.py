@@ -67,5 +67,5 @@ class Gaussian(Scattered):
 
     def drawn(self, mean: Tensor, variance: Tensor) -> Tensor:
         """Outputs of that mean and variance."""
-        normal = torch.randn(mean.shape, generator=self.noise, dtype=torch.float64).to(mean)
+        normal = torch.randn(mean.shape, generator=self.noise, dtype=torch.float64).to(mean.dtype).to(mean.device)
         return mean + (variance.clamp_min(0) + LEAST).sqrt() * normal
