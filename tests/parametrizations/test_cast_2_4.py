@@ -57,5 +57,15 @@ def test_the_gradient_of_what_goes_turns_into_a_pull() -> None:
     groups = w.abs().view(6, 2, 4)
     left = w * (groups >= groups.topk(2).values[..., -1:]).view(6, 8)
     torch.testing.assert_close(made.structures["0"].to_dense(), left)
+    made = eckart.reparametrize(again := perceptron(), "cast-2-4", pull=False)
+    hooks = made.schedule(optimizer := torch.optim.SGD(again.parameters(), lr=0.0), 2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        hooks.before_step()
+        again(torch.ones(2, 1, 8, 8).double()).sum().backward()
+        gradients = [p.grad.clone() for p in again.parameters()]
+        hooks.after_backward()
+        assert all(torch.equal(p.grad, g) for p, g in zip(again.parameters(), gradients, strict=True))
+        hooks.after_step()
     with pytest.raises(Refused, match="decay=-1"):
         eckart.reparametrize(perceptron(), "cast-2-4", decay=-1.0)

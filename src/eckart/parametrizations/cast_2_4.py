@@ -25,11 +25,19 @@ EVERY = 10
 class Sparsifying(Schedule):
     """What does not stay gets an L1 pull instead of its gradient, more and more; `state` holds what stays."""
 
-    def __init__(self, structures: Structures, steps: int, generator: torch.Generator, *, decay: float = 1e-4) -> None:
+    def __init__(
+        self,
+        structures: Structures,
+        steps: int,
+        generator: torch.Generator,
+        *,
+        decay: float = 1e-4,
+        pull: bool = True,
+    ) -> None:
         super().__init__()
         if not 0 <= decay < math.inf:
             raise Refused(f"decay={decay} must be finite and at least 0")
-        self.decay = decay
+        self.decay, self.pull = decay, pull
         self.weights: dict[str, nn.Parameter] = {
             f"{name}.{path}": part.weight
             for name, structure in structures.items()
@@ -46,7 +54,7 @@ class Sparsifying(Schedule):
     @torch.no_grad()
     def after_backward(self, step: Step) -> None:
         a = step.done / step.steps
-        for name, weight in self.weights.items():
+        for name, weight in self.weights.items() if self.pull else ():
             if weight.grad is not None:
                 pulled = (1 - a) * weight.grad + a * self.decay * weight.sign()
                 weight.grad.copy_(torch.where(self.state[name], weight.grad, pulled))
@@ -79,10 +87,11 @@ def cast_2_4(layer: Layer, *, scaling: bool = True) -> StructuredMatrix:
     left of them goes after the last. Each half row of W has a scale that trains (`scaling`), multiplied in at the end;
     a row has one where its halves are no whole groups of four.
 
-    Departures: the authors' optimizer, AdamS, mixes the pull into Adam's first moment; here it is mixed into the
-    gradient, so that any optimizer takes it, and the second moment has its own say. With Adam the pull moves an entry
-    by about the rate a step near the end, whatever `decay` is: rates that fall to zero, and summed up exceed |w|, are
-    needed. Distillation from the dense start is a matter of the loss, which is the loop's.
+    The authors' optimizer, which mixes the pull into Adam's first moment, is `eckart.optim.AdamS`; with it say
+    `pull=False`, and gradients stay as they are. Otherwise the pull is mixed into the gradient, so that any optimizer
+    takes it, a departure: the second moment has its own say. With Adam an entry moves by about the rate a step near the
+    end, whatever `decay` is: rates that fall to zero, and summed up exceed |w|, are needed. Distillation from the dense
+    start is a matter of the loss, which is the loop's.
     """
     weight = layer.weight
     out, columns = weight.shape
