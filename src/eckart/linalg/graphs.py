@@ -65,26 +65,38 @@ class LaplacianSolver:
 
     Args:
         a: A (n, n), undirected.
+
+    Attributes:
+        laplacian: L.
+        count: components.
+        component: of each node (n,).
+        free: nodes that are not held.
+        grounded: L[free, free], positive definite.
     """
 
     def __init__(self, a: Any) -> None:
         self.laplacian = laplacian(a)
         self.count, self.component = connected_components(self.laplacian, directed=False)
         first = np.unique(self.component, return_index=True)[1]
-        self._free = np.setdiff1d(np.arange(len(self.component)), first)
-        grounded = sparse.csc_array(self.laplacian[self._free][:, self._free])
-        self._lu = splu(grounded) if len(self._free) else None
+        self.free = np.setdiff1d(np.arange(len(self.component)), first)
+        self.grounded = sparse.csc_array(self.laplacian[self.free][:, self.free])
+        self._lu: Any = splu(self.grounded) if len(self.free) else None
         self._share = sparse.csr_array(
             (np.ones(len(self.component)), (self.component, np.arange(len(self.component)))),
         )
         self._sizes = np.bincount(self.component)[:, None]
+
+    def solve_grounded(self, b: Dense) -> Dense:
+        """The solution with the grounded matrix, for b of the nodes that are free."""
+        found: Dense = self._lu.solve(np.ascontiguousarray(b))
+        return found
 
     def __call__(self, b: Dense) -> Dense:
         """L^+ b for b (n, k); what of b is constant on a component is left out."""
         b = b - (self._share @ b / self._sizes)[self.component]
         x = np.zeros(b.shape)
         if self._lu is not None:
-            x[self._free] = self._lu.solve(np.ascontiguousarray(b[self._free]))
+            x[self.free] = self.solve_grounded(b[self.free])
         found: Dense = x - (self._share @ x / self._sizes)[self.component]
         return found
 
@@ -134,7 +146,7 @@ def effective_resistance(
 
 
 def non_backtracking_walks(
-    graph: sparse.csr_array, start: Dense, target: Dense, *, longest: int, steps: int, rng: np.random.Generator
+    graph: sparse.csr_array, start: Dense, target: Dense, *, longest: float, steps: int, rng: np.random.Generator
 ) -> Dense:
     """The resistance (sum of 1/w) along walks that never turn back, from each start until its target is reached.
 

@@ -1,0 +1,102 @@
+"""Least squares from a sketch of the rows, with an error bar for each coordinate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import qr, solve_triangular
+
+from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, rows
+from eckart.errors import Refused
+from eckart.linalg.krylov import lsqr
+from eckart.linalg.sketches import sketch_of
+from eckart.linalg.solution import Solution
+from eckart.sketching.contract import sketch as register
+
+
+def _noisy_plane(generator: np.random.Generator) -> dict[str, Any]:
+    """200 noisy values of a linear function of 4 variables."""
+    a = generator.standard_normal((200, 4))
+    return {"a": a, "b": a @ np.arange(4.0) + generator.standard_normal(200), "size": 64}
+
+
+@register(
+    "dense-sketch-regression",
+    paper="Song, Yin and Zhang 2023, arXiv 2302.00248",
+    gives="coefficients (d,) with a standard error each",
+    error="stated for each coordinate; at most eps/sqrt(d) |A x* - b| |A^+| in proportion to 1/sqrt(size)",
+    problem=_noisy_plane,
+    unmeasured="its table is not made yet",
+)
+def sketched_lstsq(
+    a: Array,
+    b: Array,
+    *,
+    size: int | None = None,
+    sketch: str = "srht",
+    repeats: int = 1,
+    refine: bool = False,
+    generator: Seed = None,
+) -> Solution[Array]:
+    """Least squares on a sketch, x' = argmin |S A x - S b|, close to argmin |A x - b| in every coordinate.
+
+    To a Gaussian S the residual b - A x* is white noise beside S A, so that x' has the standard errors of an ordinary
+    regression on the sketch. An SRHT, as the paper asks for, comes to the same where rows matter unequally; a sketch
+    with one entry in a column does not. `refine` takes S for a preconditioner of LSQR on all rows instead.
+
+    Args:
+        a: A (n, d), dense or sparse.
+        b: (n,).
+        size: rows of S; 8 d by default.
+        sketch: "srht", "sparse-sign", "gaussian" or "count".
+        repeats: independent sketches whose solutions are averaged.
+        refine: on to the solution itself.
+        generator: of S.
+
+    Returns:
+        x' of the kind of b; `error` (d,) its standard errors, from the residual of the sketch.
+
+    Raises:
+        Refused: A has not full column rank, or S too few rows.
+    """
+    given, y = rows(a, "A"), dense(b, "b", ndim=1)
+    n, d = given.shape
+    if len(y) != n:
+        raise Refused(f"A has {n} rows, and b {len(y)} entries")
+    m = 8 * d if size is None else size
+    if sketch == "srht":
+        m = min(m, 1 << (n - 1).bit_length())
+    if m < d + 1 or repeats < 1:
+        raise Refused(f"a sketch of size={m} rows, repeats={repeats}, does not determine {d} coefficients")
+    rng = generator_of(generator)
+    found, errors, r = np.zeros(d), np.zeros(d), np.empty(0)
+    for _ in range(repeats):
+        s = sketch_of(sketch, m, n, rng)
+        one, error, r = _ordinary(s.apply(given), s.apply(y))
+        found, errors = found + one / repeats, errors + np.square(error / repeats)
+    if not refine:
+        return Solution(back(found, b), True, repeats, error=np.sqrt(errors), message=f"from {m} of {n} rows")
+    solved = lsqr(
+        lambda z: given @ solve_triangular(r, z),
+        y - given @ found,
+        adjoint=lambda z: solve_triangular(r, np.asarray(given.T @ z), trans="T"),
+        tolerance=1e-14,
+        iterations=100,
+    )
+    exact = found + solve_triangular(r, solved.value)
+    return Solution(back(exact, b), solved.converged, solved.iterations, solved.history, solved.message, error=None)
+
+
+def _ordinary(a: Any, b: Dense) -> tuple[Dense, Dense, Dense]:
+    """argmin |A x - b|, standard errors |b - A x| / sqrt(m - d) |row j of R^-1|, and R with R^T R = A^T A."""
+    a = a.toarray() if sparse.issparse(a) else a
+    m, d = a.shape
+    q, r = qr(a, mode="economic")
+    diagonal = np.abs(r.diagonal())
+    if not diagonal.min() > max(m, d) * np.finfo(float).eps * np.linalg.norm(a):
+        raise Refused("A, or its sketch, has not full column rank: drop dependent columns, or take a larger size")
+    x = solve_triangular(r, q.T @ b)
+    noise = np.linalg.norm(b - a @ x) / np.sqrt(m - d)
+    return x, noise * np.linalg.norm(solve_triangular(r, np.eye(d)), axis=1), r

@@ -1,0 +1,56 @@
+"""Eigenvectors of streams against those of all rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eckart.errors import Refused
+from eckart.sketching.streaming_eigenvector import HeavyRows, streaming_eigenvector
+
+
+def stream(heavy: int = 0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((600, 16)) * np.r_[2.5, np.ones(15)]
+    if heavy:
+        a[rng.choice(600, heavy, replace=False)] = 40 * np.eye(16)[5]
+    return a
+
+
+def correlation(a: np.ndarray, v: np.ndarray) -> float:
+    return float((np.linalg.svd(a, full_matrices=False)[2][0] @ v) ** 2)
+
+
+@pytest.mark.parametrize("method", ["frequent-directions", "heavy-rows"])
+@pytest.mark.parametrize("heavy", [0, 4])
+def test_the_vector_is_found(method: str, heavy: int) -> None:
+    a = stream(heavy)
+    found = streaming_eigenvector(a, 8, method=method, generator=0)
+    assert np.linalg.norm(found.value) == pytest.approx(1)
+    assert correlation(a, found.value) > 0.9
+    blocks = streaming_eigenvector(iter(np.array_split(a, 17)), 8, method=method, generator=0)
+    np.testing.assert_allclose(np.abs(blocks.value), np.abs(found.value), atol=1e-9)
+
+
+def test_heavy_rows_have_to_be_kept_apart() -> None:
+    """Median correlation over ten orders, with four long rows across the first direction of the others."""
+    with_store, without = [], []
+    for seed in range(10):
+        a = stream(4, seed)
+        with_store.append(correlation(a, streaming_eigenvector(a, 8, method="heavy-rows", generator=seed).value))
+        held = HeavyRows(8, seed)
+        held._memory = 10**-9  # no row is so heavy
+        without.append(correlation(a, held.partial_fit(a).finished()))
+    assert np.median(with_store) > 0.9
+    assert np.median(without) < 0.8
+
+
+def test_as_many_rows_as_there_are_is_exact() -> None:
+    a = stream()[:6]
+    assert correlation(a, streaming_eigenvector(a, 6).value) == pytest.approx(1)
+    assert streaming_eigenvector(a, 6).error == 0
+    assert streaming_eigenvector(np.zeros((3, 2)), 2).value.shape == (2,)
+    with pytest.raises(Refused, match="without rows"):
+        streaming_eigenvector([], 2)
+    with pytest.raises(Refused, match="memory=0"):
+        streaming_eigenvector(a, 0)
