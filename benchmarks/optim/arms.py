@@ -42,8 +42,8 @@ def ours(name: str, rates: tuple[float, ...], **options: Any) -> Arm:
     return Arm(lambda p, lr: OPTIMIZERS[name].entry(p, lr=lr, weight_decay=0.0, **options), rates, name)
 
 
-ADAM = (3e-4, 1e-3, 3e-3, 1e-2)
-SIGNS = (3e-3, 1e-2, 3e-2, 1e-1)
+ADAM = (1e-3, 3e-3, 1e-2, 3e-2)
+SIGNS = (1e-2, 3e-2, 1e-1, 3e-1)
 QUARTER = tuple(4 * rate for rate in ADAM)
 """For steps that are scaled by 0.25."""
 SGD = (1e-2, 3e-2, 1e-1, 3e-1)
