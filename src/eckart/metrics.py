@@ -92,26 +92,32 @@ LARGEST_TRIED = 512
 
 def _semidefinite(side: Tensor) -> bool:
     """Whether a finite side is symmetric and has no eigenvalue below zero, rounding allowed for."""
-    s = side.detach().double()
+    s = side.detach()
     if not s.numel():
         return False
-    values = s if s.ndim == 1 else s.diagonal()
-    largest = values.amax().clamp_min(0)
-    if values.amin() < -TOLERANCE * largest:
+    values = (s if s.ndim == 1 else s.diagonal()).double()
+    largest = float(values.amax().clamp_min(0))
+    if float(values.amin()) < -TOLERANCE * largest:
         return False
     if s.ndim == 1:
         return True
-    scale = s.abs().amax()
+    scale = max(abs(float(end)) for end in s.aminmax())
     if scale == 0:
         return True
-    s, largest = s / scale, largest / scale
-    if (s - s.T).abs().amax() > TOLERANCE or largest < 1 - TOLERANCE:
+    if _asymmetry(s) > TOLERANCE * scale or largest < (1 - TOLERANCE) * scale:
         return False  # no entry of a semi-definite matrix is larger than the largest of its diagonal
     if len(s) > LARGEST_TRIED:
         return True
-    raised = (s + s.T) / 2
+    raised = s.double() / scale
+    raised = (raised + raised.T) / 2
     raised.diagonal().add_(TOLERANCE)
     return bool(torch.linalg.cholesky_ex(raised).info.item() == 0)
+
+
+def _asymmetry(s: Tensor) -> float:
+    """The largest |s_ij - s_ji|, some rows at a time: copies of a large matrix would be most of a fit's memory."""
+    parts = zip(torch.split(s, LARGEST_TRIED), torch.split(s, LARGEST_TRIED, 1), strict=True)
+    return max(float((rows.double() - columns.T.double()).abs().amax()) for rows, columns in parts)
 
 
 def _times(side: Side, matrix: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ def test_what_was_written_block_by_block_is_whole_and_says_so(command: list[str]
     report = report_of(tmp_path / "out")
     assert said(report, "weights were read block by block: the whole model takes ")
     assert said(report, "quality and speed were not measured")
+    assert said(report, "of memory at its peak, not 100.00 kB")
     assert report["quality"] is None
     assert "--memory 0.0001" in " ".join(report["command"])
     assert main(["verify", str(tmp_path / "out")]) == 0

@@ -19,7 +19,7 @@ from eckart.jobs.evaluate.speed import weight_bytes
 from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts
 from eckart.jobs.workspace import Workspace
-from eckart.machine import memory_available
+from eckart.machine import memory_available, peak_rss_bytes
 from eckart.models import checkpoint
 from eckart.models.block_files import BlockFiles
 from eckart.models.fused_experts import is_packed
@@ -133,6 +133,11 @@ def compress_blockwise(
     loaded.write_around(partial, shards.place)
     work.lap("write")
     work.lap("evaluate")
+    if (peak := peak_rss_bytes() or 0) > limit:
+        warnings.append(
+            f"the run took {shown_bytes(peak)} of memory at its peak, not {shown_bytes(limit)}: the process, what is "
+            "in no block, one block with its statistics and the fit of one matrix are the least there can be"
+        )
     report: dict[str, Any] = as_json(
         compression_report(
             result,
