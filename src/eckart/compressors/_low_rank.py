@@ -44,21 +44,15 @@ class LowRank:
     @property
     def sizes(self) -> Sequence[int]:
         """The ranks that hold fewer numbers than the dense matrix, and no more bytes."""
-        out, columns = self.weight.shape
-        dense = Cost(out * columns, out * columns * self.weight.element_size(), 0)
-        step = rank_step(out, columns)
-        top = len(self.projection.errors) - 1
-
-        def pays(rank: int) -> bool:
-            cost = self._cost(rank)
-            return cost.parameters < dense.parameters and cost.bytes <= dense.bytes
-
-        ranks = [rank for rank in range(step, top + 1, step) if pays(rank)]
-        return ranks or [rank for rank in (1,) if pays(rank)]
+        return list(self._costs)
 
     @property
     def costs(self) -> Sequence[Cost]:
-        return [self._cost(rank) for rank in self.sizes]
+        return list(self._costs.values())
+
+    @property
+    def _costs(self) -> dict[int, Cost]:
+        return rank_costs(self.weight, self.interpolative, self.mean)
 
     @property
     def errors(self) -> Tensor:
@@ -73,11 +67,6 @@ class LowRank:
     def zero_error(self) -> float:
         """Squared error of the zero matrix in the metric: the squared norm of W."""
         return float(self.projection.errors[0])
-
-    def _cost(self, rank: int) -> Cost:
-        out, columns = self.weight.shape
-        price = interpolative_cost if self.interpolative else low_rank_cost
-        return price(out, columns, rank, self.weight.element_size()) + bias_cost(self.weight, self.mean)
 
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`: error `errors` of the projection at that rank, up to rounding of the dtype."""
@@ -100,6 +89,23 @@ class LowRank:
 def fit_low_rank(weight: Tensor, metric: Metric, *, interpolative: bool = False, mean: Tensor | None = None) -> LowRank:
     """The low-rank family that is optimal in a metric, at every rank."""
     return LowRank(weight, project(weight, metric), interpolative, mean)
+
+
+def rank_costs(weight: Tensor, interpolative: bool, mean: Tensor | None) -> dict[int, Cost]:
+    """The cost of the ranks that hold fewer numbers than the dense matrix, and no more bytes; as for `LowRank`."""
+    out, columns = weight.shape
+    dense, step = Cost(out * columns, out * columns * weight.element_size(), 0), rank_step(out, columns)
+    price = interpolative_cost if interpolative else low_rank_cost
+
+    def cost(rank: int) -> Cost:
+        return price(out, columns, rank, weight.element_size()) + bias_cost(weight, mean)
+
+    def pays(rank: int) -> bool:
+        found = cost(rank)
+        return found.parameters < dense.parameters and found.bytes <= dense.bytes
+
+    ranks = [rank for rank in range(step, min(out, columns) + 1, step) if pays(rank)]
+    return {rank: cost(rank) for rank in ranks or [rank for rank in (1,) if pays(rank)]}
 
 
 def bias_cost(weight: Tensor, mean: Tensor | None) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from statistics import NormalDist
 
 import torch
@@ -34,6 +35,7 @@ def unstructured(
     """
     weight = finite_matrix(weight)
 
+    @cache
     def cost(percent: int) -> Cost:
         return Masked.empty(weight.shape, stored(percent), weight.dtype).cost()
 

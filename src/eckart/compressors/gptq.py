@@ -115,5 +115,10 @@ def _quantize(weight: Tensor, order: Tensor, factor: Tensor, bits: int, group: i
 
 def ordered_factor(second_moment: Tensor, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
     """The columns in the order they are rounded, (in,), and `inverse_factor` of the second moment in that order."""
-    order = second_moment.diagonal().argsort(descending=True, stable=True)
+    order = rounding_order(second_moment)
     return order, inverse_factor(second_moment[order][:, order], damping)
+
+
+def rounding_order(second_moment: Tensor) -> Tensor:
+    """The columns from the largest second moment to the least, (in,)."""
+    return second_moment.diagonal().argsort(descending=True, stable=True)

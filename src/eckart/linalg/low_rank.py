@@ -66,17 +66,77 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     Raises:
         Refused: W has NaN or Inf entries, a side does not fit its shape, or the error of W overflows float64.
     """
+    weighted = _weighted(weight, metric, torch.float64)
+    values, basis = torch.linalg.eigh(weighted.gram)
+    basis, errors = basis.flip(1), weighted.errors(values)
+    if weighted.near is not None and weighted.far is None:
+        # The orthonormal factor of M^T U holds the long side's vectors and is nested where singular values vanish.
+        basis = torch.linalg.qr(weighted.m.T @ basis).Q
+        return Projection(basis, basis, not weighted.flat, errors)
+    return Projection(*_dual(weighted.root, basis), weighted.flat, errors)
+
+
+def least_errors(weight: Tensor, metric: Metric) -> Tensor:
+    """`Projection.errors` of `project` without the projection, in a third of its time.
+
+    Products and eigenvalues are in the precision of the weight, at least float32, in which an error is exact to some
+    1e-6 of the first.
+
+    Args:
+        weight, metric: as for `project`; it is refused what is refused there.
+    """
+    weighted = _weighted(weight, metric, torch.promote_types(weight.dtype, torch.float32))
+    return weighted.errors(torch.linalg.eigvalsh(weighted.gram).double())
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """M = G^T W H with the shorter dimension first, scaled by powers of two, as far as it is needed.
+
+    Attributes:
+        flat: whether it is W; W^T otherwise.
+        near: the side of the metric of the shorter dimension, of which `root` is a factor.
+        far: that of the longer one.
+        m: the product of the root and W.
+        gram: M M^T, symmetric.
+        scales: of W and of the roots of both sides.
+    """
+
+    flat: bool
+    near: Side
+    far: Side
+    root: Side
+    m: Tensor
+    gram: Tensor
+    scales: tuple[float, float, float]
+
+    def errors(self, values: Tensor) -> Tensor:
+        """Squared errors at ranks 0, 1, ..., from the eigenvalues of `gram` in ascending order."""
+        errors = torch.cat([values.clamp_min(0).cumsum(0).flip(0), values.new_zeros(1)])
+        for factor in self.scales:
+            errors = errors * factor * factor
+        if not torch.isfinite(errors).all():
+            scale, near, far = self.scales
+            raise Refused(
+                f"the squared error overflows float64: entries of the weight are up to {scale:.0e}, roots of the sides "
+                f"up to {near:.0e} and {far:.0e}; scale them down"
+            )
+        return errors
+
+
+def _weighted(weight: Tensor, metric: Metric, dtype: torch.dtype) -> _Weighted:
     if weight.ndim != 2:
         raise Refused(f"a matrix is needed, got shape {tuple(weight.shape)}")
-    w = weight.detach().double()
-    if not torch.isfinite(w).all():
+    w = weight.detach()
+    # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
+    if not (torch.isfinite(w.sum()) or torch.isfinite(w).all()):
         raise Refused("the weight has NaN or Inf entries")
     out, columns = w.shape
     for side, size in ((metric.left, out), (metric.right, columns)):
         if side is not None and side.shape[0] != size:
             raise Refused(f"a side of the metric has size {side.shape[0]}, the weight is {out} x {columns}")
     scale = power_of_two(w)
-    w = w / scale
+    w = (w.to(torch.promote_types(dtype, w.dtype)) / scale).to(dtype)
     # The shorter dimension first: w is (short, long), `near` weighs its rows and `far` its columns.
     flat = out <= columns
     near, far = (metric.left, metric.right) if flat else (metric.right, metric.left)
@@ -86,22 +146,8 @@ def project(weight: Tensor, metric: Metric) -> Projection:
     m = _multiply(root if root is None or root.ndim == 1 else root.T, w)
     # The long side may be large: it is neither copied nor scaled, its product is, in the precision it came in.
     short = m.float() if far is not None and far.dtype == torch.float32 else m
-    gram = (short @ (_multiply(far, short.T / far_scale) / far_scale)).double()
-    values, basis = torch.linalg.eigh((gram + gram.T) / 2)
-    values, basis = values.flip(0).clamp_min(0), basis.flip(1)
-    errors = torch.cat([values.flip(0).cumsum(0).flip(0), values.new_zeros(1)])
-    for factor in (scale, near_scale, far_scale):
-        errors = errors * factor * factor
-    if not torch.isfinite(errors).all():
-        raise Refused(
-            f"the squared error overflows float64: entries of the weight are up to {scale:.0e}, roots of the sides "
-            f"up to {near_scale:.0e} and {far_scale:.0e}; scale them down"
-        )
-    if near is not None and far is None:
-        # The orthonormal factor of M^T U holds the long side's vectors and is nested where singular values vanish.
-        basis = torch.linalg.qr(m.T @ basis).Q
-        return Projection(basis, basis, not flat, errors)
-    return Projection(*_dual(root, basis), flat, errors)
+    gram = (short @ (_multiply(far, short.T / far_scale) / far_scale)).to(dtype)
+    return _Weighted(flat, near, far, root, m, (gram + gram.T) / 2, (scale, near_scale, far_scale))
 
 
 def nested_errors(weight: Tensor, left: Tensor, right: Tensor, metric: Metric) -> Tensor:

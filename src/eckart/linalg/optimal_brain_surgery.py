@@ -39,24 +39,36 @@ def sweep(rest: Tensor, passed: Tensor, change: Callable[[int, Tensor], None]) -
 
 
 def inverse_factor(second_moment: Tensor, damping: float = DAMPING) -> Tensor:
-    """U (in, in), float64, upper triangular, `U^T U = (C + damping mean(diag C) I)^-1`.
+    """U (in, in), float64, upper triangular, `U^T U = (C + damping mean(diag C) I)^-1`: U = R^-1 of `upper_factor`.
 
-    With J the reversal of order and `J C J = L L^T`: `C = R R^T` for the upper triangular `R = J L J`, and U = R^-1.
     One Cholesky factorisation and one triangular inverse; C is never inverted.
 
     Raises:
         Refused: C is not finite, or not positive semi-definite.
     """
+    return inverse_triangle(upper_factor(second_moment, damping))
+
+
+def upper_factor(second_moment: Tensor, damping: float = DAMPING) -> Tensor:
+    """R (in, in), float64, upper triangular, `R R^T = C + damping mean(diag C) I`.
+
+    With J the reversal of order and `J C J = L L^T` it is `R = J L J`.
+
+    Raises:
+        Refused: C is not finite, or not positive semi-definite.
+    """
     moment = second_moment.double()
-    if not torch.isfinite(moment).all():
+    # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
+    if not (torch.isfinite(moment.sum()) or torch.isfinite(moment).all()):
         raise Refused("second moment has NaN or Inf entries")
     mean = float(moment.diagonal().mean())
     moment = (moment + moment.T) / 2
     moment.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    lower: Tensor
     lower, info = torch.linalg.cholesky_ex(moment.flip(0, 1))
     if int(info) != 0:
         raise Refused(f"second moment of shape {tuple(moment.shape)} is not positive semi-definite")
-    return inverse_triangle(lower.flip(0, 1))
+    return lower.flip(0, 1)
 
 
 def inverse_triangle(upper: Tensor) -> Tensor:

@@ -120,8 +120,19 @@ def grid(
     Returns:
         scales (...,) in `dtype`, 0 for a group of zeros; zeros (...,) in uint8 or None.
     """
-    low = values.amin(-1).double().clamp_max(0)
-    high = values.amax(-1).double().clamp_min(0)
+    return _covering(*_ends(values), bits, dtype, symmetric, codebook)
+
+
+def _ends(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest of each group (..., k), or zero."""
+    return values.amin(-1).clamp_max(0), values.amax(-1).clamp_min(0)
+
+
+def _covering(
+    low: Tensor, high: Tensor, bits: int, dtype: torch.dtype, symmetric: bool, codebook: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """`grid` of groups that lie between `low` and `high`, (...,) both."""
+    low, high = low.double(), high.double()
     if codebook is not None:
         least, greatest = codebook[0].double(), codebook[-1].double()
         return torch.maximum(high / greatest, low / least).to(dtype), None
@@ -155,18 +166,22 @@ def searched_grid(
     Returns:
         As `grid`.
     """
-    scales, zeros = grid(values, bits, dtype, symmetric)
+    low, high = _ends(values)
+    scales, zeros = _covering(low, high, bits, dtype, symmetric)
     unit = _nonzero(scales)[..., None].to(values.dtype)
 
     def error(scales: Tensor, zeros: Tensor | None) -> Tensor:
         scale, zero = scales[..., None].to(values.dtype), None if zeros is None else zeros[..., None]
         # In units of the widest grid, so that no power overflows.
-        missed = (decode(encode(values, scale, zero, bits), scale, zero, bits) - values).div_(unit).abs_().pow_(power)
+        levels = _levels_at(values, scale, zero, bits)
+        levels -= 1 << (bits - 1) if zero is None else zero
+        missed = levels.mul_(scale).sub_(values).div_(unit).abs_().pow_(power)
         return (missed if importance is None else missed.mul_(importance)).sum(-1)
 
     least = error(scales, zeros)
     for step in range(1, 21):
-        narrow, shift = grid(values * (1 - step / 40), bits, dtype, symmetric)
+        share = 1 - step / 40
+        narrow, shift = _covering(low * share, high * share, bits, dtype, symmetric)
         found = error(narrow, shift)
         better = found < least
         least = torch.where(better, found, least)
@@ -216,11 +231,15 @@ def fitted_scales(
 
 def encode(values: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, codebook: Tensor | None = None) -> Tensor:
     """Codes (uint8) of the grid points nearest to `values`; scales and zeros broadcast against values."""
-    levels = values / _nonzero(scales.to(values.dtype))
     if codebook is not None:
-        return _nearest(levels, codebook.to(values.dtype))
+        return _nearest(values / _nonzero(scales.to(values.dtype)), codebook.to(values.dtype))
+    return _levels_at(values, scales.to(values.dtype), zeros, bits).to(torch.uint8)
+
+
+def _levels_at(values: Tensor, scales: Tensor, zeros: Tensor | None, bits: int) -> Tensor:
+    """Codes of an affine grid, in the dtype of the values and of the scales."""
     zero = 1 << (bits - 1) if zeros is None else zeros.to(values.dtype)
-    return levels.add_(zero).round_().clamp_(0, (1 << bits) - 1).to(torch.uint8)
+    return (values / _nonzero(scales)).add_(zero).round_().clamp_(0, (1 << bits) - 1)
 
 
 def decode(codes: Tensor, scales: Tensor, zeros: Tensor | None, bits: int, codebook: Tensor | None = None) -> Tensor:

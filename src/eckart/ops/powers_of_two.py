@@ -13,7 +13,7 @@ _STEP = 1000
 
 def power_of_two(values: Tensor) -> float:
     """A power of two near the largest magnitude among the values; 1 where there is none but zero."""
-    largest = float(values.detach().double().abs().max())
+    largest = max(abs(float(end)) for end in values.detach().aminmax())
     return 2.0 ** min(_STEP, max(-_STEP, frexp(largest)[1])) if largest > 0 else 1.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from pathlib import Path
 
 import jsonschema
@@ -84,7 +85,8 @@ def test_a_method_is_not_tried_whose_own_prediction_is_many_times_what_another_m
         assert result.plan.error(choice) / 2 / given > HOPELESS * alone["gptq"]["kl"]
 
 
-def test_a_method_is_also_tried_as_it_is_used_by_itself() -> None:
+def test_a_method_is_also_tried_as_it_is_used_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eckart.jobs.compress.trials.UNLIKELY", math.inf)
     result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
     own = [trial for trial in result.trials if trial["uniform"]]
     assert [trial["method"] for trial in own] == ["gptq"]
@@ -94,6 +96,14 @@ def test_a_method_is_also_tried_as_it_is_used_by_itself() -> None:
     apply(trial, result.plan, choice)
     _, back = held_back([ids(16)])
     assert evaluate(trial, back, tiny_llama()).kl == pytest.approx(own[0]["kl"], rel=1e-4)
+
+
+def test_what_its_own_errors_take_for_worse_than_what_was_measured_is_not_tried() -> None:
+    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    assert not any(trial["uniform"] or trial["even"] for trial in result.trials)
+    same = result.plan.solve(0.45, "bytes", "uniform", only="gptq")
+    least = min(float(trial["kl"]) for trial in result.trials)
+    assert result.plan.error(same) / 2 / result.plan.factors["gptq"] > least
 
 
 def test_what_was_tried_is_not_tried_again() -> None:

@@ -44,6 +44,8 @@ SHARE = 8
 """Of the memory there is, the logits of the dense model may take this part."""
 HOPELESS = 4.0
 """A method is not tried whose errors alone predict so many times the least divergence that was measured."""
+UNLIKELY = 1.0
+"""Nor is another way to share out the budget: the same methods' errors, where they are wrong, are mostly too small."""
 
 
 class Choose(Protocol):
@@ -108,7 +110,8 @@ def trials(
 
     What a matrix is worth beside the others is known less well than which of its candidates is the best: gradients of
     few tokens say the one, inputs the other. So every method is also tried with the same share for every matrix, as it
-    is used by itself, and the mixture and the best of the methods with all matrices worth the same.
+    is used by itself, and the mixture and the best of the methods with all matrices worth the same, unless errors alone
+    predict more than was measured already.
 
     Args:
         plan: fitted, with candidates of several methods; its errors are scaled.
@@ -145,8 +148,8 @@ def trials(
     factors: dict[str, float] = {}
     divergences: dict[str, float] = {}
 
-    def hopeless(error: float) -> bool:
-        return bool(divergences) and error / 2 > HOPELESS * min(divergences.values())
+    def hopeless(error: float, times: float = HOPELESS) -> bool:
+        return bool(divergences) and error / 2 > times * min(divergences.values())
 
     for name in sorted(alone, key=lambda each: alone[each]):
         if hopeless(alone[name]):
@@ -157,13 +160,19 @@ def trials(
             continue
         divergences[name] = attempt(name, choice)
         factors[name] = divergences[name] / max(error / 2, 1e-12)
-        if (same := choose(name, uniform=True)) != choice:
-            attempt(name, same, uniform=True)
+        same = choose(name, uniform=True, guess=True)
+        if same != choice and not hopeless(plan.error(same), UNLIKELY):
+            attempt(name, choose(name, uniform=True), uniform=True)
     # A method that was not tried is not taken for better than those that were.
     most = max(factors.values(), default=1.0)
     plan.scale({name: factors.get(name, most) for name in names})
     attempt("mixture", choose())
+    guesses: list[Choice] = []
     for only in (*sorted(divergences, key=lambda each: divergences[each])[:1], None):
+        guess = choose(only, even=True, guess=True)
+        if guess in guesses or hopeless(plan.error(guess) / most, UNLIKELY):
+            continue
+        guesses.append(guess)
         choice = choose(only, even=True)
         if all(choice != tried for _, tried in found):
             attempt(only or "mixture", choice, even=True)
