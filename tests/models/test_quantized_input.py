@@ -73,7 +73,7 @@ def test_experts_of_four_bits(tmp_path: Path) -> None:
 
 
 OTHERS = [
-    *("hqq", "quanto", "torchao", "aqlm", "vptq", "spqr", "eetq", "higgs", "auto-round", "bitnet", "quark", "modelopt"),
+    *("hqq", "quanto", "aqlm", "vptq", "spqr", "eetq", "higgs", "auto-round", "bitnet", "quark", "modelopt"),
     *("nvfp4", "fp_quant", "sinq", "gguf", "nobody-knows"),
 ]
 
@@ -147,6 +147,12 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("gptq 4", {"dynamic": {"+:.*": {"bits": 8}}}, "dynamic="),
     ("awq", {"version": "gemv"}, "version='gemv'"),
     ("awq", {"group_size": 8}, "do not fit codes of"),
+    (
+        "torchao int8",
+        {"quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}},
+        "quant_type 'Int4WeightOnlyConfig'",
+    ),
+    ("torchao int8", {"quant_type": {"model.layers.0": {"_type": "Int8WeightOnlyConfig"}}}, "is not read"),
     ("compressed-tensors int4", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity 'sparse-24-bitmask'"),
     ("compressed-tensors int4", {"config_groups": {}}, "0 schemes"),
 ]

@@ -159,6 +159,29 @@ def scheme(**weights: Any) -> dict[str, Any]:
     return {**kind, "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}}
 
 
+def torchao(runs: int, zero: int) -> Callable[[Tensor], Stored]:
+    """A byte an entry; `runs` scales a row."""
+
+    def store(w: Tensor) -> Stored:
+        grid, whole = tiles(w, 1, w.shape[1] // runs, 100)
+        codes = (w / whole + zero).round().to(torch.int8)
+        zeros = torch.full_like(grid, zero, dtype=torch.int8)
+        tensors = {"._weight_qdata": codes, "._weight_scale": grid, "._weight_zero_point": zeros}
+        return tensors, (codes.float() - zero) * whole
+
+    return store
+
+
+def torchao_fp8(w: Tensor) -> Stored:
+    grid, whole = tiles(w, 1, w.shape[1], 448)
+    codes = (w / whole).to(torch.float8_e4m3fn)
+    return {"._weight_qdata": codes, "._weight_scale": grid}, codes.float() * whole
+
+
+def of_torchao(kind: str, **data: Any) -> dict[str, Any]:
+    return {"quant_method": "torchao", "quant_type": {"default": {"_type": kind, "_version": 2, "_data": data}}}
+
+
 _GPTQ = {"quant_method": "gptq", "group_size": 16, "desc_act": False, "sym": False}
 _FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 _GROUPS = scheme(num_bits=4, type="int", strategy="group", group_size=16, symmetric=False)
@@ -178,6 +201,11 @@ FOREIGN: dict[str, Foreign] = {
     "gptq v2": Foreign({**_GPTQ, "bits": 4, "checkpoint_format": "gptq_v2"}, gptq(4, 0)),
     "awq": Foreign({"quant_method": "awq", "bits": 4, "group_size": 16, "version": "gemm", "zero_point": True}, awq),
     "bitsandbytes 8": Foreign({"quant_method": "bitsandbytes", "load_in_8bit": True}, eight_bits),
+    "torchao int8": Foreign(of_torchao("Int8WeightOnlyConfig"), torchao(1, 0)),
+    "torchao groups": Foreign(
+        of_torchao("IntxWeightOnlyConfig", intx_packing_format={"_data": "UNPACKED_TO_INT8"}), torchao(4, 7)
+    ),
+    "torchao fp8": Foreign(of_torchao("Float8WeightOnlyConfig"), torchao_fp8),
     "bitsandbytes 4": Foreign({"quant_method": "bitsandbytes", "load_in_4bit": True}, four_bits(False)),
     "bitsandbytes 4 nested": Foreign({"quant_method": "bitsandbytes", "load_in_4bit": True}, four_bits(True)),
 }

@@ -24,6 +24,17 @@ FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Where in a word the columns are that it holds eight of."""
 
+TORCHAO = (
+    "Int8WeightOnlyConfig",
+    "Int8DynamicActivationInt8WeightConfig",
+    "IntxWeightOnlyConfig",
+    "Int8DynamicActivationIntxWeightConfig",
+    "Float8WeightOnlyConfig",
+    "Float8DynamicActivationFloat8WeightConfig",
+)
+"""Configurations of torchao whose tensors are a code an entry."""
+UNPACKED = "UNPACKED_TO_INT8"
+
 
 def fp8(parts: Parts, options: Options) -> Tensor:
     """Float8 codes times scales: one a tile of `weight_block_size`, one a row, or one in all."""
@@ -118,6 +129,23 @@ def four_bits_a_block(parts: Parts, options: Options) -> Tensor:
     count = torch.Size(shape).numel()
     each = largest.float().repeat_interleave(int(said["blocksize"]))[:count]
     return (parts[".quant_map"].float()[codes[:count]] * each).view(shape)
+
+
+def torchao(parts: Parts, options: Options) -> Tensor:
+    """Integers or float8 that torchao does not pack, less a zero point, times scales of rows or runs of inputs."""
+    schemes = options.get("quant_type") or {}
+    said = schemes.get("default") if isinstance(schemes, Mapping) and list(schemes) == ["default"] else None
+    kind = said.get("_type") if isinstance(said, Mapping) else schemes
+    packing = (said or {}).get("_data", {}).get("intx_packing_format", {}).get("_data", UNPACKED)
+    if kind not in TORCHAO or packing != UNPACKED:
+        raise Refused(f"quant_type {kind!r}, packing {packing!r} is not read; {', '.join(TORCHAO)}, {UNPACKED} are")
+    codes, scale = parts["._weight_qdata"], parts["._weight_scale"]
+    if scale.ndim != codes.ndim or any(n % s for n, s in zip(codes.shape, scale.shape, strict=True)):
+        raise Refused(f"scales of shape {tuple(scale.shape)} do not fit codes of shape {tuple(codes.shape)}")
+    tile = tuple(n // s for n, s in zip(codes.shape, scale.shape, strict=True))
+    zero = parts.get("._weight_zero_point")
+    centred = _floats(codes) if zero is None else _floats(codes) - _spread(zero, codes.shape, tile)
+    return centred * _spread(scale, codes.shape, tile)
 
 
 def mxfp4(parts: Parts, options: Options) -> Tensor:

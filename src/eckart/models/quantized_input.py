@@ -67,6 +67,10 @@ FORMATS: dict[str, tuple[Format, ...]] = {
         Format(".weight", ("I8",), (".SCB",), dequantize.eight_bits_a_row, (".weight_format",), ".weight"),
         Format("", ("U8",), (".absmax", ".quant_map"), dequantize.four_bits_a_block, _NF4),
     ),
+    "torchao": (
+        Format("._weight_qdata", ("I8",), ("._weight_scale", "._weight_zero_point"), dequantize.torchao, (), ".weight"),
+        Format("._weight_qdata", _FLOAT8, ("._weight_scale",), dequantize.torchao, (), ".weight"),
+    ),
     "mxfp4": (Format("_blocks", ("U8",), ("_scales",), dequantize.mxfp4),),
 }
 """How the matrices are stored that each `quant_method` writes."""
