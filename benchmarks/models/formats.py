@@ -84,7 +84,7 @@ def tried(kind: str, form: str, place: Path) -> tuple[bool, str, str]:
     try:
         says = writer(form)(str(source), place / "o")
     except Refused as error:
-        return False, str(error).replace(str(place), ""), "no"
+        return False, str(error).replace(str(source), "MODEL"), "no"
     size = sum(file.stat().st_size for ends in (*WEIGHTS,) for file in (place / "o").glob(ends))
     return True, says, f"{size / dense:.2f}"
 

@@ -25,6 +25,12 @@ TABLES = {
             ("dense again", "{dense again}"),
         ],
     ),
+    "formats": Table("models", {"benchmark": "models.formats"}, [("", "{kind}")], [("`{format}`", "{share}")]),
+    "formats-refusals": Table(
+        "models",
+        {"benchmark": "models.formats", "works": "no"},
+        [("", "{kind}"), ("", "`{format}`"), ("what it says", "{says}")],
+    ),
     "support-coverage": Table(
         "models", {**_STEPS, "step": "kfac", "works": "yes"}, [("", "{class}"), ("what was looked at", "{says}")]
     ),
