@@ -64,9 +64,9 @@ ADAPTERS += [
     Lines(
         "adapters",
         "apart",
-        "tasks of the same streams learned apart from each other at the trainable numbers of a LoRA of rank 8, three "
+        "tasks of the same streams learned apart from each other with at most the numbers of a LoRA of rank 8, three "
         "seeds; then all adapters added up",
-        {"benchmark": "adapters.apart", "part": "chosen", "arm": ("lora", "flylora")},
+        {"benchmark": "adapters.apart", "part": "chosen", "arm": ("lora", "flylora", "corda-keep", "svfit", "eva")},
         "{stream}: alone {alone.mean:.4f} ± {alone.spread:.4f}[, over lora {over lora.alone.mean:+.4f} ± "
         "{over lora.alone.stderr:.4f}], forgotten {forgotten.mean:.4f}[, less than lora at equal learning "
         "{equal.mean:+.4f} ± {equal.stderr:.4f}], summed {summed.mean:.4f}, averaged {averaged.mean:.4f}",
