@@ -10,6 +10,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import eckart
@@ -98,6 +99,15 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         eckart.load_adapter(tiny_llama(), broken(tmp_path / "p", peft_type="LOHA"))
     with pytest.raises(ValueError, match="it is no adapter"):
         eckart.load_adapter(tiny_llama(), tmp_path)
+    for name in (
+        "lora_unet_mid_block_attentions_0_proj_in.alpha",
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight",
+        "unet.mid_block.attentions.0.proj_in.lora_A.weight",
+        "unet.up_blocks.1.attn1.processor.to_q_lora.down.weight",
+    ):
+        save_file({"other": torch.ones(1), name: torch.ones(1)}, tmp_path / "pytorch_lora_weights.safetensors")
+        with pytest.raises(ValueError, match=rf"that diffusers and kohya give to layers \({name}\), without"):
+            eckart.load_adapter(tiny_llama(), tmp_path)
     (tmp_path / "a" / "adapter.safetensors").write_bytes(b"short")
     with pytest.raises(ValueError, match=r"adapter\.safetensors is damaged or cut short"):
         eckart.load_adapter(tiny_llama(), tmp_path / "a")

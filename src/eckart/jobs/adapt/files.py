@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ RENAMED = {"householder": "hta"}
 KEPT = "/kept/"
 """Before the names of tensors that are no adapter's but go along with it to PEFT."""
 _PARTS = ("path", "taken", "frozen")
+
+_OF_OTHERS = re.compile(r"^lora_(unet|te\d?)_|[._]lora[._](up|down|A|B)\b")
+"""What is in the names of tensors of a LoRA that is not laid out as PEFT lays it out."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,13 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
         Refused: no adapter there, one of another format, or damaged files.
     """
     if not (source / ADAPTER).is_file():
+        for file in sorted(source.glob("*.safetensors")):
+            if named := next((name for name in read_headers([file]) if _OF_OTHERS.search(name)), None):
+                raise Refused(
+                    f"{file} is a LoRA under the names that diffusers and kohya give to layers ({named}), without the "
+                    "adapter_config.json of PEFT that says where its factors belong and their scale; adapters of "
+                    "eckart and of PEFT are read"
+                )
         raise Refused(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
     contents = read_json(source / ADAPTER)
     if contents.get("format") != FORMAT or not isinstance(contents.get("matrices"), dict):
