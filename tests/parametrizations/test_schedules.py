@@ -150,3 +150,8 @@ def test_an_optimizer_forgets_just_what_it_is_told() -> None:
             expected[:, 3] = 0
         assert torch.equal(value, expected)
     Step(0, 1, optimizer).forget(torch.zeros(3), torch.ones(3, dtype=torch.bool))
+    nested = torch.optim.SGD(model.parameters(), lr=0.1)
+    nested.state[weight]["matrix0"] = {"m": torch.ones_like(weight), "basis": torch.ones(3)}
+    Step(0, 1, nested).forget(weight, where)
+    kept = nested.state[weight]["matrix0"]
+    assert torch.equal(kept["m"] == 0, where.expand(weight.shape)) and kept["basis"].all()  # noqa: PT018

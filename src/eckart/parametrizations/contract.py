@@ -90,15 +90,21 @@ class Step:
     optimizer: torch.optim.Optimizer
 
     def forget(self, leaf: Tensor, where: Tensor) -> None:
-        """Sets to zero what the optimizer remembers of some entries of a leaf.
+        """Sets to zero what the optimizer remembers of some entries of a leaf, number for number.
+
+        What it remembers in another shape, such as moments in a subspace, stays.
 
         Args:
             leaf: one of its parameters.
             where: bool, of the leaf's shape or one that broadcasts to it.
         """
-        for value in self.optimizer.state.get(leaf, {}).values():
-            if isinstance(value, Tensor) and value.shape == leaf.shape:
-                value.masked_fill_(where, 0)
+        waiting: list[object] = [self.optimizer.state.get(leaf, {})]
+        while waiting:
+            found = waiting.pop()
+            if isinstance(found, Mapping):
+                waiting += found.values()
+            elif isinstance(found, Tensor) and found.shape == leaf.shape:
+                found.masked_fill_(where, 0)
 
 
 class Schedule:
