@@ -41,6 +41,30 @@ TABLES = {
         [("matrix", "{n} x {n}"), ("kept", "{keep:%}")],
         [("batch {batch}", "{ratio:.2f}")],
     ),
+    "arms": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.arms"},
+        [
+            ("", "{arm}"),
+            ("bytes", "{bytes:%1}"),
+            ("multiply-adds", "{macs:%1}"),
+            ("numbers that train", "{trained:,}"),
+            ("rate", "{rate}"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+            ("processor seconds", "{cpu_seconds:.1f}"),
+        ],
+    ),
+    "training-memory": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.memory"},
+        [
+            ("", "{arm}"),
+            ("MB of weights", "{weights_mb:.1f}"),
+            ("of the optimizer", "{state_mb:.1f}"),
+            ("peak", "{peak_mb:.0f}"),
+        ],
+    ),
     "waves": Table(
         "parametrizations",
         {"benchmark": "parametrizations.waves"},
