@@ -17,7 +17,6 @@ from eckart.structures.low_rank import low_rank_cost
     "low-rank",
     paper="Kamalakara et al. 2022, arXiv 2209.13569",
     expression="Chain(Dense*, Dense*)",
-    unmeasured="no run beside the others is finished yet",
 )
 def low_rank(
     layer: Layer,
@@ -35,6 +34,8 @@ def low_rank(
     `projected=False` from normal entries such that those of the product have the variance of W. With `active` below 1
     a gate stands between them, which depends on the input: only that share of the r inner numbers, the largest of
     |V x|, goes on to U.
+
+    On a small net and at a fifth of the bytes it is ahead of a narrower dense net, and behind the dense one.
     """
     out, columns = layer.shape
     check_share("active", active)

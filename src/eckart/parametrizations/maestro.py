@@ -150,7 +150,6 @@ def cut(structure: StructuredMatrix) -> StructuredMatrix:
     expression="Chain(Dense*, Dense*)",
     schedule=Ordering,
     fold=cut,
-    unmeasured="no run beside the others is finished yet",
 )
 def maestro(layer: Layer) -> Chain:
     """W = U V of full rank, whose first ranks are made to be the best ones; those at the end go where they count least.
@@ -165,6 +164,9 @@ def maestro(layer: Layer) -> Chain:
     turns, at half the cost, under the loss of the loop. Their threshold is absolute, for SGD; what Adam leaves of a
     rank that is pulled to zero is of the size of its rate. Ranks that went are zeros until `finish()`, so that steps
     take no less time.
+
+    A smaller net at no loss beside low rank from the start is not reproduced, because on a small net and two passes,
+    cut to a fifth of the bytes, it is 0.009 behind that.
     """
     layer.variance  # noqa: B018  refuses zero
     u, s, v = torch.linalg.svd(layer.weight.cpu().double(), full_matrices=False)

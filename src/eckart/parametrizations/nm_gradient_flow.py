@@ -75,7 +75,7 @@ class Flow(Substitution):
     schedule=Flow,
     fold=semisparse,
     limit={"n": 8, "m": 8},
-    unmeasured="no run beside the others is finished yet",
+    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def nm_gradient_flow(layer: Layer) -> Dense:
     """Dense training in which all but the `n` largest of every `m` neighbours in a row count less and less.

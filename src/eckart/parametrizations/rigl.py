@@ -14,7 +14,6 @@ from eckart.structures.scattered import Scattered
     schedule=AlongGradient,
     fold=stored,
     limit={"keep": 1.0},
-    unmeasured="no run beside the others is finished yet",
 )
 def rigl(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Scattered:
     """A share `keep` of the entries, at drawn places; every 100 steps the least of them move along the gradient.
@@ -24,5 +23,8 @@ def rigl(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distributio
     a / 2 (1 + cos(pi t / T)) of least magnitude, a = `drop`, goes to the zeros of largest |dL/dW|, where it is zero at
     first and the optimizer remembers nothing. Unlike the authors' the step of the optimizer is taken then too. In those
     steps the gradient of the whole matrix is formed; in no other is anything of its size.
+
+    As good as dense is not reproduced, because on a small net, two passes and a fifth of the bytes it is 0.022 behind
+    the dense net, level with a narrower one.
     """
     return scattered(layer, density(layer, keep, distribution, of))

@@ -23,7 +23,7 @@ class Evolution(Rewiring):
     schedule=Evolution,
     fold=stored,
     limit={"keep": 1.0},
-    unmeasured="no run beside the others is finished yet",
+    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def evolve(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Scattered:
     """A share `keep` of the entries, at drawn places; every 100 steps the least of them move to places drawn anew.

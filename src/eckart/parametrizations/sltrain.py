@@ -21,7 +21,6 @@ from eckart.structures.sparse import Sparse
     paper="Han et al. 2024, arXiv 2406.02214",
     expression="Sum(Scaled(Chain(Dense*, Dense*)), Sparse*)",
     limit={"delta": 1.0, "rank": 0},
-    unmeasured="no run beside the others is finished yet",
 )
 def sltrain(
     layer: Layer,
@@ -41,6 +40,9 @@ def sltrain(
 
     Neither W nor its whole gradient is formed, in a step or before: that of S is taken out of a few rows at a time.
     The authors' own kernel forms both, and they count no indices.
+
+    Less memory than dense training is reproduced: less than half at the peak for a quarter of the bytes. Better than
+    low rank alone at equal bytes is not, because on a small net and two passes it is 0.010 behind.
     """
     out, columns = layer.shape
     check_share("delta", delta)

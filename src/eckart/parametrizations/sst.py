@@ -121,7 +121,7 @@ def written_out(structure: StructuredMatrix) -> Dense:
     expression="Sum(Chain(Dense, Diagonal*, Dense), Chain(Dense*, Diagonal*, Dense*))",
     schedule=Sampling,
     fold=written_out,
-    unmeasured="no run beside the others is finished yet",
+    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def sst(layer: Layer, *, rank: int = 8) -> Sum:
     """W = U diag(s) V^T of full rank; in every step all of s trains, and `rank` pairs of singular vectors do.
