@@ -22,7 +22,7 @@ PARAMETRIZATIONS = [
     Lines(
         "parametrizations",
         "clothes, at equal bytes",
-        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {seeds} seeds, the best of three rates for each; "
+        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {seeds} seeds, the best of three rates each; "
         "shares of the dense bytes of the two hidden matrices, differences from the dense net are paired by seed",
         {"benchmark": "parametrizations.arms", "method": _ARMS},
         "{arm}, {bytes:%} of the bytes: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to "
@@ -31,8 +31,8 @@ PARAMETRIZATIONS = [
     Lines(
         "parametrizations",
         "memory",
-        "{layers} matrices of {side} x {side}, AdamW on {batch} vectors, {keep:%} of the bytes; peak memory of the process "
-        "over one without a model",
+        "{layers} matrices of {side} x {side}, AdamW on {batch} vectors, {keep:%} of the bytes; peak memory of the "
+        "process over one without a model",
         {"benchmark": "parametrizations.memory", "arm": ("dense", "low rank", "sltrain", "sltrain, 5 %")},
         "{arm}: {weights_mb:.0f} MB of weights, {state_mb:.0f} MB of the optimizer, peak {peak_mb:.0f} MB",
         name="sltrain",
