@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from benchmarks.common.rows import RESULTS, results
-from benchmarks.pages import adapters, compressors, diagnostics, inference, layers, models, parametrizations
+from benchmarks.pages import adapters, compressors, diagnostics, inference, layers, models, parametrizations, sketching
 from benchmarks.pages.cards import cards
 from benchmarks.pages.lines import LINES
 
@@ -28,6 +28,7 @@ TABLES = (
     | models.TABLES
     | parametrizations.TABLES
     | layers.TABLES
+    | sketching.TABLES
 )
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 

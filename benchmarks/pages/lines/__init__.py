@@ -8,5 +8,6 @@ from benchmarks.pages.lines.diagnostics import DIAGNOSTICS
 from benchmarks.pages.lines.inference import INFERENCE
 from benchmarks.pages.lines.layers import LAYERS
 from benchmarks.pages.lines.parametrizations import PARAMETRIZATIONS
+from benchmarks.pages.lines.sketching import SKETCHING
 
-LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS, *LAYERS]
+LINES = [*COMPRESSORS, *ADAPTERS, *DIAGNOSTICS, *INFERENCE, *PARAMETRIZATIONS, *LAYERS, *SKETCHING]

@@ -111,7 +111,7 @@ def as_came(x: Tensor, b: Any) -> Any:
     """Columns (n, k) in the shape, kind and dtype of b."""
     x = x[:, 0] if np.ndim(b) == 1 else x
     if isinstance(b, Tensor):
-        return x.to(b.dtype) if b.is_floating_point() else x
+        return x.to(b.device, b.dtype if b.is_floating_point() else x.dtype)
     kind = np.asarray(b).dtype
     array = x.detach().cpu().numpy()
     return array.astype(kind) if kind.kind == "f" else array

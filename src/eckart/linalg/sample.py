@@ -11,7 +11,7 @@ from eckart.errors import Refused
 from eckart.linalg._operators import Columns, no_rule, square
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, without_identity
-from eckart.structures import Chain, Dense, Diagonal, Identity, Scaled, StructuredMatrix, Sum, Toeplitz
+from eckart.structures import Chain, Dense, Diagonal, Scaled, StructuredMatrix, Sum, Toeplitz
 
 NEGATIVE = 1e-10
 """An eigenvalue below zero, by the largest, that no rounding of a positive semi-definite matrix explains."""
@@ -82,13 +82,17 @@ def _half(thin: Thin, matrix: StructuredMatrix) -> Root:
     return (lambda z: left @ z), left.shape[1]
 
 
+def _zero(matrix: StructuredMatrix) -> StructuredMatrix:
+    return Diagonal(torch.zeros(matrix.shape[0], dtype=torch.float64, device=matrix.device))
+
+
 @root.register
 def _(matrix: Chain, shift: float) -> Root:
     thin = split(matrix)
     if thin is None:
         return _of_eigen(eigen(matrix, "sample"), matrix, shift)
     half = _half(thin, matrix)
-    return _beside(half, root(Identity(matrix.shape[0]), shift - 1)) if shift else half
+    return _beside(half, root(_zero(matrix), shift)) if shift else half
 
 
 @root.register
@@ -106,8 +110,7 @@ def _(matrix: Sum, shift: float) -> Root:
     base = [part for part in parts if split(part) is None]
     if not thin or any(isinstance(part, Dense) for part in base):
         return _of_eigen(eigen(matrix, "sample"), matrix, shift)
-    rest: StructuredMatrix = Diagonal(torch.zeros(matrix.shape[0], dtype=torch.float64, device=matrix.device))
-    found = root(Sum(*base) if len(base) > 1 else base[0] if base else rest, shift + more)
+    found = root(Sum(*base) if len(base) > 1 else base[0] if base else _zero(matrix), shift + more)
     for part in thin:
         found = _beside(found, root(part, 0.0))
     return found

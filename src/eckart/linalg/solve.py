@@ -238,7 +238,11 @@ def _(matrix: Sum, shift: float) -> Columns:
     thin = [found for found in map(split, parts) if found is not None]
     base = [part for part in parts if split(part) is None]
     if all(isinstance(part, Dense | Diagonal) for part in base) and any(isinstance(part, Dense) for part in base):
-        return factored(in_float64(matrix) - more * torch.eye(matrix.shape[0], dtype=torch.float64), matrix, shift)
+        return factored(
+            in_float64(matrix) - more * torch.eye(matrix.shape[0], dtype=torch.float64, device=matrix.device),
+            matrix,
+            shift,
+        )
     if all(isinstance(part, Diagonal | Circulant | Toeplitz) for part in base) and len(base) > 1:
         base = _merged(base)
     if not thin and len(base) != 1:

@@ -28,7 +28,6 @@ def _noisy_plane(generator: np.random.Generator) -> dict[str, Any]:
     gives="coefficients (d,) with a standard error each",
     error="stated for each coordinate; at most eps/sqrt(d) |A x* - b| |A^+| in proportion to 1/sqrt(size)",
     problem=_noisy_plane,
-    unmeasured="its table is not made yet",
 )
 def sketched_lstsq(
     a: Array,

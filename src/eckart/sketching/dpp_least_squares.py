@@ -48,7 +48,6 @@ def _polynomials(generator: np.random.Generator) -> dict[str, Any]:
     gives="a design: points, weights, and `fit`",
     error="E|f - fit|^2 at most a constant times that of the best fit, from about m log m points on; 2 m in practice",
     problem=_polynomials,
-    unmeasured="its table is not made yet",
 )
 def dpp_design(
     features: Array,

@@ -95,7 +95,6 @@ def _sparse_step(p: Dense, left: Dense, right: Dense, keep: float) -> tuple[Dens
     error="of both marginals, as asked for; stated",
     problem=_two_clouds,
     draws=False,
-    unmeasured="its table is not made yet",
 )
 def sinkhorn_newton(
     cost: Array,

@@ -100,7 +100,6 @@ def _adjusted(w: Tensor, c: Tensor, expected: Tensor, group: Tensor) -> Tensor:
     gives="the squared distance, and its standard error",
     error="unbiased; the standard error is stated, and falls as 1/sqrt(projections)",
     problem=_two_clouds,
-    unmeasured="its table is not made yet",
 )
 def sliced_wasserstein(
     x: Array,

@@ -68,7 +68,6 @@ def _sparse_function(generator: np.random.Generator) -> dict[str, Any]:
     gives="the coefficients, where they are, and `predict`",
     error="exact without noise up to chance where there are at most `sparsity` coefficients; what is left is stated",
     problem=_sparse_function,
-    unmeasured="its table is not made yet",
 )
 def sparse_hadamard(
     f: Callable[[Dense], Any],
