@@ -14,14 +14,15 @@ def _sketching(where: str, conditions: str, select: dict[str, Any], line: str) -
 SKETCHING = [
     _sketching(
         "regression",
-        "{rows} x {columns}, sketches of {size} rows, {draws} draws: the worst coordinate's error by sqrt(d) / (|r| |A^+|), "
-        "95 % of draws below",
+        "{rows} x {columns}, sketches of {size} rows, {draws} draws: the worst coordinate's error by sqrt(d) / "
+        "(|r| |A^+|), 95 % of draws below",
         {"part": "regression"},
         "{matrix} A, {arm} {q95:.2f}",
     ),
     _sketching(
         "design",
-        "exp(sin 4x) in {features} Legendre polynomials, {draws} draws: root mean square of the error by that of the best fit",
+        "exp(sin 4x) in {features} Legendre polynomials, {draws} draws: root mean square of the error by that "
+        "of the best fit",
         {"part": "design"},
         "{count} points, {arm} {rms:.2f}",
     ),
