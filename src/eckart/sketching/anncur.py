@@ -26,7 +26,7 @@ def _low_rank_scores(generator: np.random.Generator) -> dict[str, Any]:
 
 @sketch(
     "anncur",
-    paper="Yadav, Monath, Angell, Zaheer and McCallum 2022, arXiv 2210.12579",
+    paper="Yadav et al. 2022, arXiv 2210.12579",
     gives="the k best items of each query that were scored, and the calls",
     error="none of what is returned, which is scored exactly; recall is not known beforehand",
     problem=_low_rank_scores,

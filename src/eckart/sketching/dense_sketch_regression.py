@@ -24,7 +24,7 @@ def _noisy_plane(generator: np.random.Generator) -> dict[str, Any]:
 
 @register(
     "dense-sketch-regression",
-    paper="Song, Yin and Zhang 2023, arXiv 2302.00248",
+    paper="Song et al. 2023, arXiv 2302.00248",
     gives="coefficients (d,) with a standard error each",
     error="stated for each coordinate; at most eps/sqrt(d) |A x* - b| |A^+| in proportion to 1/sqrt(size)",
     problem=_noisy_plane,

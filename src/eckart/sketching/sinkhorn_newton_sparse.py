@@ -90,7 +90,7 @@ def _sparse_step(p: Dense, left: Dense, right: Dense, keep: float) -> tuple[Dens
 
 @sketch(
     "sinkhorn-newton-sparse",
-    paper="Tang, Shavlovsky, Rahmanian, Tardini, Thekumparampil, Xiao and Ying 2024, arXiv 2401.12253",
+    paper="Tang et al. 2024, arXiv 2401.12253",
     gives="a transport plan and its potentials",
     error="of both marginals, as asked for; stated",
     problem=_two_clouds,

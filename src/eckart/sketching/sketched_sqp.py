@@ -60,7 +60,7 @@ class _Lagrangian:
 
 @sketch(
     "sketched-sqp",
-    paper="Hong, Na, Mahoney and Kolar 2023, arXiv 2305.18379",
+    paper="Hong et al. 2023, arXiv 2305.18379",
     gives="the minimizer and its multipliers",
     error="of the first-order conditions, as asked for; stated",
     problem=_circle,

@@ -182,7 +182,7 @@ def _grid(generator: np.random.Generator) -> dict[str, Any]:
 
 @sketch(
     "spectral-sparsifier",
-    paper="Yuan, Aghdaei, Feng et al. 2025 (dyGRASS), arXiv 2505.02741",
+    paper="Yuan, Aghdaei and Feng 2025 (dyGRASS), arXiv 2505.02741",
     gives="the sparsifier (n, n)",
     error="none is promised; `SpectralSparsifier.condition_number` computes it",
     problem=_grid,
