@@ -111,13 +111,14 @@ def on_disk(directory: Path) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not stop.wait(1.0):
-            sizes = 0
+            sizes = {}  # of files with two names once
             for file in directory.rglob("*"):
                 try:
-                    sizes += file.lstat().st_size
+                    found = file.lstat()
                 except OSError:  # gone by now
                     continue
-            most[0] = max(most[0], sizes)
+                sizes[found.st_ino] = found.st_size
+            most[0] = max(most[0], sum(sizes.values()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()

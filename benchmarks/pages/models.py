@@ -31,6 +31,20 @@ TABLES = {
         {"benchmark": "models.formats", "works": "no"},
         [("", "{kind}"), ("", "`{format}`"), ("what it says", "{says}")],
     ),
+    "larger": Table(
+        "models",
+        {"benchmark": "models.larger"},
+        [
+            ("parameters", "{size}"),
+            ("", "{method}"),
+            ("blocks compressed", "{blocks} of {of_blocks}"),
+            ("bytes of the model", "{model_bytes:,}"),
+            ("`--memory`, GB", "{allowed_gb}"),
+            ("largest resident set, bytes", "{peak_bytes:,}"),
+            ("processor seconds", "{cpu_seconds:.0f}"),
+            ("of them to fit one block", "{cpu_seconds_a_block:.1f}"),
+        ],
+    ),
     "support-coverage": Table(
         "models", {**_STEPS, "step": "kfac", "works": "yes"}, [("", "{class}"), ("what was looked at", "{says}")]
     ),
