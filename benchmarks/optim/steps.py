@@ -47,7 +47,7 @@ def ours(rank: int) -> dict[str, Make]:
         if name in ("soap", "dct-adamw", "adam-s"):
             del told["every"]
         found[name] = lambda p, entry=card.entry, told=told: entry(p, **told)  # type: ignore[misc]
-        if name in ("muon", "galore", "apollo"):
+        if name in ("adamw", "muon", "galore", "apollo"):
             found[f"{name}, 8 bits"] = lambda p, entry=card.entry, told=told: entry(p, bits=8, **told)  # type: ignore[misc]
     return found
 

@@ -12,7 +12,17 @@ import re
 from pathlib import Path
 
 from benchmarks.common.rows import RESULTS, results
-from benchmarks.pages import adapters, compressors, diagnostics, inference, layers, models, parametrizations, sketching
+from benchmarks.pages import (
+    adapters,
+    compressors,
+    diagnostics,
+    inference,
+    layers,
+    models,
+    optim,
+    parametrizations,
+    sketching,
+)
 from benchmarks.pages.cards import cards
 from benchmarks.pages.lines import LINES
 
@@ -27,6 +37,7 @@ TABLES = (
     | inference.TABLES
     | models.TABLES
     | parametrizations.TABLES
+    | optim.TABLES
     | layers.TABLES
     | sketching.TABLES
 )

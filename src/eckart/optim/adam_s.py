@@ -27,7 +27,6 @@ def pattern(weight: Tensor) -> Tensor:
     paper="Huang et al. 2025, arXiv 2509.25996 (CAST)",
     expression="W <- W - lr u / (sqrt(E[u^2]) + eps), u = m where kept, else (1 - a) m + a decay sign(W), a = t / T",
     state="m and v (m, n), a bit (a byte) an entry",
-    unmeasured="the paper's claim is about models of 125 million parameters and more, which take days here",
 )
 class AdamS(MatrixOptimizer):
     """Adam that shrinks two of every four weights to zero: more and more of their step is a decay by their sign.

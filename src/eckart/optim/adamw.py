@@ -16,7 +16,6 @@ from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
     paper="Loshchilov and Hutter 2019, arXiv 1711.05101",
     expression="W <- (1 - lr decay) W - lr Adam(G)",
     state="m and v (m, n)",
-    unmeasured="its table is not made yet",
 )
 class AdamW(MatrixOptimizer):
     """Adam on the gradient of every number by itself, and a decay of the weights beside it.

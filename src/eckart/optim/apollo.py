@@ -86,7 +86,6 @@ optimizer(
     paper="Zhu et al. 2024, arXiv 2412.05270",
     expression="W <- W - lr sqrt(scale) G diag(||Adam(R)_i|| / ||R_i||), R = P^T G, P random",
     state="m and v (m, r), a number",
-    unmeasured="its table is not made yet",
 )(Apollo)
 
 
@@ -95,7 +94,6 @@ optimizer(
     paper="Zhu et al. 2024, arXiv 2412.05270",
     expression="W <- W - lr sqrt(scale) G ||Adam(R)|| / ||R||, R = P^T G, P a random vector",
     state="m and v (m, 1), a number",
-    unmeasured="its table is not made yet",
 )
 class ApolloMini(Apollo):
     """The gradient itself, each matrix scaled as Adam scales its projection onto one random vector.

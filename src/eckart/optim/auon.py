@@ -27,7 +27,6 @@ def cosh_root(matrix: Tensor, sharpness: float = 1.0) -> Tensor:
     paper="Maity 2025, arXiv 2509.24320",
     expression="W <- W - lr M / r, r = sqrt(mean cosh^2(gamma M / ||M||)) = 1 + O(1/N)",
     state="the momentum (m, n)",
-    unmeasured="its table is not made yet",
 )
 class AuON(MatrixOptimizer):
     """Nesterov momentum over a number that is 1 + O(1 / mn) for any matrix: to all intents SGD with momentum.

@@ -46,7 +46,6 @@ def carried(state: State, index: Tensor) -> None:
     paper="Modoranu et al. 2025, arXiv 2505.17967",
     expression="W <- W - lr Adam(G Q_i) Q_i^T, Q the cosine transform, i its columns of the largest G Q",
     state="m and v (m, r), r indices and counts; Q (n, n) once for all matrices of a size",
-    unmeasured="its table is not made yet",
 )
 class DctAdamW(MatrixOptimizer):
     """Adam in the `rank` columns of a cosine transform that the gradient has most of, with nothing decomposed.

@@ -33,7 +33,6 @@ def power_step(momentum: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]
     paper="Ahn et al. 2025, arXiv 2504.05295",
     expression="W <- W - lr sqrt(m/n) P Q^T, P Q^T the nearest to the momentum of rank r, orthonormalised",
     state="the momentum (m, n), Q (n, r)",
-    unmeasured="its table is not made yet",
 )
 class Dion(MatrixOptimizer):
     """The momentum's leading singular vectors without their values, found by one power step from those of last time.

@@ -19,7 +19,6 @@ from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
     paper="Chen et al. 2024, arXiv 2410.01623",
     expression="W <- W - lr scale [P Adam(R) + phi (G - P R)], R = P^T G",
     state="P (n, r), m and v (m, r), a number",
-    unmeasured="its table is not made yet",
 )
 class Fira(MatrixOptimizer):
     """GaLore's step, and the rest of the gradient outside of P, scaled by what Adam does to the part inside.

@@ -19,7 +19,6 @@ from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
     paper="Zhao et al. 2024, arXiv 2403.03507",
     expression="W <- W - lr scale P Adam(P^T G)",
     state="P (n, r), m and v (m, r)",
-    unmeasured="its table is not made yet",
 )
 class GaLore(MatrixOptimizer):
     """Adam on P^T G, P the `rank` largest singular vectors of the gradient G, taken anew every `every` steps.

@@ -18,7 +18,6 @@ from eckart.optim.contract import Matrix, MatrixOptimizer, optimizer
     paper="Frantar et al. 2021, arXiv 2107.03356",
     expression="W <- W - lr F^-1 g, F = damping I + the mean of g_i g_i^T over the last gradients",
     state="the last gradients (window, m n)",
-    unmeasured="its table is not made yet",
 )
 class MFAC(MatrixOptimizer):
     """The gradient times the inverse of the damped Fisher matrix of its matrix, from the last `window` gradients.

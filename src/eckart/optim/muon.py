@@ -46,7 +46,6 @@ def newton_schulz(matrix: Tensor, steps: int = 5, dtype: torch.dtype | None = No
     paper="Jordan et al. 2024, kellerjordan.github.io/posts/muon; adjustment: Liu et al. 2025, arXiv 2502.16982",
     expression="W <- W - lr sqrt(max(1, m/n)) NewtonSchulz(momentum)",
     state="the momentum (m, n)",
-    unmeasured="its table is not made yet",
 )
 class Muon(MatrixOptimizer):
     """The momentum of G with all its singular values brought to about one, by five steps of a quintic polynomial.

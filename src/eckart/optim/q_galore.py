@@ -51,7 +51,6 @@ def unpack_basis(packed: Tensor, grid: Tensor, shape: tuple[int, int]) -> Tensor
     paper="Zhang et al. 2024, arXiv 2407.08296",
     expression="W <- W - lr scale P4 Adam8(P4^T G)",
     state="P (n, r) in 4 bits, m and v (m, r) in 8 bits",
-    unmeasured="its table is not made yet",
 )
 class QGaLore(MatrixOptimizer):
     """GaLore with P in 4 bits, moments in 8 bits, and twice as many steps between looks once the subspace lasts.

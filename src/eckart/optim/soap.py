@@ -50,7 +50,6 @@ def turn(x: Tensor, bases: Mapping[str, Tensor], inverse: bool = False) -> Tenso
     paper="Vyas et al. 2024, arXiv 2409.11321",
     expression="W <- W - lr Q_L Adam(Q_L^T G Q_R) Q_R^T",
     state="m and v (m, n), L and Q_L (m, m), R and Q_R (n, n)",
-    unmeasured="its table is not made yet",
 )
 class Soap(MatrixOptimizer):
     """Adam in the eigenvectors of the averages L of G G^T and R of G^T G, which are looked after every few steps.

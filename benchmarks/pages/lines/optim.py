@@ -1,0 +1,42 @@
+"""The lines on the cards of optimizers."""
+
+from __future__ import annotations
+
+from benchmarks.pages.cards import Lines
+
+CARDS = (
+    "adam-s",
+    "adamw",
+    "apollo",
+    "apollo-mini",
+    "auon",
+    "dct-adamw",
+    "dion",
+    "fira",
+    "galore",
+    "mfac",
+    "muon",
+    "q-galore",
+    "soap",
+)
+
+OPTIM = [
+    Lines(
+        "optim",
+        "clothes",
+        "a perceptron 784-128-128-10 on Fashion-MNIST, {steps} steps of 64 pictures, rank {rank}, {seeds} seeds, the "
+        "best of {trials} rates each; the share of wrong answers, and its difference from AdamW, paired by seed",
+        {"benchmark": "optim.training", "part": "pictures", "stage": ("equal steps", "equal seconds"), "card": CARDS},
+        "{arm}, {stage} ({steps}): {score:.4f} ± {spread:.4f} wrong, {change:+.4f} ± {change_stderr:.4f} to AdamW",
+        about={"benchmark": "optim.training", "part": "pictures", "stage": "equal steps"},
+        name="{card}",
+    ),
+    Lines(
+        "optim",
+        "state",
+        "bytes of state a number of a matrix, after two steps; AdamW keeps 8",
+        {"benchmark": "optim.steps", "part": "bytes", "card": CARDS},
+        "{arm}, {rows} x {columns}, rank {rank}: {state:.2f}[ and {shared:.2f} for all of a size]",
+        name="{card}",
+    ),
+]
