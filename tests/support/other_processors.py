@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from eckart.ops.native.assembly import assembled
-from eckart.ops.native.build import FLAGS, HERE, LEVELS, QUIET, digest
+from eckart.ops.native.build import FLAGS, HERE, LEVELS, QUIET, UNCHECKED, digest
 from eckart.ops.native.layouts import FLOATS
 from eckart.ops.native.library import Library, capped, loaded
 from tests.support.fuzzed_products import DTYPES, LAYOUTS, Draws, described, stages_of
@@ -37,7 +37,7 @@ HARNESS = Path(__file__).with_name("replayed.c")
 
 def compiled(target: str, architecture: str, folder: Path, more: list[str]) -> Path:
     """Links all levels for a target, with what else is said to the compiler last."""
-    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *QUIET]
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", target, *FLAGS, *QUIET, *UNCHECKED]
     objects = []
     for level, processor in LEVELS[architecture].items():
         for source in sorted(set(HERE.glob("*.c")) - {HERE / "dispatch.c"}):

@@ -35,8 +35,10 @@ FLAGS = (
     "-Wextra",
 )
 """Products and sums are rounded as they are written, so that all levels compute the same."""
-# Zig checks for undefined behaviour unless told otherwise; vectors that are split into registers are no news.
-QUIET = ("-fno-sanitize=all", "-Wno-psabi", "-Wno-unknown-pragmas")
+QUIET = ("-Wno-psabi", "-Wno-unknown-pragmas")
+"""Vectors that are split into registers are no news."""
+UNCHECKED = ("-fno-sanitize=all",)
+"""Zig checks for undefined behaviour unless told otherwise; told so, it checks for none that is named elsewhere."""
 
 
 def target() -> tuple[str, str, str] | None:
@@ -75,12 +77,12 @@ def fresh() -> bool:
     return made.exists() and made.stat().st_mtime > max(file.stat().st_mtime for file in [*sources(), Path(__file__)])
 
 
-def compile_products(made: Path, flags: tuple[str, ...] = (), linked: tuple[str, ...] = ("-s",)) -> None:
+def compile_products(made: Path, flags: tuple[str, ...] = UNCHECKED, linked: tuple[str, ...] = ("-s",)) -> None:
     """Compiles all sources at all levels into one library, which appears whole or not at all.
 
     Args:
         made: the library.
-        flags: more of them for the compiler.
+        flags: more of them for the compiler; in place of `UNCHECKED`.
         linked: and for the linker.
 
     Raises:
