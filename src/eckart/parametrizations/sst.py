@@ -121,7 +121,6 @@ def written_out(structure: StructuredMatrix) -> Dense:
     expression="Sum(Chain(Dense, Diagonal*, Dense), Chain(Dense*, Diagonal*, Dense*))",
     schedule=Sampling,
     fold=written_out,
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def sst(layer: Layer, *, rank: int = 8) -> Sum:
     """W = U diag(s) V^T of full rank; in every step all of s trains, and `rank` pairs of singular vectors do.
@@ -133,6 +132,9 @@ def sst(layer: Layer, *, rank: int = 8) -> Sum:
 
     What is saved is the state of an optimizer, and gradients: `rank` (out + in) + k numbers. The weights take k (out +
     in + 1) numbers, more than W, and a product twice as many multiply-adds for a square one. In the end it is W again.
+
+    Close to training all of it is not reproduced, because on a small net and two passes, with 16 of 128 pairs at a time,
+    it is 0.017 behind, as far as low rank that trains as many numbers.
     """
     most = min(layer.shape)
     if not 1 <= rank <= most:
