@@ -189,6 +189,11 @@ TABLES = {
         [("experts left", "{experts:%}"), ("", "{method}")],
         [("{model}", "{rise:+.4f} ± {rise, paired:.4f}"), ("{model}, accuracy", "{accuracy:%1}")],
     ),
+    "narrow": _of(
+        {"benchmark": "compressors.narrow", "part": "quality"},
+        [KEPT, METHOD, ("shared out", "{allocation}"), ("matrices", "{taken:code}")],
+        right=[("perplexity", "{perplexity:perplexity}"), ("loss over dense", "{rise:+.3f} ± {paired:.3f}")],
+    ),
     "third": _of(
         {"benchmark": "compressors.third", "keep": 0.333},
         [METHOD, ("bytes", "{share:.3f}")],

@@ -193,6 +193,15 @@ COMPRESSORS = [
         "{scipy:.2f}; bytes {bytes_of_16_bits:.2f}",
     ),
     _compressors(
+        "narrow",
+        "smollm2, {samples} sequences of {length} tokens of the mixture, {judged on sequences} of news (dense "
+        "{dense:.2f}), loss over that of the dense model, paired by sequence",
+        {"benchmark": "compressors.narrow", "part": "quality"},
+        "{keep:%} of the linear parameters, {allocation}, {taken:code}: perplexity {perplexity:perplexity}, {rise:+.3f} ± "
+        "{paired:.3f}",
+        together="; ",
+    ),
+    _compressors(
         "compensation",
         "beside smollm2 with half of its entries gone ({base}), paths of rank {rank}, "
         "{judged on sequences} sequences of news",

@@ -34,7 +34,6 @@ HARDWARE = 8
     paper="Lin et al. 2024, arXiv 2408.09632",
     expression="Chain(Selection, Dense), Chain(Dense, Selection)",
     needs=(Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN),
-    unmeasured="compressors.narrow has its arms, which were not run yet",
 )
 def modegpt_narrow(weight: Tensor, statistics: Statistics) -> LowRank:
     """MoDeGPT with one hidden width and one size of heads for all layers, so that `export --to smaller` can cut them.
@@ -44,8 +43,9 @@ def modegpt_narrow(weight: Tensor, statistics: Statistics) -> LowRank:
     together (CR), because the rotation is common to all; and heads of values have one rank. As in the paper,
     statistics are not centred, except where the matrix that reads the units has a bias. Attention with norms on
     queries and keys (Qwen3, Gemma 3) is left to the best low rank: the norm of a head reads all of its outputs, so
-    none can go and leave the others as they were; `--include "*.mlp.*"` narrows the MLPs of such a model. What
-    narrower heads cost has not been measured: compare before you rely on them, or leave heads whole in that way.
+    none can go and leave the others as they were; `--include "*.mlp.*"` narrows the MLPs of such a model.
+    Narrower heads cost much, since one choice of pairs serves all: compare before you rely on them, or leave heads
+    whole in that way.
     """
     return fit_low_rank(weight, Metric.measured(right=covariance(statistics)), mean=statistics.get(Need.INPUT_MEAN))
 
