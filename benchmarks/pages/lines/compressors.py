@@ -197,8 +197,8 @@ COMPRESSORS = [
         "smollm2, {samples} sequences of {length} tokens of the mixture, {judged on sequences} of news (dense "
         "{dense:.2f}), loss over that of the dense model, paired by sequence",
         {"benchmark": "compressors.narrow", "part": "quality"},
-        "{keep:%} of the linear parameters, {allocation}, {taken:code}: perplexity {perplexity:perplexity}, {rise:+.3f} ± "
-        "{paired:.3f}",
+        "{keep:%} of the linear parameters, {allocation}, {taken:code}: perplexity {perplexity:perplexity}, "
+        "{rise:+.3f} ± {paired:.3f}",
         together="; ",
     ),
     _compressors(
