@@ -134,6 +134,48 @@ def test_sixteen_bits_are_summed_in_float32() -> None:
         torch.testing.assert_close(ours.double(), theirs, rtol=0.05, atol=0.004)
 
 
+def test_a_loss_scale_saves_what_float16_would_lose() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(n, 16, generator=generator) for n in (2048, 50))
+    target = torch.randint(0, 50, (2048,), generator=generator)
+    x, w = (each.half().requires_grad_() for each in (x, w))
+    exact = [each.detach().double().requires_grad_() for each in (x, w)]
+    expected = torch.autograd.grad(F.cross_entropy(exact[0] @ exact[1].T, target), exact)
+
+    def off(loss: Tensor, scale: float) -> list[float]:
+        found = torch.autograd.grad(loss * scale, [x, w])
+        pairs = zip(found, expected, strict=True)
+        return [float((ours.double() / scale - theirs).norm() / theirs.norm()) for ours, theirs in pairs]
+
+    for scale in (2.0**-6, 1.0, 1024.0):
+        theirs = off(F.cross_entropy((x @ w.T).float(), target), scale)
+        ours = off(linear_cross_entropy(x, w, target), scale)
+        assert all(mine <= 1.05 * other for mine, other in zip(ours, theirs, strict=True))
+
+
+def test_what_hooks_do_to_a_head_is_done() -> None:
+    x, _, target, _ = problem()
+    head = nn.Linear(WIDTH, CLASSES, dtype=torch.float64)
+    head.register_forward_hook(lambda module, given, found: 2 * found)
+    torch.testing.assert_close(linear_cross_entropy(x, head, target), F.cross_entropy(head(x), target))
+
+
+def test_a_head_that_changed_before_its_gradient_is_seen() -> None:
+    x, w, target, _ = problem()
+    losses = linear_cross_entropy(x, w, target, reduction="none")
+    with torch.no_grad():
+        w.mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses.sum().backward()
+
+
+def test_single_losses_under_autocast() -> None:
+    x, w, target, _ = problem(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses, mean = (linear_cross_entropy(x, w, target, reduction=r) for r in ("none", "sum"))
+    torch.testing.assert_close(torch.autograd.grad(losses.sum(), [x, w]), torch.autograd.grad(mean, [x, w]))
+
+
 def test_nothing_is_kept_of_the_logits() -> None:
     x, w, target, _ = problem()
     kept: list[int] = []
@@ -151,6 +193,13 @@ def test_nothing_is_kept_of_the_logits() -> None:
         ({"target": torch.zeros(3, dtype=torch.int64)}, Refused, "shape"),
         ({"target": torch.full((TOKENS,), CLASSES)}, IndexError, f"0..{CLASSES - 1}"),
         ({"head": torch.randn(5, WIDTH + 1)}, Refused, "head of shape"),
+        ({"head": torch.randn(CLASSES, WIDTH, dtype=torch.float64)}, Refused, "float64 does not go with"),
+        ({"head": nn.Embedding(CLASSES, WIDTH)}, Refused, "embedding.weight"),
+        ({"target": torch.zeros(TOKENS)}, Refused, "torch.float32"),
+        ({"target": [0] * TOKENS}, Refused, "targets are of list"),
+        ({"chunk": 2.5}, Refused, "chunk=2.5"),
+        ({"softcap": float("inf")}, Refused, "softcap=inf"),
+        ({"z_loss": float("nan")}, Refused, "z_loss=nan"),
         ({"head": nn.Linear(WIDTH, CLASSES), "bias": torch.zeros(CLASSES)}, Refused, "bias"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 
 from eckart.errors import Refused
 from eckart.linalg import eigh
-from eckart.structures import Chain, Cosine, Dense, Diagonal, Householder, Kronecker, Permutation
+from eckart.structures import Chain, Circulant, Cosine, Dense, Diagonal, Householder, Kronecker, Permutation
 from support import hard
 from support.squares import DEFINITE
 
@@ -53,3 +53,14 @@ def test_gradients_go_through_the_values_where_they_repeat() -> None:
 def test_what_is_not_symmetric_is_refused(A: Dense, words: str) -> None:
     with pytest.raises(Refused, match=words):
         eigh(A)
+
+
+def test_what_is_not_symmetric_is_not_taken_for_rounded() -> None:
+    column = torch.randn(12, generator=torch.Generator().manual_seed(0)) * 0.1
+    column[0] = 3
+    even = column + column.flip(0).roll(1)
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        with pytest.raises(Refused, match="not symmetric"):
+            eigh(Circulant(column.to(dtype)))
+        expected = torch.linalg.eigvalsh(Circulant(even.to(dtype)).to_dense().double())
+        torch.testing.assert_close(eigh(Circulant(even.to(dtype))).values.sort().values, expected)

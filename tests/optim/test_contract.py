@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.optim import OPTIMIZERS, _moments, state_bytes
 from eckart.optim.contract import MatrixOptimizer
-from support.elsewhere import elsewhere, moved
+from tests.support.elsewhere import elsewhere, moved
 
 SMALL = {"rank": 2, "every": 3, "window": 4, "damping": 0.1, "total": 40, "lr": 0.01}
 CLASSES = {n: c.entry for n, c in OPTIMIZERS.items() if isinstance(c.entry, type)}

@@ -68,3 +68,19 @@ def test_what_is_not_reached_is_said_and_the_rest_refused() -> None:
             block_descent(h, b, **options)
     with pytest.raises(Refused, match="positive diagonal"):
         block_descent(np.zeros((3, 3)), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("hessian", "options", "words"),
+    [
+        ([[2.0, 1.0], [0.0, 2.0]], {}, "not symmetric"),
+        ([[1.0, 2.0], [2.0, 1.0]], {}, "negative eigenvalue"),
+        ([[1.0, 0.0], [0.0, 1.0]], {"l1": float("nan")}, "l1=nan"),
+        ([[1.0, 0.0], [0.0, 1.0]], {"block": 0}, "block=0"),
+    ],
+)
+def test_a_function_without_a_minimum_is_refused(
+    hessian: list[list[float]], options: dict[str, float], words: str
+) -> None:
+    with pytest.raises(Refused, match=words):
+        block_descent(np.array(hessian), np.ones(2), **options)  # type: ignore[arg-type]

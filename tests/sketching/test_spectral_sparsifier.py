@@ -86,3 +86,8 @@ def test_edges_that_come_and_go() -> None:
         made.insert([[0, 99]], [1.0])
     with pytest.raises(Refused, match="distortion=0"):
         SpectralSparsifier(distortion=0)
+
+
+def test_a_graph_without_edges_stays_one() -> None:
+    for n in (1, 3):
+        assert spectral_sparsifier(np.zeros((n, n)), generator=0).nnz == 0

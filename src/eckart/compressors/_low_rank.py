@@ -48,11 +48,13 @@ class LowRank:
 
     @property
     def costs(self) -> Sequence[Cost]:
-        return list(self._costs.values())
+        every = self._costs
+        return [every[rank] for rank in self.sizes]
 
     @property
     def _costs(self) -> dict[int, Cost]:
-        return rank_costs(self.weight, self.interpolative, self.mean)
+        found, most = rank_costs(self.weight, self.interpolative, self.mean), len(self.projection.errors) - 1
+        return {rank: cost for rank, cost in found.items() if rank <= most}
 
     @property
     def errors(self) -> Tensor:

@@ -21,6 +21,8 @@ MOST = 16
 """Candidates at most that are offered of a matrix at an end of its dtype, where each is built to see if it fits."""
 LOST = 1e-3
 """Of its norm an approximation may lose at most so much where its smallest entries vanish."""
+ZEROS = 1e-12
+"""Of the error of zeros; what errs less than this below it is zeros, but for rounding."""
 DIGITS = 24
 """Powers of two above the smallest normal number below which leaves of an approximation may lose digits."""
 
@@ -215,8 +217,8 @@ class RescaledLazy(Rescaled):
 
     def _error(self, size: int, error: float, before: Tensor, after: Tensor, of_inputs: float) -> float | None:
         """What is left of a candidate is measured, and entered in what is known."""
-        found = self.inner.error_of(after) + of_inputs
-        if not found <= self.inner.zero_error:
+        found, zero = self.inner.error_of(after) + of_inputs, self.inner.zero_error
+        if not found <= zero * (1 - ZEROS):
             return None
         if "_offered" not in self.__dict__:  # later a better one may be built in its place, whose error this is
             self.inner.known |= {size: found}

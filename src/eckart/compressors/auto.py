@@ -108,7 +108,7 @@ class Rivals(Measured):
         moment, sides = input_side(input_metric(self._weight, self._statistics)), self.metric
         assert sides.left is not None
         assert sides.right is not None
-        left, inputs = sides.left.diagonal().double(), sides.right.diagonal().double()
+        left, inputs = (s.double() if s.ndim == 1 else s.diagonal().double() for s in (sides.left, sides.right))
         if name == "wanda":
             return cut_off(self._weight, left, moment.diagonal().double(), inputs, sizes, by_row=True)
         alone = made_of(moment, "variances", lambda: conditional_variances(moment))

@@ -28,7 +28,7 @@ class Head(Protocol):
         """Adds up the gradients of the head by those of the logits; gives that of x."""
 
     def gradients(self) -> list[Tensor | None]:
-        """The sums, in the dtypes of what they are of; None for what does not train."""
+        """The sums, in float32 or float64; None for what does not train."""
 
 
 class DenseHead:
@@ -60,7 +60,7 @@ class DenseHead:
         return grad @ self.weight
 
     def gradients(self) -> list[Tensor | None]:
-        return [None if each is None else each.to(self.weight.dtype) for each in self.sums]
+        return self.sums
 
 
 class ModuleHead:
@@ -87,18 +87,23 @@ class ModuleHead:
         return by_x
 
     def gradients(self) -> list[Tensor | None]:
-        return [None if s is None else s.to(leaf.dtype) for s, leaf in zip(self.sums, self.leaves, strict=True)]
+        return self.sums
 
 
 def head_of(
     head: Tensor | nn.Module, bias: Tensor | None, x: Tensor
 ) -> tuple[Callable[[], Head], tuple[Tensor | None, ...], int]:
     """What makes the head's products, the tensors that its gradients are of, and the number of classes."""
-    if isinstance(head, nn.Linear) and type(head) is nn.Linear and bias is None:
+    if isinstance(head, nn.Embedding):
+        raise Refused("an embedding looks rows up: hand in its weight, head=embedding.weight")
+    hooked = isinstance(head, nn.Module) and (head._forward_hooks or head._forward_pre_hooks or head._backward_hooks)
+    if isinstance(head, nn.Linear) and type(head) is nn.Linear and bias is None and not hooked:
         return head_of(head.weight, head.bias, x)
     if isinstance(head, Tensor):
         if head.ndim != 2 or head.shape[1] != x.shape[-1] or (bias is not None and bias.shape != head.shape[:1]):
             raise Refused(f"a head of shape {tuple(head.shape)} does not go with x of shape {tuple(x.shape)}")
+        if head.dtype != x.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise Refused(f"a head of {head.dtype} does not go with x of {x.dtype}: cast one of them")
         wanted = head.requires_grad, bias is not None and bias.requires_grad
         return (
             lambda: DenseHead(head.detach(), None if bias is None else bias.detach(), wanted),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eckart.errors import Refused
+from eckart.errors import Refused, check_type
 from eckart.layers._heads import Head, head_of
 from eckart.layers.contract import layer
 
@@ -60,7 +61,11 @@ class Terms:
 
 
 class _Loss(torch.autograd.Function):
-    """Losses of all tokens; the gradients are computed beside them, or where they come unevenly, when they come."""
+    """Losses of all tokens, or their sum over `count`, whose gradients are computed beside it.
+
+    Gradients are those of the plain sum until the one that comes is known: dividing by tokens, and scaling by a loss
+    scale, in the 16 bits of x would lose digits. Those of single losses are computed when theirs come.
+    """
 
     @staticmethod
     def forward(
@@ -68,31 +73,38 @@ class _Loss(torch.autograd.Function):
         made: Callable[[], Head],
         terms: Terms,
         chunk: int,
-        weight: Tensor | None,
+        count: Tensor | None,
         x: Tensor,
         target: Tensor,
         *leaves: Tensor | None,
     ) -> Tensor:
-        ctx.made, ctx.terms, ctx.chunk, ctx.set = made, terms, chunk, weight is not None
-        if weight is None:
-            ctx.save_for_backward(x, target)
-            return _passed(made(), terms, chunk, None, x, target)[0]
-        head = made()
-        losses, by_x = _passed(head, terms, chunk, weight, x, target)
+        ctx.made, ctx.terms, ctx.chunk, ctx.count = made, terms, chunk, count
+        ctx.dtypes = [None if leaf is None else leaf.dtype for leaf in leaves]
+        head, kind = made(), x.device.type
+        ctx.cast = {"enabled": torch.is_autocast_enabled(kind), "dtype": torch.get_autocast_dtype(kind)}
+        if count is None:
+            ctx.save_for_backward(x, target, *leaves)  # that they are as they were is checked when they are asked for
+            return _passed(head, terms, chunk, None, x, target)[0]
+        ones = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        losses, by_x = _passed(head, terms, chunk, ones, x, target)
         ctx.save_for_backward(by_x, *head.gradients())
-        return (losses * weight).sum()
+        return losses.sum() / count
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        if ctx.set:
-            by_x, *found = ctx.saved_tensors
-            found = [None if each is None else each * grad.to(each.dtype) for each in found]
-            return None, None, None, None, by_x * grad.to(by_x.dtype), None, *found
-        x, target = ctx.saved_tensors
-        head = ctx.made()
-        by_x = _passed(head, ctx.terms, ctx.chunk, grad, x, target)[1]
-        return None, None, None, None, by_x, None, *head.gradients()
+        if ctx.count is None:
+            x, target, *_ = ctx.saved_tensors
+            head = ctx.made()
+            with torch.autocast(x.device.type, **ctx.cast):
+                by_x, scale = _passed(head, ctx.terms, ctx.chunk, grad, x, target)[1], grad.new_ones(())
+            sums = head.gradients()
+        else:
+            by_x, *sums = ctx.saved_tensors
+            scale = grad / ctx.count
+        pairs = zip(sums, ctx.dtypes, strict=True)
+        found = [None if each is None else (each * scale.to(each.dtype)).to(dtype) for each, dtype in pairs]
+        return None, None, None, None, (by_x.to(scale.dtype) * scale).to(by_x.dtype), None, *found
 
 
 def _applied(*inputs: Any) -> Tensor:
@@ -145,8 +157,9 @@ def linear_cross_entropy(
 
     Args:
         x: (..., d), float.
-        head: W (V, d), or a module (tokens, d) -> (tokens, V) that computes the same whenever it is called.
-        target: classes (...), int64.
+        head: W (V, d), or a module (tokens, d) -> (tokens, V) that computes the same whenever it is called; its
+            parameters get gradients, and no other tensor that it holds.
+        target: classes (...), int64 or int32.
         bias: (V,), for a head that is a tensor.
         reduction: `mean` over the tokens that count, which is 0 where none does; `sum`; or `none`, (...), with which
             the logits are made a second time for the gradients.
@@ -166,13 +179,17 @@ def linear_cross_entropy(
     """
     if reduction not in ("mean", "sum", "none"):
         raise Refused(f"reduction={reduction!r} is none of 'mean', 'sum' and 'none'")
+    if not isinstance(target, Tensor) or target.dtype not in (torch.int64, torch.int32):
+        kind = getattr(target, "dtype", type(target).__name__)
+        raise Refused(f"targets are of {kind}, and a tensor of int64 or int32 is wanted")
     if x.ndim < 1 or x.shape[:-1] != target.shape:
         raise Refused(f"a target of shape {tuple(target.shape)} does not go with x of shape {tuple(x.shape)}")
-    if (softcap is not None and not softcap > 0) or (chunk is not None and chunk < 1):
-        raise Refused(f"softcap={softcap} and chunk={chunk} must be above zero")
-    if shift:
+    check_type("chunk", chunk, int | None)
+    if (softcap is not None and not 0 < softcap < inf) or (chunk is not None and chunk < 1) or not 0 <= z_loss < inf:
+        raise Refused(f"softcap={softcap} and chunk={chunk} must be above zero, z_loss={z_loss} at least 0, all finite")
+    if shift and target.ndim:
         target = torch.cat([target[..., 1:], target.new_full((*target.shape[:-1], 1), ignore_index)], -1)
-    flat, classes = x.reshape(-1, x.shape[-1]), target.reshape(-1)
+    flat, classes = x.reshape(-1, x.shape[-1]), target.reshape(-1).long()
     made, leaves, width = head_of(head, bias, x)
     if len(classes) and not bool(((classes == ignore_index) | ((classes >= 0) & (classes < width))).all()):
         low, high = int(classes.min()), int(classes.max())
@@ -183,9 +200,8 @@ def linear_cross_entropy(
     elif reduction == "none":
         losses = _applied(made, terms, size, None, flat, classes, *leaves)
     else:
-        count = (classes != ignore_index).sum().clamp_min(1) if reduction == "mean" else 1
-        weight = torch.ones(len(flat), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device) / count
-        return _applied(made, terms, size, weight, flat, classes, *leaves)
+        count = (classes != ignore_index).sum().clamp_min(1) if reduction == "mean" else flat.new_ones(())
+        return _applied(made, terms, size, count, flat, classes, *leaves)
     if reduction == "none":
         return losses.view(target.shape)
     return losses.sum() / ((classes != ignore_index).sum().clamp_min(1) if reduction == "mean" else 1)

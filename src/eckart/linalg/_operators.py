@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,13 @@ def in_float64(matrix: StructuredMatrix) -> Tensor:
     return product(matrix, torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device))
 
 
+def finite_shift(shift: float) -> float:
+    """`shift`; Refused where it is NaN or infinite."""
+    if not math.isfinite(shift):
+        raise Refused(f"shift={shift} is not finite")
+    return shift
+
+
 def square(matrix: StructuredMatrix, doing: str) -> int:
     """n of a matrix (n, n); Refused where it is none, holds NaN or Inf, or depends on its input."""
     if not isinstance(matrix, StructuredMatrix):
@@ -80,11 +88,14 @@ def no_rule(matrix: StructuredMatrix, doing: str, why: str = "") -> Refused:
 
 
 def is_symmetric(weight: Tensor) -> bool:
-    """Whether W (..., n, n) is its transpose, but for a few roundings of its dtype."""
+    """Whether W (..., n, n) is its transpose, but for a few roundings of float32, or of float64 where it is in that."""
     if weight.shape[-1] != weight.shape[-2]:
         return False
     wide = weight.detach().double()
-    slack = SYMMETRIC * torch.finfo(weight.dtype).eps * float(wide.abs().max())
+    eps = min(
+        torch.finfo(weight.dtype).eps, torch.finfo(torch.float32).eps
+    )  # 16 bits of a symmetric matrix are symmetric
+    slack = SYMMETRIC * eps * float(wide.abs().max())
     return bool((wide - wide.mT).abs().max() <= slack)
 
 

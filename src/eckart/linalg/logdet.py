@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.linalg._operators import in_float64, no_rule, square
+from eckart.linalg._operators import finite_shift, in_float64, no_rule, square
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, transposed_pair, without_identity
 from eckart.linalg.solve import solve
@@ -57,6 +57,7 @@ def slogdet(A: StructuredMatrix, *, shift: float = 0.0) -> SignLogdet:
         Refused: it is not square, holds NaN or Inf, or has no rule.
     """
     square(A, "slogdet")
+    finite_shift(shift)
     return determinant(A, shift)
 
 

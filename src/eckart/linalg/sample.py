@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.linalg._operators import Columns, no_rule, square
+from eckart.linalg._operators import Columns, finite_shift, no_rule, square
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, without_identity
 from eckart.structures import Chain, Dense, Diagonal, Scaled, StructuredMatrix, Sum, Toeplitz
@@ -36,6 +36,7 @@ def sample(A: StructuredMatrix, count: int, *, shift: float = 0.0, generator: to
         Refused: it is not square, not symmetric, not positive semi-definite, or has no rule.
     """
     n = square(A, "sample")
+    finite_shift(shift)
     if count < 0:
         raise Refused(f"count={count} draws cannot be made")
     with torch.no_grad():

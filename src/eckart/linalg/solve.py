@@ -17,6 +17,7 @@ from eckart.linalg._operators import (
     adjoint_product,
     as_came,
     columns_of,
+    finite_shift,
     in_float64,
     no_rule,
     product,
@@ -69,6 +70,7 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
         Refused: it has no rule, is singular or nearly so (more than 1e-6 of b is left), or holds NaN or Inf.
     """
     n = square(A, "solve")
+    finite_shift(shift)
     rhs = columns_of(b, n, A.device)
     with torch.no_grad():
         apply = inverse(A, shift)

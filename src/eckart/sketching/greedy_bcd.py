@@ -13,6 +13,8 @@ from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.sketching.contract import sketch
 
+SYMMETRIC = 1e-10
+"""By the largest entry of the diagonal: what rounding may have done to symmetry and to eigenvalues of zero."""
 Selection = Literal["shuffled", "cyclic", "random", "gs", "gsl", "gsd", "aged"]
 
 
@@ -73,8 +75,14 @@ def block_descent(
     n = len(y)
     h = sparse.csc_array(h) if sparse.issparse(h) else h
     diagonal = np.asarray(h.diagonal())
-    if h.shape != (n, n) or not n or not diagonal.min() > 0 or not block >= 1 or l1 < 0:
-        raise Refused(f"H of shape {h.shape} for b of {n}, block={block}, l1={l1}: square with a positive diagonal")
+    if h.shape != (n, n) or not n or not diagonal.min() > 0:
+        raise Refused(f"H of shape {h.shape} for b of {n}: a square one with a positive diagonal is wanted")
+    if not block >= 1 or not 0 <= l1 < np.inf:
+        raise Refused(f"block={block} must be at least 1, and l1={l1} finite and not negative")
+    if abs(h - h.T).max() > SYMMETRIC * diagonal.max():
+        raise Refused("H is not symmetric: hand in (H + H.T) / 2, of which the function is the same")
+    if not sparse.issparse(h) and float(np.linalg.eigvalsh(h)[0]) < -SYMMETRIC * n * diagonal.max():
+        raise Refused("H has a negative eigenvalue, so that the function has no minimum")
     if selection not in get_args(Selection) or update not in ("newton", "lipschitz"):
         rules = ", ".join(get_args(Selection))
         raise Refused(f"selection={selection!r} and update={update!r}: {rules}; newton or lipschitz")

@@ -46,6 +46,9 @@ class SpectralSparsifier:
         self.graph = adjacency(graph, symmetric=True)
         self.graph = sparse.csr_array(self.graph - sparse.diags_array(self.graph.diagonal()))
         self.graph.eliminate_zeros()
+        if not self.graph.nnz:
+            self.sparsifier = self.graph.copy()
+            return self
         inverse = self.graph.copy()
         inverse.data = 1 / inverse.data
         forest = sparse.csr_array(minimum_spanning_tree(inverse))

@@ -84,6 +84,8 @@ def same(a: Path, b: Path) -> None:
     for name in [p.name for p in a.glob("model*.safetensors*")] + ["config.json", "tokenizer.json"]:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
     first, second = report_of(a), report_of(b)
+    for report in (first, second):  # how much memory a process took is another time's matter
+        report["warnings"] = [text for text in report["warnings"] if not text.startswith("the run took")]
     for part in ("sites", "size", "quality", "requested", "warnings"):
         assert first[part] == second[part], part
 

@@ -18,7 +18,7 @@ from eckart.models.transformers import load
 from eckart.structures import Chain, Dense, Diagonal, Permutation, Quantized, RoundedInput, StructuredMatrix, Sum
 from jobs.exports.test_codes import logits, saved
 from support.commands import nothing_left
-from support.tiny import tiny_gpt2, tiny_llama, tiny_mixtral
+from support.tiny import tiny_gpt2, tiny_llama, tiny_mixtral, tiny_tokenizer
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "plain.md"
 
@@ -88,3 +88,16 @@ def test_what_is_no_matrix_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="is a mixture of experts"):
         write(experts, tmp_path / "o")
     assert nothing_left(tmp_path / "o")
+
+
+def test_a_classifier_is_refused(tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    small = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, num_labels=3
+    )
+    LlamaForSequenceClassification(small).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(Refused, match="LlamaForSequenceClassification"):
+        write(str(tmp_path / "model"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

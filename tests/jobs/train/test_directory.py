@@ -33,18 +33,22 @@ def request(texts: tuple[str, str], **options: Any) -> Request:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"optimizer": "galore:rank=4,every=3"}, {"parametrization": "rigl:keep=0.5,every=2"}],
-    ids=["adamw", "galore", "rigl"],
+    [{}, {"optimizer": "galore:rank=4,every=3"}, {"parametrization": "rigl:keep=0.5,every=2"}, {"optimizer": "muon"}],
+    ids=["adamw", "galore", "rigl", "dropout"],
 )
 def test_an_interrupted_run_ends_where_another_does(
     options: dict[str, Any],
     llama_directory: Path,
+    gpt2_directory: Path,
     texts: tuple[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """GPT-2 leaves a tenth of its hidden numbers out at random."""
+    source = str(gpt2_directory if options.get("optimizer") == "muon" else llama_directory)
     asked = request(texts, scratch=True, **options)
-    whole = train_directory(str(llama_directory), tmp_path / "whole", asked, TRAINING)
+    torch.manual_seed(1)
+    whole = train_directory(source, tmp_path / "whole", asked, TRAINING)
     write, count = CheckpointFile.write, [0]
 
     def stop(*arguments: Any) -> None:
@@ -56,8 +60,9 @@ def test_an_interrupted_run_ends_where_another_does(
     with monkeypatch.context() as patched:
         patched.setattr(CheckpointFile, "write", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_directory(str(llama_directory), tmp_path / "out", asked, TRAINING)
-    report = train_directory(str(llama_directory), tmp_path / "out", asked, TRAINING, resume=True)
+            train_directory(source, tmp_path / "out", asked, TRAINING)
+    torch.manual_seed(2)
+    report = train_directory(source, tmp_path / "out", asked, TRAINING, resume=True)
     for name in ("loss", "validation", "spectra", "best_step", "parameters", "moved_by", "optimizer_bytes"):
         assert report[name] == whole[name]
     ours, theirs = (load_file(tmp_path / where / "model.safetensors") for where in ("out", "whole"))
@@ -69,8 +74,8 @@ def test_an_interrupted_run_ends_where_another_does(
     structured = [m for m in model.modules() if isinstance(m, StructuredMatrix)]
     assert bool(structured) == ("parametrization" in options)
     assert not (tmp_path / "out.partial").exists()
-    moves = {"parametrization": ["adamw"], "optimizer": ["galore", "adamw"]}.get(next(iter(options), ""), ["adamw"])
-    assert list(report["moved_by"]) == moves
+    named = options.get("optimizer", "").partition(":")[0]
+    assert set(report["moved_by"]) == {named, "adamw"} - {""}
 
 
 def test_fine_tuning_starts_from_the_weights_and_keeps_the_best(
@@ -137,6 +142,9 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_good_values(
         ({"optimizer": "galore:lr=1"}, "no option 'lr'"),
         ({"optimizer": "galore:rank"}, "NAME:OPTION=VALUE"),
         ({"parametrization": "lora"}, "is no parametrization but an adapter"),
+        ({"parametrization": "rigl:seed=3"}, "rigl has no option 'seed'"),
+        ({"include": ["q_proj"]}, "none is asked for"),
+        ({"other_rate": 0.0}, "other_rate=0.0"),
         ({"length": 1}, "length=1"),
     ],
 )

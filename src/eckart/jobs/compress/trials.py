@@ -164,7 +164,7 @@ def trials(
         if same != choice and not hopeless(plan.error(same), UNLIKELY):
             attempt(name, choose(name, uniform=True), uniform=True)
     # A method that was not tried is not taken for better than those that were.
-    most = max(factors.values(), default=1.0)
+    most = max(factors.values(), default=1.0) or 1.0  # of models whose outputs nothing changes
     plan.scale({name: factors.get(name, most) for name in names})
     attempt("mixture", choose())
     guesses: list[Choice] = []

@@ -7,12 +7,14 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.exports._divergence import compared, drawn, logits
 from eckart.jobs.exports._factors import Product, factored, tensors
 from eckart.jobs.exports._ordinary import made_dense, own_bias
 from eckart.models import transformers as hf
 from eckart.models.places import set_module
+from eckart.models.tasks import task_of
 
 FILE = "plain.safetensors"
 
@@ -34,6 +36,11 @@ def write(source: str, out: str | Path) -> str:
     check_target(Path(out))
     loaded = hf.load(source)
     model: Any = loaded.model
+    if not task_of(model).writes:
+        kind = type(model).__name__
+        raise Refused(
+            f"{source} is a {kind}, and the loader of --to plain makes models that go on with a text: --to dense"
+        )
     tokens = drawn(model)
     own = logits(hf.load(source).model.float(), tokens)
     kept = {name: tensors(terms) for name, terms in factored(model, source, "plain").items()}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -164,7 +165,7 @@ def train(
             group["lr"] = rate * (training.rate_at(step) / training.rate)
         learner.before_step()
         optimizer.zero_grad()
-        with WideProducts():
+        with drawing(model, training.seed * 1_000_003 + step), WideProducts():
             loss = loss_of(model, together([examples[i] for i in order.of(step)]))
         total = loss + learner.regulariser()
         if not torch.isfinite(total):
@@ -192,6 +193,16 @@ def train(
         trained.best = training.steps
     progress("train", training.steps, training.steps)
     return trained
+
+
+@contextmanager
+def drawing(model: nn.Module, seed: int) -> Iterator[None]:
+    """Inside, what a model draws (its dropout) follows from a seed; the generators of torch are left as they were."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    held = [device.index or 0] if device.type in ("cuda", "xpu") else []
+    with torch.random.fork_rng(held, device_type=device.type if held else "cuda"):
+        torch.manual_seed(seed % 2**63)
+        yield
 
 
 def loss_of(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from eckart.jobs.learning.lessons import check_data, contents, lessons_of
 from eckart.jobs.learning.loop import Trained, Training, train
 from eckart.jobs.reparametrize.run import Reparametrization, reparametrize
 from eckart.jobs.train.learner import COMMON, GIVEN, Learning
-from eckart.jobs.train.named import check_options, parsed
+from eckart.jobs.train.named import check_names, check_options, parsed
 from eckart.jobs.workspace import workspace
 from eckart.machine import peak_rss_bytes
 from eckart.models import transformers as hf
@@ -76,7 +76,12 @@ class Request:
         check_options(name, options, entry, GIVEN, COMMON)
         if self.parametrization:
             name, options = parsed(self.parametrization)
-            PARAMETRIZATIONS.find(name)
+            check_names(name, options, PARAMETRIZATIONS.find(name).options)
+        elif self.include or self.exclude:
+            raise Refused(
+                "include and exclude name matrices for a parametrization, and none is asked for: all of the model is "
+                "trained; eckart adapt trains a few numbers beside some of its matrices"
+            )
 
 
 def train_directory(
@@ -112,7 +117,8 @@ def train_directory(
         if request.scratch:
             loaded = from_scratch(source, training.seed, device=device)
         else:
-            loaded = hf.load(source, device=device)
+            # Structures that train are in float32, whatever the checkpoint is in.
+            loaded = hf.load(source, dtype=torch.float32 if request.parametrization else None, device=device)
         model = loaded.model
         progress("load", 1, 1)
         finite_weights({"": model})

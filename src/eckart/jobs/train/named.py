@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from ast import literal_eval
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from eckart.errors import Refused, check_type
@@ -49,8 +49,17 @@ def check_options(
     named = inspect.signature(function, eval_str=True).parameters.values()
     has = {each.name: each.annotation for each in named if each.kind is not each.VAR_KEYWORD} | {**more}
     free = [option for option in has if option not in given]
+    check_names(name, options, free)
     for option, value in options.items():
-        if option not in free:
-            raise Refused(f"{name} has no option {option!r}; {near(option, free)}there are {', '.join(free) or 'none'}")
         if has[option] is not inspect.Parameter.empty:
             check_type(f"{name}:{option}", value, has[option])
+
+
+def check_names(name: str, options: Mapping[str, Any], there: Collection[str]) -> None:
+    """Raises Refused for an option of a name that a method has not."""
+    for option in options:
+        if option not in there:
+            known = list(there)
+            raise Refused(
+                f"{name} has no option {option!r}; {near(option, known)}there are {', '.join(known) or 'none'}"
+            )
