@@ -16,6 +16,7 @@ from benchmarks.pages import (
     adapters,
     compressors,
     diagnostics,
+    estimators,
     inference,
     layers,
     models,
@@ -40,6 +41,7 @@ TABLES = (
     | optim.TABLES
     | layers.TABLES
     | sketching.TABLES
+    | estimators.TABLES
 )
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 

@@ -27,6 +27,23 @@ def dense(x: Array, name: str = "the data", *, ndim: int | None = 2) -> Dense:
     return _checked(_numpy(x, name), name, ndim)
 
 
+def observed(x: Array, name: str = "the data") -> tuple[Dense, Dense]:
+    """A matrix in float64 with 0 where it was NaN, a copy, and where it was not: what was observed.
+
+    Raises:
+        Refused: it is sparse, no matrix, complex, no numbers, has infinite entries, or nothing but NaN.
+    """
+    if sparse.issparse(x):
+        raise Refused(f"{name} is sparse ({type(x).__name__}), and dense is needed, NaN where nothing was observed")
+    held = np.array(_numpy(x, name))
+    seen = ~np.isnan(held)
+    held[~seen] = 0.0
+    _checked(held, name, 2)
+    if held.size and not seen.any():
+        raise Refused(f"none of the {held.shape[0]} x {held.shape[1]} entries of {name} is observed: all are NaN")
+    return held, seen
+
+
 def rows(x: Array, name: str = "the data") -> Dense | sparse.csr_array:
     """A matrix in float64, dense or in compressed rows as it came; SciPy's matrices become arrays.
 

@@ -21,6 +21,7 @@ FAMILIES = {
     "inference": "eckart.inference",
     "parametrizations": "eckart.parametrizations",
     "optim": "eckart.optim",
+    "estimators": "eckart.estimators",
     "sketching": "eckart.sketching",
     "layers": "eckart.layers",
 }

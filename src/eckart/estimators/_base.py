@@ -1,0 +1,68 @@
+"""What estimators share: the door for their data, one warning for what did not converge."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from eckart.arrays import back, generator_of
+from eckart.errors import Refused
+from eckart.estimators._sklearn import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
+from eckart.linalg.solution import Solution
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Estimator(BaseEstimator):
+    """An estimator of scikit-learn that takes torch tensors too, and refuses arrays of Dask by name."""
+
+    def _table(self, X: Any, *, fit: bool = False, y: Any = "no_validation", **checks: Any) -> Any:
+        """X, or X and y, as scikit-learn checks them: in float64, of the features that were fitted.
+
+        Args:
+            X: (samples, features).
+            fit: whether the features are learned here; else the estimator must be fitted.
+            y: the targets where there are some.
+            checks: of `sklearn.utils.check_array`.
+        """
+        if not fit:
+            check_is_fitted(self)
+        return validate_data(self, _opened(X), _opened(y), reset=fit, **{"dtype": np.float64, **checks})
+
+    def _finished(self, solution: Solution[Any]) -> None:
+        """Takes over how an iteration ended, and warns where that was too soon."""
+        self.n_iter_ = solution.iterations
+        self.converged_ = solution.converged
+        self.history_ = np.asarray(solution.history, np.float64)
+        if not solution.converged:
+            warnings.warn(f"{type(self).__name__}: {solution.message}", ConvergenceWarning, stacklevel=3)
+
+
+def same_kind(method: F) -> F:
+    """A method of X whose result comes back as X came: a tensor on its device, floats of its dtype."""
+
+    @wraps(method)
+    def called(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
+        return back(method(self, X, *arguments, **named), X)
+
+    return cast(F, called)
+
+
+def generator_from(random_state: int | np.random.Generator | np.random.RandomState | None) -> np.random.Generator:
+    """A generator of what scikit-learn calls a random state; its own kind gives the seed of one."""
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**31))
+    return generator_of(random_state)
+
+
+def _opened(X: Any) -> Any:
+    library = type(X).__module__.partition(".")[0]
+    if library == "torch":
+        return X.detach().cpu().double().numpy() if X.is_floating_point() else X.detach().cpu().numpy()
+    if library == "dask":
+        raise Refused(f"X is {type(X).__name__} of Dask, whose parts are never together here: hand in X.compute()")
+    return X

@@ -1,0 +1,201 @@
+"""Robust PCA: a matrix as one of low rank and one of few entries, by an inexact augmented Lagrangian."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from eckart.arrays import Array, Dense, observed
+from eckart.errors import Refused
+from eckart.estimators._base import Estimator, generator_from, same_kind
+from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.estimators.contract import Planted, estimator
+from eckart.linalg.prox import soft
+from eckart.linalg.solution import Solution
+from eckart.linalg.thresholded_svd import ThinSVD, spectral_norm, thresholded_svd
+
+GROWTH = 1.2
+"""Of mu in each step. Lin, Chen and Ma take 1.5, which ends sooner, and above the minimum where outliers are many."""
+
+
+def principal_component_pursuit(
+    m: Array,
+    penalty: float | None = None,
+    *,
+    tolerance: float = 1e-7,
+    max_iter: int = 200,
+    generator: int | np.random.Generator | None = None,
+) -> Solution[tuple[ThinSVD, Dense]]:
+    """min |L|_* + lambda |S|_1 subject to L + S = M, over the observed entries of M.
+
+    Lin, Chen and Ma 2010 (arXiv 1009.5055), algorithm 5: with Y the multiplier and D, soft the shrinkages of singular
+    values and of entries,
+
+        L = D_{1/mu}(M - S + Y/mu),   S = soft_{lambda/mu}(M - L + Y/mu),   Y += mu (M - L - S),   mu grows by a fifth.
+
+    The singular vectors of one step start those of the next, so that a step costs some products with a thin block
+    instead of a decomposition. A missing entry is one that S may fill at no cost.
+
+    Args:
+        m: (rows, columns), NaN where nothing was observed.
+        penalty: lambda; None for 1 / sqrt(max(rows, columns)).
+        tolerance: of |M - L - S| / |M|, in the Frobenius norm over what was observed.
+        max_iter: steps at most.
+        generator: a seed or generator, of random directions beside those of the step before.
+
+    Returns:
+        L by its singular vectors and S (rows, columns), 0 where nothing was observed; `history` has the residual that
+        `tolerance` is about.
+
+    Raises:
+        Refused: no entry is observed, one is infinite, or the penalty is not positive.
+    """
+    rng = generator_from(generator)
+    m, seen = observed(m)
+    rows, columns = m.shape
+    penalty = 1 / np.sqrt(max(rows, columns)) if penalty is None else float(penalty)
+    if not penalty > 0:
+        raise Refused(f"penalty={penalty}, and a positive one is needed")
+    none = ThinSVD(np.zeros((rows, 0)), np.zeros(0), np.zeros((columns, 0)))
+    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(m).max())[1])))
+    m = m / unit
+    norm = float(np.linalg.norm(m))
+    if norm == 0:
+        return Solution((none, m), True, 0, (), "every entry that was observed is zero")
+    spectral = spectral_norm(m, rng)
+    mu, largest = 1.25 / spectral, 1.25e7 / spectral
+    multiplier = m / max(spectral, float(np.abs(m).max()) / penalty)
+    sparse, basis = np.zeros_like(m), none.right
+    history: list[float] = []
+    while len(history) < max_iter:
+        found = thresholded_svd(m - sparse + multiplier / mu, 1 / mu, basis, rng, tolerance=1e-4)
+        kept = int((found.values > 1 / mu).sum())
+        low = ThinSVD(found.left[:, :kept], found.values[:kept] - 1 / mu, found.right[:, :kept])
+        basis = low.right
+        rest = m - low.dense()
+        sparse = np.where(seen, soft(rest + multiplier / mu, penalty / mu), rest)
+        gap = rest - sparse
+        multiplier = multiplier + mu * gap
+        mu = min(GROWTH * mu, largest)
+        history.append(float(np.linalg.norm(gap)) / norm)
+        if history[-1] <= tolerance:
+            break
+    message = f"|M - L - S| is {history[-1]:.1e} of |M| after {len(history)} steps"
+    value = ThinSVD(low.left, low.values * unit, low.right), np.where(seen, sparse * unit, 0.0)
+    return Solution(value, history[-1] <= tolerance, len(history), tuple(history), message)
+
+
+def robust_scores(x: Dense, seen: Dense, basis: Dense, *, tolerance: float = 1e-7, max_iter: int = 300) -> Dense:
+    """Scores (samples, k) of rows x on an orthonormal basis (features, k): argmin over a of |x - a basis^T|_1.
+
+    The augmented Lagrangian of `principal_component_pursuit`, with the projection on the basis in place of D. Entries
+    that were not `seen` count nothing.
+    """
+    scale = np.abs(x).max(axis=1, keepdims=True)
+    x = x / np.where(scale == 0, 1.0, scale)
+    scores = np.zeros((len(x), basis.shape[1]))
+    multiplier, sparse, mu = np.zeros_like(x), np.zeros_like(x), 1.0
+    going = np.arange(len(x))
+    for _ in range(max_iter):
+        scores[going] = (x[going] - sparse[going] + multiplier[going] / mu) @ basis
+        rest = x[going] - scores[going] @ basis.T
+        sparse[going] = np.where(seen[going], soft(rest + multiplier[going] / mu, 1 / mu), rest)
+        gap = rest - sparse[going]
+        multiplier[going] += mu * gap
+        mu = min(1.2 * mu, 1e7)
+        going = going[np.linalg.norm(gap, axis=1) > tolerance * np.linalg.norm(x[going], axis=1)]
+        if not len(going):
+            break
+    scores *= scale
+    return scores
+
+
+def _planted(rng: np.random.Generator) -> Planted:
+    low = rng.standard_normal((80, 2)) @ rng.standard_normal((2, 60))
+    outliers = np.where(rng.random(low.shape) < 0.05, rng.uniform(-50, 50, low.shape), 0.0)
+    missing = rng.random(low.shape) < 0.05
+    return Planted(
+        {"X": np.where(missing, np.nan, low + outliers)},
+        lambda fitted: np.linalg.norm(fitted.low_rank_ - low) / np.linalg.norm(low),
+        1e-5,
+    )
+
+
+@estimator(
+    "rpca-ialm",
+    paper="Candès et al. 2011, arXiv 0912.3599; Lin, Chen and Ma 2010, arXiv 1009.5055",
+    kind="transformer",
+    gives="low rank and sparse, robust scores of new rows",
+    takes="NaN as missing",
+    planted=_planted,
+    expression="Sum(Chain(Dense, Dense), Sparse)",
+    unmeasured="its benchmark has not run yet",
+)
+class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """Robust PCA: a table as a matrix of low rank and one of few large entries, which may lie anywhere.
+
+    Solves `principal_component_pursuit`; nothing is centred. New rows are put on the subspace that was found by least
+    absolute deviations, so that outliers in them do not move their scores.
+
+    Args:
+        penalty: lambda, what an outlier of size 1 costs beside a singular value of 1; None for
+            1 / sqrt(max(samples, features)).
+        tol: of |X - L - S| / |X|.
+        max_iter: steps at most.
+        random_state: of random directions beside the subspace of the step before.
+
+    Attributes:
+        low_rank_: L, (samples, features); an estimate where X is NaN.
+        sparse_: S, (samples, features); 0 where X is NaN.
+        components_: orthonormal right singular vectors of L, (rank, features).
+        singular_values_: of L, (rank,).
+        n_iter_, converged_, history_: steps, whether `tol` was reached, and |X - L - S| / |X| step by step.
+    """
+
+    def __init__(
+        self,
+        penalty: float | None = None,
+        *,
+        tol: float = 1e-7,
+        max_iter: int = 200,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    ) -> None:
+        self.penalty = penalty
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> RobustPCA:
+        """Splits X (samples, features), NaN where nothing was observed; itself."""
+        table = self._table(X, fit=True, ensure_all_finite="allow-nan")
+        solution = principal_component_pursuit(
+            table,
+            self.penalty,
+            tolerance=self.tol,
+            max_iter=self.max_iter,
+            generator=generator_from(self.random_state),
+        )
+        low, self.sparse_ = solution.value
+        self.low_rank_ = low.dense()
+        self.components_, self.singular_values_ = low.right.T, low.values
+        self._n_features_out = len(low.values)
+        self._finished(solution)
+        return self
+
+    @same_kind
+    def transform(self, X: Any) -> Any:
+        """Robust scores (samples, rank) of rows on `components_`."""
+        x, seen = observed(self._table(X, ensure_all_finite="allow-nan"))
+        return robust_scores(x, seen, self.components_.T)
+
+    @same_kind
+    def inverse_transform(self, X: Any) -> Any:
+        """Rows (samples, features) of the subspace, from their scores."""
+        return np.asarray(X, np.float64) @ self.components_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

@@ -1,0 +1,84 @@
+"""The singular values of a matrix that lie above a threshold, from the subspace that was right a moment ago."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eckart.arrays import Dense
+
+SPARE = 8
+"""Directions that are carried beside those above the threshold, half of them drawn anew."""
+
+
+class ThinSVD(NamedTuple):
+    """left (m, k), values (k,) descending, right (n, k): the matrix is left @ diag(values) @ right.T."""
+
+    left: Dense
+    values: Dense
+    right: Dense
+
+    def dense(self) -> Dense:
+        """The matrix (m, n)."""
+        return (self.left * self.values) @ self.right.T
+
+
+def thresholded_svd(
+    a: Any, threshold: float, start: Dense, generator: np.random.Generator, *, tolerance: float = 1e-9, steps: int = 60
+) -> ThinSVD:
+    """The singular triplets of A whose value exceeds a threshold, with some of those below.
+
+    A block of right singular vectors is multiplied by A^T A until the values above the threshold stand still, and
+    doubled until its least value lies below the threshold (the loss of a direction that the start is orthogonal to is
+    prevented by random ones in the block). A block of more than a third of the shorter side is given up for the whole
+    decomposition. From a good start one or two products with A suffice, where a decomposition takes min(m, n).
+
+    Args:
+        a: (m, n), an array, or anything of that `shape` with products `a @ x` and `a.T @ y`.
+        threshold: at least 0.
+        start: (n, k) columns near right singular vectors; k may be 0.
+        generator: of the directions beside them.
+        tolerance: relative change of the values above the threshold at which they stand still.
+        steps: products with A^T A at most, for one size of the block.
+
+    Returns:
+        Triplets in order of their values, among which are all above the threshold.
+    """
+    m, n = a.shape
+    block = start
+    while True:
+        size = block.shape[1] + SPARE
+        if 3 * size > min(m, n):
+            return _whole(a)
+        fresh = generator.standard_normal((n, size - block.shape[1]))
+        right = np.linalg.qr(np.hstack([block, fresh]))[0]
+        found = _settled(a, right, threshold, tolerance, steps)
+        if found.values[-1] <= threshold:
+            return found
+        block = np.hstack([found.right, generator.standard_normal((n, size))])
+
+
+def spectral_norm(a: Any, generator: np.random.Generator, *, steps: int = 12) -> float:
+    """The largest singular value of A, from below, by a block of a few vectors; to some per cent at worst."""
+    block = np.linalg.qr(generator.standard_normal((a.shape[1], min(4, *a.shape))))[0]
+    return float(_settled(a, block, 0.0, 1e-3, steps).values[0])
+
+
+def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: int) -> ThinSVD:
+    before = np.zeros(0)
+    for _ in range(steps):
+        left = np.linalg.qr(a @ right)[0]
+        right, factor = np.linalg.qr(a.T @ left)
+        u, values, v = np.linalg.svd(factor.T)
+        above = values[values > threshold]
+        if len(above) == len(before) and np.allclose(above, before, rtol=tolerance, atol=0):
+            break
+        before = above
+    return ThinSVD(left @ u, values, right @ v.T)
+
+
+def _whole(a: Any) -> ThinSVD:
+    dense = a if isinstance(a, np.ndarray) else a @ np.eye(a.shape[1])
+    u, values, v = np.linalg.svd(dense, full_matrices=False)
+    return ThinSVD(u, values, v.T)

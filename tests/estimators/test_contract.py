@@ -1,0 +1,204 @@
+"""What every estimator and every solver does, over the register: scikit-learn's checks, seeds, kinds, files, limits."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.estimator_checks import check_estimator
+
+from eckart.errors import Refused
+from eckart.estimators import load, save
+from eckart.estimators.contract import ESTIMATORS, EstimatorCard, Planted
+from eckart.linalg.solution import Solution
+
+TABLES = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind != "solver"]
+SOLVERS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "solver"]
+CARDS = TABLES + SOLVERS
+
+
+def seeded(estimator: Any, seed: int = 0) -> Any:
+    """An estimator whose random state is a seed, where it has one."""
+    return estimator.set_params(random_state=seed) if "random_state" in estimator.get_params() else estimator
+
+
+def draws(card: EstimatorCard) -> bool:
+    return "generator" in card.entry.__annotations__
+
+
+def found(card: EstimatorCard, planted: Planted, seed: int = 0) -> Any:
+    """The fitted estimator, or the solver's solution; what does not converge on a planted problem is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        if card.kind != "solver":
+            return seeded(card.entry(**planted.options), seed).fit(**planted.arguments)
+        return card.entry(**planted.arguments, **({"generator": seed} if draws(card) else {}))
+
+
+def planted_of(card: EstimatorCard, seed: int = 0) -> Planted:
+    return card.planted(np.random.default_rng(seed))
+
+
+def applied(card: EstimatorCard, fitted: Any, x: Any) -> Any:
+    """What a fitted estimator says of rows."""
+    if card.kind == "clusterer":
+        return fitted.labels_
+    return fitted.transform(x) if card.kind == "transformer" else fitted.predict(x)
+
+
+def arrays(result: Any) -> Iterator[Any]:
+    """All arrays of a result, in order."""
+    if sparse.issparse(result):
+        yield from (result.indptr, result.indices, result.data)
+    elif isinstance(result, np.ndarray | np.generic | torch.Tensor):
+        yield result
+    elif is_dataclass(result):
+        for field in fields(result):
+            yield from arrays(getattr(result, field.name))
+    elif isinstance(result, tuple | list):
+        for each in result:
+            yield from arrays(each)
+
+
+def same(one: Any, other: Any, **tolerance: float) -> None:
+    left, right = list(arrays(one)), list(arrays(other))
+    assert len(left) == len(right) > 0
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerance)
+
+
+@pytest.mark.parametrize("card", TABLES)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learn_finds_nothing_wrong(card: EstimatorCard) -> None:
+    results = check_estimator(card.entry(), on_fail=None)
+    wrong = [f"{each['check_name']}: {each['exception']}" for each in results if each["status"] in ("failed", "xfail")]
+    assert not wrong, "\n".join(wrong)
+    assert sum(each["status"] == "passed" for each in results) > 25
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_what_was_planted_is_found(card: EstimatorCard) -> None:
+    errors = []
+    for seed in range(10):
+        planted = planted_of(card, seed)
+        errors.append(float(planted.error(found(card, planted, seed))))
+    assert np.median(errors) <= planted.within, errors
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_a_seed_is_all_that_it_depends_on(card: EstimatorCard) -> None:
+    planted = planted_of(card)
+    held = copy.deepcopy(dict(planted.arguments))
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    first, again = found(card, planted), found(card, planted)
+    assert (np.random.get_state()[1] == before[0]).all()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+    for name, value in held.items():
+        if isinstance(value, np.ndarray) or sparse.issparse(value):
+            same(value, planted.arguments[name], rtol=0, atol=0)
+    if card.kind == "solver":
+        same(first.value, again.value, rtol=0, atol=0)
+    else:
+        x = planted.arguments["X"]
+        same(applied(card, first, x), applied(card, again, x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("card", SOLVERS)
+def test_a_solution_says_why_it_stopped(card: EstimatorCard) -> None:
+    solution = found(card, planted_of(card))
+    assert isinstance(solution, Solution)
+    assert solution.converged
+    assert solution.message
+
+
+@pytest.mark.parametrize("card", TABLES)
+def test_tensors_come_back_as_tensors(card: EstimatorCard) -> None:
+    planted = planted_of(card)
+    dense = {name: value for name, value in planted.arguments.items() if isinstance(value, np.ndarray)}
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in dense.items()}
+    fitted = found(card, planted)
+    again = seeded(card.entry(**planted.options)).fit(**{**planted.arguments, **tensors})
+    if card.kind == "clusterer" or "X" not in tensors:
+        return
+    said = applied(card, again, tensors["X"])
+    assert isinstance(said, torch.Tensor)
+    np.testing.assert_allclose(said.numpy(), applied(card, fitted, dense["X"]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("card", TABLES)
+def test_what_is_saved_comes_back(card: EstimatorCard, tmp_path: Path) -> None:
+    planted = planted_of(card)
+    fitted = found(card, planted)
+    save(fitted, tmp_path / "fitted")
+    loaded = load(tmp_path / "fitted")
+    assert type(loaded) is type(fitted)
+    assert vars(loaded).keys() == vars(fitted).keys()
+    for name, value in vars(fitted).items():
+        if isinstance(value, np.ndarray):
+            assert getattr(loaded, name).dtype == value.dtype
+            np.testing.assert_array_equal(getattr(loaded, name), value)
+    x = planted.arguments["X"]
+    same(applied(card, loaded, x), applied(card, fitted, x), rtol=0, atol=0)
+    save(clone(fitted), tmp_path / "fresh")
+    assert load(tmp_path / "fresh").get_params() == clone(fitted).get_params()
+
+
+@pytest.mark.parametrize("card", TABLES)
+def test_a_dask_array_is_refused_by_name(card: EstimatorCard) -> None:
+    dask = pytest.importorskip("dask.array")
+    with pytest.raises((Refused, TypeError), match=r"(?i)dask"):
+        card.entry().fit(dask.ones((20, 4), chunks=5), np.arange(20) % 2)
+
+
+def degenerate(x: np.ndarray) -> dict[str, np.ndarray]:
+    """A table spoilt, of the same shape."""
+    one = np.zeros_like(x)
+    one[:, 0] = 1.0
+    return {
+        "zero": np.zeros_like(x),
+        "constant": np.ones_like(x),
+        "one column": one,
+        "huge": x * 2.0**500,
+        "tiny": x * 2.0**-500,
+        "rank one": np.outer(np.arange(1.0, 1 + len(x)), np.ones(x.shape[1])),
+    }
+
+
+@pytest.mark.parametrize("card", TABLES)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_spoilt_tables_give_finite_numbers_or_are_refused(card: EstimatorCard) -> None:
+    planted = planted_of(card)
+    x = planted.arguments["X"]
+    if sparse.issparse(x) or x.ndim != 2:
+        return
+    with np.errstate(all="ignore"):
+        for name, spoilt in degenerate(np.nan_to_num(np.asarray(x, np.float64))).items():
+            with suppress(ValueError):
+                fitted = seeded(card.entry(**planted.options)).fit(**{**planted.arguments, "X": spoilt})
+                said = applied(card, fitted, spoilt)
+                assert np.isfinite(np.asarray(said, np.float64)).all(), name
+
+
+@pytest.mark.parametrize("card", SOLVERS)
+def test_spoilt_problems_give_finite_numbers_or_are_refused(card: EstimatorCard) -> None:
+    planted = planted_of(card)
+    for name, value in planted.arguments.items():
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
+            continue
+        for factor in (0.0, 2.0**400, 2.0**-400, np.nan, np.inf):
+            with np.errstate(all="ignore"), suppress(ValueError):
+                solution = card.entry(**{**planted.arguments, name: value * factor})
+                assert np.isfinite(factor), f"{name} of {factor} went through"
+                for each in arrays(solution.value):
+                    assert np.isfinite(np.asarray(each)).all(), (name, factor)

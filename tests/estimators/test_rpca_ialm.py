@@ -1,0 +1,72 @@
+"""Robust PCA against its optimality conditions, and robust scores against a linear program."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+from eckart.errors import Refused
+from eckart.estimators.rpca_ialm import RobustPCA, principal_component_pursuit, robust_scores
+
+
+def test_a_dual_point_bounds_what_is_left_to_gain() -> None:
+    """<Y, M> is at most the optimum for every Y of |Y|_2 <= 1 and |Y|_max <= lambda."""
+    rng = np.random.default_rng(0)
+    m = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 30))
+    m += np.where(rng.random(m.shape) < 0.1, rng.standard_normal(m.shape) * 9, 0.0)
+    penalty = 1 / np.sqrt(40)
+    low, sparse = principal_component_pursuit(m, tolerance=1e-9, generator=0).value
+    reached = low.values.sum() + penalty * np.abs(sparse).sum()
+    aligned = low.left @ low.right.T
+    y = aligned
+    for _ in range(300):
+        y = np.where(np.abs(sparse) > 1e-6, penalty * np.sign(sparse), np.clip(y, -penalty, penalty))
+        inside = y - low.left @ (low.left.T @ y)
+        inside -= (inside @ low.right) @ low.right.T
+        left, values, right = np.linalg.svd(inside, full_matrices=False)
+        y = aligned + (left * np.minimum(values, 1.0)) @ right
+    y /= max(np.linalg.norm(y, 2), np.abs(y).max() / penalty)
+    np.testing.assert_allclose(low.dense() + sparse, m, atol=1e-6)
+    assert (y * m).sum() <= reached * (1 + 1e-9)
+    assert (y * m).sum() >= reached * (1 - 1e-3)
+
+
+def test_nothing_is_an_outlier_at_a_high_penalty_and_everything_at_a_low_one() -> None:
+    m = np.random.default_rng(1).standard_normal((20, 30))
+    low, sparse = principal_component_pursuit(m, 10.0, generator=0).value
+    np.testing.assert_allclose(low.dense(), m, atol=1e-6)
+    low, sparse = principal_component_pursuit(m, 0.01, generator=0).value
+    np.testing.assert_allclose(sparse, m, atol=1e-6)
+
+
+def test_robust_scores_are_those_of_a_linear_program() -> None:
+    rng = np.random.default_rng(2)
+    basis = np.linalg.qr(rng.standard_normal((12, 3)))[0]
+    x = rng.standard_normal((1, 12))
+    seen = np.ones_like(x, bool)
+    seen[0, 4] = False
+    scores = robust_scores(x, seen, basis)
+    kept, target = basis[seen[0]], x[0, seen[0]]
+    n = len(kept)
+    bounds = [(None, None)] * 3 + [(0, None)] * n
+    constraints = np.block([[kept, -np.eye(n)], [-kept, -np.eye(n)]])
+    best = linprog(np.r_[np.zeros(3), np.ones(n)], constraints, np.r_[target, -target], bounds=bounds).fun
+    assert np.abs(target - kept @ scores[0]).sum() == pytest.approx(best, rel=1e-3)
+
+
+def test_outliers_of_new_rows_do_not_move_their_scores() -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((90, 3)) @ rng.standard_normal((3, 40))
+    fitted = RobustPCA(random_state=0).fit(rows[:80])
+    clean, spoilt = rows[80:], rows[80:].copy()
+    spoilt[:, [3, 17]] = 1e3
+    spoilt[:, 5] = np.nan
+    np.testing.assert_allclose(fitted.transform(spoilt), fitted.transform(clean), atol=1e-4)
+
+
+def test_what_cannot_be_met_is_refused() -> None:
+    with pytest.raises(Refused, match="all are NaN"):
+        principal_component_pursuit(np.full((3, 4), np.nan))
+    with pytest.raises(Refused, match="penalty=-1"):
+        principal_component_pursuit(np.ones((3, 4)), -1)
