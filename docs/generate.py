@@ -22,6 +22,7 @@ from eckart.jobs.diagnose.report import diagnosis_schema
 from eckart.register import FAMILIES, Card, register_of
 from eckart.report import schema
 from eckart.report.compensation import compensation_schema
+from eckart.report.fitting import fitting_schema
 from eckart.report.learning import learning_schema
 from eckart.report.training import training_schema
 
@@ -43,6 +44,7 @@ REPORTS: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "train.json": ("eckart train", learning_schema),
     "compensation.json": ("eckart compensate", compensation_schema),
     "diagnosis.json": ("eckart diagnose", diagnosis_schema),
+    "fit.json": ("eckart fit", fitting_schema),
 }
 """By the name of the file: the command that writes it, and its schema."""
 

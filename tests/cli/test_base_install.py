@@ -64,6 +64,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[objec
 
     save_file({"a": zeros(2, 2)}, model / "model.safetensors")
     (directory / "file.gguf").write_bytes(b"GGUF")
+    (directory / "a.csv").write_text("a,b\n1,2\n")
     (directory / "t.txt").write_text("words " * 99)
     m, text, out = str(model), str(directory / "t.txt"), str(directory / "out")
     lines = [
@@ -80,6 +81,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[objec
         ["diagnose", m],
         ["export", m, "--to", "dense", "--out", out],
         ["export", m, "--to", "peft", "--out", out],
+        ["fit", str(directory / "a.csv"), "--method", "rpca-ialm", "--out", out],
         ["methods"],
     ]
     command = [sys.executable, "-c", BARE, json.dumps(lines)]
@@ -101,7 +103,13 @@ def test_every_command_names_what_it_lacks(bare: tuple[dict[str, list[object]], 
 
 @pytest.mark.parametrize(
     ("line", "extra"),
-    [("evaluate", "eckart[hf]"), ("image", "eckart[media]"), ("--scheduler", "eckart[dist]"), ("news", "eckart[demo]")],
+    [
+        ("evaluate", "eckart[hf]"),
+        ("image", "eckart[media]"),
+        ("--scheduler", "eckart[dist]"),
+        ("news", "eckart[demo]"),
+        ("fit", "eckart[data]"),
+    ],
 )
 def test_the_extra_is_the_one_that_helps(line: str, extra: str, bare: tuple[dict[str, list[object]], Path]) -> None:
     said = [f"{code} {text}" for words, (code, text) in bare[0].items() if line in words]

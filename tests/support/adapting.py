@@ -42,8 +42,9 @@ def made(method: str, kind: str = "llama") -> nn.Module:
 
 
 def logits(model: nn.Module, tokens: Tensor) -> Tensor:
-    found: Tensor = model(tokens).logits
-    return found.detach()
+    with torch.no_grad():
+        found: Tensor = model(tokens).logits
+    return found
 
 
 def train(model: nn.Module, adapter: Adapter, steps: int = 3, rate: float = 3e-2) -> list[float]:

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train all of a model, or a configuration from the start",
     "diagnose": "spectra, heavy tails, what changed, and what a cut would cost",
     "embeddings": "what of one set's diversity a second set, paired with it, explains",
+    "fit": "factor a table of numbers: complete it, clean it, find what it is made of",
     "evaluate": "perplexity, distance to a dense model, speed, size",
     "export": "turn a compressed model into another format",
     "verify": "hold every tensor of a directory to its checksum",

@@ -78,6 +78,29 @@ def learning_table(report: Mapping[str, Any]) -> Table:
     return table
 
 
+def fit_table(report: Mapping[str, Any]) -> Table:
+    """What a `fit.json` says of a table, and its largest predictions."""
+    size = report["table"]
+    title = Text(f"{report['data']}, {size['rows']} x {size['columns']}, {report['method']}")
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    if size["observed"] < 1:
+        table.add_row("observed", f"{size['observed']:.1%}")
+    if report["singular_values"]:
+        table.add_row("rank", str(len(report["singular_values"])))
+    if report["error"] is not None:
+        table.add_row("left over of the norm", f"{report['error']:.2%}")
+    if held := report["held_out"]:
+        table.add_row("error of entries held back", shown_number(held["rmse"]))
+        table.add_row("by means of columns", shown_number(held["column_means"]))
+    if course := report["course"]:
+        table.add_row("iterations", f"{course['iterations']}{'' if course['converged'] else ', not converged'}")
+    for each in report["predictions"][:5]:
+        table.add_row(f"{each['row']}, {each['column']}", shown_number(each["value"]))
+    return table
+
+
 def compensation_table(report: Mapping[str, Any]) -> Table:
     """What a `compensation.json` says of the dense, the compressed and the compensated model, a row for each thing."""
     title = Text(f"{report['model']}, rank {report['rank']}, metric {report['metric']}")

@@ -26,11 +26,12 @@ except ImportError:
         def __new__(cls, *_: Any, **__: Any) -> Any:
             raise Refused(f"{cls.__name__} is an estimator of scikit-learn: pip install 'eckart[data]'")
 
-    class _Mixin:
-        pass
-
-    ClassifierMixin = ClassNamePrefixFeaturesOutMixin = ClusterMixin = _Mixin
-    OneToOneFeatureMixin = RegressorMixin = TransformerMixin = _Mixin
+    ClassifierMixin = type("ClassifierMixin", (), {})
+    ClassNamePrefixFeaturesOutMixin = type("ClassNamePrefixFeaturesOutMixin", (), {})
+    ClusterMixin = type("ClusterMixin", (), {})
+    OneToOneFeatureMixin = type("OneToOneFeatureMixin", (), {})
+    RegressorMixin = type("RegressorMixin", (), {})
+    TransformerMixin = type("TransformerMixin", (), {})
     ConvergenceWarning = UserWarning
     check_is_fitted = validate_data = None
 

@@ -24,7 +24,7 @@ const stem = (name) => name.replace(/\/+$/, "").split("/").pop() || "model";
 function command() {
   const kept = String(Number(slider.share.toFixed(4)));
   const words = compressing();
-  return words && line([...words, "--keep", kept, "--of", slider.of, "--out", `${stem(report.model)}-${kept}`]);
+  return words && line([...words, "--keep", kept, "--of", slider.of, "--out", `${stem(subject)}-${kept}`]);
 }
 
 /** Puts a button beside a command that copies it; where no clipboard may be written it is selected instead. */
@@ -59,6 +59,6 @@ function repeated() {
   for (const code of document.querySelectorAll(".command code")) copyable(code);
   if (!report.command?.length) return;
   const place = { compress: "", diagnose: "-diagnosis", adapt: "-adapter", train: "-trained", compensate: "-compensated" }[job];
-  byId("again-command").textContent = line([...report.command, "--out", `${stem(report.model)}${place}-again`]);
+  byId("again-command").textContent = line([...report.command, "--out", `${stem(subject)}${place}-again`]);
   byId("again").hidden = false;
 }

@@ -1,9 +1,11 @@
 // The report as the page sees it: of which job it is, its matrices, and what smaller sizes of them would cost.
 
 const report = JSON.parse(byId("report").textContent);
+/** What the job was given: a model, or a table. */
+const subject = report.model ?? report.data;
 const sites = report.sites ?? report.matrices ?? [];
-const job = report.sites ? "compress" : report.optimizer ? "train" : report.training ? "adapt" : report.size?.dense ? "compensate" : "diagnose";
-const source = { compress: "report.json", adapt: "training.json", train: "train.json", compensate: "compensation.json", diagnose: "diagnosis.json" }[job];
+const job = report.table ? "fit" : report.sites ? "compress" : report.optimizer ? "train" : report.training ? "adapt" : report.size?.dense ? "compensate" : "diagnose";
+const source = { compress: "report.json", adapt: "training.json", train: "train.json", compensate: "compensation.json", diagnose: "diagnosis.json", fit: "fit.json" }[job];
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const denseParameters = (site) => (site.shape ?? []).reduce((product, extent) => product * extent, 1);

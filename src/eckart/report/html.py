@@ -24,6 +24,7 @@ SCRIPTS = (
     "runs.js",
     "findings.js",
     "compensated.js",
+    "fitted.js",
     "page.js",
 )
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}

@@ -3,16 +3,17 @@
 const state = { chosen: null, shown: null, colour: null, sort: null, descending: false, columns: [] };
 
 function header() {
-  document.title = `${report.model} · eckart ${job}`;
+  document.title = `${subject} · eckart ${job}`;
   byId("version").textContent = report.eckart;
-  byId("model").textContent = report.model;
+  byId("model").textContent = subject;
   byId("footer").textContent = `The same numbers are in ${source} beside this page.${job === "compress" ? " Sizes are measured on what was written." : ""}`;
   const wish = {
     compress: asked,
     diagnose: looked,
     adapt: () => [`Adapted by ${report.method} of rank ${report.rank}`],
     train: () => [`${report.scratch ? "Trained from the start" : "Trained"} by ${report.optimizer}${report.parametrization ? ` as ${report.parametrization}` : ""}`],
-    compensate: compensated }[job]();
+    compensate: compensated,
+    fit: fitted }[job]();
   const seed = report.seed ?? report.training?.seed;
   byId("request").textContent = [...wish, isNumber(seed) ? `seed ${seed}` : null].filter(Boolean).join(" · ");
   const warnings = report.warnings ?? [];
@@ -25,7 +26,7 @@ function header() {
 }
 
 function story() {
-  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards, train: trainingCards, compensate: compensationCards }[job];
+  const cards = { compress: runCards, diagnose: diagnosisCards, adapt: trainingCards, train: trainingCards, compensate: compensationCards, fit: fittedCards }[job];
   byId("cards").replaceChildren(...cards());
   if (job === "diagnose") {
     byId("whole").hidden = true;
@@ -34,15 +35,16 @@ function story() {
     return;
   }
   time();
-  facts(byId("run"), { compress: runFacts, adapt: trainingFacts, train: trainingFacts, compensate: compensationFacts }[job]());
+  facts(byId("run"), { compress: runFacts, adapt: trainingFacts, train: trainingFacts, compensate: compensationFacts, fit: fittedFacts }[job]());
   if (["adapt", "train"].includes(job)) learning();
   if (job === "train") overSteps();
+  if (job === "fit") foundInTable();
   if (job === "compress") trade();
   samples();
 }
 
 // ---- the matrices ---------------------------------------------------------------------------------------------------
-const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], train: [], compensate: ["after"], diagnose: telling() }[job];
+const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], train: [], compensate: ["after"], fit: [], diagnose: telling() }[job];
 
 /** The matrix that is shown first: the one with the largest error, or that moved most. */
 function first() {

@@ -18,8 +18,8 @@ from eckart.cli.app import main
 from eckart.errors import Refused
 from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.loop import Training
+from eckart.jobs.named import parsed
 from eckart.jobs.train.directory import Request, train_directory
-from eckart.jobs.train.named import parsed
 from eckart.report.learning import learning_schema
 from eckart.structures import StructuredMatrix
 from support.browser import asked, in_browser

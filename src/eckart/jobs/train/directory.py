@@ -15,9 +15,9 @@ from eckart.errors import Refused, check_types
 from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.lessons import check_data, contents, lessons_of
 from eckart.jobs.learning.loop import Trained, Training, train
+from eckart.jobs.named import check_names, check_options, parsed
 from eckart.jobs.reparametrize.run import Reparametrization, reparametrize
 from eckart.jobs.train.learner import COMMON, GIVEN, Learning
-from eckart.jobs.train.named import check_names, check_options, parsed
 from eckart.jobs.workspace import workspace
 from eckart.machine import peak_rss_bytes
 from eckart.models import transformers as hf

@@ -1,0 +1,82 @@
+"""`eckart fit`: what is written, and what is refused before anything is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from eckart.cli.app import main
+from eckart.errors import Refused
+from eckart.estimators import load
+from eckart.jobs.factor.directory import ESTIMATOR, REPORT, Wish, factor_directory
+from eckart.report.fitting import fitting_schema
+from support.browser import asked, in_browser
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 2)) @ rng.standard_normal((2, 24))
+    x += np.where(rng.random(x.shape) < 0.03, 9.0, 0.0)
+    file = tmp_path_factory.mktemp("tables") / "table.npy"
+    np.save(file, x)
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def fitted(table: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("fitted") / "out"
+    factor_directory(table, out, Wish(method="rpca-ialm", picture="4x6"))
+    return out
+
+
+def test_the_report_keeps_its_schema_and_the_estimator_comes_back(fitted: Path, table: str) -> None:
+    report = json.loads((fitted / REPORT).read_text("utf-8"))
+    Draft202012Validator(fitting_schema()).validate(report)
+    assert {file.name for file in fitted.iterdir()} == {REPORT, "report.html", *report["files"]}
+    estimator = load(fitted / ESTIMATOR)
+    scores = np.loadtxt(fitted / "scores.csv", delimiter=",", skiprows=1)[:, 1:]
+    np.testing.assert_allclose(estimator.transform(np.load(table)), scores)
+    low, rest = np.load(fitted / "low_rank.npy"), np.load(fitted / "sparse.npy")
+    np.testing.assert_allclose(low + rest, np.load(table), atol=1e-5)
+    assert report["course"]["converged"]
+    assert len(report["singular_values"]) == 2
+
+
+@in_browser
+def test_its_page_is_drawn_whole(fitted: Path, tmp_path: Path) -> None:
+    script = """
+        const all = (selector) => document.querySelectorAll(selector).length;
+        document.documentElement.dataset.drawn = [all("#samples img"), all(".plot svg"), all("#cards li")];"""
+    root = asked((fitted / "report.html").read_text("utf-8"), script, tmp_path)
+    assert "data-error" not in root
+    assert root["data-drawn"] == "6,2,5"
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"method": "rpca"}, "unknown estimator 'rpca'"),
+        ({"method": "rpca-ialm:penaltee=1"}, "did you mean 'penalty'"),
+        ({"method": "rpca-ialm", "rank": 3}, "finds its rank by itself"),
+        ({"method": "rpca-ialm", "hold_out": 0.1}, "predicts no entries"),
+        ({"method": "rpca-ialm", "hold_out": 1.5}, "hold_out=1.5"),
+        ({"method": "rpca-ialm", "picture": "5x5"}, "picture='5x5'"),
+    ],
+)
+def test_what_cannot_be_asked_for(table: str, tmp_path: Path, wish: dict[str, Any], words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        factor_directory(table, tmp_path / "out", Wish(**wish))
+    assert not list(tmp_path.iterdir())
+
+
+def test_on_the_command_line(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", table, "--method", "rpca-ialm", "--out", str(tmp_path / "out"), "-q"]) == 0
+    assert "left over of the norm" in capsys.readouterr().out
+    assert main(["fit", "nothing.csv", "--method", "rpca-ialm", "--out", str(tmp_path / "other")]) == 2
+    assert "nothing.csv" in capsys.readouterr().err
