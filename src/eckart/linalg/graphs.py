@@ -27,7 +27,7 @@ def adjacency(a: Any, *, symmetric: bool = False) -> sparse.csr_array:
     graph = graph.copy() if graph is a else graph
     graph.sum_duplicates()
     graph.eliminate_zeros()
-    if symmetric and abs(graph - graph.T).max() > 1e-12 * max(graph.max(), 0):
+    if symmetric and graph.shape[0] and abs(graph - graph.T).max() > 1e-12 * max(graph.max(), 0):
         raise Refused("the graph is directed, and an undirected one is needed: hand in A + A.T")
     return graph
 

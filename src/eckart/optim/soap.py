@@ -104,7 +104,7 @@ class Soap(MatrixOptimizer):
         if step:
             inside = turn(grad, state)
             rounding = 4 * torch.finfo(grad.dtype).eps * torch.linalg.vector_norm(grad)
-            inside = torch.where(inside.abs() > rounding, inside, 0.0)
+            inside = torch.where(inside.abs() <= rounding, 0.0, inside)
             moved = turn(adam(inside, state, step, group["betas"], group["eps"]), state, inverse=True)
         for side, (factor, basis) in enumerate((("L", "Q_L"), ("R", "Q_R"))):
             if grad.shape[side] > group["largest"]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Dense, Seed, generator_of
+from eckart.arrays import Dense, Seed, dense, generator_of
 from eckart.errors import Refused
 from eckart.linalg.hadamard import walsh_hadamard
 from eckart.linalg.solution import Solution
@@ -115,9 +115,7 @@ def sparse_hadamard(
         flips = np.concatenate([np.zeros((1, n), np.int64), np.eye(n, dtype=np.int64)])
         d = (base ^ flips).reshape(-1, n)
         points = (_bits(b) @ m.T % 2)[:, None] ^ d
-        values = np.asarray(f(points.reshape(-1, n).astype(np.uint8)), np.float64).reshape(size, each)
-        if not np.isfinite(values).all():
-            raise Refused("f has NaN or Inf values")
+        values = _asked(f, points.reshape(-1, n)).reshape(size, each)
         maps.append(m)
         offsets.append(d)
         bins.append(walsh_hadamard(values) / size**0.5)
@@ -172,11 +170,16 @@ def _peeled(
     return found
 
 
+def _asked(f: Callable[[Dense], Any], points: Dense) -> Dense:
+    values = dense(f(points.astype(np.uint8)), "f", ndim=None)
+    if values.shape != (len(points),):
+        raise Refused(f"f gave values of shape {values.shape} for {len(points)} points: one each is needed")
+    return values
+
+
 def _whole(f: Callable[[Dense], Any], n: int, sparsity: int) -> Solution[Spectrum]:
     points = _bits(n)
-    values = np.asarray(f(points.astype(np.uint8)), np.float64)
-    if not np.isfinite(values).all():
-        raise Refused("f has NaN or Inf values")
+    values = _asked(f, points)
     spectrum = walsh_hadamard(values) / len(values) ** 0.5
     order = np.argsort(-np.abs(spectrum), kind="stable")[:sparsity]
     order = order[np.abs(spectrum[order]) > 1e-12 * np.abs(spectrum).max()]

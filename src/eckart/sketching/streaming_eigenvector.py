@@ -32,7 +32,14 @@ class HeavyRows:
         self.steps = 0
 
     def partial_fit(self, rows: Dense) -> HeavyRows:
-        """Takes in rows (n, d)."""
+        """Takes in rows (n, d).
+
+        Raises:
+            Refused: they are of another width than those before, or no matrix.
+        """
+        rows = dense(rows, "the rows")
+        if len(self.vector) and rows.shape[1] != len(self.vector):
+            raise Refused(f"rows of {rows.shape[1]} numbers, and those before had {len(self.vector)}")
         for row in rows:
             self._row(row)
         return self
