@@ -44,6 +44,32 @@ def observed(x: Array, name: str = "the data") -> tuple[Dense, Dense]:
     return held, seen
 
 
+def entries(x: Array, name: str = "the data") -> sparse.csr_array:
+    """What is observed of a matrix, in compressed rows in float64: of a sparse one what it stores, zeros too.
+
+    Of a dense one what is not NaN. NaN is not observed in a sparse one either.
+
+    Raises:
+        Refused: it is no matrix, complex, no numbers, has infinite entries, or nothing is observed.
+    """
+    if not sparse.issparse(x):
+        held, seen = observed(x, name)
+        row, column = np.nonzero(seen)
+        return sparse.csr_array((held[seen], (row, column)), shape=held.shape)
+    if x.dtype.kind not in "biuf" or x.ndim != 2:
+        raise Refused(f"{name} is {type(x).__name__} of {x.dtype}, and a matrix of real numbers is needed")
+    made = sparse.csr_array(x, dtype=np.float64, copy=True)
+    made.sum_duplicates()
+    if np.isnan(made.data).any():
+        stored = made.tocoo()
+        kept = ~np.isnan(stored.data)
+        made = sparse.csr_array((stored.data[kept], (stored.row[kept], stored.col[kept])), shape=made.shape)
+    _checked(made.data, name, 1)
+    if not made.nnz and made.shape[0] * made.shape[1]:
+        raise Refused(f"none of the {made.shape[0]} x {made.shape[1]} entries of {name} is observed: none is stored")
+    return made
+
+
 def rows(x: Array, name: str = "the data") -> Dense | sparse.csr_array:
     """A matrix in float64, dense or in compressed rows as it came; SciPy's matrices become arrays.
 

@@ -1,13 +1,12 @@
-"""Robust PCA against its optimality conditions, and robust scores against a linear program."""
+"""Robust PCA against its optimality conditions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
 
 from eckart.errors import Refused
-from eckart.estimators.rpca_ialm import RobustPCA, principal_component_pursuit, robust_scores
+from eckart.estimators.rpca_ialm import RobustPCA, principal_component_pursuit
 
 
 def test_a_dual_point_bounds_what_is_left_to_gain() -> None:
@@ -38,21 +37,6 @@ def test_nothing_is_an_outlier_at_a_high_penalty_and_everything_at_a_low_one() -
     np.testing.assert_allclose(low.dense(), m, atol=1e-6)
     low, sparse = principal_component_pursuit(m, 0.01, generator=0).value
     np.testing.assert_allclose(sparse, m, atol=1e-6)
-
-
-def test_robust_scores_are_those_of_a_linear_program() -> None:
-    rng = np.random.default_rng(2)
-    basis = np.linalg.qr(rng.standard_normal((12, 3)))[0]
-    x = rng.standard_normal((1, 12))
-    seen = np.ones_like(x, bool)
-    seen[0, 4] = False
-    scores = robust_scores(x, seen, basis)
-    kept, target = basis[seen[0]], x[0, seen[0]]
-    n = len(kept)
-    bounds = [(None, None)] * 3 + [(0, None)] * n
-    constraints = np.block([[kept, -np.eye(n)], [-kept, -np.eye(n)]])
-    best = linprog(np.r_[np.zeros(3), np.ones(n)], constraints, np.r_[target, -target], bounds=bounds).fun
-    assert np.abs(target - kept @ scores[0]).sum() == pytest.approx(best, rel=1e-3)
 
 
 def test_outliers_of_new_rows_do_not_move_their_scores() -> None:

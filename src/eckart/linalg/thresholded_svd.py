@@ -25,7 +25,14 @@ class ThinSVD(NamedTuple):
 
 
 def thresholded_svd(
-    a: Any, threshold: float, start: Dense, generator: np.random.Generator, *, tolerance: float = 1e-9, steps: int = 60
+    a: Any,
+    threshold: float,
+    start: Dense,
+    generator: np.random.Generator,
+    *,
+    tolerance: float = 1e-9,
+    steps: int = 60,
+    most: int | None = None,
 ) -> ThinSVD:
     """The singular triplets of A whose value exceeds a threshold, with some of those below.
 
@@ -41,22 +48,23 @@ def thresholded_svd(
         generator: of the directions beside them.
         tolerance: relative change of the values above the threshold at which they stand still.
         steps: products with A^T A at most, for one size of the block.
+        most: triplets that are wanted at most; None for all above the threshold.
 
     Returns:
-        Triplets in order of their values, among which are all above the threshold.
+        Triplets in order of their values, among which are all above the threshold, or the first `most` of them.
     """
     m, n = a.shape
-    block = start
+    block = start[:, :most]
     while True:
         size = block.shape[1] + SPARE
         if 3 * size > min(m, n):
             return _whole(a)
         fresh = generator.standard_normal((n, size - block.shape[1]))
         right = np.linalg.qr(np.hstack([block, fresh]))[0]
-        found = _settled(a, right, threshold, tolerance, steps)
-        if found.values[-1] <= threshold:
+        found = _settled(a, right, threshold, tolerance, steps, most)
+        if found.values[-1] <= threshold or block.shape[1] == most:
             return found
-        block = np.hstack([found.right, generator.standard_normal((n, size))])
+        block = np.hstack([found.right, generator.standard_normal((n, size))])[:, :most]
 
 
 def spectral_norm(a: Any, generator: np.random.Generator, *, steps: int = 12) -> float:
@@ -65,13 +73,13 @@ def spectral_norm(a: Any, generator: np.random.Generator, *, steps: int = 12) ->
     return float(_settled(a, block, 0.0, 1e-3, steps).values[0])
 
 
-def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: int) -> ThinSVD:
+def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: int, most: int | None = None) -> ThinSVD:
     before = np.zeros(0)
     for _ in range(steps):
         left = np.linalg.qr(a @ right)[0]
         right, factor = np.linalg.qr(a.T @ left)
         u, values, v = np.linalg.svd(factor.T)
-        above = values[values > threshold]
+        above = values[values > threshold][:most]
         if len(above) == len(before) and np.allclose(above, before, rtol=tolerance, atol=0):
             break
         before = above

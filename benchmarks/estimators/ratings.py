@@ -1,0 +1,167 @@
+"""Ratings of MovieLens-100K, five folds: errors and processor seconds of completion, beside other packages.
+
+    pip install --no-deps recbole==1.2.1        # for its data; or --data FOLDER with recbole/dataset_example below it
+    pip install scikit-surprise cmfrec          # peers; those that are not there are left out
+    OMP_NUM_THREADS=1 python -m benchmarks.estimators.ratings --json benchmarks/results/estimators.jsonl
+
+What is set is the same in all folds and was not chosen on them, but for the penalty of soft-impute, which holds out a
+tenth of what it learns from. Predictions are clipped to 1..5. Arms take turns fold by fold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks.common.rows import Rows, add_option
+from eckart.estimators.completion_altmin import AlternatingCompletion
+from eckart.estimators.soft_impute import SoftImpute
+
+FOLDS = 5
+SHAPE = (943, 1682)
+PEER = "Surprise's SVD, k = 100"
+Data = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rows, columns and values."""
+Predictor = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Arm = Callable[[Data], Callable[[], Predictor]]
+"""What is known in the form that a package wants it in, to its fit, of which the seconds count."""
+
+
+def ratings(folder: Path | None) -> Data:
+    """Users, films, both from 0, and ratings."""
+    if folder is None:
+        found = find_spec("recbole")
+        if found is None or not found.submodule_search_locations:
+            raise SystemExit("recbole is not installed: pip install --no-deps recbole==1.2.1, or hand in --data FOLDER")
+        folder = Path(found.submodule_search_locations[0]).parent
+    table = np.loadtxt(folder / "recbole/dataset_example/ml-100k/ml-100k.inter", skiprows=1)
+    return table[:, 0].astype(int) - 1, table[:, 1].astype(int) - 1, table[:, 2]
+
+
+def ours(estimator: Any) -> Arm:
+    def prepared(known: Data) -> Callable[[], Predictor]:
+        row, column, value = known
+        table = sparse.coo_array((value, (row, column)), shape=SHAPE)
+        return lambda: estimator.fit(table).predict_entries
+
+    return prepared
+
+
+def surprise(known: Data) -> Callable[[], Predictor]:
+    """SVD of scikit-surprise as it comes: stochastic gradients, 100 factors with biases, 20 epochs."""
+    from surprise import SVD, Trainset
+
+    by_user: dict[int, list[tuple[int, float]]] = {user: [] for user in range(SHAPE[0])}
+    by_item: dict[int, list[tuple[int, float]]] = {item: [] for item in range(SHAPE[1])}
+    for user, item, value in zip(*(each.tolist() for each in known), strict=True):
+        by_user[user].append((item, value))
+        by_item[item].append((user, value))
+    names = {user: user for user in by_user}, {item: item for item in by_item}
+    train = Trainset(by_user, by_item, *SHAPE, len(known[2]), (1, 5), *names)
+
+    def fit() -> Predictor:
+        model = SVD(random_state=0).fit(train)
+
+        def predict(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            products = np.einsum("ik,ik->i", model.pu[rows], model.qi[columns])
+            return train.global_mean + model.bu[rows] + model.bi[columns] + products
+
+        return predict
+
+    return fit
+
+
+def cmfrec(known: Data) -> Callable[[], Predictor]:
+    """CMF of cmfrec: alternating conjugate gradients, 50 factors, the ridge by the number of entries."""
+    from cmfrec import CMF
+
+    row, column, value = known
+    table = sparse.coo_matrix((value, (row, column)), shape=SHAPE)
+    model = CMF(k=50, lambda_=0.1, scale_lam=True, method="als", use_cg=True, nthreads=1, verbose=False)
+    return lambda: model.fit(table).predict
+
+
+def arms() -> dict[str, tuple[str, int, Arm]]:
+    """Card, factors and fit of each."""
+    found: dict[str, tuple[str, int, Arm]] = {
+        "biases alone": ("completion-altmin", 0, ours(AlternatingCompletion(0, tol=1e-3, random_state=0))),
+    }
+    for k in (10, 20, 50):
+        for solver in ("cholesky", "cg"):
+            estimator = AlternatingCompletion(k, solver=solver, tol=1e-3, random_state=0)
+            found[f"alternating, {solver}, k = {k}"] = ("completion-altmin", k, ours(estimator))
+    found["Soft-Impute, rank <= 20"] = ("soft-impute", 20, ours(SoftImpute(max_rank=20, tol=1e-3, random_state=0)))
+    if find_spec("surprise"):
+        found[PEER] = ("", 100, surprise)
+    if find_spec("cmfrec"):
+        found["cmfrec, cg, k = 50"] = ("", 50, cmfrec)
+    return found
+
+
+def folds(data: Data, rows: Rows) -> None:
+    """Root mean squared and mean absolute errors, and processor seconds, over the folds."""
+    fold = np.random.default_rng(0).permutation(len(data[2])) % FOLDS
+    scores: dict[str, list[tuple[float, float, float]]] = {}
+    for test in (fold == f for f in range(FOLDS)):
+        known, (row, column, value) = tuple(each[~test] for each in data), (each[test] for each in data)
+        for name, (_, _, arm) in arms().items():
+            fit = arm(known)
+            start = time.process_time()
+            predict = fit()
+            seconds = time.process_time() - start
+            rest = np.clip(predict(row, column), 1, 5) - value
+            scores.setdefault(name, []).append((np.sqrt(np.square(rest).mean()), np.abs(rest).mean(), seconds))
+            print(name, *(f"{each:.4f}" for each in scores[name][-1]), flush=True)
+    for name, (method, k, _) in arms().items():
+        rmse, mae, seconds = np.array(scores[name]).T
+        found = {"rmse": rmse.mean(), "spread": rmse.std(ddof=1), "mae": mae.mean(), "seconds": np.median(seconds)}
+        if PEER in scores:
+            found["times"] = np.median([each[2] for each in scores[PEER]]) / found["seconds"]
+        what = {"part": "folds", "method": method, "arm": name, "k": k, "folds": FOLDS}
+        rows.add(what, {key: float(each) for key, each in found.items()})
+
+
+def sweeps(data: Data, rows: Rows) -> None:
+    """Processor seconds of a sweep by the number of factors, and the exponent of k between the last and first."""
+    row, column, value = data
+    x = sparse.coo_array((value, (row, column)), shape=SHAPE).tocsr()
+    ranks = (10, 20, 40, 80, 160)
+    best: dict[tuple[str, int], float] = {}
+    for _ in range(3):
+        for k in ranks:
+            for solver in ("cholesky", "cg"):
+                start = time.process_time()
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    AlternatingCompletion(k, solver=solver, tol=0, max_iter=2, random_state=0).fit(x)
+                seconds = (time.process_time() - start) / 2
+                best[solver, k] = min(seconds, best.get((solver, k), np.inf))
+    for solver in ("cholesky", "cg"):
+        slope = float(np.polyfit(np.log(ranks), np.log([best[solver, k] for k in ranks]), 1)[0])
+        what = {"part": "sweeps", "method": "completion-altmin", "solver": solver}
+        rows.add(what, {"slope": slope} | {f"k{k}": best[solver, k] for k in ranks})
+        print(solver, slope, [best[solver, k] for k in ranks], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="where recbole lies, if it is not installed")
+    parser.add_argument("--only", action="append", choices=("folds", "sweeps"))
+    add_option(parser)
+    options = parser.parse_args()
+    data, rows = ratings(options.data), Rows("estimators.ratings", options.json)
+    for name, part in {"folds": folds, "sweeps": sweeps}.items():
+        if name in (options.only or ("folds", "sweeps")):
+            part(data, rows)
+
+
+if __name__ == "__main__":
+    main()

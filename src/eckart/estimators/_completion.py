@@ -1,0 +1,99 @@
+"""What estimators of a table with missing entries share: scores of rows, entries by their indices, rows filled in."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from eckart import arrays
+from eckart.arrays import Dense
+from eckart.errors import Refused
+from eckart.estimators._base import Estimator, same_kind
+from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
+from eckart.linalg.sparse_plus_low_rank import entries_of
+
+
+class Completion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """x_ij = mean_j + scores_i . components_j; a row of which nothing is observed has scores of zero.
+
+    Attributes:
+        embedding_: scores of the rows that were fitted, (samples, n_components).
+        components_: (n_components, features).
+        mean_: (features,).
+    """
+
+    embedding_: Dense
+    components_: Dense
+    mean_: Dense
+
+    @abstractmethod
+    def _scores(self, x: sparse.csr_array) -> Dense:
+        """Scores (rows, n_components) of rows, from their entries."""
+
+    def _entries(self, X: Any, *, fit: bool = False) -> sparse.csr_array:
+        """What is observed of X: what is stored where it is sparse, and what is not NaN where it is not."""
+        checks = {"accept_sparse": ["csr", "csc", "coo"], "ensure_all_finite": "allow-nan"}
+        table = self._table(X, fit=fit, **checks)
+        if fit:
+            return arrays.entries(table, "X")
+        if not sparse.issparse(table) and np.isnan(table).all():
+            return sparse.csr_array(table.shape)
+        return sparse.csr_array(table.shape) if sparse.issparse(table) and not table.nnz else arrays.entries(table, "X")
+
+    @same_kind
+    def transform(self, X: Any) -> Any:
+        """Scores (samples, n_components) of rows, from what is observed of them; 0 where nothing is."""
+        return self._scores(self._entries(X))
+
+    @same_kind
+    def inverse_transform(self, X: Any) -> Any:
+        """Whole rows (samples, features), from their scores."""
+        return np.asarray(X, np.float64) @ self.components_ + self.mean_
+
+    def predict_entries(self, rows: Any, columns: Any) -> Dense:
+        """Entries of the table that was fitted, by their indices.
+
+        Args:
+            rows: (pairs,), indices; -1 for a row that was not in the table.
+            columns: (pairs,), indices.
+
+        Returns:
+            (pairs,); the column's mean where nothing was observed of the row.
+
+        Raises:
+            Refused: an index is outside the table.
+        """
+        check_is_fitted(self)
+        rows = _indices(rows, "rows", len(self.embedding_), least=-1)
+        columns = _indices(columns, "columns", self.components_.shape[1], least=0)
+        if rows.shape != columns.shape:
+            raise Refused(f"{len(rows)} rows and {len(columns)} columns are no pairs: hand in one of each for an entry")
+        found = entries_of(self.embedding_, self.components_.T, rows, columns)
+        return np.where(rows < 0, 0.0, found) + self.mean_[columns]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def column_means(x: sparse.csr_array) -> tuple[Dense, float]:
+    """Means of what is observed of each column, (columns,), the overall one where nothing is; and that."""
+    overall = float(x.data.mean())
+    counts = np.bincount(x.indices, minlength=x.shape[1])
+    sums = np.bincount(x.indices, x.data - overall, minlength=x.shape[1])
+    return overall + sums / np.maximum(counts, 1), overall
+
+
+def _indices(given: Any, name: str, size: int, least: int) -> Dense:
+    found = np.asarray(given)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise Refused(f"{name} is an array of shape {found.shape} of {found.dtype}, and one of indices is needed")
+    if found.size and not least <= found.min() <= found.max() < size:
+        raise Refused(f"{name} has indices from {found.min()} to {found.max()}, and {least}..{size - 1} are there")
+    return found
