@@ -4,8 +4,8 @@
     pip install scikit-surprise cmfrec          # peers; those that are not there are left out
     OMP_NUM_THREADS=1 python -m benchmarks.estimators.ratings --json benchmarks/results/estimators.jsonl
 
-What is set is the same in all folds and was not chosen on them, but for the penalty of soft-impute, which holds out a
-tenth of what it learns from. Predictions are clipped to 1..5. Arms take turns fold by fold.
+What is set is the same in all folds, but for the penalty of Soft-Impute, which holds out a tenth of what it learns
+from. Predictions are clipped to 1..5. Arms take turns fold by fold.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ ESTIMATORS: list[Lines] = [
     Lines(
         "estimators",
         "film",
-        "{frames} frames of {pixels} pixels, whole and with 4 % of them black or saturated: ratio of signal to noise of "
-        "the background, and processor seconds",
+        "{frames} frames of {pixels} pixels, whole and with 4 % of them black or saturated: ratio of signal to noise "
+        "of the background, and processor seconds",
         {"benchmark": "estimators.film", "method": ("rsvddpd", "godec", "rpca-ialm")},
         "{arm}: {clean_psnr:.1f} dB in {clean_seconds:.1f} s, {tampered_psnr:.1f} dB in {tampered_seconds:.1f} s",
         together="; ",

@@ -71,8 +71,9 @@ class Completion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         columns = _indices(columns, "columns", self.components_.shape[1], least=0)
         if rows.shape != columns.shape:
             raise Refused(f"{len(rows)} rows and {len(columns)} columns are no pairs: hand in one of each for an entry")
-        found = entries_of(self.embedding_, self.components_.T, rows, columns)
-        return np.where(rows < 0, 0.0, found) + self.mean_[columns]
+        products = entries_of(self.embedding_, self.components_.T, rows, columns)
+        found: Dense = np.where(rows < 0, 0.0, products) + self.mean_[columns]
+        return found
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -41,8 +41,9 @@ class Factors:
 
     def at(self, row: Dense, column: Dense) -> Dense:
         """Entries (pairs,) at pairs of indices."""
-        found = entries_of(self.rows[:, :-1], self.columns[:, :-1], row, column)
-        return self.mean + self.spread * (found + self.rows[row, -1] + self.columns[column, -1])
+        products = entries_of(self.rows[:, :-1], self.columns[:, :-1], row, column)
+        found: Dense = self.mean + self.spread * (products + self.rows[row, -1] + self.columns[column, -1])
+        return found
 
 
 def alternating_ridge(

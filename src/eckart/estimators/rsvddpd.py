@@ -125,7 +125,8 @@ def _weights(rest: Dense, seen: Dense, alpha: float, scale: float) -> Dense:
     """W by its largest in each row, 0 where nothing was observed."""
     exponent = np.where(seen, np.square(rest / scale) * (alpha / 2), np.inf)
     least = exponent.min(axis=1, keepdims=True)
-    return np.exp(np.where(np.isfinite(least), least, 0.0) - exponent)
+    found: Dense = np.exp(np.where(np.isfinite(least), least, 0.0) - exponent)
+    return found
 
 
 def _deviation(rest: Dense, seen: Dense) -> float:
