@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from benchmarks.common.rows import Rows, add_option
-from benchmarks.compressors.vector_codebooks import vectors
 from eckart.compressors.contract import METHODS
 from eckart.jobs.calibration import as_batches, calibration_text, text_of
 from eckart.jobs.evaluate.quality import divergence
@@ -122,10 +121,13 @@ ARMS: dict[str, Arm] = {
     "squares-4/48": searched(4, 48, 2.0),
     **{f"codebook-4/{group}": of_method("codebook", bits=4, group=group) for group in (32, 128)},
     "nf4": of_method("nf4", bits=4),
-    "pairs-2": vectors(2, 2, 64),
-    "pairs-3": vectors(3, 2, 64),
-    "fours-2": vectors(2, 4, 64),
+    **{f"vector-codebook-{bits}": of_method("vector-codebook", bits=bits) for bits in (4, 3, 2)},
+    "vector-codebook-2/pairs": of_method("vector-codebook", bits=2, length=2),
 }
+
+
+TWO_WORDS = ("codebook-gptq", "codebook", "vector-codebook")
+"""Methods that an arm is not named after by its first word alone."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def judge(options: argparse.Namespace) -> Judge:
         calibration_text(options.calibration), tokenizer, options.samples, options.length, options.seed
     )
     modules = {site.name: site.module for site in sites}
-    needs = [Need.INPUT_SECOND_MOMENT] if any(reads in options.arms for reads in ("gptq", "pairs", "fours")) else []
+    needs = [Need.INPUT_SECOND_MOMENT] if any(reads in options.arms for reads in ("gptq", "vector")) else []
     statistics, _ = statistics_for(model, modules, needs, batches, cache=cache_directory())
     return Judge(model, sites, statistics, held_out, torch.stack(list(log_probabilities(model, held_out))))
 
@@ -214,7 +216,7 @@ def main() -> None:
     for name in options.arms.split(","):
         bits, each, seconds = trial(ARMS[name])
         spread = float(each.std()) / len(each) ** 0.5
-        method = next((each for each in ("codebook-gptq", "codebook") if name.startswith(each)), name.split("-")[0])
+        method = next((each for each in TWO_WORDS if name.startswith(each)), name.split("-")[0])
         what = {**setting, "method": method, "arm": name}
         rows.add(what, {"bits": bits, "kl": float(each.mean()), "stderr": spread, "of_sequences": each.tolist()})
         print(f"{name:<14} {bits:6.3f} {float(each.mean()):8.4f} {spread:7.4f} {seconds:8.1f}", flush=True)

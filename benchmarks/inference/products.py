@@ -37,6 +37,7 @@ from eckart.structures import (
     SemiSparse,
     Sparse,
     Sum,
+    VectorQuantized,
     low_rank,
 )
 from eckart.structures.group_sparse import GroupSparse
@@ -99,6 +100,15 @@ def planes(weight: Tensor) -> BinaryCoded:
     return BinaryCoded.from_planes(signs, torch.rand(out, -(-columns // 64), 2), group=64)
 
 
+def vectors(weight: Tensor, bits: int, length: int) -> VectorQuantized:
+    """Any codes, scales and codebook: what they hold does not matter to the time."""
+    out, columns = weight.shape
+    codes = torch.randint(1 << bits, (-(-out // length), columns), dtype=torch.uint8)
+    return VectorQuantized.from_codes(
+        codes, torch.rand(out, -(-columns // 64)), torch.randn(1 << bits, length), group=64
+    )
+
+
 def factors(weight: Tensor, share: float) -> Chain:
     """Any that hold that share of the entries: what they hold does not matter to the time."""
     out, columns = weight.shape
@@ -141,6 +151,10 @@ def arms() -> dict[str, Arm]:
         "nf4 g64": Arm(structure(lambda w: Quantized.quantize(w, 4, 64, codebook=normal_float(4)))),
         "nf3 g64": Arm(structure(lambda w: Quantized.quantize(w, 3, 64, codebook=normal_float(3)))),
         "2 planes of signs g64": Arm(structure(planes)),
+        "codes of 4 rows, 2 bits g64": Arm(structure(lambda w: vectors(w, 8, 4))),
+        "codes of 2 rows, 2 bits g64": Arm(structure(lambda w: vectors(w, 4, 2))),
+        "codes of 2 rows, 3 bits g64": Arm(structure(lambda w: vectors(w, 6, 2))),
+        "codes of 2 rows, 4 bits g64": Arm(structure(lambda w: vectors(w, 8, 2))),
         "mask 50 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.5)))),
         "mask 50 %, bf16 values": Arm(structure(lambda w: Masked.from_dense(w.to(half), largest(w, 0.5)))),
         "mask 20 %": Arm(structure(lambda w: Masked.from_dense(w, largest(w, 0.2)))),

@@ -20,7 +20,7 @@ NONE = {
     "scattered",
     "scored",
 }
-NONE |= {"quantized", "binary-coded", "interpolative", "monarch", "gaussian", "by-task"}
+NONE |= {"quantized", "vector-quantized", "binary-coded", "interpolative", "monarch", "gaussian", "by-task"}
 
 
 def test_every_structure_that_has_a_rule() -> None:

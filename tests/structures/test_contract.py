@@ -25,12 +25,14 @@ FORMS_W = {
     "group-sparse",
     "group-sparse-codes",
     "quantized",
+    "vector-quantized",
     "kernelized",
     "scored",
     "by-task",
 }
 CODED = {
     "quantized",
+    "vector-quantized",
     "binary-coded",
     "group-sparse-codes",
 }  # a parameter is a code there, which takes fewer bytes than a float

@@ -32,6 +32,7 @@ from eckart.ops.native.masked import MASKED
 from eckart.ops.native.quantized import QUANTIZED, ROUNDED
 from eckart.ops.native.semisparse import SEMISPARSE
 from eckart.ops.native.sparse import SPARSE
+from eckart.ops.native.vector_quantized import LENGTHS, VECTOR_QUANTIZED
 from eckart.ops.packing import pack, row_bytes
 from tests.support.guarded import FILLED, Memory
 
@@ -153,6 +154,13 @@ def _semisparse(draw: Draws, rows: int, columns: int) -> Made:
     return [draw.floats(rows, groups * n), pack(places.to(torch.uint8), m.bit_length() - 1)], (n, m, columns)
 
 
+def _vector_quantized(draw: Draws, rows: int, columns: int) -> Made:
+    bits, length = draw.any.randint(2, 8), draw.any.choice(LENGTHS)
+    group = draw.any.choice((1, 3, 5, 16, 32, 64, 100, 10000))
+    codes, scales = draw.bytes(-(-rows // length), row_bytes(columns, bits)), draw.floats(-(-columns // group), rows)
+    return [codes, scales, draw.floats(1 << bits, length)], (bits, length, group, columns)
+
+
 LAYOUTS: dict[str, tuple[Layout, Callable[[Draws, int, int], Made]]] = {
     "dense": (DENSE, _dense),
     "quantized": (QUANTIZED, _quantized),
@@ -166,6 +174,7 @@ LAYOUTS: dict[str, tuple[Layout, Callable[[Draws, int, int], Made]]] = {
     "folded": (FOLDED, _folded),
     "group_sparse": (GROUP_SPARSE, _group_sparse),
     "semisparse": (SEMISPARSE, _semisparse),
+    "vector_quantized": (VECTOR_QUANTIZED, _vector_quantized),
 }
 
 

@@ -44,6 +44,7 @@ from eckart.structures import (
     StructuredMatrix,
     Sum,
     Toeplitz,
+    VectorQuantized,
     kronecker_sum,
     low_rank,
 )
@@ -81,6 +82,11 @@ class Stall:
         groups = -(-columns // group)
         z = self.normal(out, groups) if offsets else None
         return BinaryCoded.from_planes(signs, self.normal(out, groups, planes), z, group=group)
+
+    def vectors(self, bits: int, length: int, out: int, columns: int, group: int) -> VectorQuantized:
+        codes = torch.randint(1 << bits, (-(-out // length), columns), generator=self.generator, dtype=torch.uint8)
+        scales, codebook = self.normal(out, -(-columns // group)), self.normal(1 << bits, length)
+        return VectorQuantized.from_codes(codes, scales, codebook, group=group)
 
 
 Builder = Callable[[Stall], StructuredMatrix]
@@ -166,6 +172,10 @@ BUILDERS: dict[str, Builder] = {
     "quantized-3-bits-ragged": lambda s: Quantized.quantize(s.normal(3, 13), 3, 5, symmetric=True),
     "quantized-codebook": lambda s: Quantized.quantize(s.normal(4, 6), 4, 6, codebook=normal_float(4)),
     "quantized-1xn": lambda s: Quantized.quantize(s.normal(1, 9), 8, 9, symmetric=True),
+    "vector-quantized": lambda s: s.vectors(8, 4, 18, 16, 8),
+    "vector-quantized-6-bits-ragged": lambda s: s.vectors(6, 2, 5, 13, 5),
+    "vector-quantized-1xn": lambda s: s.vectors(4, 2, 1, 9, 9),
+    "vector-quantized-of-entries": lambda s: s.vectors(3, 1, 4, 6, 6),
     "binary-coded": lambda s: s.planes(2, 18, 40, 16),
     "binary-coded-offsets-ragged": lambda s: s.planes(3, 5, 13, 13, offsets=True),
     "binary-coded-1xn": lambda s: s.planes(1, 1, 9, 9),

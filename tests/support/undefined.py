@@ -31,6 +31,7 @@ TESTS = (
     "tests/ops/native/test_sparse_layouts.py",
     "tests/ops/native/test_column_sparse.py",
     "tests/ops/native/test_binary_coded.py",
+    "tests/ops/native/test_vector_quantized.py",
     "tests/structures/test_fused.py",
 )
 

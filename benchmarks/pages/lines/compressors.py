@@ -27,6 +27,8 @@ _CLICKS = {"benchmark": "compressors.clicks", "log": "ml-100k", "seeds": 3, "tun
 
 _EXPERTS = {"benchmark": "compressors.experts"}
 
+_FEW_BITS = ("rtn", "nf4", "gptq", "codebook", "codebook-gptq", "vector-codebook")
+
 _SCHEMES = {"benchmark": "compressors.schemes"}
 
 
@@ -149,7 +151,7 @@ COMPRESSORS = [
         "few bits",
         "smollm2 in bfloat16, its channels permuted so that its weights lie on no grid, KL from the dense model on "
         "{sequences} sequences of news, at bits of the stored tensors a weight",
-        {"benchmark": "compressors.few_bits", "method": ("rtn", "nf4", "gptq", "codebook", "codebook-gptq")},
+        {"benchmark": "compressors.few_bits", "method": _FEW_BITS},
         "{bits:.2f} bits {kl:.3f} ± {stderr:.3f}",
         together=", ",
     ),

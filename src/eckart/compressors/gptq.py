@@ -44,12 +44,8 @@ def gptq(weight: Tensor, statistics: Statistics, *, group: int = GROUP, symmetri
     metric, dtype = input_metric(finite_matrix(weight), statistics), exact_dtype(weight)
     moment = input_side(metric)
 
-    def prepare() -> tuple[Tensor, Tensor]:
-        order, factor = ordered_factor(moment)
-        return order, factor.to(dtype)
-
     def fit(bits: int) -> Quantized:
-        return _quantize(weight, *made_of(moment, ("gptq", dtype), prepare), bits, group, symmetric)
+        return _quantize(weight, *shared_factor(moment, dtype), bits, group, symmetric)
 
     return bits_family(weight, fit, metric, group, symmetric)
 
@@ -111,6 +107,16 @@ def _quantize(weight: Tensor, order: Tensor, factor: Tensor, bits: int, group: i
     codes = levels.to(torch.uint8)
     natural = torch.empty_like(codes).index_copy_(0, order, codes).T.contiguous()
     return Quantized(pack(natural, bits), scales, zeros, bits=bits, group=group, columns=columns)
+
+
+def shared_factor(moment: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`ordered_factor` of the second moment of an input, in that dtype, once for all matrices that have it."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        order, factor = ordered_factor(moment)
+        return order, factor.to(dtype)
+
+    return made_of(moment, ("gptq", dtype), make)
 
 
 def ordered_factor(second_moment: Tensor, damping: float = DAMPING) -> tuple[Tensor, Tensor]:

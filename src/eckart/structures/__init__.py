@@ -38,6 +38,7 @@ from eckart.structures.specs import from_spec
 from eckart.structures.toeplitz import Circulant, Toeplitz
 from eckart.structures.transforms import Cosine, Hadamard
 from eckart.structures.transposed import apply_transposed
+from eckart.structures.vector_quantized import VectorQuantized
 
 __all__ = [
     "KINDS",
@@ -83,6 +84,7 @@ __all__ = [
     "StructuredMatrix",
     "Sum",
     "Toeplitz",
+    "VectorQuantized",
     "apply_transposed",
     "convolve",
     "exact_input",

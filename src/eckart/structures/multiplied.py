@@ -32,6 +32,7 @@ from eckart.structures.scattered import Scattered
 from eckart.structures.semisparse import SemiSparse
 from eckart.structures.sparse import Sparse
 from eckart.structures.toeplitz import Circulant, Toeplitz
+from eckart.structures.vector_quantized import VectorQuantized
 
 
 @singledispatch
@@ -67,7 +68,7 @@ def _rule(name: str, *kinds: type[StructuredMatrix]) -> None:
 _rule("weight", Dense, Diagonal, BlockDiagonal, ByTask)
 _rule("values", Sparse, SemiSparse, Masked, GroupSparse, ColumnSparse, Scattered, Toeplitz)
 _rule("column", Circulant)
-_rule("scales", Quantized, GroupSparseCodes)
+_rule("scales", Quantized, GroupSparseCodes, VectorQuantized)
 _rule("basis", Interpolative)
 
 

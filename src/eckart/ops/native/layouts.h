@@ -13,4 +13,5 @@
     X(group_sparse)       \
     X(masked)             \
     X(sparse)             \
-    X(semisparse)
+    X(semisparse)         \
+    X(vector_quantized)
