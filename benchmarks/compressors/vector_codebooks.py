@@ -74,7 +74,10 @@ def main() -> None:
         beside = {"mean": float(ratio.mean()), "stderr": float(ratio.std()) / len(ratio) ** 0.5}
         found = {"stored bits": 8 * stored / count, "unseen": float(each.mean()), "beside gptq": beside}
         seconds = time.process_time() - clock
-        rows.add({**setting, "arm": name, "bits": bits}, {**found, "seconds": seconds, "each": errors})
+        method = name if name in METHODS else "vector-codebook"
+        rows.add(
+            {**setting, "method": method, "arm": name, "bits": bits}, {**found, "seconds": seconds, "each": errors}
+        )
         print(
             f"{name:>16} {8 * stored / count:6.3f} {float(each.mean()):8.4f} "
             f"{beside['mean']:8.3f} ± {beside['stderr']:.3f} {seconds:8.1f}",

@@ -156,6 +156,14 @@ COMPRESSORS = [
         together=", ",
     ),
     _compressors(
+        "vector codes",
+        "{matrices} matrices of all-MiniLM-L6-v2 in bfloat16, relative error of the outputs on unseen text, and beside "
+        "that of gptq at as many bits",
+        {"benchmark": "compressors.vector_codebooks", "method": "vector-codebook"},
+        "{arm}, {stored bits:.2f} bits {unseen:.4f} ({beside gptq.mean:.2f} ± {beside gptq.stderr:.2f})",
+        together=", ",
+    ),
+    _compressors(
         "crossquant",
         "inputs of the matrices of smollm2, {sequences} sequences of {length} tokens of news",
         {"benchmark": "compressors.crossquant"},
