@@ -15,7 +15,7 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 from eckart.errors import Refused
@@ -26,6 +26,8 @@ from eckart.linalg.solution import Solution
 TABLES = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind != "solver"]
 SOLVERS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "solver"]
 CARDS = TABLES + SOLVERS
+TRIALS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "trials"]
+CHECKED = [each for each in TABLES if each not in TRIALS]
 
 
 def seeded(estimator: Any, seed: int = 0) -> Any:
@@ -54,7 +56,7 @@ def applied(card: EstimatorCard, fitted: Any, x: Any) -> Any:
     """What a fitted estimator says of rows."""
     if card.kind == "clusterer":
         return fitted.labels_
-    return fitted.transform(x) if card.kind == "transformer" else fitted.predict(x)
+    return fitted.transform(x) if card.kind in ("transformer", "trials") else fitted.predict(x)
 
 
 def arrays(result: Any) -> Iterator[Any]:
@@ -78,7 +80,7 @@ def same(one: Any, other: Any, **tolerance: float) -> None:
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerance)
 
 
-@pytest.mark.parametrize("card", TABLES)
+@pytest.mark.parametrize("card", CHECKED)
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_finds_nothing_wrong(card: EstimatorCard) -> None:
     results = check_estimator(card.entry(), on_fail=None)
@@ -159,6 +161,30 @@ def test_a_dask_array_is_refused_by_name(card: EstimatorCard) -> None:
     dask = pytest.importorskip("dask.array")
     with pytest.raises((Refused, TypeError), match=r"(?i)dask"):
         card.entry().fit(dask.ones((20, 4), chunks=5), np.arange(20) % 2)
+
+
+@pytest.mark.parametrize("card", TRIALS)
+def test_an_estimator_of_trials_keeps_to_the_habits_of_scikit_learn(card: EstimatorCard) -> None:
+    planted = planted_of(card)
+    x = planted.arguments["X"]
+    fresh = card.entry(**planted.options)
+    assert clone(fresh).get_params() == fresh.get_params()
+    assert not [name for name in vars(fresh) if name.endswith("_")]
+    with pytest.raises(NotFittedError):
+        fresh.transform(x)
+    params = copy.deepcopy(fresh.get_params())
+    assert fresh.fit(**planted.arguments) is fresh
+    assert fresh.get_params() == params
+    said = fresh.transform(x)
+    assert len(said) == len(x)
+    same(fresh.transform(x[3:5]), said[3:5], rtol=1e-9, atol=1e-12)
+    same(clone(fresh).fit_transform(x), said, rtol=1e-9, atol=1e-12)
+    for wrong in (x[0], x[:, :-1], x * np.nan):
+        with pytest.raises(ValueError):
+            fresh.transform(wrong)
+    for spoilt in (0 * x, np.ones_like(x), x * 2.0**400, x * 2.0**-400):
+        with np.errstate(all="ignore"), suppress(ValueError):
+            assert np.isfinite(card.entry(**planted.options).fit_transform(spoilt)).all()
 
 
 def degenerate(x: np.ndarray) -> dict[str, np.ndarray]:

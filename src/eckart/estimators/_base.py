@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from eckart.arrays import back, generator_of
+from eckart.arrays import Dense, back, generator_of
 from eckart.errors import Refused
 from eckart.estimators._sklearn import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
 from eckart.linalg.solution import Solution
@@ -57,6 +57,12 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
     return generator_of(random_state)
+
+
+def unit_of(x: Dense) -> float:
+    """A power of two near the largest entry, to divide by so that squares stay finite; 1 where all are 0."""
+    largest = float(np.abs(x).max(initial=0))
+    return float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)) if largest > 0 else 1.0
 
 
 def _opened(X: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from eckart.register import Card, Register
 
-Kind = Literal["transformer", "regressor", "classifier", "clusterer", "solver"]
+Kind = Literal["transformer", "regressor", "classifier", "clusterer", "trials", "solver"]
 E = TypeVar("E", bound=Callable[..., Any])
 
 
@@ -38,7 +38,8 @@ class EstimatorCard(Card):
     Attributes:
         entry: a class that scikit-learn's `check_estimator` passes; or a function of arrays, `generator=` where it
             draws, that gives a `Solution`.
-        kind: which of these, in scikit-learn's words; what is no table of samples by features is a "solver".
+        kind: which of these, in scikit-learn's words; a transformer of trials (trials, channels, samples), which
+            `check_estimator` has no data for, is of "trials"; a function is a "solver".
         gives: what comes out, in words.
         takes: what it reads beside dense arrays of real numbers, in words: NaN as missing, sparse as observed.
         planted: draws a problem that it solves, by the suite of tests and by whoever wants to see it work.

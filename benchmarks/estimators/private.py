@@ -1,0 +1,127 @@
+"""Private regression: errors by rows and epsilon, and an audit of what a report tells.
+
+    pip install scikit-learn diffprivlib
+    python -m benchmarks.estimators.private
+
+diffprivlib's regression is private against whoever sees the result only, and trusts who fits it: a bound from beyond.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+from sklearn.linear_model import Lasso, LinearRegression
+
+from benchmarks.common.rows import Rows, add_option
+from eckart.estimators.ldp_sparse_regression import LocallyPrivateLasso, reports
+
+try:
+    from diffprivlib.models import LinearRegression as CentrallyPrivate
+except ImportError:
+    CentrallyPrivate = None
+
+Found = tuple[dict[str, Any], dict[str, Any]]
+FEATURES, NONZERO = 10, 3
+
+
+def drawn(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of norm near 1 and targets with a little noise, of THETA."""
+    x = rng.standard_normal((n, FEATURES)) / np.sqrt(FEATURES)
+    return x, x @ THETA + 0.1 * rng.standard_normal(n)
+
+
+THETA = np.r_[1.0, -1.0, 1.0, np.zeros(FEATURES - NONZERO)]
+
+
+def errors(seeds: int) -> Iterator[Found]:
+    """|coef - theta| by rows and epsilon, bounds of 1.5 on rows and 2 on targets."""
+    for n in (10**3, 10**4, 10**5, 10**6):
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            x, y = drawn(n, rng)
+            public, _ = drawn(10**4, rng)
+            for epsilon in (1.0, 10.0, 100.0):
+                arms: dict[str, Any] = {
+                    "lasso": lambda e=epsilon, s=seed: LocallyPrivateLasso(e, x_bound=1.5, y_bound=2, random_state=s),
+                    "closed form": lambda e=epsilon, s=seed: LocallyPrivateLasso(
+                        e, x_bound=1.5, y_bound=2, method="closed-form", random_state=s
+                    ),
+                    "lasso, public rows": lambda e=epsilon, s=seed: LocallyPrivateLasso(
+                        e, x_bound=1.5, y_bound=2, random_state=s
+                    ),
+                }
+                for arm, made in arms.items():
+                    found = made().fit(x, y, **({"public": public} if "public" in arm else {})).coef_
+                    what = {"part": "errors", "method": "ldp-sparse-regression", "arm": arm, "rows": n}
+                    yield (
+                        what | {"epsilon": epsilon, "seed": seed},
+                        {"error": float(np.linalg.norm(found - THETA))},
+                    )
+                if CentrallyPrivate is not None:
+                    peer = CentrallyPrivate(
+                        epsilon=epsilon, bounds_X=(-1.5, 1.5), bounds_y=(-2, 2), fit_intercept=False, random_state=seed
+                    )
+                    what = {"part": "errors", "method": "ldp-sparse-regression", "rows": n}
+                    what |= {"arm": "diffprivlib, trusted", "epsilon": epsilon, "seed": seed}
+                    yield what, {"error": float(np.linalg.norm(peer.fit(x, y).coef_ - THETA))}
+            what = {"part": "errors", "method": "ldp-sparse-regression", "rows": n, "epsilon": float("inf")}
+            for arm, plain in (
+                ("no privacy, lasso", Lasso(0.01, fit_intercept=False)),
+                ("no privacy, least squares", LinearRegression(fit_intercept=False)),
+            ):
+                yield (
+                    what | {"arm": arm, "seed": seed},
+                    {"error": float(np.linalg.norm(plain.fit(x, y).coef_ - THETA))},
+                )
+
+
+def audit(draws: int) -> Iterator[Found]:
+    """A lower bound (95 %) of epsilon from a million reports of the two rows that are easiest to tell apart."""
+    x, y = np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]]), np.array([1.0, -1.0])
+    way = None
+    for epsilon, delta in ((0.5, 1e-3), (1.0, 1e-3), (2.0, 1e-3), (4.0, 1e-3)):
+        told = []
+        for i in (0, 1):
+            each = reports(np.repeat(x[i : i + 1], draws, 0), np.full(draws, y[i]), 1, 1, epsilon, delta, generator=i)
+            told.append(each)
+        way = told[0].mean(0) - told[1].mean(0)
+        one, other = (each @ way for each in told)
+        half = draws // 2
+        # The edge is picked on one half and judged on the other.
+        edges = np.quantile(one[:half], np.linspace(0.02, 0.98, 97))
+        scores = [bound(int((one[:half] > e).sum()), int((other[:half] > e).sum()), half, delta) for e in edges]
+        edge = edges[int(np.argmax(scores))]
+        found = bound(int((one[half:] > edge).sum()), int((other[half:] > edge).sum()), half, delta)
+        what = {"part": "audit", "method": "ldp-sparse-regression", "epsilon": epsilon, "delta": delta, "draws": draws}
+        yield what, {"at least": found}
+
+
+def bound(hits: int, misses: int, n: int, delta: float) -> float:
+    """log((p - delta) / q), p and q at their ends of Clopper and Pearson's intervals of 97.5 % each."""
+    p = float(beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
+    q = float(beta.ppf(0.975, misses + 1, n - misses))
+    return float(np.log((p - delta) / q)) if p > delta else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    add_option(parser)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows = Rows("estimators.private", options.json)
+    parts = {"errors": errors, "audit": lambda seeds: audit(10**6)}
+    for name in options.only or parts:
+        for what, found in parts[name](options.seeds):
+            rows.add(what, found)
+            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()

