@@ -1,6 +1,6 @@
 """Sparse codes of patches of photographs by several penalties, and k terms of orthogonal dictionaries.
 
-    pip install scikit-learn scikit-image
+    pip install scikit-learn scikit-image pillow
     python -m benchmarks.estimators.coding
 
 Patches are grey, without their mean. Dictionaries are learned on four pictures that scikit-image carries (camera,
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from imageio.v3 import imread
+from PIL import Image
 from scipy.fft import dct
 from sklearn.decomposition import PCA, MiniBatchDictionaryLearning
 from sklearn.linear_model import orthogonal_mp_gram
@@ -52,7 +52,7 @@ def patches(names: tuple[str, ...], side: int, count: int, rng: np.random.Genera
     assert spec.submodule_search_locations
     found = []
     for name in names:
-        picture = np.asarray(imread(Path(spec.submodule_search_locations[0], "data", name)), np.float64) / 255
+        picture = np.asarray(Image.open(Path(spec.submodule_search_locations[0], "data", name)), np.float64) / 255
         grey = picture[..., :3] @ [0.299, 0.587, 0.114] if picture.ndim == 3 else picture
         windows = np.lib.stride_tricks.sliding_window_view(grey, (side, side))
         each = count // len(names)

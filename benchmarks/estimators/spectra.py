@@ -1,6 +1,6 @@
 """Unmixing with outlying bands, and images of many bands without noise.
 
-    pip install scikit-learn scikit-image chemotools pandas tifffile imagecodecs
+    pip install scikit-learn scikit-image pillow chemotools pandas tifffile imagecodecs
     python -m benchmarks.estimators.spectra --landsat L7_ETMs.tif
 
 Spectra are real: the mean of chemotools' coffees, and three of its fermentations', resampled to 60 or 200 bands. No
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from imageio.v3 import imread
+from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import NMF
 
@@ -105,13 +105,15 @@ def images(landsat: Path | None) -> Iterator[tuple[str, np.ndarray]]:
     """Clean images (height, width, bands) in 0..1."""
     channels = []
     for name, row, column in (("camera.png", 100, 180), ("coins.png", 60, 60), ("moon.png", 200, 200)):
-        picture = np.asarray(imread(inside("skimage", f"data/{name}")), np.float64)
+        picture = np.asarray(Image.open(inside("skimage", f"data/{name}")), np.float64)
         channels.append(picture[row : row + 128, column : column + 128] / 255)
     abundances = np.stack([*channels, np.full((128, 128), 0.3)], axis=-1)
     abundances /= abundances.sum(axis=-1, keepdims=True)
     image = abundances @ spectra(60)
     yield "photographs as abundances of 4 spectra, 128 x 128 x 60", image / image.max()
     if landsat is not None:
+        from tifffile import imread
+
         image = np.asarray(imread(landsat), np.float64)
         image = image if image.shape[-1] < 20 else np.moveaxis(image, 0, -1)
         yield "Landsat 7, 128 x 128 x 6", image[100:228, 100:228] / 255

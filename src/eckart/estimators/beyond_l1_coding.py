@@ -22,7 +22,8 @@ CHUNK = 2**22
 
 def penalty_of(kind: Threshold, threshold: float) -> float:
     """The lambda at which a code of one atom of norm 1 is 0 up to |y| = threshold, for each of the penalties."""
-    return {"soft": threshold, "half": (threshold / 1.5) ** 1.5}.get(kind, threshold**2 / 2)
+    found: float = {"soft": threshold, "half": (threshold / 1.5) ** 1.5}.get(kind, threshold**2 / 2)
+    return found
 
 
 def _shrunk(kind: Threshold, x: Dense, penalty: float, step: float) -> Dense:

@@ -93,7 +93,10 @@ def lasso(moment: Dense, products: Dense, penalty: float) -> Dense:
     """argmin over theta of theta M theta^T / 2 - b theta^T + penalty |theta|_1, M (d, d) positive semi-definite."""
     norm = float(np.linalg.norm(moment, 2)) or 1.0
     start = np.zeros((1, len(products)))
-    return quadratic_programs(moment, products[None], lambda z: soft(z, penalty / norm), start, tolerance=1e-10)[0]
+    found: Dense = quadratic_programs(
+        moment, products[None], lambda z: soft(z, penalty / norm), start, tolerance=1e-10
+    )[0]
+    return found
 
 
 def _planted(rng: np.random.Generator) -> Planted:

@@ -30,7 +30,8 @@ def principal_axes(x: Dense, group: int, rng: np.random.Generator) -> Dense:
 
 def sparse_projection(p: int, rng: np.random.Generator) -> Dense:
     """Entries sqrt(3/p) times +1, 0, -1 with odds 1 : 4 : 1 (Achlioptas 2003), (p, p); no rotation, but near one."""
-    return rng.choice([-1.0, 0.0, 0.0, 0.0, 0.0, 1.0], (p, p)) * np.sqrt(3 / p)
+    found: Dense = rng.choice([-1.0, 0.0, 0.0, 0.0, 0.0, 1.0], (p, p)) * np.sqrt(3 / p)
+    return found
 
 
 def haar_rotation(p: int, rng: np.random.Generator) -> Dense:

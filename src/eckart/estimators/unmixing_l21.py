@@ -40,7 +40,7 @@ def low_rank_weights(x: Dense, rank: int, *, rounds: int = 10) -> Dense:
     norms = np.linalg.norm(x, axis=0)
     ways = x / np.where(norms > 0, norms, 1.0)
     alone = 1 / np.diagonal(np.linalg.inv(ways.T @ ways + RIDGE * np.eye(x.shape[1])))
-    weights = 1 / (np.square(np.where(norms > 0, norms, norms.max(initial=1.0))) * alone)
+    weights: Dense = 1 / (np.square(np.where(norms > 0, norms, norms.max(initial=1.0))) * alone)
     for _ in range(rounds):
         scaled = x * np.sqrt(weights)
         small = scaled if len(scaled) <= scaled.shape[1] else scaled.T

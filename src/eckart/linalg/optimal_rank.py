@@ -40,7 +40,7 @@ def marchenko_pastur_median(aspect: float) -> float:
 def noise_level(values: Dense, shape: tuple[int, int]) -> float:
     """The standard deviation of white noise by the median of all min(m, n) singular values, where most are noise."""
     short, long = sorted(shape)
-    return float(np.median(values)) / np.sqrt(long * marchenko_pastur_median(short / long))
+    return float(np.median(values) / np.sqrt(long * marchenko_pastur_median(short / long)))
 
 
 def optimal_rank(values: Dense, shape: tuple[int, int], noise: float | None = None) -> int:
