@@ -11,6 +11,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.budget import ALLOCATIONS
 from eckart.budget.currencies import CURRENCIES
 from eckart.compressors.contract import METHODS
+from eckart.estimators.contract import ESTIMATORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -23,7 +24,7 @@ CELL = re.compile(r"\| `([a-z][a-z0-9-]+)` (?=\|)")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_methods_that_are_asked_for_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert {*OPTION.findall(text), *CALL.findall(text)} <= {*METHODS, *ADAPTERS}
+    assert {*OPTION.findall(text), *CALL.findall(text)} <= {*METHODS, *ADAPTERS, *ESTIMATORS}
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))

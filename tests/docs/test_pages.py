@@ -24,6 +24,7 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.budget import ALLOCATIONS
 from eckart.cli.command_line import COMMANDS, arguments_of, command_line
 from eckart.compressors.contract import METHODS
+from eckart.estimators.contract import ESTIMATORS
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.texts import Texts
@@ -171,7 +172,8 @@ def test_commands_parse(page: Path) -> None:
     for tokens in commands(page):
         _, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         for asked in bound.arguments.values():
-            assert getattr(asked, "method", "svd") in {**METHODS, **ADAPTERS}
+            name = getattr(asked, "method", "svd").partition(":")[0]
+            assert name in {**METHODS, **ADAPTERS, **ESTIMATORS}
 
 
 @every_page

@@ -11,6 +11,12 @@ from eckart.arrays import Dense
 SPARE = 8
 """Directions that are carried beside those above the threshold, half of them drawn anew."""
 
+SMALL = 512
+"""The shorter side up to which all of A A^T is cheaper than a block that settles."""
+SPANNED, RESOLVED = 1e-13, 1e-9
+"""The least threshold, squared and by that of the largest singular value, above which eigenvectors of A A^T span the
+singular ones, and above which they are these."""
+
 
 class ThinSVD(NamedTuple):
     """left (m, k), values (k,) descending, right (n, k): the matrix is left @ diag(values) @ right.T."""
@@ -38,8 +44,9 @@ def thresholded_svd(
 
     A block of right singular vectors is multiplied by A^T A until the values above the threshold stand still, and
     doubled until its least value lies below the threshold (the loss of a direction that the start is orthogonal to is
-    prevented by random ones in the block). A block of more than a third of the shorter side is given up for the whole
-    decomposition. From a good start one or two products with A suffice, where a decomposition takes min(m, n).
+    prevented by random ones in the block). From a good start one or two products with A suffice, where a decomposition
+    takes min(m, n). A block of more than a third of the shorter side is given up for the whole decomposition, and
+    where that side is short none is tried.
 
     Args:
         a: (m, n), an array, or anything of that `shape` with products `a @ x` and `a.T @ y`.
@@ -57,8 +64,8 @@ def thresholded_svd(
     block = start[:, :most]
     while True:
         size = block.shape[1] + SPARE
-        if 3 * size > min(m, n):
-            return _whole(a)
+        if min(m, n) <= SMALL or 3 * size > min(m, n):
+            return _whole(a, threshold)
         fresh = generator.standard_normal((n, size - block.shape[1]))
         right = np.linalg.qr(np.hstack([block, fresh]))[0]
         found = _settled(a, right, threshold, tolerance, steps, most)
@@ -86,7 +93,28 @@ def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: in
     return ThinSVD(left @ u, values, right @ v.T)
 
 
-def _whole(a: Any) -> ThinSVD:
+def _whole(a: Any, threshold: float) -> ThinSVD:
+    """All triplets, or those above half the threshold where it is far above the rounding of the squares.
+
+    The eigenvectors of A A^T, of the shorter side, are singular vectors up to the rounding of the squares; where the
+    threshold comes near that, they only span these, and values and vectors are those of A in their subspace.
+    """
     dense = a if isinstance(a, np.ndarray) else a @ np.eye(a.shape[1])
-    u, values, v = np.linalg.svd(dense, full_matrices=False)
-    return ThinSVD(u, values, v.T)
+    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(dense).max(initial=0.0))[1])))
+    wide = (dense if dense.shape[0] <= dense.shape[1] else dense.T) / unit
+    squares, u = np.linalg.eigh(wide @ wide.T)
+    relative = (threshold / unit) ** 2 / max(squares.max(initial=0.0), np.finfo(float).tiny)
+    if relative <= SPANNED:
+        left, values, right = np.linalg.svd(dense, full_matrices=False)
+        return ThinSVD(left, values, right.T)
+    kept = squares > (threshold / unit) ** 2 / 4
+    short = u[:, kept][:, ::-1]
+    if relative > RESOLVED:
+        values = np.sqrt(squares[kept][::-1])
+        long = (wide.T @ short) / values
+    else:
+        q, factor = np.linalg.qr(wide.T @ short)
+        left, values, right = np.linalg.svd(factor.T)
+        short, long = short @ left, q @ right.T
+    found = (short, long) if wide.shape == dense.shape else (long, short)
+    return ThinSVD(found[0], values * unit, found[1])

@@ -27,7 +27,7 @@ from eckart.report.fitting import Course, FitReport, FitSeconds, TableFacts
 
 REPORT = "fit.json"
 ESTIMATOR = "estimator.safetensors"
-RANKS = ("rank", "n_components")
+RANKS = ("n_components", "max_rank", "rank")
 """What estimators call the number of factors."""
 
 
@@ -188,7 +188,7 @@ def scored(estimator: Any, learned: Any, kept_back: tuple[Any, Any, Any] | None)
         return None
     rows, columns, truth = kept_back
     means = column_means(learned)
-    wrong = estimator.predict(rows, columns) - truth
+    wrong = estimator.predict_entries(rows, columns) - truth
     plain = means[columns] - truth
     return {"rmse": float(np.sqrt(np.mean(wrong**2))), "column_means": float(np.sqrt(np.mean(plain**2)))}
 

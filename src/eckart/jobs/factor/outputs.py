@@ -118,7 +118,7 @@ class Outputs:
 
 def completes(estimator: Any) -> bool:
     """Whether it predicts entries of the table by row and column."""
-    return hasattr(estimator, "predict")
+    return hasattr(estimator, "predict_entries")
 
 
 def reconstructed(estimator: Any, scores: Any) -> Any:
@@ -139,7 +139,7 @@ def unobserved(estimator: Any, learned: Any, top: int) -> Iterator[tuple[int, in
         block = learned[begin : begin + step]
         seen = observed_in(block)
         places = np.repeat(np.arange(begin, begin + len(seen)), columns), np.tile(np.arange(columns), len(seen))
-        values = np.asarray(estimator.predict(*places)).reshape(seen.shape)
+        values = np.asarray(estimator.predict_entries(*places)).reshape(seen.shape)
         values[seen] = -np.inf
         order = np.argsort(-values, axis=1, kind="stable")[:, :top]
         for at, row in enumerate(order):
