@@ -16,15 +16,22 @@ Seed = int | np.random.Generator | None
 """What a generator is made of; None for a fresh one."""
 
 
-def dense(x: Array, name: str = "the data", *, ndim: int | None = 2) -> Dense:
+def dense(x: Array, name: str = "the data", *, ndim: int | None = 2, complex_too: bool = False) -> Dense:
     """A NumPy array in float64 of something dense; what is one already is not copied.
 
+    Args:
+        x: it.
+        name: what it is called where it is refused.
+        ndim: how many dimensions it has; None for any number.
+        complex_too: whether complex numbers are taken, in complex128.
+
     Raises:
-        Refused: it is sparse, of another number of dimensions, complex, no numbers, or NaN or Inf.
+        Refused: it is sparse, of another number of dimensions, complex where that is not taken, no numbers, or NaN or
+            Inf.
     """
     if sparse.issparse(x):
         raise Refused(f"{name} is sparse ({type(x).__name__}), and dense is needed: hand in x.toarray()")
-    return _checked(_numpy(x, name), name, ndim)
+    return _checked(_numpy(x, name, complex_too), name, ndim)
 
 
 def observed(x: Array, name: str = "the data") -> tuple[Dense, Dense]:
@@ -86,15 +93,26 @@ def rows(x: Array, name: str = "the data") -> Dense | sparse.csr_array:
 
 
 def back(result: Dense, like: Array) -> Array:
-    """A result as what came: a tensor on its device, and floats of its dtype where that is of floats."""
+    """A result as what came: a tensor on its device, and floats of its precision where that is of floats."""
     if type(like).__module__.partition(".")[0] == "torch":
         import torch
 
         made = torch.from_numpy(np.ascontiguousarray(result)).to(like.device)
-        return made.to(like.dtype) if made.is_floating_point() and like.is_floating_point() else made
+        if made.is_complex() and (like.is_complex() or like.is_floating_point()):
+            return made.to(like.dtype.to_complex())
+        if made.is_floating_point() and (like.is_complex() or like.is_floating_point()):
+            return made.to(like.dtype.to_real())
+        return made
     kind = getattr(like, "dtype", np.dtype(float))
-    floats = isinstance(kind, np.dtype) and kind.kind == "f" and result.dtype.kind == "f"
-    return result.astype(kind, copy=False) if floats else result
+    if not isinstance(kind, np.dtype) or kind.kind not in "fc" or result.dtype.kind not in "fc":
+        return result
+    real = np.empty(0, kind).real.dtype
+    return result.astype(np.result_type(real, np.complex64) if result.dtype.kind == "c" else real, copy=False)
+
+
+def power_of_two(x: Dense) -> float:
+    """The power of two above the sizes of all entries, by which they are divided without rounding; 1 for zeros."""
+    return float(np.ldexp(1.0, int(np.frexp(np.abs(x).max(initial=0.0))[1])))
 
 
 def generator_of(seed: Seed) -> np.random.Generator:
@@ -112,7 +130,7 @@ def generator_of(seed: Seed) -> np.random.Generator:
     )
 
 
-def _numpy(x: Array, name: str) -> Dense:
+def _numpy(x: Array, name: str, complex_too: bool = False) -> Dense:
     if type(x).__module__.partition(".")[0] == "dask":
         raise Refused(f"{name} is an array of Dask, whose parts are never together: hand in x.compute()")
     if type(x).__module__.partition(".")[0] == "torch":
@@ -121,8 +139,10 @@ def _numpy(x: Array, name: str) -> Dense:
         if x.layout is not torch.strided:
             raise Refused(f"{name} is a tensor of layout {x.layout}: hand in a matrix of SciPy, or x.to_dense()")
         x = x.detach().cpu()
-        x = x.double().numpy() if x.is_floating_point() else x.numpy()
+        x = x.double().numpy() if x.is_floating_point() else x.resolve_conj().numpy()
     found = np.asarray(x)
+    if complex_too and found.dtype.kind == "c":
+        return found.astype(np.complex128, copy=False)
     if found.dtype.kind not in "biuf":
         raise Refused(f"{name} is of {found.dtype}, and real numbers are needed")
     return found.astype(np.float64, copy=False)

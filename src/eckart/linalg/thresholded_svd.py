@@ -76,8 +76,16 @@ def thresholded_svd(
 
 def spectral_norm(a: Any, generator: np.random.Generator, *, steps: int = 12) -> float:
     """The largest singular value of A, from below, by a block of a few vectors; to some per cent at worst."""
-    block = np.linalg.qr(generator.standard_normal((a.shape[1], min(4, *a.shape))))[0]
-    return float(_settled(a, block, 0.0, 1e-3, steps).values[0])
+    return float(leading_svd(a, 1, generator, spare=3, steps=steps).values[0])
+
+
+def leading_svd(
+    a: Any, rank: int, generator: np.random.Generator, *, spare: int = SPARE, tolerance: float = 1e-3, steps: int = 12
+) -> ThinSVD:
+    """About the largest `rank` singular triplets of A, from a random block of so many vectors and some to spare."""
+    start = generator.standard_normal((a.shape[1], min(rank + spare, *a.shape)))
+    found = _settled(a, np.linalg.qr(start)[0], 0.0, tolerance, steps)
+    return ThinSVD(found.left[:, :rank], found.values[:rank], found.right[:, :rank])
 
 
 def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: int, most: int | None = None) -> ThinSVD:
