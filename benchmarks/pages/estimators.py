@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from benchmarks.pages.tables import Table
 
+
+def _planted(name: str) -> dict[str, str]:
+    return {"benchmark": "estimators.planted", "part": name}
+
+
 TABLES: dict[str, Table] = {
     "ratings": Table(
         "estimators",
@@ -42,5 +47,85 @@ TABLES: dict[str, Table] = {
             ("under squares", "{tampered_under:.1f}"),
             ("seconds", "{tampered_seconds:.1f}"),
         ],
+    ),
+    "sensing": Table(
+        "estimators",
+        _planted("sensing"),
+        [
+            ("condition", "{kappa:.1f}"),
+            ("columns", "{rank}"),
+            ("", "{arm}"),
+            ("steps to 1e-6", "{steps}"),
+            ("residual after 100", "{after 100:short}"),
+            ("after 1000, or at the end", "{after 1000:short}"),
+        ],
+    ),
+    "gains": Table(
+        "estimators",
+        _planted("gains"),
+        [
+            ("rho", "{rho:.2f}"),
+            ("noise", "{noise}"),
+            ("", "{arm}"),
+            ("gains", "{gains:short}"),
+            ("signal", "{signal:short}"),
+            ("steps", "{steps:.0f}"),
+            ("seconds", "{seconds:.4f}"),
+            ("seeds", "{seeds}"),
+        ],
+    ),
+    "gain-phases": Table(
+        "estimators",
+        _planted("phases"),
+        [("", "{arm}")],
+        [("{ratio:.2f}", "{found:%}")],
+    ),
+    "kronecker-sbl": Table(
+        "estimators",
+        _planted("kronecker"),
+        [
+            ("dictionary", "{dictionary}"),
+            ("noise", "{noise}"),
+            ("", "{arm}"),
+            ("squared error", "{nmse:short}"),
+            ("steps", "[{steps:.0f}]"),
+            ("seconds", "{seconds:.2f}"),
+        ],
+    ),
+    "kronecker-large": Table(
+        "estimators",
+        _planted("large"),
+        [
+            ("dictionary", "{dictionary}"),
+            ("seconds", "{seconds:.4f}"),
+            ("as published", "[{published:.2f}]"),
+            ("ratio", "[{ratio:.0f}]"),
+            ("difference", "[{difference:short}]"),
+            ("squared error", "[{nmse:short}]"),
+            ("steps", "[{steps:.0f}]"),
+        ],
+    ),
+    "paths": Table(
+        "estimators",
+        _planted("paths"),
+        [
+            ("dB", "{snr}"),
+            ("", "{arm}"),
+            ("all found", "{detected:%}"),
+            ("error by the bound", "[{rmse:.2f}]"),
+            ("seconds", "{seconds:.3f}"),
+        ],
+    ),
+    "spectra": Table(
+        "estimators",
+        _planted("spectra"),
+        [("signals", "{signals}"), ("dB", "{snr}")],
+        [("{arm}", "{angle:.1f}")],
+    ),
+    "transfer": Table(
+        "estimators",
+        _planted("transfer"),
+        [("source", "{source}"), ("noise", "{noise}"), ("dB", "{snr}")],
+        [("{arm}", "{angle:.1f}")],
     ),
 }

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.pages.cards import Lines
+
+
+def _planted(where: str, conditions: str, select: dict[str, Any], line: str) -> Lines:
+    chosen = {"benchmark": "estimators.planted"} | select
+    return Lines("estimators", where, conditions, chosen, line, together="; ")
+
 
 ESTIMATORS: list[Lines] = [
     Lines(
@@ -30,5 +38,42 @@ ESTIMATORS: list[Lines] = [
         {"benchmark": "estimators.film", "method": ("rsvddpd", "godec", "rpca-ialm")},
         "{arm}: {clean_psnr:.1f} dB in {clean_seconds:.1f} s, {tampered_psnr:.1f} dB in {tampered_seconds:.1f} s",
         together="; ",
+    ),
+    _planted(
+        "sensing",
+        "{n} x {n} of rank {true rank} from {measurements} Gaussian measurements, {rank} columns, condition "
+        "{kappa:.1f}, {seeds} seeds: steps to a residual of 1e-6",
+        {"part": "sensing", "rank": 4, "kappa": 1.5},
+        "{arm}: {steps}",
+    ),
+    _planted(
+        "gains",
+        "{p} snapshots of {m} sensors, {n} unknowns, gains within {rho} of 1: relative errors of gains and signal",
+        {"part": "gains", "rho": 0.5, "noise": ("30 dB", "10 dB")},
+        "{noise}, {arm}: {gains:.3f}, {signal:.3f}",
+    ),
+    _planted(
+        "kronecker",
+        "27 of 15^3 entries, a dictionary of {dictionary}: squared error, steps",
+        {"part": "kronecker", "noise": ("10 dB", "20 dB", "30 dB"), "dictionary": "10 x 12 x 15 of 15^3"},
+        "{noise}, {arm}: {nmse:short}, {steps:.0f}",
+    ),
+    _planted(
+        "paths",
+        "{paths} paths in {shape}, {seeds} seeds: how often all are found, and errors by the Cramér-Rao bound",
+        {"part": "paths", "snr": (-20, 0, 20)},
+        "{snr} dB, {arm}: {detected:%}[, {rmse:.2f}]",
+    ),
+    _planted(
+        "spectra",
+        "four microphones, {bins} bins that combine so many signals, white noise, {seeds} seeds: degrees off",
+        {"part": "spectra", "snr": -10},
+        "{signals} signals, {arm} {angle:.1f}",
+    ),
+    _planted(
+        "transfer",
+        "four microphones, 80 to 2000 Hz, a second, white noise, {seeds} seeds: degrees between transfer functions",
+        {"part": "transfer", "noise": "white", "arm": ("cw", "svd-direct")},
+        "{source}, {snr} dB, {arm}: {angle:.1f}",
     ),
 ]

@@ -73,7 +73,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     kind="solver",
     gives="gains of sensors and the signal",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 def blind_gain(
     a: Array,

@@ -141,7 +141,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="complex data",
     planted=_planted,
     expression="Kronecker",
-    unmeasured="its benchmark has not run yet",
 )
 def kronecker_sbl(
     factors: Sequence[Array],

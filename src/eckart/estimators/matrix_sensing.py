@@ -55,7 +55,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="matrices, pairs of vectors or places of entries as measurements",
     planted=_planted,
     expression="Chain(Dense, Dense)",
-    unmeasured="its benchmark has not run yet",
 )
 def matrix_sensing(
     measurements: Array | Measurements,

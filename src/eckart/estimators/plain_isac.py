@@ -109,7 +109,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="complex data",
     planted=_planted,
     expression="Sum(Kronecker, ...)",
-    unmeasured="its benchmark has not run yet",
 )
 def harmonics(
     tensor: Array, deltas: Sequence[int] | None = None, n_paths: int | None = None, *, refine: bool = True

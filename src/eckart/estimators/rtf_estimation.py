@@ -73,7 +73,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="relative transfer functions (M, F)",
     takes="complex data",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 def relative_transfer_functions(
     noisy: Array,

@@ -122,7 +122,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     kind="solver",
     gives="gains of sensors and the signal",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 def self_calibration(a: Array, y: Array, *, method: Method = "ls", basis: Array | None = None) -> Solution[Calibration]:
     """Gains d and the signal x of y_l = diag(d) A_l x, l = 1..p, where A_l are known: linear in s = 1/d and x.
