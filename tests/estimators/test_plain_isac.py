@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eckart.errors import Refused
-from eckart.estimators.plain_isac import compressed, harmonics, matched
+from eckart.estimators.plain_isac import compressed, doubtful, harmonics, matched
 from eckart.linalg.exponentials import exponentials
 
 
@@ -53,6 +53,11 @@ def test_candidates_that_no_path_has_are_not_picked() -> None:
     picked = matched(tensor, grids, None)
     assert {tuple(p) for p in picked} == {tuple(p) for p in W}
     np.testing.assert_allclose(matched(tensor, grids, 1), W[:1])
+
+
+def test_the_weakest_and_the_weaker_of_the_nearest_are_doubted() -> None:
+    w = np.array([[0.1, np.pi - 0.01], [1.0, 1.0], [0.1, 0.01 - np.pi], [2.0, 0.5]])
+    assert doubtful(w, np.array([1.0, 0.1, 0.5, 2.0]), (10, 10)) == {1, 2}
 
 
 def test_a_vector_and_frequencies_at_the_wrap_are_found() -> None:

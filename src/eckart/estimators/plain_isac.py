@@ -89,6 +89,16 @@ def matched(tensor: Dense, grids: Sequence[Dense], count: int | None) -> Dense:
     return np.stack([w[i] for w, i in zip(grids, places[:, best], strict=True)], axis=1)
 
 
+def doubtful(frequencies: Dense, amplitudes: Dense, shape: Sequence[int]) -> set[int]:
+    """Paths that may be none: the weakest one, and the weaker of the nearest two, in cells of 2 pi / n_m."""
+    turns = np.exp(1j * frequencies)
+    cells = np.abs(np.angle(turns[:, None] * turns.conj())) * np.array(shape) / (2 * np.pi)
+    apart = cells.max(axis=2) + np.diag(np.full(len(turns), np.inf))
+    pair = np.unravel_index(int(np.argmin(apart)), apart.shape)
+    strengths = np.abs(amplitudes)
+    return {int(np.argmin(strengths)), int(min(pair, key=lambda p: strengths[p]))}
+
+
 def _planted(rng: np.random.Generator) -> Planted:
     w = np.array([[0.3, -0.6], [-0.4, 0.2]]) + rng.uniform(-0.05, 0.05, (2, 2))
     c = np.array([1.0, 0.6]) * np.exp(2j * np.pi * rng.random(2))
@@ -160,7 +170,8 @@ def harmonics(
     steps = 30 if refine else 0
     w, c, errors, rest = fit_exponentials(given, picked, steps=steps)
     while n_paths is None and len(c) > 1:  # errors of root-MUSIC look like further paths, until they are mended
-        fewer = fit_exponentials(given, np.delete(w, np.argmin(np.abs(c)), axis=0), steps=steps)
+        trials = [fit_exponentials(given, np.delete(w, p, axis=0), steps=steps) for p in doubtful(w, c, given.shape)]
+        fewer = min(trials, key=lambda fit: fit[3])
         if description(fewer[3], total, len(c) - 1, given) >= description(rest, total, len(c), given):
             break
         w, c, errors, rest = fewer
