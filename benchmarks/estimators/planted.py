@@ -363,9 +363,9 @@ def transfer(seeds: int, speech: Path | None) -> Iterator[Found]:
     sources: dict[str, Any] = {"voiced": voiced} | ({"speech": spoken} if clips else {}) | {"white": white}
     arms: dict[str, dict[str, Any]] = {
         "cw": {"method": "cw"},
-        "svd-direct": {},
-        "svd-direct, loading 10": {"loading": 10.0},
-        "svd-direct, phases as they come": {"hop": 0},
+        "svd-direct": {"method": "svd-direct"},
+        "svd-direct, loading 10": {"method": "svd-direct", "loading": 10.0},
+        "svd-direct, phases as they come": {"method": "svd-direct", "hop": 0},
     }
     for source, noise in [(s, "white") for s in sources] + [(s, "voiced") for s in sources]:
         for decibels in (0, 10):
