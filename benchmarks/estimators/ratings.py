@@ -96,9 +96,11 @@ def arms() -> dict[str, tuple[str, int, Arm]]:
     }
     for k in (10, 20, 50):
         for solver in ("cholesky", "cg"):
-            estimator = AlternatingCompletion(k, solver=solver, tol=1e-3, random_state=0)
-            found[f"alternating, {solver}, k = {k}"] = ("completion-altmin", k, ours(estimator))
-    found["Soft-Impute, rank <= 20"] = ("soft-impute", 20, ours(SoftImpute(max_rank=20, tol=1e-3, random_state=0)))
+            arm = ours(AlternatingCompletion(k, solver=solver, tol=1e-3, random_state=0))
+            found[f"alternating, {solver}, k = {k}"] = ("completion-altmin", k, arm)
+    for k in (20, 50):
+        arm = ours(SoftImpute(max_rank=k, tol=1e-3, random_state=0))
+        found[f"Soft-Impute, rank <= {k}"] = ("soft-impute", k, arm)
     if find_spec("surprise"):
         found[PEER] = ("", 100, surprise)
     if find_spec("cmfrec"):

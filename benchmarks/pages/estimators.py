@@ -128,4 +128,25 @@ TABLES: dict[str, Table] = {
         [("source", "{source}"), ("noise", "{noise}"), ("dB", "{snr}")],
         [("{arm}", "{angle:.1f}")],
     ),
+    "ranks": Table(
+        "estimators",
+        {"benchmark": "estimators.ranks", "part": "ranks"},
+        [
+            ("noise", "{noise}"),
+            ("signal by the largest of noise", "{size:.1f}"),
+            ("", "{arm}"),
+            ("found, of draws", "{exact:%}"),
+            ("mean", "{mean:.1f}"),
+        ],
+    ),
+    "columns": Table(
+        "estimators",
+        {"benchmark": "estimators.ranks", "part": "columns"},
+        [
+            ("columns, and rows", "{k}"),
+            ("", "{arm}"),
+            ("median", "{median:.2f}"),
+            ("95 % of draws below", "{q95:.2f}"),
+        ],
+    ),
 }

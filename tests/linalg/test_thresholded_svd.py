@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from eckart.linalg import thresholded_svd
+from eckart.linalg.sparse_plus_low_rank import SparsePlusLowRank
 from eckart.linalg.thresholded_svd import spectral_norm
 
 
@@ -34,6 +36,19 @@ def test_all_above_are_found(
     kept = slice(len(above))
     near = (found.left[:, kept] * found.values[kept]) @ found.right[:, kept].T
     assert np.linalg.norm(a - near, 2) <= max(1e-14, threshold * (1 + 1e-5))
+
+
+@pytest.mark.parametrize("shape", [(30, 90), (90, 30), (20, 15)], ids=str)
+@pytest.mark.parametrize("most", [3, 9])
+def test_an_operator_and_a_bound_give_the_first_ones(shape: tuple[int, int], most: int) -> None:
+    rng = np.random.default_rng(1)
+    a, values = graded(*shape)
+    operator = SparsePlusLowRank(sparse.csr_array(np.where(a > 0, a, 0.0)), np.minimum(a, 0.0), np.eye(shape[1]))
+    for matrix in (a, operator):
+        found = thresholded_svd.thresholded_svd(matrix, 0.0, np.zeros((shape[1], 0)), rng, most=most)
+        np.testing.assert_allclose(found.values[:most], values[:most], rtol=1e-5)
+        near = (found.left[:, :most] * found.values[:most]) @ found.right[:, :most].T
+        assert np.linalg.norm(a - near, 2) <= values[most] * (1 + 1e-3)
 
 
 def test_of_any_size_and_of_nothing() -> None:

@@ -76,4 +76,20 @@ ESTIMATORS: list[Lines] = [
         {"part": "transfer", "noise": "white", "arm": ("cw", "svd-direct")},
         "{source}, {snr} dB, {arm}: {angle:.1f}",
     ),
+    Lines(
+        "estimators",
+        "ranks",
+        "rank {rank} of 200 x 100, {draws} draws: how often it is found, by the size of the signal over noise",
+        {"benchmark": "estimators.ranks", "part": "ranks", "size": (1.0, 3.0)},
+        "{noise} noise, {size:.0f}, {arm}: {exact:%}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "columns",
+        "digits, 1797 x 64, {draws} draws: the error by that of the SVD of the same rank, median",
+        {"benchmark": "estimators.ranks", "part": "columns"},
+        "{k} columns and rows, {arm} {median:.2f}",
+        together="; ",
+    ),
 ]

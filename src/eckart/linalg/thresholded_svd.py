@@ -46,7 +46,7 @@ def thresholded_svd(
     doubled until its least value lies below the threshold (the loss of a direction that the start is orthogonal to is
     prevented by random ones in the block). From a good start one or two products with A suffice, where a decomposition
     takes min(m, n). A block of more than a third of the shorter side is given up for the whole decomposition, and
-    where that side is short none is tried.
+    where that side of an array is short none is tried, but for a bounded number of triplets.
 
     Args:
         a: (m, n), an array, or anything of that `shape` with products `a @ x` and `a.T @ y`.
@@ -64,7 +64,7 @@ def thresholded_svd(
     block = start[:, :most]
     while True:
         size = block.shape[1] + SPARE
-        if min(m, n) <= SMALL or 3 * size > min(m, n):
+        if 3 * size > min(m, n) or (most is None and isinstance(a, np.ndarray) and min(m, n) <= SMALL):
             return _whole(a, threshold)
         fresh = generator.standard_normal((n, size - block.shape[1]))
         right = np.linalg.qr(np.hstack([block, fresh]))[0]
@@ -107,7 +107,8 @@ def _whole(a: Any, threshold: float) -> ThinSVD:
     The eigenvectors of A A^T, of the shorter side, are singular vectors up to the rounding of the squares; where the
     threshold comes near that, they only span these, and values and vectors are those of A in their subspace.
     """
-    dense = a if isinstance(a, np.ndarray) else a @ np.eye(a.shape[1])
+    m, n = a.shape
+    dense = a if isinstance(a, np.ndarray) else a @ np.eye(n) if n <= m else (a.T @ np.eye(m)).T
     unit = float(np.ldexp(1.0, int(np.frexp(np.abs(dense).max(initial=0.0))[1])))
     wide = (dense if dense.shape[0] <= dense.shape[1] else dense.T) / unit
     squares, u = np.linalg.eigh(wide @ wide.T)
