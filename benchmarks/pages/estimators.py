@@ -149,4 +149,40 @@ TABLES: dict[str, Table] = {
             ("95 % of draws below", "{q95:.2f}"),
         ],
     ),
+    "unmixing": Table(
+        "estimators",
+        {"benchmark": "estimators.spectra", "part": "unmixing"},
+        [("", "{arm}")],
+        [
+            ("angle, {spoilt:%} of the bands spoilt", "{angle:.2f}°"),
+            ("abundances, {spoilt:%}", "{rmse:.4f}"),
+        ],
+    ),
+    "denoising": Table(
+        "estimators",
+        {"benchmark": "estimators.spectra", "part": "denoising"},
+        [("image", "{image}"), ("noise", "{sigma}/255")],
+        [("{arm}", "{psnr:.1f}")],
+        [("rank", "{rank:.0f}")],
+    ),
+    "private-errors": Table(
+        "estimators",
+        {"benchmark": "estimators.private", "part": "errors"},
+        [("epsilon", "{epsilon}"), ("", "{arm}")],
+        [("{rows:,} rows", "{error:.3f}")],
+    ),
+    "private-audit": Table(
+        "estimators",
+        {"benchmark": "estimators.private", "part": "audit"},
+        [("epsilon", "{epsilon}"), ("delta", "{delta}"), ("at least, seen", "{at least:.2f}")],
+    ),
+    "pyriemann": Table(
+        "estimators",
+        {"benchmark": "estimators.trials", "part": "pyriemann"},
+        [
+            ("covariances by", "{estimator}"),
+            ("largest difference", "{covariances:short}"),
+            ("of the mean", "{mean:short}"),
+        ],
+    ),
 }

@@ -73,7 +73,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="tangent vectors, or covariances of channels and delays",
     takes="trials (trials, channels, samples)",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 class AugmentedCovariance(TransformerMixin, Estimator):
     """Covariances of channels and their delays, in the tangent space at their mean where a linear classifier works.

@@ -13,8 +13,8 @@ from eckart.estimators._base import Estimator, same_kind, unit_of
 from eckart.estimators._sklearn import OneToOneFeatureMixin, TransformerMixin, check_is_fitted
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.image_priors import non_local_means, total_variation
-from eckart.linalg.optimal_rank import noise_level, optimal_rank
 from eckart.linalg.pivoted_qr import strong_rrqr
+from eckart.linalg.singular_value_threshold import optimal_threshold, threshold
 
 Prior = Callable[[Dense, float], Dense]
 TV_WEIGHT = 0.7
@@ -63,7 +63,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="images (height, width, bands)",
     planted=_planted,
     expression="Chain(Dense, Dense)",
-    unmeasured="its benchmark has not run yet",
 )
 class SpectralSubspaceDenoiser(OneToOneFeatureMixin, TransformerMixin, Estimator):
     """Pixels of many bands on the few directions that noise does not explain, and images smoothed in these alone.
@@ -114,15 +113,17 @@ class SpectralSubspaceDenoiser(OneToOneFeatureMixin, TransformerMixin, Estimator
         table, _ = self._pixels(X, fit=True)
         unit = unit_of(table)
         values, vectors = right_factors(table / unit)
-        self.noise_ = noise_level(values, table.shape) * unit if self.noise is None else float(self.noise)
+        least = threshold(values, table.shape, None if self.noise is None else self.noise / unit)
+        short, long = sorted(table.shape)
+        self.noise_ = least * unit / (optimal_threshold(short / long) * np.sqrt(long))
         if self.rank == "gavish-donoho":
-            self.rank_ = max(1, optimal_rank(values, table.shape, self.noise_ / unit))
+            self.rank_ = max(1, int((values > least).sum()))
         elif isinstance(self.rank, int | np.integer) and 1 <= self.rank <= len(values):
             self.rank_ = int(self.rank)
         else:
             raise Refused(f"rank={self.rank!r} of a table of shape {table.shape}: 1..{len(values)}, or gavish-donoho")
         self.singular_values_ = values * unit
-        self.components_ = vectors[:, : self.rank_].T
+        self.components_ = np.ascontiguousarray(vectors[:, : self.rank_].T)
         self.bands_ = carrying_bands(vectors[:, : self.rank_])
         self.coefficients_ = coefficients_of(vectors[:, : self.rank_], self.bands_)
         return self

@@ -117,7 +117,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     kind="regressor",
     gives="sparse coefficients, private in every row",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 class LocallyPrivateLasso(RegressorMixin, Estimator):
     """Sparse linear regression in which every row is private even to whoever fits it.

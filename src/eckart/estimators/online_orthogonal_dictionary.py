@@ -211,7 +211,7 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
         return found
 
     def _described(self) -> None:
-        self.orthogonal_ = polar(self._atoms).T
+        self.orthogonal_ = np.ascontiguousarray(polar(self._atoms).T)
         self.components_ = self.orthogonal_ @ self._unwhitener
 
     def __sklearn_tags__(self) -> Any:

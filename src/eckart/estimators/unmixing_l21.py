@@ -159,7 +159,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="endmembers, abundances of new pixels",
     planted=_planted,
     expression="Chain(Dense, Dense)",
-    unmeasured="its benchmark has not run yet",
 )
 class RobustUnmixing(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Pixels as mixtures of a few spectra, from which bands that follow no mixture take nothing.
@@ -215,7 +214,7 @@ class RobustUnmixing(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
             max_iter=self.max_iter,
         )
         _, endmembers, self.band_weights_ = solution.value
-        self.components_ = endmembers * self.unit_
+        self.components_ = np.ascontiguousarray(endmembers) * self.unit_
         norms = float(np.linalg.norm(table / self.unit_, axis=0).sum())
         self.penalty_ = self.sparsity * norms / len(table)
         self._n_features_out = self.n_components
