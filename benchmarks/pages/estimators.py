@@ -185,4 +185,13 @@ TABLES: dict[str, Table] = {
             ("of the mean", "{mean:short}"),
         ],
     ),
+    "codes": Table(
+        "estimators",
+        {"benchmark": "estimators.coding", "part": "codes"},
+        [
+            ("", "{arm}"),
+            ("dB, 5 % active", "{5%:.1f}"),
+            ("8 %", "{8%:.1f}"),
+        ],
+    ),
 }

@@ -143,4 +143,13 @@ ESTIMATORS: list[Lines] = [
         "{estimator} {covariances:short}, mean {mean:short}",
         together="; ",
     ),
+    Lines(
+        "estimators",
+        "codes",
+        "whitened patches of {side} x {side} pixels that were held out, {atoms} atoms, median of {seeds} draws: signal "
+        "to noise in dB where 5 % of the code is not zero",
+        {"benchmark": "estimators.coding", "part": "codes"},
+        "{arm} {5%:.1f}",
+        together="; ",
+    ),
 ]

@@ -189,7 +189,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="a dictionary, sparse codes of new rows",
     planted=_planted,
     expression="Chain(Dense, Sparse)",
-    unmeasured="its benchmark has not run yet",
 )
 class ThresholdDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Sparse coding with a penalty nearer to counting than l1: soft, half, hard or CEL0 thresholds.
