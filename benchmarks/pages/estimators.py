@@ -185,6 +185,19 @@ TABLES: dict[str, Table] = {
             ("of the mean", "{mean:short}"),
         ],
     ),
+    "trials": Table(
+        "estimators",
+        {"benchmark": "estimators.trials", "part": "accuracy"},
+        [
+            ("task", "{task}"),
+            ("test trials", "{trials}"),
+            ("order", "{order}"),
+            ("lag", "{lag}"),
+            ("accuracy", "{chosen:.3f}"),
+            ("without delays", "{plain:.3f}"),
+            ("standard error", "{standard error:.3f}"),
+        ],
+    ),
     "codes": Table(
         "estimators",
         {"benchmark": "estimators.coding", "part": "codes"},
@@ -193,5 +206,20 @@ TABLES: dict[str, Table] = {
             ("dB, 5 % active", "{5%:.1f}"),
             ("8 %", "{8%:.1f}"),
         ],
+    ),
+    "dictionary-streams": Table(
+        "estimators",
+        {"benchmark": "estimators.coding", "part": "stream"},
+        [("batches of 32", "{batches:,}"), ("stream", "{stream:short}"), ("whole table", "{whole table:short}")],
+    ),
+    "dictionary-terms": Table(
+        "estimators",
+        {"benchmark": "estimators.coding", "part": "terms"},
+        [("", "{arm}"), ("PSNR, dB", "{psnr:.2f}"), ("seconds", "{seconds:.1f}")],
+    ),
+    "forests": Table(
+        "estimators",
+        {"benchmark": "estimators.forests", "part": "kappa"},
+        [("data", "{data}"), ("", "{arm}"), ("kappa", "{kappa:.4f}"), ("seconds", "{seconds:.2f}")],
     ),
 }

@@ -145,11 +145,48 @@ ESTIMATORS: list[Lines] = [
     ),
     Lines(
         "estimators",
+        "trials",
+        "accuracy on EEG with the split it comes with, order and lag chosen in the training trials; without delays",
+        {"benchmark": "estimators.trials", "part": "accuracy"},
+        "{task} ({trials} test trials) {chosen:.3f}, {plain:.3f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
         "codes",
         "whitened patches of {side} x {side} pixels that were held out, {atoms} atoms, median of {seeds} draws: signal "
         "to noise in dB where 5 % of the code is not zero",
         {"benchmark": "estimators.coding", "part": "codes"},
         "{arm} {5%:.1f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "dictionary-streams",
+        "an orthogonal dictionary of {features} atoms planted in rows of which a fifth is not zero, batches of "
+        "{batch}, median of {seeds} draws: 1 - the mean cosine of the atoms",
+        {"benchmark": "estimators.coding", "part": "stream", "batches": (100, 1000)},
+        "{batches:,} batches: stream {stream:short}, whole table {whole table:short}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "dictionary-terms",
+        "patches of {side} x {side} pixels of photographs by {terms} terms, median of {seeds} draws: PSNR in dB",
+        {"benchmark": "estimators.coding", "part": "terms", "arm": ("DCT", "whole table", "stream")},
+        "{arm} {psnr:.2f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "forests",
+        "{trees} trees, median of {seeds} splits: kappa",
+        {
+            "benchmark": "estimators.forests",
+            "part": "kappa",
+            "arm": ("pca", "sparse", "haar", "scikit-learn's RandomForest"),
+        },
+        "{data}, {arm} {kappa:.4f}",
         together="; ",
     ),
 ]

@@ -93,7 +93,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="an orthogonal dictionary, codes of k terms",
     planted=_planted,
     expression="Chain(Dense, Sparse)",
-    unmeasured="its benchmark has not run yet",
 )
 class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """An orthogonal dictionary in which rows have few large coefficients, from a table or from a stream.

@@ -65,11 +65,11 @@ def _planted(rng: np.random.Generator) -> Planted:
 
 @estimator(
     "rotation-forest",
-    paper="Land use/land cover classification ... using ensembles of Random Forests (RFE) 2023; Rodriguez et al. 2006",
+    paper="Land use/land cover classification of fused Sentinel-1 and Sentinel-2 imageries using ensembles of Random "
+    "Forests, 2023; Rodríguez, Kuncheva and Alonso 2006",
     kind="classifier",
     gives="classes and their probabilities",
     planted=_planted,
-    unmeasured="its benchmark has not run yet",
 )
 class RotationForest(ClassifierMixin, Estimator):
     """An ensemble of random forests, each on features that are rotated in its own way.
