@@ -8,10 +8,9 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.estimators._base import generator_from
+from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import Planted, estimator
-from eckart.linalg.least_absolute import least_absolute_scores
 from eckart.linalg.prox import soft
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD, spectral_norm, thresholded_svd
@@ -107,7 +106,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     planted=_planted,
     expression="Sum(Chain(Dense, Dense), Sparse)",
 )
-class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class RobustPCA(RobustSubspace):
     """Robust PCA: a table as a matrix of low rank and one of few large entries, which may lie anywhere.
 
     Solves `principal_component_pursuit`; nothing is centred. New rows are put on the subspace that was found by least
@@ -151,26 +150,5 @@ class RobustPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             max_iter=self.max_iter,
             generator=generator_from(self.random_state),
         )
-        low, self.sparse_ = solution.value
-        self.low_rank_ = low.dense()
-        self.components_, self.singular_values_ = np.ascontiguousarray(low.right.T), low.values
-        self._n_features_out = len(low.values)
-        self._finished(solution)
+        self._split(solution)
         return self
-
-    @same_kind
-    def transform(self, X: Any) -> Any:
-        """Robust scores (samples, rank) of rows on `components_`."""
-        x, seen = observed(self._table(X, ensure_all_finite="allow-nan"))
-        return least_absolute_scores(x, seen, self.components_.T)
-
-    @same_kind
-    def inverse_transform(self, X: Any) -> Any:
-        """Rows (samples, features) of the subspace, from their scores."""
-        return np.asarray(X, np.float64) @ self.components_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

@@ -9,8 +9,8 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.estimators._base import same_kind
+from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.least_absolute import least_absolute_scores
 from eckart.linalg.solution import Solution
@@ -182,7 +182,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     planted=_planted,
     expression="Chain(Dense, Diagonal, Dense)",
 )
-class RobustSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+class RobustSVD(RobustSubspace):
     """A robust SVD by density power divergence: a table of low rank under outliers, each entry weighted by its fit.
 
     Fits `robust_svd`; nothing is centred. New rows are put on the subspace under the same weights, from a start by
@@ -213,9 +213,8 @@ class RobustSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         table = self._table(X, fit=True, ensure_all_finite="allow-nan")
         solution = robust_svd(table, self.n_components, self.alpha, tolerance=self.tol, max_iter=self.max_iter)
         found, self.scale_ = solution.value
-        self.components_, self.singular_values_ = np.ascontiguousarray(found.right.T), found.values
+        self._spanned(found)
         self.embedding_ = found.left * found.values
-        self._n_features_out = len(found.values)
         self._finished(solution)
         return self
 
@@ -237,14 +236,3 @@ class RobustSVD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             sweeps=self.max_iter,
             tolerance=self.tol,
         )
-
-    @same_kind
-    def inverse_transform(self, X: Any) -> Any:
-        """Rows (samples, features) of the subspace, from their scores."""
-        return np.asarray(X, np.float64) @ self.components_
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

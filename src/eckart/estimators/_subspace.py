@@ -1,0 +1,49 @@
+"""What estimators share that find a subspace under outliers: robust scores of new rows, and rows from scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from eckart.arrays import Dense, observed
+from eckart.estimators._base import Estimator, same_kind
+from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.linalg.least_absolute import least_absolute_scores
+from eckart.linalg.solution import Solution
+from eckart.linalg.thresholded_svd import ThinSVD
+
+
+class RobustSubspace(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """A transformer with orthonormal `components_` (rank, features), whose data may be NaN."""
+
+    components_: Dense
+
+    def _split(self, solution: Solution[tuple[ThinSVD, Dense]]) -> None:
+        """Takes over a matrix of low rank and a sparse one."""
+        low, self.sparse_ = solution.value
+        self.low_rank_ = low.dense()
+        self._spanned(low)
+        self._finished(solution)
+
+    def _spanned(self, low: ThinSVD) -> None:
+        """Takes over the subspace of the rows of a matrix."""
+        self.components_, self.singular_values_ = np.ascontiguousarray(low.right.T), low.values
+        self._n_features_out = len(low.values)
+
+    @same_kind
+    def transform(self, X: Any) -> Any:
+        """Scores (samples, rank) of rows on `components_`, by least absolute deviations."""
+        x, seen = observed(self._table(X, ensure_all_finite="allow-nan"))
+        return least_absolute_scores(x, seen, self.components_.T)
+
+    @same_kind
+    def inverse_transform(self, X: Any) -> Any:
+        """Rows (samples, features) of the subspace, from their scores."""
+        return np.asarray(X, np.float64) @ self.components_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
