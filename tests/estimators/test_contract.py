@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from eckart.errors import Refused
 from eckart.estimators import load, save
 from eckart.estimators.contract import ESTIMATORS, EstimatorCard, Planted
 from eckart.linalg.solution import Solution
+from support.results import arrays, same
 
 TABLES = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind != "solver"]
 SOLVERS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "solver"]
@@ -57,27 +56,6 @@ def applied(card: EstimatorCard, fitted: Any, x: Any) -> Any:
     if card.kind == "clusterer":
         return fitted.labels_
     return fitted.transform(x) if card.kind in ("transformer", "trials") else fitted.predict(x)
-
-
-def arrays(result: Any) -> Iterator[Any]:
-    """All arrays of a result, in order."""
-    if sparse.issparse(result):
-        yield from (result.indptr, result.indices, result.data)
-    elif isinstance(result, np.ndarray | np.generic | torch.Tensor):
-        yield result
-    elif is_dataclass(result):
-        for field in fields(result):
-            yield from arrays(getattr(result, field.name))
-    elif isinstance(result, tuple | list):
-        for each in result:
-            yield from arrays(each)
-
-
-def same(one: Any, other: Any, **tolerance: float) -> None:
-    left, right = list(arrays(one)), list(arrays(other))
-    assert len(left) == len(right) > 0
-    for a, b in zip(left, right, strict=True):
-        np.testing.assert_allclose(np.asarray(a), np.asarray(b), **tolerance)
 
 
 @pytest.mark.parametrize("card", CHECKED)

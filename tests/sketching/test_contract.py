@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -13,22 +11,9 @@ import torch
 from scipy import sparse
 
 from eckart.sketching.contract import SKETCHES, SketchCard
+from support.results import arrays, same
 
 CARDS = [pytest.param(card, id=name) for name, card in SKETCHES.items()]
-
-
-def arrays(result: Any) -> Iterator[Any]:
-    """All arrays of a result, in order."""
-    if sparse.issparse(result):
-        yield from (result.indptr, result.indices, result.data)
-    elif isinstance(result, np.ndarray | np.generic | torch.Tensor):
-        yield result
-    elif is_dataclass(result):
-        for field in fields(result):
-            yield from arrays(getattr(result, field.name))
-    elif isinstance(result, tuple | list):
-        for each in result:
-            yield from arrays(each)
 
 
 def called(card: SketchCard, problem: dict[str, Any], seed: int = 5) -> Any:
@@ -37,13 +22,6 @@ def called(card: SketchCard, problem: dict[str, Any], seed: int = 5) -> Any:
 
 def problem_of(card: SketchCard) -> dict[str, Any]:
     return dict(card.problem(np.random.default_rng(0)))
-
-
-def same(one: Any, other: Any, **tolerance: float) -> None:
-    left, right = list(arrays(one)), list(arrays(other))
-    assert len(left) == len(right) > 0
-    for a, b in zip(left, right, strict=True):
-        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), **tolerance)
 
 
 @pytest.mark.parametrize("card", CARDS)
