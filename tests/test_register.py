@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def test_a_paper_has_a_file_and_a_test_of_its_own(card: Card) -> None:
     assert file in papers(card.family)
     assert f"{card.name.replace('-', '_')}_".startswith(f"{file}_"), f"{card.name} is not looked for in {file}.py first"
     assert (TESTS / card.family / f"test_{file}.py").exists()
+
+
+@pytest.mark.parametrize("family", ["estimators", "sketching", "optim", "layers"])
+def test_what_a_package_offers_by_name_is_no_module(family: str) -> None:
+    package = importlib.import_module(FAMILIES[family])
+    for card in register_of(family).values():
+        assert getattr(package, card.entry.__name__) is card.entry
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -22,9 +22,9 @@ from sklearn.linear_model import ARDRegression
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.estimators.draws import Found, middle, relative, timed
 from benchmarks.estimators.waves import paths, spectra, transfer
-from eckart.estimators.blind_gain import blind_gain
-from eckart.estimators.kronecker_sbl import kronecker_sbl, posterior
-from eckart.estimators.matrix_sensing import matrix_sensing
+from eckart.estimators.blind_gain import blind_gains
+from eckart.estimators.kronecker_sbl import kronecker_bayes, posterior
+from eckart.estimators.matrix_sensing import sense_matrix
 from eckart.estimators.self_calibration_ls import self_calibration, unit_mean
 from eckart.linalg.mode_products import mode_products
 
@@ -50,7 +50,7 @@ def sensing(seeds: int) -> Iterator[Found]:
                 truth = (u * np.geomspace(1, 1 / kappa, r)) @ u.T
                 a = rng.standard_normal((m, n, n)) / m**0.5
                 y = np.einsum("mij,ij->m", a, truth)
-                solution = matrix_sensing(a, y, rank, tolerance=1e-6, max_iter=1000, generator=seed, **options)
+                solution = sense_matrix(a, y, rank, tolerance=1e-6, max_iter=1000, generator=seed, **options)
                 after = [solution.history[min(k, len(solution.history) - 1)] for k in (100, 1000)]
                 steps = solution.iterations if solution.error <= 1e-6 else np.inf
                 found.append((steps, *after))
@@ -86,9 +86,9 @@ def gains(seeds: int) -> Iterator[Found]:
             calls: dict[tuple[str, str], Callable[[], tuple[Any, Any, int]]] = {
                 ("self-calibration-ls", "linear least squares"): lambda a=a, y=y: of(self_calibration(a, y)),
                 ("self-calibration-ls", "spectral"): lambda a=a, y=y: of(self_calibration(a, y, method="spectral")),
-                ("blind-gain", "projected gradient"): lambda a=a, y=y: of(blind_gain(a, y, method="pgd")),
-                ("blind-gain", "alternating, from ones"): lambda a=a, y=y: of(blind_gain(a, y, start="ones")),
-                ("blind-gain", "alternating"): lambda a=a, y=y: of(blind_gain(a, y)),
+                ("blind-gain", "projected gradient"): lambda a=a, y=y: of(blind_gains(a, y, method="pgd")),
+                ("blind-gain", "alternating, from ones"): lambda a=a, y=y: of(blind_gains(a, y, start="ones")),
+                ("blind-gain", "alternating"): lambda a=a, y=y: of(blind_gains(a, y)),
                 ("blind-gain", "scipy least_squares"): general,
             }
             for arm, call in calls.items():
@@ -114,8 +114,8 @@ def phases(seeds: int) -> Iterator[Found]:
             y = d * (a @ x)
             solved = {
                 "linear least squares": self_calibration(a, y),
-                "projected gradient": blind_gain(a, y, method="pgd", max_iter=2000),
-                "alternating": blind_gain(a, y, start="ones", max_iter=300),
+                "projected gradient": blind_gains(a, y, method="pgd", max_iter=2000),
+                "alternating": blind_gains(a, y, start="ones", max_iter=300),
             }
             for arm, solution in solved.items():
                 hits[arm] += relative(solution.value.gains, d) < 1e-3
@@ -159,7 +159,7 @@ def kronecker(seeds: int) -> Iterator[Found]:
             clean = mode_products(x, factors)
             y = clean + rng.standard_normal(shape) * np.sqrt(np.square(clean).mean()) * 10 ** (-decibels / 20)
             for arm, step in (("svd", "svd"), ("am", "am")):
-                solution, seconds = timed(lambda f=factors, y=y, s=step: kronecker_sbl(f, y, m_step=s))
+                solution, seconds = timed(lambda f=factors, y=y, s=step: kronecker_bayes(f, y, m_step=s))
                 error = relative(solution.value.mean, x) ** 2
                 found.setdefault(arm, []).append((error, solution.iterations, seconds))
         for arm, values in found.items():
@@ -183,8 +183,8 @@ def kronecker(seeds: int) -> Iterator[Found]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             calls: dict[str, Callable[[], Any]] = {
-                "svd": lambda f=factors, y=y: kronecker_sbl(f, y).value.mean.ravel(),
-                "am": lambda f=factors, y=y: kronecker_sbl(f, y, m_step="am").value.mean.ravel(),
+                "svd": lambda f=factors, y=y: kronecker_bayes(f, y).value.mean.ravel(),
+                "am": lambda f=factors, y=y: kronecker_bayes(f, y, m_step="am").value.mean.ravel(),
                 "SBL without structure, 50 steps": lambda h=h, y=y, s=noise: dense_sbl(h, y.ravel(), s, 50),
                 "scikit-learn ARDRegression": lambda h=h, y=y: (
                     ARDRegression(fit_intercept=False, max_iter=50).fit(h, y.ravel()).coef_
@@ -218,7 +218,7 @@ def large(seeds: int) -> Iterator[Found]:
     x[np.ix_(*[rng.choice(64, 4, replace=False) for _ in range(3)])] = white(4, 4, 4)
     clean = mode_products(x, factors)
     y = clean + 0.1 * np.sqrt(np.square(np.abs(clean)).mean()) * white(*clean.shape)
-    solution, seconds = timed(lambda: kronecker_sbl(factors, y))
+    solution, seconds = timed(lambda: kronecker_bayes(factors, y))
     what = {"part": "large", "method": "kronecker-sbl", "dictionary": "40^3 of 64^3, complex, 20 dB"}
     error = relative(solution.value.mean, x) ** 2
     yield what, {"nmse": error, "steps": solution.iterations, "seconds": seconds}

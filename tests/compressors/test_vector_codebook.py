@@ -65,7 +65,7 @@ def test_bytes_are_codes_scales_and_one_codebook() -> None:
 def test_small_matrices_have_codes_of_fewer_rows() -> None:
     lengths = [fitted(hard.normal(out, 64).bfloat16(), correlated(64), 2).length for out in (8, 32, 1024)]
     assert lengths == [1, 2, 4]
-    with pytest.raises(ValueError, match="length must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="length=0 is none of 1, 2, 4"):
         fitted(hard.normal(8, 64), correlated(64), 2, length=0)
 
 

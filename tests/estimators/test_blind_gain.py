@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import least_squares
 
 from eckart.errors import Refused
-from eckart.estimators.blind_gain import alternating_step, blind_gain, descent_step
+from eckart.estimators.blind_gain import alternating_step, blind_gains, descent_step
 from eckart.estimators.self_calibration_ls import planted_gains
 
 
@@ -41,7 +41,7 @@ def test_a_step_goes_along_both_gradients_by_the_best_lengths() -> None:
 @pytest.mark.parametrize("options", [{}, {"start": "ones"}, {"method": "pgd"}, {"method": "pgd", "start": "ls"}])
 def test_every_way_ends_at_the_minimum_of_a_general_solver(options: dict[str, str]) -> None:
     a, y, d, x = noisy()
-    found = blind_gain(a, y, tolerance=1e-12, max_iter=4000, **options)  # type: ignore[arg-type]
+    found = blind_gains(a, y, tolerance=1e-12, max_iter=4000, **options)  # type: ignore[arg-type]
     best = least_squares(
         lambda z: (z[:24] * (a @ z[24:]) - y).ravel(), np.concatenate([d, x]), xtol=1e-15, ftol=1e-15, gtol=1e-15
     )
@@ -53,10 +53,10 @@ def test_every_way_ends_at_the_minimum_of_a_general_solver(options: dict[str, st
 
 def test_gains_that_are_known_leave_plain_least_squares() -> None:
     a, y, _, _ = noisy()
-    found = blind_gain(a, y, rho=0.0).value
+    found = blind_gains(a, y, rho=0.0).value
     np.testing.assert_array_equal(found.gains, 1)
     np.testing.assert_allclose(found.signal, np.linalg.lstsq(a.reshape(-1, 8), y.ravel(), rcond=None)[0], rtol=1e-8)
-    bounded = blind_gain(a, y, rho=0.2).value.gains
+    bounded = blind_gains(a, y, rho=0.2).value.gains
     assert np.abs(bounded - 1).max() <= 0.2 + 1e-12
 
 
@@ -73,8 +73,8 @@ def test_alternating_never_goes_up() -> None:
 def test_what_cannot_be_met_is_refused() -> None:
     a, y, _, _ = noisy()
     with pytest.raises(Refused, match="rho=-1"):
-        blind_gain(a, y, rho=-1)
+        blind_gains(a, y, rho=-1)
     with pytest.raises(Refused, match="method='newton'"):
-        blind_gain(a, y, method="newton")  # type: ignore[arg-type]
+        blind_gains(a, y, method="newton")  # type: ignore[arg-type]
     with pytest.raises(Refused, match="31 measurements"):
-        blind_gain(a[:1], y[:1])
+        blind_gains(a[:1], y[:1])

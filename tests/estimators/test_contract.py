@@ -134,6 +134,12 @@ def test_what_is_saved_comes_back(card: EstimatorCard, tmp_path: Path) -> None:
     assert load(tmp_path / "fresh").get_params() == clone(fitted).get_params()
 
 
+def test_a_model_of_rank_zero_is_saved_too(tmp_path: Path) -> None:
+    fitted = ESTIMATORS["rpca-ialm"].entry().fit(np.zeros((6, 4)))
+    save(fitted, tmp_path / "zero")
+    assert load(tmp_path / "zero").components_.shape == (0, 4)
+
+
 @pytest.mark.parametrize("card", TABLES)
 def test_a_dask_array_is_refused_by_name(card: EstimatorCard) -> None:
     dask = pytest.importorskip("dask.array")

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import minimize
 
 from eckart.errors import Refused
-from eckart.estimators.kronecker_sbl import alternating, kronecker_sbl, posterior, rank_one
+from eckart.estimators.kronecker_sbl import alternating, kronecker_bayes, posterior, rank_one
 from eckart.linalg.mode_products import mode_products, outer
 
 SHAPES = [((4, 5), (3, 4), (5, 3)), ((3, 4), (6, 4)), ((7, 9),)]
@@ -68,7 +68,7 @@ def test_alternating_never_goes_up_in_the_evidence() -> None:
     y = rng.standard_normal((4, 5))
     costs = [
         cost_of(factors, y, found.scales, found.noise)
-        for found in (kronecker_sbl(factors, y, m_step="am", max_iter=n).value for n in range(1, 12))
+        for found in (kronecker_bayes(factors, y, m_step="am", max_iter=n).value for n in range(1, 12))
     ]
     assert all(b <= a + 1e-9 for a, b in pairwise(costs))
 
@@ -82,22 +82,22 @@ def test_complex_supports_are_found_and_the_noise_is_estimated(m_step: str, off:
     x[np.ix_([1, 5], [0, 3])] = draw(rng, (2, 2), True)
     noise = draw(rng, (9, 10), True)
     y = mode_products(x, factors) + 0.1 * noise
-    found = kronecker_sbl(factors, y, m_step=m_step, prune=1e-3, max_iter=40)  # type: ignore[arg-type]
+    found = kronecker_bayes(factors, y, m_step=m_step, prune=1e-3, max_iter=40)  # type: ignore[arg-type]
     assert np.linalg.norm(found.value.mean - x) < 0.05 * np.linalg.norm(x)
     assert found.value.noise == pytest.approx(0.02, rel=off)
-    flat = kronecker_sbl(factors, y.ravel(), m_step=m_step, prune=1e-3, max_iter=40)  # type: ignore[arg-type]
+    flat = kronecker_bayes(factors, y.ravel(), m_step=m_step, prune=1e-3, max_iter=40)  # type: ignore[arg-type]
     np.testing.assert_array_equal(flat.value.mean, found.value.mean)
 
 
 def test_scales_pass_through_and_the_rest_is_refused() -> None:
     rng = np.random.default_rng(4)
     factors, y = [rng.standard_normal((4, 6)), rng.standard_normal((5, 5))], rng.standard_normal((4, 5))
-    one = kronecker_sbl(factors, y, max_iter=9).value
-    other = kronecker_sbl([factors[0] * 2.0**40, factors[1]], y * 2.0**50, max_iter=9).value
+    one = kronecker_bayes(factors, y, max_iter=9).value
+    other = kronecker_bayes([factors[0] * 2.0**40, factors[1]], y * 2.0**50, max_iter=9).value
     np.testing.assert_allclose(other.mean, one.mean * 2.0**10, rtol=1e-10)
     np.testing.assert_allclose(other.variance, one.variance * 2.0**20, rtol=1e-10)
     assert other.noise == pytest.approx(one.noise * 2.0**100)
-    assert not kronecker_sbl(factors, 0 * y).value.mean.any()
+    assert not kronecker_bayes(factors, 0 * y).value.mean.any()
     for options, words in (
         ({"y": y[:3]}, "or a vector of that"),
         ({"factors": [np.zeros((4, 6)), factors[1]]}, "factor 0 .* is zero"),
@@ -105,4 +105,4 @@ def test_scales_pass_through_and_the_rest_is_refused() -> None:
         ({"m_step": "em"}, "m_step='em'"),
     ):
         with pytest.raises(Refused, match=words):
-            kronecker_sbl(**{"factors": factors, "y": y} | options)  # type: ignore[arg-type]
+            kronecker_bayes(**{"factors": factors, "y": y} | options)  # type: ignore[arg-type]

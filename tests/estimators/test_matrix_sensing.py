@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from eckart.errors import Refused
-from eckart.estimators.matrix_sensing import best_step, matrix_sensing, rescaled_factors
+from eckart.estimators.matrix_sensing import best_step, rescaled_factors, sense_matrix
 from eckart.linalg.measurements import EntryMeasurements, RankOneMeasurements
 
 
@@ -44,7 +45,7 @@ def test_symmetric_descent_is_sublinear_and_two_factors_are_linear_with_the_star
     a, y, truth = sensed()
 
     def errors(**options: object) -> np.ndarray:
-        return np.array(matrix_sensing(a, y, 4, generator=0, max_iter=800, tolerance=1e-12, **options).history)
+        return np.array(sense_matrix(a, y, 4, generator=0, max_iter=800, tolerance=1e-12, **options).history)
 
     symmetric = errors(method="gd", symmetric=True)
     assert 0.3 < symmetric[800] / symmetric[400] < 0.7  # 1/T: a half
@@ -52,7 +53,7 @@ def test_symmetric_descent_is_sublinear_and_two_factors_are_linear_with_the_star
     assert wide[400] < 0.1 * narrow[400]
     rescaled = errors(method="rescaled", start=0.1)
     assert rescaled[400] < 0.1 * narrow[400]
-    fast = matrix_sensing(a, y, 4, tolerance=1e-9, generator=0)
+    fast = sense_matrix(a, y, 4, tolerance=1e-9, generator=0)
     assert fast.converged
     assert fast.iterations < 200
     np.testing.assert_allclose(fast.value.dense(), truth, atol=1e-7)
@@ -60,9 +61,9 @@ def test_symmetric_descent_is_sublinear_and_two_factors_are_linear_with_the_star
 
 def test_the_basin_is_said_where_it_is_reached_and_where_not() -> None:
     a, y, _ = sensed()
-    assert "rescaled at step" in matrix_sensing(a, y, 4, method="rescaled", max_iter=60, generator=0).message
+    assert "rescaled at step" in sense_matrix(a, y, 4, method="rescaled", max_iter=60, generator=0).message
     noise = 3 * np.linalg.norm(y) / len(y) ** 0.5 * np.random.default_rng(0).standard_normal(len(y))
-    lost = matrix_sensing(a, y + noise, 2, method="rescaled", max_iter=50, basin=1e-3, generator=0)
+    lost = sense_matrix(a, y + noise, 2, method="rescaled", max_iter=50, basin=1e-3, generator=0)
     assert "never near enough" in lost.message
 
 
@@ -73,18 +74,18 @@ def test_pairs_of_vectors_and_places_are_sensed_too(symmetric: bool) -> None:
     truth = truth @ truth.T if symmetric else truth
     a, b = rng.standard_normal((260, 14)), rng.standard_normal((260, 14))
     y = np.einsum("mi,ij,mj->m", a, truth, b)
-    found = matrix_sensing(RankOneMeasurements(a, b), y, 3, symmetric=symmetric, generator=0)
+    found = sense_matrix(RankOneMeasurements(a, b), y, 3, symmetric=symmetric, generator=0)
     np.testing.assert_allclose(found.value.dense(), truth, atol=1e-4 * np.abs(truth).max())
     rows, columns = np.divmod(rng.permutation(196)[:150], 14)
     entries = EntryMeasurements(rows, columns, (14, 14))
-    found = matrix_sensing(entries, truth[rows, columns], 2, symmetric=symmetric, generator=0)
+    found = sense_matrix(entries, truth[rows, columns], 2, symmetric=symmetric, generator=0)
     np.testing.assert_allclose(found.value.dense(), truth, atol=1e-4 * np.abs(truth).max())
 
 
 def test_noise_ends_near_the_best_that_the_truth_would_explain() -> None:
     a, y, truth = sensed()
     noise = 0.05 * np.linalg.norm(y) / len(y) ** 0.5 * np.random.default_rng(4).standard_normal(len(y))
-    found = matrix_sensing(a, y + noise, 2, generator=0)
+    found = sense_matrix(a, y + noise, 2, generator=0)
     assert found.converged
     assert found.error <= np.linalg.norm(noise) / np.linalg.norm(y + noise)
     assert np.linalg.norm(found.value.dense() - truth) < 0.05 * np.linalg.norm(truth)
@@ -99,5 +100,7 @@ def test_what_cannot_be_met_is_refused() -> None:
         ({"rank": 2, "method": "newton"}, "method='newton'"),
     ):
         with pytest.raises(Refused, match=words):
-            matrix_sensing(a, y, **options)  # type: ignore[arg-type]
-    assert not matrix_sensing(a, 0 * y, 2).value.dense().any()
+            sense_matrix(a, y, **options)  # type: ignore[arg-type]
+    assert not sense_matrix(a, 0 * y, 2).value.dense().any()
+    tensors = sense_matrix(torch.from_numpy(a), torch.from_numpy(y), 2, generator=0)
+    np.testing.assert_array_equal(tensors.history, sense_matrix(a, y, 2, generator=0).history)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eckart.errors import Refused
+from eckart.estimators.godec import GoDec
 from eckart.estimators.rpca_ialm import RobustPCA, principal_component_pursuit
 
 
@@ -49,7 +50,15 @@ def test_outliers_of_new_rows_do_not_move_their_scores() -> None:
     np.testing.assert_allclose(fitted.transform(spoilt), fitted.transform(clean), atol=1e-4)
 
 
+def test_a_row_of_nothing_has_no_scores() -> None:
+    rows = np.random.default_rng(4).standard_normal((30, 8))
+    for robust in (RobustPCA(random_state=0), GoDec(random_state=0)):
+        assert not robust.fit(rows).transform(np.full((1, 8), np.nan)).any()
+
+
 def test_what_cannot_be_met_is_refused() -> None:
+    with pytest.raises(Refused, match="max_iter=0"):
+        principal_component_pursuit(np.ones((3, 4)), max_iter=0)
     with pytest.raises(Refused, match="all are NaN"):
         principal_component_pursuit(np.full((3, 4), np.nan))
     with pytest.raises(Refused, match="penalty=-1"):

@@ -28,11 +28,24 @@ def test_empty_cells_are_nan_and_a_first_column_of_text_names_the_rows(tmp_path:
         assert (list(table.rows), list(table.columns)) == (["ann", "bob"], ["a", "b"])
 
 
+def test_a_first_line_of_numbers_is_no_header(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "t.csv", "1.5,2\n3,4\n5,6\n"))
+    assert table.values.shape == (3, 2)
+    assert not table.columns
+    assert "no names" in table.notes[0]
+    counted = read_table(written(tmp_path, "c.csv", "id,a\n1,2\n2,4\n3,9\n"))
+    assert "id counts the rows" in counted.notes[0]
+
+
 def test_parquet_is_read_as_text_is(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     file = written(tmp_path, "t.csv", TEXT)
     pd.read_csv(file).to_parquet(tmp_path / "t.parquet")
-    np.testing.assert_array_equal(read_table(str(tmp_path / "t.parquet")).values, read_table(file).values)
+    pd.read_csv(file, index_col=0).astype({"b": "Int64"}).to_parquet(tmp_path / "i.parquet")
+    for name in ("t.parquet", "i.parquet"):
+        table = read_table(str(tmp_path / name))
+        np.testing.assert_array_equal(table.values, read_table(file).values)
+        assert list(table.rows) == ["ann", "bob"]
 
 
 def test_a_list_of_entries_is_sparse_and_a_zero_in_it_is_observed(tmp_path: Path) -> None:
@@ -64,6 +77,17 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         read_table(written(tmp_path, "r.csv", LISTED), "user,item,stars")
     with pytest.raises(Refused, match="2 columns are named"):
         read_table(written(tmp_path, "r.csv", LISTED), "user,item")
+    with pytest.raises(Refused, match="more fields than its first line names"):
+        read_table(written(tmp_path, "long.csv", "a,b\n1,2,3\n4,5,6\n"))
+    with pytest.raises(Refused, match="names a column twice"):
+        read_table(written(tmp_path, "r.csv", LISTED), "user,user,rating")
+    with pytest.raises(Refused, match="'item' holds no numbers"):
+        read_table(written(tmp_path, "r.csv", LISTED), "user,rating,item")
+    with pytest.raises(Refused, match="a table of 0 x 2"):
+        read_table(written(tmp_path, "e.csv", "a,b\n"))
+    io.mmwrite(tmp_path / "c.mtx", sparse.coo_array(np.eye(2) * 1j))
+    with pytest.raises(Refused, match="complex128: a matrix of real numbers"):
+        read_table(str(tmp_path / "c.mtx"))
     np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(2))
     with pytest.raises(Refused, match="holds 2 arrays"):
         read_table(str(tmp_path / "two.npz"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eckart.errors import Refused
-from eckart.sketching.anncur import anncur
+from eckart.sketching.anncur import search_by_cur
 
 
 class Scorer:
@@ -35,7 +35,7 @@ def recall(found: np.ndarray, exact: np.ndarray) -> float:
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_scores_of_low_rank_are_searched_exactly(rounds: int) -> None:
     training, scorer = scores()
-    found = anncur(training, scorer, 6, k=5, anchors=8, budget=16, rounds=rounds, rcond=1e-10, generator=0)
+    found = search_by_cur(training, scorer, 6, k=5, anchors=8, budget=16, rounds=rounds, rcond=1e-10, generator=0)
     np.testing.assert_array_equal(found.value, np.argsort(-scorer.scores, axis=1)[:, :5])
     assert found.calls == scorer.pairs == 6 * 16
     assert "2400 calls for R" in found.message
@@ -43,7 +43,7 @@ def test_scores_of_low_rank_are_searched_exactly(rounds: int) -> None:
 
 def test_all_items_as_anchors_are_an_exact_search() -> None:
     training, scorer = scores(noise=5.0)
-    found = anncur(training, scorer, 6, k=80, anchors=80, budget=80)
+    found = search_by_cur(training, scorer, 6, k=80, anchors=80, budget=80)
     np.testing.assert_array_equal(found.value, np.argsort(-scorer.scores, axis=1))
 
 
@@ -51,7 +51,8 @@ def test_dropping_small_singular_values_helps_near_as_many_anchors_as_queries() 
     training, scorer = scores(noise=0.3)
     options = {"k": 5, "anchors": 30, "budget": 40}
     kept = [
-        recall(anncur(training, scorer, 6, rcond=r, generator=1, **options).value, scorer.scores) for r in (1e-15, 0.1)
+        recall(search_by_cur(training, scorer, 6, rcond=r, generator=1, **options).value, scorer.scores)
+        for r in (1e-15, 0.1)
     ]
     assert kept[1] > kept[0]
 
@@ -60,4 +61,4 @@ def test_refusals() -> None:
     training, scorer = scores()
     for options in ({"k": 5, "budget": 3}, {"k": 1, "budget": 81}, {"k": 1, "budget": 9, "rounds": 7}):
         with pytest.raises(Refused, match="budget"):
-            anncur(training, scorer, 2, **options)
+            search_by_cur(training, scorer, 2, **options)

@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from eckart.errors import Refused
-from eckart.sketching.fastrp import fastrp, sparse_signs
+from eckart.sketching.fastrp import node_embedding, sparse_signs
 
 
 def graph(n: int = 12, seed: int = 0) -> np.ndarray:
@@ -25,7 +25,7 @@ def test_it_is_the_weighted_sum_of_dense_powers() -> None:
         expected += weight * power / np.linalg.norm(power, axis=1, keepdims=True)
     for given in (a, sparse.coo_array(a), sparse.csc_matrix(a)):
         np.testing.assert_allclose(
-            fastrp(given, 7, weights=weights, beta=beta, generator=3), expected, rtol=1e-12, atol=1e-14
+            node_embedding(given, 7, weights=weights, beta=beta, generator=3), expected, rtol=1e-12, atol=1e-14
         )
 
 
@@ -37,11 +37,11 @@ def test_signs_keep_inner_products_in_the_mean() -> None:
 def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:
     a = graph()
     a[4] = a[:, 4] = 0
-    found = fastrp(a, 5, generator=1)
+    found = node_embedding(a, 5, generator=1)
     assert np.isfinite(found).all()
     assert not found[4].any()
     assert np.abs(found).sum(1)[np.arange(12) != 4].all()
-    assert not fastrp(np.zeros((3, 3)), 5, generator=1).any()
+    assert not node_embedding(np.zeros((3, 3)), 5, generator=1).any()
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:
 )
 def test_what_is_no_graph_is_refused(given: np.ndarray, options: dict[str, object], words: str) -> None:
     with pytest.raises(Refused, match=words):
-        fastrp(given, **options)  # type: ignore[arg-type]
+        node_embedding(given, **options)  # type: ignore[arg-type]

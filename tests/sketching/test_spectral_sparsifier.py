@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from eckart.errors import Refused
 from eckart.linalg.graphs import edges_of, laplacian
 from eckart.sketching import spectral_sparsifier as module
-from eckart.sketching.spectral_sparsifier import SpectralSparsifier, relative_condition, spectral_sparsifier
+from eckart.sketching.spectral_sparsifier import SpectralSparsifier, relative_condition, sparsify_graph
 
 
 def grid(side: int = 9) -> sparse.csr_array:
@@ -23,7 +23,7 @@ def grid(side: int = 9) -> sparse.csr_array:
 
 def test_it_is_a_subgraph_with_the_components_of_the_graph() -> None:
     a = sparse.csr_array(sparse.block_diag([grid(6), grid(5), sparse.csr_array((2, 2))]))
-    h = spectral_sparsifier(a, generator=0)
+    h = sparsify_graph(a, generator=0)
     assert connected_components(h)[0] == connected_components(a)[0] == 4
     assert abs(h - h.T).max() == 0
     assert abs(h - a.multiply(h > 0)).max() < 1e-12
@@ -34,7 +34,7 @@ def test_fewer_edges_with_larger_distortion_and_better_than_chance() -> None:
     a = grid()
     kappa, count = {}, {}
     for distortion in (2.0, 30.0):
-        h = spectral_sparsifier(a, distortion=distortion, generator=0)
+        h = sparsify_graph(a, distortion=distortion, generator=0)
         kappa[distortion], count[distortion] = relative_condition(a, h), h.nnz
     assert count[30.0] < count[2.0]
     assert kappa[2.0] < kappa[30.0]
@@ -55,7 +55,7 @@ def test_fewer_edges_with_larger_distortion_and_better_than_chance() -> None:
 
 def test_condition_numbers_of_large_and_small_graphs_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     a = grid()
-    h = spectral_sparsifier(a, generator=0)
+    h = sparsify_graph(a, generator=0)
     g, l = laplacian(a).toarray()[1:, 1:], laplacian(h).toarray()[1:, 1:]
     values = eigh(g, l, eigvals_only=True)
     assert relative_condition(a, h) == pytest.approx(values[-1] / values[0])
@@ -90,4 +90,4 @@ def test_edges_that_come_and_go() -> None:
 
 def test_a_graph_without_edges_stays_one() -> None:
     for n in (0, 1, 3):
-        assert spectral_sparsifier(np.zeros((n, n)), generator=0).nnz == 0
+        assert sparsify_graph(np.zeros((n, n)), generator=0).nnz == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eckart.errors import Refused
-from eckart.sketching.streaming_eigenvector import HeavyRows, streaming_eigenvector
+from eckart.sketching.streaming_eigenvector import HeavyRows, top_eigenvector
 
 
 def stream(heavy: int = 0, seed: int = 0) -> np.ndarray:
@@ -25,10 +25,10 @@ def correlation(a: np.ndarray, v: np.ndarray) -> float:
 @pytest.mark.parametrize("heavy", [0, 4])
 def test_the_vector_is_found(method: str, heavy: int) -> None:
     a = stream(heavy)
-    found = streaming_eigenvector(a, 8, method=method, generator=0)
+    found = top_eigenvector(a, 8, method=method, generator=0)
     assert np.linalg.norm(found.value) == pytest.approx(1)
     assert correlation(a, found.value) > 0.9
-    blocks = streaming_eigenvector(iter(np.array_split(a, 17)), 8, method=method, generator=0)
+    blocks = top_eigenvector(iter(np.array_split(a, 17)), 8, method=method, generator=0)
     np.testing.assert_allclose(np.abs(blocks.value), np.abs(found.value), atol=1e-9)
 
 
@@ -37,7 +37,7 @@ def test_heavy_rows_have_to_be_kept_apart() -> None:
     with_store, without = [], []
     for seed in range(10):
         a = stream(4, seed)
-        with_store.append(correlation(a, streaming_eigenvector(a, 8, method="heavy-rows", generator=seed).value))
+        with_store.append(correlation(a, top_eigenvector(a, 8, method="heavy-rows", generator=seed).value))
         held = HeavyRows(8, seed)
         held._memory = 10**-9  # no row is so heavy
         without.append(correlation(a, held.partial_fit(a).finished()))
@@ -47,13 +47,13 @@ def test_heavy_rows_have_to_be_kept_apart() -> None:
 
 def test_as_many_rows_as_there_are_is_exact() -> None:
     a = stream()[:6]
-    assert correlation(a, streaming_eigenvector(a, 6).value) == pytest.approx(1)
-    assert streaming_eigenvector(a, 6).error == 0
-    assert streaming_eigenvector(np.zeros((3, 2)), 2).value.shape == (2,)
+    assert correlation(a, top_eigenvector(a, 6).value) == pytest.approx(1)
+    assert top_eigenvector(a, 6).error == 0
+    assert top_eigenvector(np.zeros((3, 2)), 2).value.shape == (2,)
     with pytest.raises(Refused, match="without rows"):
-        streaming_eigenvector([], 2)
+        top_eigenvector([], 2)
     with pytest.raises(Refused, match="memory=0"):
-        streaming_eigenvector(a, 0)
+        top_eigenvector(a, 0)
 
 
 def test_rows_of_another_width_are_refused() -> None:

@@ -10,6 +10,7 @@ from eckart.compressors._one_by_one import OneByOne, paying, rounding
 from eckart.compressors._shared_inputs import exact_dtype, input_metric, input_side
 from eckart.compressors.contract import Family, compressor
 from eckart.compressors.gptq import shared_factor
+from eckart.errors import Refused
 from eckart.linalg.optimal_brain_surgery import sweep
 from eckart.ops.native.vector_quantized import LENGTHS
 from eckart.ops.vector_codebooks import fitted_vectors, nearest_vectors
@@ -57,7 +58,9 @@ def vector_codebook(weight: Tensor, statistics: Statistics, *, group: int = GROU
     """
     metric, dtype = input_metric(finite_matrix(weight), statistics), exact_dtype(weight)
     group = min(size_option("VectorQuantized", "group", group), weight.shape[1])
-    lengths = [each for each in LENGTHS if each <= size_option("vector-codebook", "length", length)]
+    if length not in LENGTHS:
+        raise Refused(f"vector-codebook: length={length!r} is none of {', '.join(map(str, LENGTHS))}")
+    lengths = [each for each in LENGTHS if each <= length]
 
     def rows_of(bits: int) -> int:
         return max(each for each in lengths if each == 1 or _pays(weight, bits * each, each))

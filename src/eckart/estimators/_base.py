@@ -72,3 +72,18 @@ def _opened(X: Any) -> Any:
     if library == "dask":
         raise Refused(f"X is {type(X).__name__} of Dask, whose parts are never together here: hand in X.compute()")
     return X
+
+
+def at_least_one(**counts: int) -> None:
+    """Raises Refused for a number of steps, or of anything else, that is below 1 or no whole number."""
+    for name, count in counts.items():
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+            raise Refused(f"{name}={count!r} is no whole number from 1 on")
+
+
+def positive(**values: float) -> float:
+    """The one value, as a number above zero; Refused where it is none."""
+    for name, value in values.items():
+        if isinstance(value, bool | str) or not 0 < value < np.inf:
+            raise Refused(f"{name}={value!r}, and a positive one is needed")
+    return float(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Dense, observed
+from eckart.arrays import Dense
 from eckart.estimators._base import Estimator, same_kind
 from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.linalg.least_absolute import least_absolute_scores
@@ -33,9 +33,10 @@ class RobustSubspace(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
 
     @same_kind
     def transform(self, X: Any) -> Any:
-        """Scores (samples, rank) of rows on `components_`, by least absolute deviations."""
-        x, seen = observed(self._table(X, ensure_all_finite="allow-nan"))
-        return least_absolute_scores(x, seen, self.components_.T)
+        """Scores (samples, rank) of rows on `components_`, by least absolute deviations; 0 where a row is all NaN."""
+        table = self._table(X, ensure_all_finite="allow-nan")
+        seen = ~np.isnan(table)
+        return least_absolute_scores(np.where(seen, table, 0.0), seen, self.components_.T)
 
     @same_kind
     def inverse_transform(self, X: Any) -> Any:

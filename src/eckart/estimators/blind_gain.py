@@ -74,7 +74,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="gains of sensors and the signal",
     planted=_planted,
 )
-def blind_gain(
+def blind_gains(
     a: Array,
     y: Array,
     *,

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from eckart.arrays import Array, Dense, entries
 from eckart.errors import Refused
-from eckart.estimators._base import generator_from
+from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._completion import Completion
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.batched_ridge import Ragged, Solver, batched_ridge
@@ -83,6 +83,7 @@ def alternating_ridge(
     Raises:
         Refused: nothing is observed, an entry is infinite, or an argument is out of its range.
     """
+    at_least_one(max_iter=max_iter)
     x = entries(m)
     if rank < 0:
         raise Refused(f"rank={rank}, and at least 0 is needed, which is of biases alone")

@@ -8,7 +8,7 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed
 from eckart.errors import Refused
-from eckart.estimators._base import generator_from
+from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.solution import Solution
@@ -47,6 +47,7 @@ def go_decomposition(
     Raises:
         Refused: nothing is observed, an entry is infinite, or an argument is out of its range.
     """
+    at_least_one(max_iter=max_iter)
     rng = generator_from(generator)
     x, seen = observed(x)
     if not 1 <= rank <= min(x.shape):

@@ -142,7 +142,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     planted=_planted,
     expression="Kronecker",
 )
-def kronecker_sbl(
+def kronecker_bayes(
     factors: Sequence[Array],
     y: Array,
     *,

@@ -56,7 +56,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     planted=_planted,
     expression="Chain(Dense, Dense)",
 )
-def matrix_sensing(
+def sense_matrix(
     measurements: Array | Measurements,
     y: Array,
     rank: int,
@@ -106,7 +106,7 @@ def matrix_sensing(
     Raises:
         Refused: shapes do not go together, rank is none, or "rescaled" for symmetric factors.
     """
-    a: Any = measurements if hasattr(measurements, "adjoint") else DenseMeasurements(measurements)
+    a: Any = measurements if isinstance(measurements, Measurements) else DenseMeasurements(measurements)
     b = dense(y, "y", ndim=1)
     m, n1, n2 = a.shape
     if len(b) != m or not 1 <= rank <= min(n1, n2) or (symmetric and n1 != n2):

@@ -8,7 +8,7 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed
 from eckart.errors import Refused
-from eckart.estimators._base import generator_from
+from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.prox import soft
@@ -34,6 +34,7 @@ def principal_component_pursuit(
 
         L = D_{1/mu}(M - S + Y/mu),   S = soft_{lambda/mu}(M - L + Y/mu),   Y += mu (M - L - S),   mu grows by a fifth.
 
+    As mu grows, what comes out is near the minimum and not at it, whatever the tolerance, which is of the constraint.
     The singular vectors of one step start those of the next, so that a step costs some products with a thin block
     instead of a decomposition. A missing entry is one that S may fill at no cost.
 
@@ -51,6 +52,7 @@ def principal_component_pursuit(
     Raises:
         Refused: no entry is observed, one is infinite, or the penalty is not positive.
     """
+    at_least_one(max_iter=max_iter)
     rng = generator_from(generator)
     m, seen = observed(m)
     rows, columns = m.shape

@@ -9,7 +9,7 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed
 from eckart.errors import Refused
-from eckart.estimators._base import same_kind
+from eckart.estimators._base import at_least_one, same_kind
 from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.least_absolute import least_absolute_scores
@@ -55,6 +55,7 @@ def robust_svd(
     Raises:
         Refused: nothing is observed, an entry is infinite, or an argument is out of its range.
     """
+    at_least_one(max_iter=max_iter)
     x, seen = observed(x)
     if not 1 <= rank <= min(x.shape):
         raise Refused(f"rank={rank} is not in 1..{min(x.shape)}")

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from eckart.arrays import Array, Dense, entries
 from eckart.errors import Refused
-from eckart.estimators._base import generator_from
+from eckart.estimators._base import at_least_one, generator_from, positive
 from eckart.estimators._completion import Completion, column_means
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.batched_ridge import Ragged, batched_ridge
@@ -59,8 +59,8 @@ def soft_impute(
     Raises:
         Refused: nothing is observed, an entry is infinite, or the penalty is not positive.
     """
-    if not penalty > 0:
-        raise Refused(f"penalty={penalty}, and a positive one is needed")
+    positive(penalty=penalty)
+    at_least_one(max_iter=max_iter)
     rng, x = generator_from(generator), entries(m)
     unit = _unit(x)
     row, column, values, lam = _rows_of(x), x.indices, x.data / unit, penalty / unit
@@ -198,7 +198,7 @@ class SoftImpute(Completion):
             # Where all is zero, so is what every penalty gives.
             self.penalty_ = held_out_penalty(x, self.max_rank, self.tol, self.max_iter, rng) or 1.0
         else:
-            self.penalty_ = float(self.penalty)
+            self.penalty_ = positive(penalty=self.penalty)
         z = _nothing(x)
         for at in np.geomspace(max(most, self.penalty_), self.penalty_, PATH)[1:-1] if self.penalty_ < most else ():
             z = soft_impute(centred, at, start=z, tolerance=10 * self.tol, **options).value

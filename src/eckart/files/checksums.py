@@ -31,7 +31,8 @@ def checksum(tensor: Tensor) -> str:
     """
     flat = tensor.detach().cpu().contiguous().flatten()
     name = _NAMES.get(tensor.dtype, str(tensor.dtype))
-    return _checksum(name, tuple(tensor.shape), memoryview(flat.view(torch.uint8).numpy().data))
+    data = flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    return _checksum(name, tuple(tensor.shape), data)
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,9 +47,21 @@ def read_table(source: str, entries: str = "") -> Table:
     Raises:
         Refused: the file cannot be read, holds other than numbers, or has no such columns.
     """
+    found = _read(source, entries)
+    _check_size(found.values, source)
+    return found
+
+
+def _check_size(values: Any, source: str) -> None:
+    if 0 in values.shape:
+        raise Refused(f"{source} is a table of {' x '.join(map(str, values.shape))}: there is nothing in it")
+
+
+def _read(source: str, entries: str) -> Table:
     file = Path(source)
     if file.suffix in FRAMES:
         frame = _frame(_there(source))
+        _check_size(frame, source)
         return _listed(frame, entries, source) if entries else _table(frame, source)
     if entries:
         raise Refused(f"entries={entries!r} names columns, which {source} has not: only {', '.join(FRAMES)} do")
@@ -60,8 +73,8 @@ def read_table(source: str, entries: str = "") -> Table:
         values = _matrix_market(_there(source))
     else:
         raise Refused(f"{source} is none of {', '.join(SUFFIXES)}")
-    if values.ndim != 2:
-        raise Refused(f"{source} has shape {values.shape}, and a matrix is needed")
+    if values.ndim != 2 or values.dtype.kind not in "biuf":
+        raise Refused(f"{source} is of shape {values.shape} and {values.dtype}: a matrix of real numbers is needed")
     return Table(values)
 
 
@@ -79,26 +92,57 @@ def _frame(file: Path) -> Any:
         raise Refused(f"{file} is read by pandas: pip install 'eckart[data]'") from None
     try:
         if file.suffix == ".parquet":
-            return pd.read_parquet(file)
-        return pd.read_csv(file, sep="," if file.suffix == ".csv" else "\t")
+            frame = pd.read_parquet(file)
+            return frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+        separator = "," if file.suffix == ".csv" else "\t"
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            lines = csv.reader(opened, delimiter=separator)
+            first, second = next(lines, [""]), next(lines, [])
+        if len(second) > len(first):
+            raise Refused(f"{file} has rows of more fields than its first line names: name every column")
+        named = not all(map(_is_number, first))
+        return pd.read_csv(file, sep=separator, header=0 if named else None)
+    except Refused:
+        raise
     except ImportError as error:
         raise Refused(f"{file} is read by pyarrow: pip install pyarrow") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise Refused(f"{file} cannot be read: {error}") from error
 
 
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _table(frame: Any, source: str) -> Table:
+    numeric = _numeric(frame)
     names: Sequence[str] = ()
-    kinds = [kind.kind if isinstance(kind, np.dtype) else "?" for kind in frame.dtypes]
-    if kinds and kinds[0] not in "biuf":
-        names, frame, kinds = [str(name) for name in frame.iloc[:, 0]], frame.iloc[:, 1:], kinds[1:]
-    text = [str(name) for name, kind in zip(frame.columns, kinds, strict=True) if kind not in "biuf"]
+    if numeric and not numeric[0]:
+        names, frame, numeric = [str(name) for name in frame.iloc[:, 0]], frame.iloc[:, 1:], numeric[1:]
+    text = [str(name) for name, is_numeric in zip(frame.columns, numeric, strict=True) if not is_numeric]
     if text:
         raise Refused(
             f"{source}: column {text[0]!r} holds no numbers ({len(text)} such); only the first column may be names. "
             "For a list of entries name its columns: row, column and value"
         )
-    return Table(frame.to_numpy(np.float64), names, [str(name) for name in frame.columns])
+    values = frame.to_numpy(np.float64, na_value=np.nan)
+    columns = [] if all(isinstance(name, int) for name in frame.columns) else [str(name) for name in frame.columns]
+    notes = [] if columns else ["the first line holds numbers, so columns have no names"]
+    first = values[:, 0] if values.size else np.zeros(0)
+    if len(first) > 2 and (np.diff(first) == 1).all():
+        notes.append(f"column {columns[0] if columns else 0} counts the rows, and is taken as data: leave it out")
+    return Table(values, names, columns, notes)
+
+
+def _numeric(frame: Any) -> list[bool]:
+    """Which columns hold numbers."""
+    from pandas.api.types import is_numeric_dtype
+
+    return [bool(is_numeric_dtype(kind)) for kind in frame.dtypes]
 
 
 def _listed(frame: Any, entries: str, source: str) -> Table:
@@ -108,8 +152,10 @@ def _listed(frame: Any, entries: str, source: str) -> Table:
     if len(named) != 3 or missing:
         which = f"{missing[0]!r} is no column" if missing else f"{len(named)} columns are named"
         raise Refused(f"entries={entries!r}: {which}; three of {', '.join(there)} are needed: row, column, value")
+    if len(set(named)) < 3:
+        raise Refused(f"entries={entries!r} names a column twice: row, column and value are needed")
     frame = frame[named].dropna()
-    if not frame.dtypes.iloc[2] == np.dtype(frame.dtypes.iloc[2]) or frame.dtypes.iloc[2].kind not in "biuf":
+    if not _numeric(frame)[2]:
         raise Refused(f"{source}: column {named[2]!r} holds no numbers")
     rows, row_names = _numbered(frame[named[0]])
     columns, column_names = _numbered(frame[named[1]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +11,7 @@ from eckart.arrays import Array, Dense, dense
 from eckart.errors import Refused
 
 
+@runtime_checkable
 class Measurements(Protocol):
     """The map A(M)_i = <A_i, M>, M of shape (n1, n2), and its adjoint A*(e) = sum_i e_i A_i."""
 

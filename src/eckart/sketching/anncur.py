@@ -32,7 +32,7 @@ def _low_rank_scores(generator: np.random.Generator) -> dict[str, Any]:
     problem=_low_rank_scores,
     unmeasured="its table is not made yet",
 )
-def anncur(
+def search_by_cur(
     training: Array,
     scorer: Scorer,
     queries: int,

@@ -67,7 +67,7 @@ def _ring(generator: np.random.Generator) -> dict[str, Any]:
     problem=_ring,
     unmeasured="its table is not made yet",
 )
-def fastrp(
+def node_embedding(
     adjacency: Array,
     components: int = 128,
     *,

@@ -191,7 +191,7 @@ def _grid(generator: np.random.Generator) -> dict[str, Any]:
     problem=_grid,
     unmeasured="its table is not made yet",
 )
-def spectral_sparsifier(
+def sparsify_graph(
     graph: Array, *, distortion: float = 10.0, walkers: int = 64, steps: int = 100, generator: Seed = None
 ) -> sparse.csr_array:
     """A spanning forest of a graph and the edges between whose ends walks in it find no short way.

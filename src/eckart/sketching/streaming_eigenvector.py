@@ -92,7 +92,7 @@ def _stream(generator: np.random.Generator) -> dict[str, Any]:
     problem=_stream,
     unmeasured="its table is not made yet",
 )
-def streaming_eigenvector(
+def top_eigenvector(
     rows: Array | Iterable[Array],
     memory: int,
     *,

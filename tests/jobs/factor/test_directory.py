@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from eckart.cli.app import main
 from eckart.errors import Refused
 from eckart.estimators import load
+from eckart.jobs.factor import directory
 from eckart.jobs.factor.directory import ESTIMATOR, REPORT, Wish, factor_directory
 from eckart.report.fitting import fitting_schema
 from support.browser import asked, in_browser
@@ -73,6 +74,36 @@ def test_what_cannot_be_asked_for(table: str, tmp_path: Path, wish: dict[str, An
     with pytest.raises(Refused, match=words):
         factor_directory(table, tmp_path / "out", Wish(**wish))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("unit", [0.0, 1e-300, 1e300])
+def test_tables_of_any_size_have_the_error_of_their_shape(unit: float, table: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "scaled.npy", np.load(table) * unit)
+    report = factor_directory(str(tmp_path / "scaled.npy"), tmp_path / "out", Wish(method="rpca-ialm"))
+    if unit:
+        np.save(tmp_path / "one.npy", np.load(table))
+        one = factor_directory(str(tmp_path / "one.npy"), tmp_path / "other", Wish(method="rpca-ialm"))
+        assert report["error"] == pytest.approx(one["error"], rel=1e-6)
+    load(tmp_path / "out" / ESTIMATOR)
+
+
+def test_what_does_not_fit_is_refused_and_what_breaks_off_is_not_in_the_way(
+    table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.load(table)
+    x[0, 0] = np.inf
+    np.save(tmp_path / "inf.npy", x)
+    with pytest.raises(Refused, match="cannot be fitted to this table"):
+        factor_directory(str(tmp_path / "inf.npy"), tmp_path / "out", Wish(method="rpca-ialm"))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(directory, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            factor_directory(table, tmp_path / "out", Wish(method="rpca-ialm"))
+    factor_directory(table, tmp_path / "out", Wish(method="rpca-ialm"))
 
 
 def test_on_the_command_line(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,8 @@ class Wish:
         check_types(self)
         if not 0 <= self.hold_out < 1:
             raise Refused(f"hold_out={self.hold_out} is no share of the entries, from 0 to less than 1")
+        if self.seed < 0:
+            raise Refused(f"seed={self.seed} is below 0")
         if self.top < 1:
             raise Refused(f"top={self.top}: at least one prediction of each row is written")
         self.made()
@@ -108,7 +110,7 @@ def factor_directory(data: str, out: str | Path, wish: Wish, *, progress: Progre
         progress("fit", 0, 1)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            estimator.fit(learned)
+            fitted(estimator, learned, wish.method)
         progress("fit", 1, 1)
         work.lap("fit")
         partial = work.begin()
@@ -136,6 +138,16 @@ def factor_directory(data: str, out: str | Path, wish: Wish, *, progress: Progre
         )
         write_report(as_json(report), partial, REPORT)
     return as_json(report)
+
+
+def fitted(estimator: Any, table: Any, method: str) -> None:
+    """Fits it; what scikit-learn or the estimator says of the table or an option is a refusal."""
+    try:
+        estimator.fit(table)
+    except Refused:
+        raise
+    except (ValueError, TypeError) as error:
+        raise Refused(f"{method} cannot be fitted to this table: {error}") from error
 
 
 def facts(table: Table) -> TableFacts:

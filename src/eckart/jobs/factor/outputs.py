@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from eckart.arrays import power_of_two
 from eckart.errors import Refused
 from eckart.files.tables import Table
 from eckart.report.fitting import Picture, Prediction
@@ -72,8 +73,9 @@ class Outputs:
         if hasattr(self.estimator, "inverse_transform") and not sparse.issparse(learned):
             made = reconstructed(self.estimator, scores)
             seen = ~np.isnan(learned)
-            norm = float(np.linalg.norm(learned[seen]))
-            self.error = float(np.linalg.norm((learned - made)[seen])) / norm if norm else 0.0
+            unit = power_of_two(learned[seen])
+            norm = float(np.linalg.norm(learned[seen] / unit))
+            self.error = float(np.linalg.norm((learned - made)[seen] / unit)) / norm if norm else 0.0
             if self.size:
                 self.pictures = [self._picture(at, learned, made) for at in chosen(len(learned))]
         if completes(self.estimator):
