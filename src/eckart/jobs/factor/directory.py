@@ -72,7 +72,7 @@ class Wish:
         name, options = parsed(self.method)
         card = ESTIMATORS.find(name)
         if card.kind != "transformer":
-            raise Refused(f"{name} is a {card.kind}, which one table does not feed: use it from Python")
+            raise Refused(f"{name} (of kind {card.kind}) takes more than one table: use it from Python")
         there = card.entry().get_params()
         if self.rank is not None:
             called = next((word for word in RANKS if word in there), None)
