@@ -111,8 +111,9 @@ def back(result: Dense, like: Array) -> Array:
 
 
 def power_of_two(x: Dense) -> float:
-    """The power of two above the sizes of all entries, by which they are divided without rounding; 1 for zeros."""
-    return float(np.ldexp(1.0, int(np.frexp(np.abs(x).max(initial=0.0))[1])))
+    """The power of two at or below the largest entry's size, to divide by without rounding; 1 where all are 0."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)) if largest > 0 else 1.0
 
 
 def generator_of(seed: Seed) -> np.random.Generator:

@@ -180,6 +180,7 @@ def degenerate(x: np.ndarray) -> dict[str, np.ndarray]:
         "constant": np.ones_like(x),
         "one column": one,
         "huge": x * 2.0**500,
+        "largest": x / max(np.abs(x).max(), 1e-9) * 1.7e308,
         "tiny": x * 2.0**-500,
         "rank one": np.outer(np.arange(1.0, 1 + len(x)), np.ones(x.shape[1])),
     }

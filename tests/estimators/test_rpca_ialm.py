@@ -50,6 +50,13 @@ def test_outliers_of_new_rows_do_not_move_their_scores() -> None:
     np.testing.assert_allclose(fitted.transform(spoilt), fitted.transform(clean), atol=1e-4)
 
 
+def test_entries_near_the_largest_number_are_no_zeros() -> None:
+    table = np.outer(np.ones(6), [1.0, -1.0, 0.5, 1.0])
+    assert RobustPCA().fit(table * 2.0**1021).singular_values_.size == 1
+    with np.errstate(over="ignore"), pytest.raises(Refused, match="singular values are infinite"):
+        RobustPCA().fit(table * 2.0**1023)
+
+
 def test_a_row_of_nothing_has_no_scores() -> None:
     rows = np.random.default_rng(4).standard_normal((30, 8))
     for robust in (RobustPCA(random_state=0), GoDec(random_state=0)):

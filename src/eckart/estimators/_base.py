@@ -8,8 +8,9 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from scipy import sparse
 
-from eckart.arrays import Dense, back, generator_of
+from eckart.arrays import back, generator_of
 from eckart.errors import Refused
 from eckart.estimators._sklearn import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
 from eckart.linalg.solution import Solution
@@ -43,11 +44,21 @@ class Estimator(BaseEstimator):
 
 
 def same_kind(method: F) -> F:
-    """A method of X whose result comes back as X came: a tensor on its device, floats of its dtype."""
+    """A method of X whose result comes back as X came: a tensor on its device, floats of its dtype.
+
+    Numbers that this dtype does not hold are Refused.
+    """
 
     @wraps(method)
     def called(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
-        return back(method(self, X, *arguments, **named), X)
+        found = back(method(self, X, *arguments, **named), X)
+        held = found.data if sparse.issparse(found) else found
+        if not (held.isfinite() if hasattr(held, "isfinite") else np.isfinite(held)).all():
+            raise Refused(
+                f"{type(self).__name__}.{method.__name__}: {found.dtype} does not hold numbers as large as come out: "
+                "divide X by a power of two"
+            )
+        return found
 
     return cast(F, called)
 
@@ -57,12 +68,6 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
     return generator_of(random_state)
-
-
-def unit_of(x: Dense) -> float:
-    """A power of two near the largest entry, to divide by so that squares stay finite; 1 where all are 0."""
-    largest = float(np.abs(x).max(initial=0))
-    return float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)) if largest > 0 else 1.0
 
 
 def _opened(X: Any) -> Any:

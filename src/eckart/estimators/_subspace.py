@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from eckart.arrays import Dense
+from eckart.errors import Refused
 from eckart.estimators._base import Estimator, same_kind
 from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.linalg.least_absolute import least_absolute_scores
@@ -22,12 +23,14 @@ class RobustSubspace(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
     def _split(self, solution: Solution[tuple[ThinSVD, Dense]]) -> None:
         """Takes over a matrix of low rank and a sparse one."""
         low, self.sparse_ = solution.value
-        self.low_rank_ = low.dense()
         self._spanned(low)
+        self.low_rank_ = low.dense()
         self._finished(solution)
 
     def _spanned(self, low: ThinSVD) -> None:
-        """Takes over the subspace of the rows of a matrix."""
+        """Takes over the subspace of the rows of a matrix; Refused where float64 does not hold its singular values."""
+        if not np.isfinite(low.values).all():
+            raise Refused("X has entries so large that its singular values are infinite: divide it by a power of two")
         self.components_, self.singular_values_ = np.ascontiguousarray(low.right.T), low.values
         self._n_features_out = len(low.values)
 

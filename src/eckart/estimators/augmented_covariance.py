@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, dense
+from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind, unit_of
+from eckart.estimators._base import Estimator, same_kind
 from eckart.estimators._sklearn import TransformerMixin, check_is_fitted
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.spd import affine_mean, checked_definite, from_tangent, tangent_vectors
@@ -118,7 +118,7 @@ class AugmentedCovariance(TransformerMixin, Estimator):
             )
         if self.shrinkage != "oas" and not 0 <= float(self.shrinkage) <= 1:
             raise Refused(f"shrinkage={self.shrinkage!r}: 'oas' or a share in 0..1")
-        self.n_channels_, self.unit_ = trials.shape[1], unit_of(trials)
+        self.n_channels_, self.unit_ = trials.shape[1], power_of_two(trials)
         mean = affine_mean(checked_definite(self._covariances(trials), "the covariance of trial"))
         self.mean_ = mean.value * self.unit_**2
         self._finished(mean)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind, unit_of
+from eckart.estimators._base import Estimator, generator_from, same_kind
 from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg import prox
@@ -245,7 +245,7 @@ class ThresholdDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Est
                 f"n_components={self.n_components}, threshold={self.threshold} and penalty={self.penalty!r}: at least "
                 "one atom, a threshold of 0 or more, and soft, half, hard or cel0"
             )
-        self.unit_ = unit_of(table)
+        self.unit_ = power_of_two(table)
         table = table / self.unit_
         self.threshold_ = self.threshold * float(np.sqrt(np.square(table).mean())) * self.unit_
         solution = learned_dictionary(

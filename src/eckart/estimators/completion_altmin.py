@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Array, Dense, entries
+from eckart.arrays import Array, Dense, entries, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._completion import Completion
@@ -125,7 +125,7 @@ def _regressed(pattern: Ragged, values: Dense, fixed: Dense, start: Dense, penal
 
 def _standardized(values: Dense) -> tuple[float, float, Dense]:
     """Mean, standard deviation (1 where it is 0), and the values in these terms."""
-    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(values).max(initial=0.0))[1])))
+    unit = power_of_two(values)
     values = values / unit
     mean = float(values.mean())
     rest = values - mean

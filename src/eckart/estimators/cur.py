@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 from eckart.estimators._base import Estimator, generator_from, same_kind
 from eckart.estimators._sklearn import OneToOneFeatureMixin, TransformerMixin
 from eckart.estimators.contract import Planted, estimator
@@ -63,8 +63,7 @@ class CURDecomposition(OneToOneFeatureMixin, TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> CURDecomposition:
         """Picks columns and rows of X (samples, features), dense or sparse; itself."""
         x = self._table(X, fit=True, accept_sparse="csr")
-        entries = x.data if sparse.issparse(x) else x
-        unit = float(np.ldexp(1.0, int(np.frexp(np.abs(entries).max(initial=0.0))[1])))
+        unit = power_of_two(x.data if sparse.issparse(x) else x)
         found = cur(x / unit, min(self.n_components, *x.shape), generator=generator_from(self.random_state))
         down, across = np.argsort(found.rows), np.argsort(found.columns)
         self.rows_, self.columns_ = found.rows[down], found.columns[across]

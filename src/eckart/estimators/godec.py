@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Array, Dense, observed
+from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._subspace import RobustSubspace
@@ -54,7 +54,7 @@ def go_decomposition(
         raise Refused(f"rank={rank} is not in 1..{min(x.shape)}")
     if not 0 <= share < 1:
         raise Refused(f"share={share} is not in 0..1")
-    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(x).max())[1])))
+    unit = power_of_two(x)
     x = x / unit
     norm, kept = float(np.linalg.norm(x)), int(share * seen.sum())
     low = ThinSVD(np.zeros((len(x), rank)), np.zeros(rank), np.zeros((x.shape[1], 0)))

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, dense
+from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind, unit_of
+from eckart.estimators._base import Estimator, same_kind
 from eckart.estimators._sklearn import OneToOneFeatureMixin, TransformerMixin, check_is_fitted
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.image_priors import non_local_means, total_variation
@@ -111,7 +111,7 @@ class SpectralSubspaceDenoiser(OneToOneFeatureMixin, TransformerMixin, Estimator
                 "channels are 'bands' or 'principal'"
             )
         table, _ = self._pixels(X, fit=True)
-        unit = unit_of(table)
+        unit = power_of_two(table)
         values, vectors = right_factors(table / unit)
         least = threshold(values, table.shape, None if self.noise is None else self.noise / unit)
         short, long = sorted(table.shape)

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind, unit_of
+from eckart.estimators._base import Estimator, generator_from, same_kind
 from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.polar import polar
@@ -180,7 +180,7 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
         p = table.shape[1]
         if self.method not in ("batch", "online") or (self.n_nonzero is not None and self.n_nonzero < 1):
             raise Refused(f"method={self.method!r}, n_nonzero={self.n_nonzero}: batch or online, and one term or more")
-        self.unit_ = unit_of(table)
+        self.unit_ = power_of_two(table)
         self.n_samples_seen_ = self.n_batches_ = 0
         self.mean_, self._moment = np.zeros(p), np.zeros((p, p))
         self._atoms = polar(generator_from(self.random_state).standard_normal((p, p)))

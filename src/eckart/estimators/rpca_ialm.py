@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Array, Dense, observed
+from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._subspace import RobustSubspace
@@ -60,7 +60,7 @@ def principal_component_pursuit(
     if not penalty > 0:
         raise Refused(f"penalty={penalty}, and a positive one is needed")
     none = ThinSVD(np.zeros((rows, 0)), np.zeros(0), np.zeros((columns, 0)))
-    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(m).max())[1])))
+    unit = power_of_two(m)
     m = m / unit
     norm = float(np.linalg.norm(m))
     if norm == 0:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Array, Dense, observed
+from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._base import at_least_one, same_kind
 from eckart.estimators._subspace import RobustSubspace
@@ -61,7 +61,7 @@ def robust_svd(
         raise Refused(f"rank={rank} is not in 1..{min(x.shape)}")
     if not 0 <= alpha <= 1:
         raise Refused(f"alpha={alpha} is not in 0..1")
-    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(x).max())[1])))
+    unit = power_of_two(x)
     x = x / unit
     c, d, scale = np.zeros((len(x), 0)), np.zeros((x.shape[1], 0)), np.inf
     for _ in range(rank):
@@ -225,7 +225,7 @@ class RobustSVD(RobustSubspace):
         table = self._table(X, ensure_all_finite="allow-nan")
         seen = ~np.isnan(table)
         x, scale = np.where(seen, table, 0.0), self.scale_
-        unit = float(np.ldexp(1.0, int(np.frexp(scale)[1])))
+        unit = power_of_two(np.array(scale))
         start = least_absolute_scores(x / unit, seen, self.components_.T)
         return unit * weighted_scores(
             x / unit,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Array, Dense, entries
+from eckart.arrays import Array, Dense, entries, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._base import at_least_one, generator_from, positive
 from eckart.estimators._completion import Completion, column_means
@@ -62,7 +62,7 @@ def soft_impute(
     positive(penalty=penalty)
     at_least_one(max_iter=max_iter)
     rng, x = generator_from(generator), entries(m)
-    unit = _unit(x)
+    unit = power_of_two(x.data)
     row, column, values, lam = _rows_of(x), x.indices, x.data / unit, penalty / unit
     z = _nothing(x) if start is None else ThinSVD(start.left, start.values / unit, start.right)
     whole = max(float(np.square(values).sum()) / 2, np.finfo(float).tiny)
@@ -104,7 +104,7 @@ def held_out_penalty(
 ) -> float:
     """The penalty along a decreasing path at which a tenth of the entries is predicted best from the others."""
     chosen = generator.random(x.nnz) < HELD_OUT
-    unit, row = _unit(x), _rows_of(x)
+    unit, row = power_of_two(x.data), _rows_of(x)
     kept = sparse.csr_array((x.data[~chosen], (row[~chosen], x.indices[~chosen])), x.shape)
     if not chosen.any() or not kept.nnz:
         return LEAST * _largest_penalty(_centred(x)[0], generator)
@@ -220,11 +220,6 @@ class SoftImpute(Completion):
         return found * (root * unit)
 
 
-def _unit(x: sparse.csr_array) -> float:
-    """The power of two above all entries."""
-    return float(np.ldexp(1.0, int(np.frexp(np.abs(x.data).max(initial=0.0))[1])))
-
-
 def _rows_of(x: sparse.csr_array) -> Dense:
     return np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
 
@@ -240,7 +235,7 @@ def _centred(x: sparse.csr_array) -> tuple[sparse.csr_array, Dense]:
 
 def _largest_penalty(x: sparse.csr_array, generator: np.random.Generator) -> float:
     """|P(M)|_2, above which Z = 0."""
-    unit = _unit(x)
+    unit = power_of_two(x.data)
     return spectral_norm(x / unit, generator) * unit if x.nnz and np.abs(x.data).max() > 0 else 0.0
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind, unit_of
+from eckart.estimators._base import Estimator, same_kind
 from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.estimators.contract import Planted, estimator
 from eckart.linalg.simplex import corners, on_simplex, positive, quadratic_programs
@@ -203,7 +203,7 @@ class RobustUnmixing(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
         table = self._pixels(X, fit=True)
         if self.n_components < 1 or not self.sparsity >= 0:
             raise Refused(f"n_components={self.n_components} and sparsity={self.sparsity}: one or more, and 0 or more")
-        self.unit_ = unit_of(table)
+        self.unit_ = power_of_two(table)
         solution = robust_unmixing(
             table / self.unit_,
             self.n_components,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 
 SPARE = 8
 """Directions that are carried beside those above the threshold, half of them drawn anew."""
@@ -109,7 +109,7 @@ def _whole(a: Any, threshold: float) -> ThinSVD:
     """
     m, n = a.shape
     dense = a if isinstance(a, np.ndarray) else a @ np.eye(n) if n <= m else (a.T @ np.eye(m)).T
-    unit = float(np.ldexp(1.0, int(np.frexp(np.abs(dense).max(initial=0.0))[1])))
+    unit = power_of_two(dense)
     wide = (dense if dense.shape[0] <= dense.shape[1] else dense.T) / unit
     squares, u = np.linalg.eigh(wide @ wide.T)
     relative = (threshold / unit) ** 2 / max(squares.max(initial=0.0), np.finfo(float).tiny)

@@ -12,8 +12,10 @@ import numpy as np
 from scipy import sparse
 
 from eckart._version import __version__
+from eckart.arrays import entries
 from eckart.errors import Refused, check_types
 from eckart.estimators import save
+from eckart.estimators._completion import column_means
 from eckart.estimators.contract import ESTIMATORS
 from eckart.files.tables import Table, read_table
 from eckart.jobs.factor.outputs import Outputs, completes
@@ -199,20 +201,7 @@ def scored(estimator: Any, learned: Any, kept_back: tuple[Any, Any, Any] | None)
     if kept_back is None:
         return None
     rows, columns, truth = kept_back
-    means = column_means(learned)
+    means, _ = column_means(entries(learned))
     wrong = estimator.predict_entries(rows, columns) - truth
     plain = means[columns] - truth
     return {"rmse": float(np.sqrt(np.mean(wrong**2))), "column_means": float(np.sqrt(np.mean(plain**2)))}
-
-
-def column_means(values: Any) -> Any:
-    """Of what was observed in each column, and of everything where a column has nothing."""
-    if sparse.issparse(values):
-        listed = sparse.coo_array(values)
-        counts = np.bincount(listed.coords[1], minlength=values.shape[1])
-        sums, mean = values.sum(axis=0), listed.data.mean()
-    else:
-        seen = ~np.isnan(values)
-        counts, sums = seen.sum(axis=0), np.nansum(values, axis=0)
-        mean = values[seen].mean()
-    return np.where(counts > 0, sums / np.maximum(counts, 1), mean)
