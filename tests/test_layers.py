@@ -30,7 +30,7 @@ ROOMS = {
         "jobs/adapt/trainer_callback.py",
         "jobs/reparametrize/trainer_callback.py",
     ],
-    "sklearn": ["estimators/*", "kernels/*"],
+    "sklearn": ["scikit/door.py", "estimators/*", "kernels/*"],
 }
 """Where a dependency may be imported, files of the package by pattern."""
 

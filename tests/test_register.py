@@ -52,7 +52,7 @@ def test_a_paper_has_a_file_and_a_test_of_its_own(card: Card) -> None:
     assert (TESTS / card.family / f"test_{file}.py").exists()
 
 
-@pytest.mark.parametrize("family", ["estimators", "sketching", "optim", "layers"])
+@pytest.mark.parametrize("family", ["estimators", "kernels", "sketching", "optim", "layers"])
 def test_what_a_package_offers_by_name_is_no_module(family: str) -> None:
     package = importlib.import_module(FAMILIES[family])
     for card in register_of(family).values():

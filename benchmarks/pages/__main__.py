@@ -18,6 +18,7 @@ from benchmarks.pages import (
     diagnostics,
     estimators,
     inference,
+    kernels,
     layers,
     models,
     optim,
@@ -42,6 +43,7 @@ TABLES = (
     | layers.TABLES
     | sketching.TABLES
     | estimators.TABLES
+    | kernels.TABLES
 )
 NOTE = "<!-- Written from {source} and benchmarks/results; run `make docs` after a change there. -->"
 

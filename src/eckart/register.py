@@ -22,6 +22,7 @@ FAMILIES = {
     "parametrizations": "eckart.parametrizations",
     "optim": "eckart.optim",
     "estimators": "eckart.estimators",
+    "kernels": "eckart.kernels",
     "sketching": "eckart.sketching",
     "layers": "eckart.layers",
 }

@@ -46,12 +46,20 @@ def test_semi_definite_covariances_do() -> None:
     assert sample(thin(6, 2), 0).shape == (0, 6)
 
 
+def test_a_short_toeplitz_matrix_that_no_circulant_continues_is_drawn_from() -> None:
+    matrix = Toeplitz(torch.tensor([0.0, 0.7, 1.0, 0.7, 0.0], dtype=torch.float64), columns=3)
+    x = sample(matrix, 20000, generator=torch.Generator().manual_seed(0))
+    assert (x.T @ x / 20000 - matrix.to_dense()).abs().max() < 0.05
+
+
 def test_what_is_no_covariance_is_refused() -> None:
     with pytest.raises(Refused, match="eigenvalue -1"):
         sample(Diagonal(torch.tensor([1.0, -1.0])), 2)
     with pytest.raises(Refused, match="not F F"):
         sample(low_rank(hard.normal(4, 1), hard.normal(1, 4, seed=2)), 2)
+    with pytest.raises(Refused, match=r"eigenvalue -0\.27"):
+        sample(Toeplitz(torch.tensor([0.0, 0.9, 1.0, 0.9, 0.0]), columns=3), 2)
     with pytest.raises(Refused, match="circulant that continues it"):
-        sample(Toeplitz(torch.tensor([0.0, 0.7, 1.0, 0.7, 0.0]), columns=3), 2)
+        sample(Toeplitz(torch.ones(2 * 5000 - 1).index_fill(0, torch.tensor([0, 9998]), -1.0), columns=5000), 2)
     with pytest.raises(Refused, match="count=-1"):
         sample(Diagonal(torch.ones(2)), -1)

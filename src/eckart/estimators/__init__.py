@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from eckart.estimators._files import load, save
 from eckart.estimators.contract import ESTIMATORS
+from eckart.scikit.files import load, save
 
 __all__ = ["ESTIMATORS", "load", "save"]
 

@@ -11,9 +11,9 @@ from scipy import sparse
 from eckart import arrays
 from eckart.arrays import Dense
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
 from eckart.linalg.sparse_plus_low_rank import entries_of
+from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
 
 
 class Completion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):

@@ -8,11 +8,11 @@ import numpy as np
 
 from eckart.arrays import Dense
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.linalg.least_absolute import least_absolute_scores
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD
+from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 
 class RobustSubspace(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):

@@ -8,10 +8,11 @@ import numpy as np
 
 from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import TransformerMixin, check_is_fitted
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.spd import affine_mean, checked_definite, from_tangent, tangent_vectors
+from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.door import TransformerMixin, check_is_fitted
+from eckart.scikit.planted import Planted
 
 
 def delay_embedding(x: Dense, order: int, lag: int, *, circular: bool = False) -> Dense:

@@ -8,11 +8,12 @@ import numpy as np
 
 from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg import prox
 from eckart.linalg.solution import Solution
+from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.scikit.planted import Planted
 
 Threshold = Literal["soft", "half", "hard", "cel0"]
 

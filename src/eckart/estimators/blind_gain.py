@@ -10,7 +10,7 @@ from scipy.optimize import bisect
 
 from eckart.arrays import Array, Dense, back
 from eckart.errors import Refused
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.estimators.self_calibration_ls import (
     Calibration,
     calibration_data,
@@ -19,6 +19,7 @@ from eckart.estimators.self_calibration_ls import (
     unit_mean,
 )
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 
 Method = Literal["als", "pgd"]
 

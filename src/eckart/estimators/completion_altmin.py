@@ -10,12 +10,13 @@ from scipy import sparse
 
 from eckart.arrays import Array, Dense, entries, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._completion import Completion
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.batched_ridge import Ragged, Solver, batched_ridge
 from eckart.linalg.solution import Solution
 from eckart.linalg.sparse_plus_low_rank import entries_of
+from eckart.scikit.base import at_least_one, generator_from
+from eckart.scikit.planted import Planted
 
 SPREAD = 0.1
 """Standard deviation of the factors that it begins with, those of the data being 1."""

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from eckart.register import Card, Register
+from eckart.scikit.planted import Kind, Planted
 
-Kind = Literal["transformer", "regressor", "classifier", "clusterer", "trials", "solver"]
 E = TypeVar("E", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Planted:
-    """A small problem whose answer is known.
-
-    Attributes:
-        arguments: of a solver; or of an estimator's `fit`, by name.
-        error: how far a solver's `Solution`, or the fitted estimator, is from the answer.
-        within: what the median of ten draws stays below.
-        options: of an estimator's constructor.
-    """
-
-    arguments: Mapping[str, Any]
-    error: Callable[[Any], Any]
-    within: float
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,11 @@ import numpy as np
 from scipy import sparse
 
 from eckart.arrays import Dense, power_of_two
-from eckart.estimators._base import Estimator, generator_from, same_kind
-from eckart.estimators._sklearn import OneToOneFeatureMixin, TransformerMixin
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.cur import cur
+from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.door import OneToOneFeatureMixin, TransformerMixin
+from eckart.scikit.planted import Planted
 
 
 def _planted(rng: np.random.Generator) -> Planted:

@@ -9,12 +9,13 @@ import numpy as np
 
 from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import OneToOneFeatureMixin, TransformerMixin, check_is_fitted
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.image_priors import non_local_means, total_variation
 from eckart.linalg.pivoted_qr import strong_rrqr
 from eckart.linalg.singular_value_threshold import optimal_threshold, threshold
+from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.door import OneToOneFeatureMixin, TransformerMixin, check_is_fitted
+from eckart.scikit.planted import Planted
 
 Prior = Callable[[Dense, float], Dense]
 TV_WEIGHT = 0.7

@@ -9,9 +9,10 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, back, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.mode_products import mode_products, outer, unfold
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 
 MStep = Literal["svd", "am"]
 LEAST = 1e-15

@@ -8,12 +8,13 @@ import numpy as np
 
 from eckart.arrays import Dense
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind
-from eckart.estimators._sklearn import RegressorMixin
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.gaussian_mechanism import noise_ratio
 from eckart.linalg.prox import soft
 from eckart.linalg.simplex import quadratic_programs
+from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.door import RegressorMixin
+from eckart.scikit.planted import Planted
 
 PAIR = 3 / np.sqrt(2)
 """How far (x x^T, x y) moves at most where |x|, |y| <= 1: 2 (1 - c^2) + 2 (1 + c) is largest at a cosine c of 1/2."""

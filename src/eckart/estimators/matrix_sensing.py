@@ -8,10 +8,11 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, power_of_two
 from eckart.errors import Refused
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.measurements import DenseMeasurements, Measurements
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD, leading_svd, spectral_norm
+from eckart.scikit.planted import Planted
 
 Method = Literal["preconditioned", "rescaled", "gd"]
 METHODS = ", ".join(get_args(Method))

@@ -9,11 +9,12 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, back, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.exponentials import exponentials, fit_exponentials, strongest_left
 from eckart.linalg.mode_products import mode_products, outer, unfold
 from eckart.linalg.root_music import forward_backward, mdl_order, root_music
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 
 
 class Harmonics(NamedTuple):

@@ -9,10 +9,11 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, dense
 from eckart.errors import Refused
-from eckart.estimators._base import generator_from
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.singular_value_threshold import threshold
 from eckart.linalg.solution import Solution
+from eckart.scikit.base import generator_from
+from eckart.scikit.planted import Planted
 
 Method = Literal["gavish-donoho", "parallel"]
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from eckart.arrays import Dense, back
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, generator_from, same_kind
-from eckart.estimators._sklearn import ClassifierMixin
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
+from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.door import ClassifierMixin
+from eckart.scikit.planted import Planted
 
 Rotation = Literal["pca", "sparse", "haar", "none"]
 BOOTSTRAP = 0.75

@@ -8,12 +8,13 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import at_least_one, generator_from
 from eckart.estimators._subspace import RobustSubspace
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.prox import soft
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD, spectral_norm, thresholded_svd
+from eckart.scikit.base import at_least_one, generator_from
+from eckart.scikit.planted import Planted
 
 GROWTH = 1.2
 """Of mu in each step. Lin, Chen and Ma take 1.5, which ends sooner, and above the minimum where outliers are many."""

@@ -9,12 +9,13 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import at_least_one, same_kind
 from eckart.estimators._subspace import RobustSubspace
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.least_absolute import least_absolute_scores
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD
+from eckart.scikit.base import at_least_one, same_kind
+from eckart.scikit.planted import Planted
 
 NORMAL = 1.4826
 """Standard deviations of a normal distribution in its median absolute deviation."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from eckart.arrays import Array, Dense, back, dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 
 Method = Literal["svd-direct", "cw"]
 

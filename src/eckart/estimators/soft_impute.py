@@ -9,13 +9,14 @@ from scipy import sparse
 
 from eckart.arrays import Array, Dense, entries, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import at_least_one, generator_from, positive
 from eckart.estimators._completion import Completion, column_means
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.batched_ridge import Ragged, batched_ridge
 from eckart.linalg.solution import Solution
 from eckart.linalg.sparse_plus_low_rank import SparsePlusLowRank, entries_of
 from eckart.linalg.thresholded_svd import ThinSVD, spectral_norm, thresholded_svd
+from eckart.scikit.base import at_least_one, generator_from, positive
+from eckart.scikit.planted import Planted
 
 PATH = 10
 """Penalties on the way down to the one that is asked for."""

@@ -8,11 +8,12 @@ import numpy as np
 
 from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.estimators._base import Estimator, same_kind
-from eckart.estimators._sklearn import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from eckart.estimators.contract import Planted, estimator
+from eckart.estimators.contract import estimator
 from eckart.linalg.simplex import corners, on_simplex, positive, quadratic_programs
 from eckart.linalg.solution import Solution
+from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.scikit.planted import Planted
 
 FLOOR = 1e-3
 """A band's residual counts as at least this share of the median band's, so that none is followed at any price."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,8 +66,9 @@ def eigh(A: StructuredMatrix) -> Eigen:
     """The eigenvalues of a symmetric structure and its eigenvectors: two small problems for a Kronecker product.
 
     Rules are there for Dense, Identity, Diagonal, BlockDiagonal, Kronecker, Circulant, Repeated, Interleaved, Scaled,
-    Q D Q^T as a `Chain` with Q one of Hadamard, Cosine, Householder or Permutation, and as a `Sum` for Kronecker sums,
-    sums of circulants, and anything plus multiples of the identity. Gradients go through the values.
+    as a `Chain` for A kron I times I kron B and for Q D Q^T with Q one of Hadamard, Cosine, Householder or Permutation,
+    and as a `Sum` for Kronecker sums, sums of circulants, and anything plus multiples of the identity. Gradients go
+    through the values.
 
     Args:
         A: (n, n), symmetric up to rounding.
@@ -190,6 +192,11 @@ def _(matrix: Chain, doing: str) -> Eigen:
     if len(parts) == 1:
         return eigen(parts[0], doing)
     first, *middle, last = parts
+    sides = {type(part): part for part in parts}
+    if len(parts) == 2 and sides.keys() == {Interleaved, Repeated}:
+        found = _sides(sides[Interleaved], sides[Repeated], doing)
+        if found is not None:
+            return _crossed(*found, torch.outer(found[0].values, found[1].values))
     if not middle or not transposed_pair(first, last):
         raise no_rule(matrix, doing, "it is not Q D Q^T with Q of a kind that is orthogonal")
     inner = eigen(middle[0] if len(middle) == 1 else Chain(*middle), doing)
@@ -228,6 +235,13 @@ def without_identity(matrix: Sum) -> tuple[list[StructuredMatrix], float]:
     return kept, shift
 
 
+def _sides(left: Any, right: Any, doing: str) -> tuple[Eigen, Eigen] | None:
+    """Of A kron I and I kron B both, where they act on two sides of one table."""
+    if left.matrix.shape[0] != right.copies:
+        return None
+    return eigen(left.matrix, doing), eigen(right.matrix, doing)
+
+
 @eigen.register
 def _(matrix: Sum, doing: str) -> Eigen:
     parts, shift = without_identity(matrix)
@@ -247,9 +261,7 @@ def _summed(parts: list[StructuredMatrix], matrix: Sum, doing: str) -> Eigen:
         return _of_dense(_asked(in_float64(Sum(*parts)), matrix, doing))
     sides = {type(part): part for part in parts}
     if len(parts) == 2 and sides.keys() == {Interleaved, Repeated}:
-        left, right = sides[Interleaved].matrix, sides[Repeated].matrix
-        if isinstance(left, StructuredMatrix) and isinstance(right, StructuredMatrix):
-            a, b = eigen(left, doing), eigen(right, doing)
-            if len(a.values) == sides[Repeated].copies:
-                return _crossed(a, b, a.values[:, None] + b.values)
+        found = _sides(sides[Interleaved], sides[Repeated], doing)
+        if found is not None:
+            return _crossed(*found, found[0].values[:, None] + found[1].values)
     raise no_rule(matrix, doing, "its parts share no eigenvectors that are known")

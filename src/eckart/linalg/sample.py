@@ -13,6 +13,8 @@ from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, without_identity
 from eckart.structures import Chain, Dense, Diagonal, Scaled, StructuredMatrix, Sum, Toeplitz
 
+CONTINUED = 4096
+"""Rows of a Toeplitz matrix up to which it is written out where no circulant continues it."""
 NEGATIVE = 1e-10
 """An eigenvalue below zero, by the largest, that no rounding of a positive semi-definite matrix explains."""
 
@@ -127,7 +129,9 @@ def _(matrix: Toeplitz, shift: float) -> Root:
     circle = torch.cat([column, column[1:-1].flip(0)]) if n > 1 else column
     spectrum = torch.fft.fft(circle).real
     if spectrum.min() < -NEGATIVE * spectrum.abs().max():
-        raise no_rule(matrix, "sample", "the circulant that continues it is not positive semi-definite")
+        if n > CONTINUED:
+            raise no_rule(matrix, "sample", "the circulant that continues it is not positive semi-definite")
+        return root(Dense(matrix.to_dense().double()), shift)
     scale = spectrum.clamp_min(0).sqrt()[:, None]
 
     def corner(z: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every estimator and every solver does, over the register: scikit-learn's checks, seeds, kinds, files, limits."""
+"""What every estimator and solver of all families does: scikit-learn's checks, seeds, kinds, files, limits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.utils.estimator_checks import check_estimator
 
 from eckart.errors import Refused
-from eckart.estimators import load, save
-from eckart.estimators.contract import ESTIMATORS, EstimatorCard, Planted
+from eckart.estimators.contract import ESTIMATORS
+from eckart.kernels.contract import KERNELS
 from eckart.linalg.solution import Solution
+from eckart.scikit.files import load, save
+from eckart.scikit.planted import Planted
 from support.results import arrays, same
 
-TABLES = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind != "solver"]
-SOLVERS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "solver"]
+AnyCard = Any
+"""A card with `kind` and `planted`."""
+ALL: dict[str, AnyCard] = {**ESTIMATORS, **{name: card for name, card in KERNELS.items() if card.planted is not None}}
+TABLES = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind != "solver"]
+SOLVERS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "solver"]
 CARDS = TABLES + SOLVERS
-TRIALS = [pytest.param(card, id=name) for name, card in ESTIMATORS.items() if card.kind == "trials"]
+TRIALS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "trials"]
 CHECKED = [each for each in TABLES if each not in TRIALS]
 
 
@@ -34,11 +39,11 @@ def seeded(estimator: Any, seed: int = 0) -> Any:
     return estimator.set_params(random_state=seed) if "random_state" in estimator.get_params() else estimator
 
 
-def draws(card: EstimatorCard) -> bool:
+def draws(card: AnyCard) -> bool:
     return "generator" in card.entry.__annotations__
 
 
-def found(card: EstimatorCard, planted: Planted, seed: int = 0) -> Any:
+def found(card: AnyCard, planted: Planted, seed: int = 0) -> Any:
     """The fitted estimator, or the solver's solution; what does not converge on a planted problem is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
@@ -47,11 +52,11 @@ def found(card: EstimatorCard, planted: Planted, seed: int = 0) -> Any:
         return card.entry(**planted.arguments, **({"generator": seed} if draws(card) else {}))
 
 
-def planted_of(card: EstimatorCard, seed: int = 0) -> Planted:
+def planted_of(card: AnyCard, seed: int = 0) -> Planted:
     return card.planted(np.random.default_rng(seed))
 
 
-def applied(card: EstimatorCard, fitted: Any, x: Any) -> Any:
+def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
     """What a fitted estimator says of rows."""
     if card.kind == "clusterer":
         return fitted.labels_
@@ -60,7 +65,7 @@ def applied(card: EstimatorCard, fitted: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("card", CHECKED)
 @pytest.mark.filterwarnings("ignore")
-def test_scikit_learn_finds_nothing_wrong(card: EstimatorCard) -> None:
+def test_scikit_learn_finds_nothing_wrong(card: AnyCard) -> None:
     results = check_estimator(card.entry(), on_fail=None)
     wrong = [f"{each['check_name']}: {each['exception']}" for each in results if each["status"] in ("failed", "xfail")]
     assert not wrong, "\n".join(wrong)
@@ -68,7 +73,7 @@ def test_scikit_learn_finds_nothing_wrong(card: EstimatorCard) -> None:
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_what_was_planted_is_found(card: EstimatorCard) -> None:
+def test_what_was_planted_is_found(card: AnyCard) -> None:
     errors = []
     for seed in range(10):
         planted = planted_of(card, seed)
@@ -77,7 +82,7 @@ def test_what_was_planted_is_found(card: EstimatorCard) -> None:
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_a_seed_is_all_that_it_depends_on(card: EstimatorCard) -> None:
+def test_a_seed_is_all_that_it_depends_on(card: AnyCard) -> None:
     planted = planted_of(card)
     held = copy.deepcopy(dict(planted.arguments))
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
@@ -95,7 +100,7 @@ def test_a_seed_is_all_that_it_depends_on(card: EstimatorCard) -> None:
 
 
 @pytest.mark.parametrize("card", SOLVERS)
-def test_a_solution_says_why_it_stopped(card: EstimatorCard) -> None:
+def test_a_solution_says_why_it_stopped(card: AnyCard) -> None:
     solution = found(card, planted_of(card))
     assert isinstance(solution, Solution)
     assert solution.converged
@@ -103,7 +108,7 @@ def test_a_solution_says_why_it_stopped(card: EstimatorCard) -> None:
 
 
 @pytest.mark.parametrize("card", TABLES)
-def test_tensors_come_back_as_tensors(card: EstimatorCard) -> None:
+def test_tensors_come_back_as_tensors(card: AnyCard) -> None:
     planted = planted_of(card)
     dense = {name: value for name, value in planted.arguments.items() if isinstance(value, np.ndarray)}
     tensors = {name: torch.from_numpy(value.copy()) for name, value in dense.items()}
@@ -117,7 +122,7 @@ def test_tensors_come_back_as_tensors(card: EstimatorCard) -> None:
 
 
 @pytest.mark.parametrize("card", TABLES)
-def test_what_is_saved_comes_back(card: EstimatorCard, tmp_path: Path) -> None:
+def test_what_is_saved_comes_back(card: AnyCard, tmp_path: Path) -> None:
     planted = planted_of(card)
     fitted = found(card, planted)
     save(fitted, tmp_path / "fitted")
@@ -135,20 +140,20 @@ def test_what_is_saved_comes_back(card: EstimatorCard, tmp_path: Path) -> None:
 
 
 def test_a_model_of_rank_zero_is_saved_too(tmp_path: Path) -> None:
-    fitted = ESTIMATORS["rpca-ialm"].entry().fit(np.zeros((6, 4)))
+    fitted = ALL["rpca-ialm"].entry().fit(np.zeros((6, 4)))
     save(fitted, tmp_path / "zero")
     assert load(tmp_path / "zero").components_.shape == (0, 4)
 
 
 @pytest.mark.parametrize("card", TABLES)
-def test_a_dask_array_is_refused_by_name(card: EstimatorCard) -> None:
+def test_a_dask_array_is_refused_by_name(card: AnyCard) -> None:
     dask = pytest.importorskip("dask.array")
     with pytest.raises((Refused, TypeError), match=r"(?i)dask"):
         card.entry().fit(dask.ones((20, 4), chunks=5), np.arange(20) % 2)
 
 
 @pytest.mark.parametrize("card", TRIALS)
-def test_an_estimator_of_trials_keeps_to_the_habits_of_scikit_learn(card: EstimatorCard) -> None:
+def test_an_estimator_of_trials_keeps_to_the_habits_of_scikit_learn(card: AnyCard) -> None:
     planted = planted_of(card)
     x = planted.arguments["X"]
     fresh = card.entry(**planted.options)
@@ -188,7 +193,7 @@ def degenerate(x: np.ndarray) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("card", TABLES)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_spoilt_tables_give_finite_numbers_or_are_refused(card: EstimatorCard) -> None:
+def test_spoilt_tables_give_finite_numbers_or_are_refused(card: AnyCard) -> None:
     planted = planted_of(card)
     x = planted.arguments["X"]
     if sparse.issparse(x) or x.ndim != 2:
@@ -202,7 +207,7 @@ def test_spoilt_tables_give_finite_numbers_or_are_refused(card: EstimatorCard) -
 
 
 @pytest.mark.parametrize("card", SOLVERS)
-def test_spoilt_problems_give_finite_numbers_or_are_refused(card: EstimatorCard) -> None:
+def test_spoilt_problems_give_finite_numbers_or_are_refused(card: AnyCard) -> None:
     planted = planted_of(card)
     for name, value in planted.arguments.items():
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,54 @@ import torch
 
 from eckart._version import __version__
 from eckart.errors import Refused
-from eckart.estimators.contract import ESTIMATORS
 from eckart.files.checksums import check_seal, seal
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
+from eckart.register import Card, register_of
 
 CONTENTS, SEAL = "eckart_estimator", "eckart_seal"
 PLAIN = (bool, int, float, str, type(None))
+REGISTERS = ("estimators", "kernels")
+"""Families whose papers are saved."""
+_KINDS: dict[str, tuple[type, Callable[[Any], tuple[str, dict[str, Any]]], Callable[[str, dict[str, Any]], Any]]] = {}
+
+
+def rebuilds(
+    kind: str,
+    cls: type,
+    described: Callable[[Any], tuple[str, dict[str, Any]]],
+    made: Callable[[str, dict[str, Any]], Any],
+) -> None:
+    """Lets files hold objects of a class: by a name and values that files hold, of which they are made again.
+
+    Args:
+        kind: what files call such an object.
+        cls: its class, and those below it.
+        described: an object to its name and values.
+        made: a name and values to an object.
+    """
+    _KINDS[kind] = cls, described, made
+
+
+def _cards() -> Iterator[Card]:
+    """All cards of estimators, those of kernels among them."""
+    return (card for family in REGISTERS for card in register_of(family).values())
 
 
 def save(estimator: Any, path: str | Path) -> None:
     """Writes a fitted estimator, or one that is not fitted yet, to one file, whole or not at all.
 
     Args:
-        estimator: of `eckart.estimators.ESTIMATORS`.
+        estimator: of `eckart.estimators` or `eckart.kernels`.
         path: a file; replaced if it exists.
 
     Raises:
         Refused: it is no estimator of eckart, or holds what is neither arrays nor plain values, as a function.
         OSError: the disk is full, or the directory cannot be written.
     """
-    name = next((card.name for card in ESTIMATORS.values() if card.entry is type(estimator)), None)
+    name = next((card.name for card in _cards() if card.entry is type(estimator)), None)
     if name is None:
-        raise Refused(f"{type(estimator).__name__} is no estimator of eckart: there are {', '.join(ESTIMATORS)}")
+        known = ", ".join(card.name for card in _cards() if isinstance(card.entry, type))
+        raise Refused(f"{type(estimator).__name__} is no estimator of eckart: there are {known}")
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
     for key, value in vars(estimator).items():
@@ -53,7 +80,9 @@ def load(path: str | Path) -> Any:
         raise Refused(f"{path} holds tensors, and no estimator of eckart")
     contents = json.loads(header[CONTENTS])
     check_seal(contents, header.get(SEAL), str(path))
-    kind: Any = ESTIMATORS.find(contents["estimator"]).entry
+    name = contents["estimator"]
+    family = next((family for family in REGISTERS if name in register_of(family)), REGISTERS[0])
+    kind: Any = register_of(family).find(name).entry
     made = kind.__new__(kind)
     for key, value in contents["values"].items():
         setattr(made, key, _loaded(key, value, tensors))
@@ -76,6 +105,10 @@ def _stored(where: str, key: str, value: Any, tensors: dict[str, torch.Tensor]) 
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         tensors[key] = torch.from_numpy(np.array(value, order="C"))
         return {"array": key}
+    for kind, (cls, described, _) in _KINDS.items():
+        if isinstance(value, cls):
+            name, values = described(value)
+            return {kind: name, "of": _stored(where, key, values, tensors)}
     raise Refused(f"{where} is a {type(value).__name__}, which a file of numbers and text cannot hold")
 
 
@@ -88,6 +121,9 @@ def _loaded(key: str, value: dict[str, Any], tensors: dict[str, torch.Tensor]) -
         return np.array(value["texts"], dtype=value["dtype"])
     if "dict" in value:
         return {name: _loaded(name, each, tensors) for name, each in value["dict"].items()}
+    for name, (_, _, made) in _KINDS.items():
+        if name in value:
+            return made(value[name], _loaded(key, value["of"], tensors))
     for kind in (tuple, list):
         if kind.__name__ in value:
             return kind(_loaded(key, each, tensors) for each in value[kind.__name__])

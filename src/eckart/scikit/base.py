@@ -12,8 +12,8 @@ from scipy import sparse
 
 from eckart.arrays import back, generator_of
 from eckart.errors import Refused
-from eckart.estimators._sklearn import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
 from eckart.linalg.solution import Solution
+from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,0 +1,37 @@
+"""Kernels, Gram matrices that are structured, and what is built on them, one paper a file."""
+
+from typing import Any
+
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._named import Angle, Cosine, Laplacian, Linear, Polynomial, as_kernel
+from eckart.kernels._points import Even, Grid, Points, Scattered
+from eckart.kernels.contract import KERNELS
+from eckart.scikit.files import load, save
+
+__all__ = [
+    "KERNELS",
+    "Angle",
+    "Cosine",
+    "Even",
+    "Grid",
+    "Kernel",
+    "Laplacian",
+    "Linear",
+    "Points",
+    "Polynomial",
+    "Scattered",
+    "as_kernel",
+    "load",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for card in [] if name.startswith("_") else KERNELS.values():
+        if card.entry.__name__ == name:
+            return card.entry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(card.entry.__name__ for card in KERNELS.values())]

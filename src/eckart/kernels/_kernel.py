@@ -1,0 +1,282 @@
+"""Kernels: functions of two points that are inner products of features, and their sums, products and multiples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from math import comb
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eckart.errors import Refused
+from eckart.kernels._points import Points, with_gradient
+from eckart.scikit.files import rebuilds
+from eckart.structures import Dense, StructuredMatrix
+
+KINDS: dict[str, type[Kernel]] = {}
+"""The classes of all kernels by their names, as files have them."""
+
+
+class Kernel(nn.Module):
+    """k(x, z), a function of pairs of inputs; called with n and m of them, the matrix of all pairs.
+
+    A subclass says `_between`, and its `options`, by which it is copied and saved. Parameters are in float64, positive
+    ones as their logarithms, so that any optimizer of torch may move them.
+
+    Attributes:
+        psd: whether every Gram matrix is positive semi-definite.
+        sees_only: what of two points it depends on, where that is less than both: "difference", "torus" (the difference
+            modulo 1), "xor" (the difference digit by digit in base 2). `Points` make structures of it.
+    """
+
+    psd: bool = True
+    sees_only: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.__name__] = cls
+
+    @abstractmethod
+    def _between(self, x: Any, z: Any) -> Tensor:
+        """k (n, m) of checked inputs, in float64; z is x where the matrix is symmetric."""
+
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """The constructor's arguments that make this kernel as it is now: numbers, text, lists, arrays, kernels."""
+
+    def _diagonal(self, x: Any) -> Tensor:
+        """k(x_i, x_i) (n,) of checked inputs."""
+        return torch.cat([self._between(x[i : i + 1], x[i : i + 1])[0] for i in range(len(x))])
+
+    def _checked(self, x: Any) -> Any:
+        """Inputs as `_between` takes them: points (n, d) in float64 unless a subclass says otherwise."""
+        return points(x)
+
+    def forward(self, x: Any, z: Any = None) -> Any:
+        """k(x_i, z_j).
+
+        Args:
+            x: n inputs: points (n, d) for most kernels, an array or a tensor.
+            z: m inputs; x where it is None.
+
+        Returns:
+            (n, m), in float64; an array where x is one, without gradients, else a tensor on its device.
+
+        Raises:
+            Refused: what comes are no inputs of this kernel, NaN or Inf, or of another number of dimensions than z.
+        """
+        x = x.array() if isinstance(x, Points) else x
+        z = z.array() if isinstance(z, Points) else z
+        first = self._checked(x)
+        second = first if z is None else self._checked(z)
+        if isinstance(first, Tensor) and isinstance(second, Tensor) and first.shape[1:] != second.shape[1:]:
+            raise Refused(f"inputs of shapes {tuple(first.shape)} and {tuple(second.shape)} are not of one space")
+        return _as_came(self._between(first, second), x)
+
+    def diag(self, x: Any) -> Any:
+        """k(x_i, x_i), (n,), without the other pairs; kinds as in a call."""
+        x = x.array() if isinstance(x, Points) else x
+        return _as_came(self._diagonal(self._checked(x)), x)
+
+    def gram(self, x: Any) -> StructuredMatrix:
+        """The Gram matrix of inputs as a structure, on which `linalg.solve`, `logdet`, `sample` and `eigh` have rules.
+
+        Args:
+            x: inputs; or `Points` that know where they lie, of which the Gram matrix of a kernel that sees no more is
+                stored as a Kronecker product, a Toeplitz or circulant matrix, or a diagonal between Walsh transforms.
+
+        Returns:
+            (n, n); gradients of what is made of it reach the parameters of the kernel.
+        """
+        if isinstance(x, Points):
+            return x.gram(self)
+        matrix = self(torch.as_tensor(x) if isinstance(x, np.ndarray) else x)
+        return with_gradient(Dense, matrix)
+
+    def factors(self, dimensions: int) -> Sequence[Kernel]:
+        """Kernels of one dimension each whose product this is, for `Grid`.
+
+        Raises:
+            Refused: it is no such product.
+        """
+        raise Refused(
+            f"{type(self).__name__} is no product of kernels of one dimension each; take the points as they are"
+        )
+
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws (count, dimensions) from the spectral density of k(x - z) / k(0), in radians by the unit of x.
+
+        k(x - z) / k(0) = E cos(w (x - z)) (Bochner's theorem), which is what random features are made of.
+
+        Raises:
+            Refused: there is none that is known.
+        """
+        raise Refused(f"{type(self).__name__} has no spectral density to draw frequencies from: take Nystroem")
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        """The derivative of k(t) by t, of a kernel of one dimension that sees only the signed difference t = x - z.
+
+        In closed form: k'(0) and k''(0) are right, where differentiating |x - z| step by step gives zero.
+
+        Args:
+            t: differences, of any shape, float64.
+            order: 0, 1 or 2.
+
+        Raises:
+            Refused: the kernel is of more dimensions, sees more, or is not so often differentiable.
+        """
+        raise Refused(f"{type(self).__name__} has no derivatives by one signed difference")
+
+    def __add__(self, other: Kernel) -> Kernel:
+        return Plus(self, other)
+
+    def __mul__(self, other: Kernel | float) -> Kernel:
+        return Times(self, other) if isinstance(other, Kernel) else Multiple(self, other)
+
+    __rmul__ = __mul__
+
+    def extra_repr(self) -> str:
+        own = {name: np.asarray(value) for name, value in self.options().items() if not isinstance(value, Kernel)}
+        return ", ".join(f"{name}={np.array2string(value, precision=4, threshold=6)}" for name, value in own.items())
+
+
+def points(x: Any, name: str = "x") -> Tensor:
+    """Points (n, d) in float64, of an array or a tensor.
+
+    Raises:
+        Refused: another number of dimensions, no real numbers, or NaN or Inf.
+    """
+    made: Any = x
+    if not isinstance(x, Tensor):
+        made = np.asarray(x)
+        if made.dtype.kind not in "biuf":
+            raise Refused(f"{name} is of {made.dtype}, and points are real numbers")
+        made = torch.from_numpy(np.ascontiguousarray(made, np.float64))
+    if made.ndim != 2 or made.is_complex():
+        raise Refused(f"{name} is of shape {tuple(made.shape)}, and points are (n, d): one dimension is x[:, None]")
+    wide: Tensor = made.double()
+    if not torch.isfinite(wide).all():
+        raise Refused(f"{name} has {int((~torch.isfinite(wide)).sum())} NaN or Inf entries")
+    return wide
+
+
+def _as_came(found: Tensor, x: Any) -> Any:
+    return found if isinstance(x, Tensor) else found.detach().cpu().numpy()
+
+
+def log_parameter(owner: str, name: str, value: Any) -> nn.Parameter:
+    """The logarithms of one or more positive numbers as a parameter; Refused where one is not positive and finite."""
+    wide = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    if not bool(((wide > 0) & torch.isfinite(wide)).all()):
+        raise Refused(f"{owner}: {name}={value} is not positive and finite")
+    return nn.Parameter(wide.log())
+
+
+def plain(value: Tensor) -> Any:
+    """A number, or a list of them, of a tensor."""
+    return value.detach().cpu().tolist()
+
+
+class Multiple(Kernel):
+    """c k(x, z) with c above zero.
+
+    Args:
+        kernel: k.
+        factor: c.
+    """
+
+    def __init__(self, kernel: Kernel, factor: float) -> None:
+        super().__init__()
+        self.kernel, self.log_factor = kernel, log_parameter("Multiple", "factor", factor)
+        self.sees_only, self.psd = kernel.sees_only, kernel.psd
+
+    def options(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "factor": plain(self.log_factor.exp())}
+
+    def _checked(self, x: Any) -> Any:
+        return self.kernel._checked(x)
+
+    def _between(self, x: Any, z: Any) -> Tensor:
+        return self.log_factor.exp() * self.kernel._between(x, z)
+
+    def _diagonal(self, x: Any) -> Tensor:
+        return self.log_factor.exp() * self.kernel._diagonal(x)
+
+    def factors(self, dimensions: int) -> Sequence[Kernel]:
+        first, *rest = self.kernel.factors(dimensions)
+        scaled = Multiple(first, 1.0)
+        scaled.log_factor = self.log_factor
+        return [scaled, *rest]
+
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.kernel.frequencies(count, dimensions, generator)
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        return self.log_factor.exp() * self.kernel.along(t, order)
+
+
+class _Both(Kernel):
+    """Two kernels of the same inputs."""
+
+    def __init__(self, first: Kernel, second: Kernel) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.sees_only, self.psd = first.sees_only & second.sees_only, first.psd and second.psd
+
+    def options(self) -> dict[str, Any]:
+        return {"first": self.first, "second": self.second}
+
+    def _checked(self, x: Any) -> Any:
+        return self.first._checked(x)
+
+
+class Plus(_Both):
+    """k_1(x, z) + k_2(x, z)."""
+
+    def _between(self, x: Any, z: Any) -> Tensor:
+        return self.first._between(x, z) + self.second._between(x, z)
+
+    def _diagonal(self, x: Any) -> Tensor:
+        return self.first._diagonal(x) + self.second._diagonal(x)
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        return self.first.along(t, order) + self.second.along(t, order)
+
+
+class Times(_Both):
+    """k_1(x, z) k_2(x, z)."""
+
+    def _between(self, x: Any, z: Any) -> Tensor:
+        return self.first._between(x, z) * self.second._between(x, z)
+
+    def _diagonal(self, x: Any) -> Tensor:
+        return self.first._diagonal(x) * self.second._diagonal(x)
+
+    def factors(self, dimensions: int) -> Sequence[Kernel]:
+        pairs = zip(self.first.factors(dimensions), self.second.factors(dimensions), strict=True)
+        return [Times(a, b) for a, b in pairs]
+
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        both = (each.frequencies(count, dimensions, generator) for each in (self.first, self.second))
+        return torch.stack(list(both)).sum(0)
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        first, second = self.first, self.second
+        terms = [comb(order, i) * first.along(t, i) * second.along(t, order - i) for i in range(order + 1)]
+        return torch.stack(terms).sum(0)
+
+
+def from_options(kind: str, options: dict[str, Any]) -> Kernel:
+    """The kernel that `type(kernel).__name__` and `kernel.options()` describe.
+
+    Raises:
+        Refused: there is no such kernel.
+    """
+    if kind not in KINDS:
+        raise Refused(f"unknown kernel {kind!r}; there are {', '.join(sorted(KINDS))}")
+    return KINDS[kind](**options)
+
+
+rebuilds("kernel", Kernel, lambda kernel: (type(kernel).__name__, kernel.options()), from_options)

@@ -1,0 +1,167 @@
+"""Kernels without a file of their own, and kernels by the names of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import pi
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.kernels._kernel import Kernel, log_parameter, plain
+
+NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "cosine")
+
+
+class Linear(Kernel):
+    """x . z."""
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return x @ z.T
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return x.square().sum(1)
+
+
+class Polynomial(Kernel):
+    """(gamma x . z + offset)^degree.
+
+    Args:
+        degree: a whole number from 1 on.
+        gamma: positive.
+        offset: zero or more.
+
+    Raises:
+        Refused: they are not.
+    """
+
+    def __init__(self, degree: int = 3, gamma: float = 1.0, offset: float = 1.0) -> None:
+        super().__init__()
+        if degree != int(degree) or degree < 1 or not 0 <= offset < float("inf"):
+            raise Refused(f"Polynomial: degree={degree}, offset={offset}: a whole degree from 1 on, no negative offset")
+        self.degree, self.offset = int(degree), float(offset)
+        self.log_gamma = log_parameter("Polynomial", "gamma", gamma)
+
+    def options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "gamma": plain(self.log_gamma.exp()), "offset": self.offset}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return (self.log_gamma.exp() * (x @ z.T) + self.offset) ** self.degree
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return (self.log_gamma.exp() * x.square().sum(1) + self.offset) ** self.degree
+
+
+class Angle(Kernel):
+    """x . z / |x| |z|; zero where a point is."""
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) @ F.normalize(z, dim=1).T
+
+
+class Laplacian(Kernel):
+    """exp(-sum_p |x_p - z_p| / l_p).
+
+    Args:
+        lengthscale: l, one or (d,), in units of x; scikit-learn's gamma is 1 / l.
+    """
+
+    sees_only = frozenset({"difference"})
+
+    def __init__(self, lengthscale: Any = 1.0) -> None:
+        super().__init__()
+        self.log_lengthscale = log_parameter("Laplacian", "lengthscale", lengthscale)
+
+    def options(self) -> dict[str, Any]:
+        return {"lengthscale": plain(self.log_lengthscale.exp())}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        length = self.log_lengthscale.exp()
+        far: Tensor = torch.cdist(x / length, z / length, p=1.0)  # type: ignore[no-untyped-call]
+        return (-far).exp()
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return x.new_ones(len(x))
+
+    def factors(self, dimensions: int) -> Sequence[Kernel]:
+        length = self.log_lengthscale.exp()
+        return [Laplacian(plain(length if not length.ndim else length[i])) for i in range(dimensions)]
+
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        uniform = torch.rand(count, dimensions, generator=generator, dtype=torch.float64)
+        return (pi * (uniform - 0.5)).tan() / self.log_lengthscale.exp().detach()
+
+
+class Cosine(Kernel):
+    """cos(2 pi f (x - z)), of one dimension.
+
+    Args:
+        frequency: f, in cycles by the unit of x, positive.
+    """
+
+    sees_only = frozenset({"difference"})
+
+    def __init__(self, frequency: float) -> None:
+        super().__init__()
+        self.log_frequency = log_parameter("Cosine", "frequency", frequency)
+
+    def options(self) -> dict[str, Any]:
+        return {"frequency": plain(self.log_frequency.exp())}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        if x.shape[1] != 1:
+            raise Refused(f"Cosine is of one dimension, and points are of {x.shape[1]}")
+        return self.along(x - z.T)
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        w = 2 * pi * self.log_frequency.exp()
+        if order not in (0, 1, 2):
+            raise Refused(f"order={order} is none of 0, 1, 2")
+        return ((w * t).cos(), -w * (w * t).sin(), -w.square() * (w * t).cos())[order]
+
+
+def as_kernel(
+    kernel: str | Kernel, dimensions: int, *, gamma: float | None = None, degree: int = 3, coef0: float = 1.0
+) -> Kernel:
+    """A kernel by scikit-learn's name and parameters; one that is a `Kernel` already as it is.
+
+    Args:
+        kernel: "rbf", "laplacian", "matern" (5/2), "linear", "polynomial" or "poly", "cosine"; or a `Kernel`.
+        dimensions: of the points.
+        gamma: as scikit-learn has it; 1 / dimensions where it is None. A Matern kernel's lengthscale is that of "rbf".
+        degree: of "polynomial".
+        coef0: of "polynomial".
+
+    Raises:
+        Refused: another name, or a gamma that is not positive.
+    """
+    from eckart.kernels.matern import Matern
+    from eckart.kernels.rbf import RBF
+
+    if isinstance(kernel, Kernel):
+        return kernel
+    gamma = 1 / max(dimensions, 1) if gamma is None else gamma
+    if not 0 < gamma < float("inf"):
+        raise Refused(f"gamma={gamma} is not positive and finite")
+    width = (2 * gamma) ** -0.5
+    made = {
+        "rbf": lambda: RBF(width),
+        "laplacian": lambda: Laplacian(1 / gamma),
+        "matern": lambda: Matern(2.5, width),
+        "linear": Linear,
+        "poly": lambda: Polynomial(degree, gamma, coef0),
+        "polynomial": lambda: Polynomial(degree, gamma, coef0),
+        "cosine": Angle,
+    }
+    if not isinstance(kernel, str) or kernel not in made:
+        raise Refused(f"kernel={kernel!r} is no Kernel and none of {', '.join(NAMES)}")
+    return made[kernel]()

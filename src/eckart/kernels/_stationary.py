@@ -1,0 +1,106 @@
+"""What kernels of the scaled distance share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eckart.errors import Refused
+from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.linalg.distances import squared_distances
+
+
+class Stationary(Kernel):
+    """f(s) of s = sum_p (x_p - z_p)^2 / l_p^2, with f(0) = 1.
+
+    Args:
+        lengthscale: l, a number for all dimensions or one for each, (d,), in units of x.
+    """
+
+    sees_only = frozenset({"difference"})
+
+    def __init__(self, lengthscale: Any = 1.0) -> None:
+        super().__init__()
+        self.log_lengthscale = log_parameter(type(self).__name__, "lengthscale", lengthscale)
+        if self.log_lengthscale.ndim > 1:
+            raise Refused(
+                f"{type(self).__name__}: a lengthscale of shape {tuple(self.log_lengthscale.shape)} is no (d,)"
+            )
+
+    def options(self) -> dict[str, Any]:
+        return {"lengthscale": plain(self.log_lengthscale.exp())}
+
+    @abstractmethod
+    def _profile(self, s: Tensor) -> Tensor:
+        """f(s)."""
+
+    @abstractmethod
+    def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """f'(s) and s f''(s) in closed form."""
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        length = self.log_lengthscale.exp()
+        if length.ndim and len(length) != x.shape[1]:
+            raise Refused(
+                f"{type(self).__name__} has {len(length)} lengthscales, and points have {x.shape[1]} dimensions"
+            )
+        return x / length
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        first = self._scaled(x)
+        return self._profile(squared_distances(first, None if z is x else self._scaled(z)))
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return x.new_ones(len(x))
+
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        length = self.log_lengthscale.exp().detach()
+        return self._unit_frequencies(count, dimensions, generator).to(length.device) / length
+
+    def _unit_frequencies(self, count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
+        """Draws from the spectral density where all lengthscales are 1."""
+        return super().frequencies(count, dimensions, generator)
+
+    def along(self, t: Tensor, order: int = 0) -> Tensor:
+        length = self.log_lengthscale.exp()
+        if length.numel() != 1:
+            raise Refused(f"{type(self).__name__} of {length.numel()} lengthscales has no derivative by one difference")
+        s = (t / length).square()
+        if order == 0:
+            return self._profile(s)
+        first, second = self._derivatives(s)
+        if order == 1:
+            return 2 * t / length.square() * first
+        if order == 2:
+            return (2 * first + 4 * second) / length.square()
+        raise Refused(f"order={order} is none of 0, 1, 2")
+
+
+class OfProducts(Stationary):
+    """A stationary kernel that is a product of its own kind in each dimension."""
+
+    def factors(self, dimensions: int) -> Sequence[Kernel]:
+        length = self.log_lengthscale
+        made = []
+        for i in range(dimensions):
+            kernel = type(self)(1.0)
+            del kernel._parameters["log_lengthscale"]
+            kernel.log_lengthscale = length if not length.ndim else length[i]  # type: ignore[assignment]
+            made.append(kernel)
+        return made
+
+
+def normal(count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
+    """(count, dimensions) normal numbers in float64."""
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(count, dimensions, generator=generator, dtype=torch.float64, device=device)
+
+
+def chi_square(degrees: float, count: int, generator: torch.Generator | None) -> Tensor:
+    """(count, 1) draws of a chi-square variable, for any positive degrees of freedom."""
+    shape = torch.full((count, 1), degrees / 2, dtype=torch.float64)
+    return 2 * torch._standard_gamma(shape, generator=generator)

@@ -1,0 +1,254 @@
+"""What every kernel does, over the register and those without a paper: symmetry, definiteness, kinds, files, limits."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eckart import linalg
+from eckart.errors import Refused
+from eckart.kernels import KERNELS, Angle, Cosine, Even, Grid, Kernel, Laplacian, Linear, Polynomial
+from eckart.kernels._kernel import KINDS, from_options
+from eckart.kernels.contract import Example
+from eckart.kernels.matern import Matern
+from eckart.kernels.rbf import RBF
+from eckart.kernels.spectral_mixture import SpectralMixture
+
+
+def examples() -> dict[str, Example]:
+    """An example of each kernel of the register, and of those without a paper, alone and together."""
+    found = {name: card.example for name, card in KERNELS.items() if card.example is not None}
+    made = {name: example(np.random.default_rng(0)) for name, example in found.items()}
+    rng = np.random.default_rng(1)
+    x, z = rng.standard_normal((11, 2)), rng.standard_normal((4, 2))
+    plain = {
+        "linear": Linear(),
+        "polynomial": Polynomial(2, 0.5),
+        "angle": Angle(),
+        "laplacian": Laplacian([0.7, 2.0]),
+        "sum": 0.3 * RBF(0.5) + Linear(),
+        "product": Matern(2.5, 2.0) * RBF([1.0, 0.4]),
+    }
+    one = {"cosine": Cosine(0.3)}
+    return {
+        **made,
+        **{name: Example(kernel, x, z) for name, kernel in plain.items()},
+        **{name: Example(kernel, x[:, :1], z[:, :1]) for name, kernel in one.items()},
+    }
+
+
+EXAMPLES = [pytest.param(example, id=name) for name, example in examples().items()]
+POINTS = [
+    each for each in EXAMPLES if isinstance(each.values[0].inputs, np.ndarray) and each.values[0].inputs.ndim == 2
+]
+
+
+def repeated(x: Any) -> Any:
+    """Inputs with the first of them three times more."""
+    return x[[0, 0, 0, *range(len(x))]] if isinstance(x, np.ndarray) else [x[0]] * 3 + list(x)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_matrix_is_symmetric_and_that_of_all_pairs(example: Example) -> None:
+    k = example.kernel
+    whole, across = k(example.inputs), k(example.inputs, example.others)
+    n, m = len(example.inputs), len(example.others)
+    assert whole.shape == (n, n)
+    assert across.shape == (n, m)
+    assert whole.dtype == across.dtype == np.float64
+    size = np.abs(whole).max()
+    np.testing.assert_allclose(whole, whole.T, atol=1e-13 * size)
+    np.testing.assert_allclose(k.diag(example.inputs), whole.diagonal(), atol=1e-13 * size)
+    np.testing.assert_allclose(k(example.others, example.inputs), across.T, atol=1e-13 * size)
+    np.testing.assert_allclose(k(example.inputs[:2], example.others[1:3]), across[:2, 1:3], atol=1e-12 * size)
+    np.testing.assert_allclose(k.gram(example.inputs).to_dense().detach().numpy(), whole, atol=1e-13 * size)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_kernel_that_says_so_is_positive_semi_definite_on_duplicates_too(example: Example) -> None:
+    if example.kernel.psd:
+        for x in (example.inputs, repeated(example.inputs), example.inputs[:1]):
+            values = np.linalg.eigvalsh(example.kernel(x))
+            assert values[0] >= -1e-10 * max(values.sum(), 1e-300)
+    else:
+        assert np.linalg.eigvalsh(example.kernel(example.inputs))[0] < 0, "it is said to be indefinite, and is not here"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_it_does_not_see_changes_nothing(example: Example) -> None:
+    for change in example.same:
+        moved = example.kernel(change(example.inputs), change(example.others))
+        np.testing.assert_allclose(moved, example.kernel(example.inputs, example.others), atol=1e-10)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_kernel_is_copied_by_its_options(example: Example) -> None:
+    k = example.kernel
+    assert type(k).__name__ in KINDS
+    for again in (from_options(type(k).__name__, k.options()), copy.deepcopy(k)):
+        np.testing.assert_allclose(again(example.inputs), k(example.inputs), rtol=1e-14)
+    assert type(k).__name__ in repr(k)
+
+
+@pytest.mark.parametrize("example", POINTS)
+def test_points_are_checked_and_come_back_as_they_came(example: Example) -> None:
+    k, x = example.kernel, example.inputs
+    tensor = k(torch.from_numpy(x), torch.from_numpy(example.others))
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(tensor.detach().numpy(), k(x, example.others))
+    np.testing.assert_allclose(k(x.astype(np.float32)), k(x), rtol=1e-4, atol=1e-4 * np.abs(k(x)).max())
+    np.testing.assert_allclose(k(np.asfortranarray(np.repeat(x, 2, 0))[::2]), k(x))
+    for wrong in (x[0], x * np.nan, np.where(x == x[0, 0], np.inf, x), x + 1j):
+        with pytest.raises(Refused):
+            k(wrong)
+    with pytest.raises(Refused):
+        k(x, np.hstack([x, x]))
+
+
+@pytest.mark.parametrize("example", POINTS)
+def test_huge_and_tiny_points_give_finite_numbers_or_are_refused(example: Example) -> None:
+    for factor in (0.0, 1e-150, 1e100):
+        try:
+            found = example.kernel(example.inputs * factor)
+        except Refused:
+            continue
+        assert np.isfinite(found).all() or (factor > 1 and not np.isnan(found).any())
+
+
+@pytest.mark.parametrize("example", POINTS)
+def test_gradients_reach_points_and_parameters(example: Example) -> None:
+    k = copy.deepcopy(example.kernel)
+    x = torch.from_numpy(example.inputs[:4]).requires_grad_()
+    z = torch.from_numpy(example.others[:3])
+    weight = torch.randn(4, len(z), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (k(x, z) * weight).sum().backward()
+    step = 1e-6
+    with torch.no_grad():
+        for leaf in [x, *k.parameters()]:
+            assert leaf.grad is not None
+            flat = leaf.view(-1)
+            held = float(flat[0])
+            values = []
+            for moved in (held - step, held + step):
+                flat[0] = moved
+                values.append(float((k(x, z) * weight).sum()))
+            flat[0] = held
+            assert (values[1] - values[0]) / (2 * step) == pytest.approx(
+                float(leaf.grad.view(-1)[0]), rel=1e-5, abs=1e-8
+            )
+
+
+DIFFERENCES = {
+    "rbf": RBF(0.7),
+    "matern 3/2": Matern(1.5, 0.7),
+    "matern 5/2": Matern(2.5, 0.7),
+    "rational quadratic": KERNELS["rational-quadratic"].entry(0.8, 0.7),
+    "cosine": Cosine(0.4),
+    "mixture": SpectralMixture([1.2, 0.3], [0.2, 0.6], [0.1, 0.2]),
+    "waves that fade": 0.5 * (Matern(2.5, 0.9) * Cosine(0.3)) + RBF(0.4) * Cosine(1.1),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_derivatives_by_a_difference_are_right_at_zero_too(name: str) -> None:
+    kernel, step = DIFFERENCES[name], 1e-5
+    t = torch.tensor([-1.3, -0.2, 0.0, 0.4, 2.0], dtype=torch.float64)
+    first = (kernel.along(t + step) - kernel.along(t - step)) / (2 * step)
+    second = (kernel.along(t + step, 1) - kernel.along(t - step, 1)) / (2 * step)
+    with torch.no_grad():
+        torch.testing.assert_close(kernel.along(t), kernel(t[:, None], torch.zeros(1, 1))[:, 0])
+        torch.testing.assert_close(kernel.along(t, 1), first, rtol=1e-6, atol=1e-7)
+        close = 2e-4 if name == "matern 3/2" else 1e-7  # the third derivative jumps at zero
+        torch.testing.assert_close(kernel.along(t, 2), second, rtol=1e-6, atol=close)
+
+
+DENSITIES = {
+    "rbf": RBF([0.7, 1.5]),
+    "matern 1/2": Matern(0.5, 1.5),
+    "matern 5/2": Matern(2.5, 1.5),
+    "rational quadratic": KERNELS["rational-quadratic"].entry(0.8, 1.2),
+    "laplacian": Laplacian(1.5),
+    "mixture": SpectralMixture([0.7, 0.4], [[0.1, 0.4], [0.9, 0.0]], [[0.1, 0.2], [0.3, 0.1]]),
+    "product": 2.0 * (RBF(0.8) * Matern(1.5, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_frequencies_are_of_the_spectral_density(name: str) -> None:
+    kernel = DENSITIES[name]
+    t = torch.tensor([[0.3, -0.4], [1.0, 0.2], [-0.5, 1.5]], dtype=torch.float64)
+    waves = (kernel.frequencies(40000, 2, torch.Generator().manual_seed(3)) @ t.T).cos()
+    with torch.no_grad():
+        expected = kernel(t, torch.zeros(1, 2))[:, 0] / kernel.diag(t)
+    assert ((waves.mean(0) - expected).abs() < 4 * waves.std(0) / 200).all()
+
+
+PLACES = {
+    "even": (Even(-1.0, 0.25, 9), RBF(0.7) + 0.5 * Matern(1.5)),
+    "grid": (Grid([0.0, 0.4, 1.0], Even(0.0, 0.5, 4)), 1.5 * RBF([0.7, 0.5])),
+    "grid of three": (Grid([0.0, 0.4], [0.1, 0.7, 0.9], [0.0, 0.5]), RBF(0.6) * (2.0 * RBF([1.0, 0.5, 0.7]))),
+    "grid of one": (Grid(Even(0.0, 0.3, 5)), Matern(2.5)),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_structured_is_dense(name: str) -> None:
+    points, kernel = PLACES[name]
+    gram, dense = kernel.gram(points), kernel(points)
+    n = len(points)
+    assert type(gram).__name__ in ("Toeplitz", "Kronecker", "Chain")
+    b = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shifted = dense + 0.1 * torch.eye(n, dtype=torch.float64)
+    torch.testing.assert_close(gram.to_dense(), dense)
+    torch.testing.assert_close(linalg.solve(gram, b, shift=0.1), torch.linalg.solve(shifted, b), rtol=1e-8, atol=1e-8)
+    evidence = linalg.logdet(gram, shift=0.1) + (b * linalg.solve(gram, b, shift=0.1)).sum()
+    expected = shifted.logdet() + (b * torch.linalg.solve(shifted, b)).sum()
+    torch.testing.assert_close(evidence, expected, rtol=1e-9, atol=1e-9)
+    parameters = list(kernel.parameters())
+    for found, wanted in zip(
+        torch.autograd.grad(evidence, parameters), torch.autograd.grad(expected, parameters), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+    drawn = linalg.sample(gram, 4000, shift=0.1, generator=torch.Generator().manual_seed(1))
+    assert (drawn.T @ drawn / 4000 - shifted).abs().max() < 0.25 * shifted.max()
+
+
+def test_bad_arguments_are_refused() -> None:
+    for make in (
+        lambda: RBF(0.0),
+        lambda: RBF([1.0, -1.0]),
+        lambda: RBF([1.0, 1.0])(np.zeros((2, 3))),
+        lambda: Matern(1.0),
+        lambda: Matern(0.5).along(torch.zeros(1), 1),
+        lambda: Polynomial(2.5),
+        lambda: -1.0 * RBF(),
+        lambda: Linear().frequencies(3, 2),
+        lambda: Matern(2.5).factors(2),
+        lambda: Grid(),
+        lambda: Even(0.0, 0.0, 3),
+        lambda: from_options("Nothing", {}),
+    ):
+        with pytest.raises(Refused):
+            make()
+
+
+def test_names_of_scikit_learn_are_its_kernels() -> None:
+    from sklearn.metrics.pairwise import pairwise_kernels
+
+    from eckart.kernels import as_kernel
+
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    for name in ("rbf", "laplacian", "linear", "cosine"):
+        named = {"gamma": 0.3} if name in ("rbf", "laplacian") else {}
+        np.testing.assert_allclose(
+            as_kernel(name, 3, gamma=0.3)(x), pairwise_kernels(x, metric=name, **named), atol=1e-12
+        )
+    found = as_kernel("poly", 3, degree=2, coef0=0.5)(x)
+    np.testing.assert_allclose(found, pairwise_kernels(x, metric="poly", degree=2, coef0=0.5))
+    assert isinstance(as_kernel("matern", 3), Kernel)
+    with pytest.raises(Refused, match="'radial' is no Kernel and none of rbf"):
+        as_kernel("radial", 3)
