@@ -104,3 +104,10 @@ def test_what_cannot_be_met_is_refused() -> None:
     assert not sense_matrix(a, 0 * y, 2).value.dense().any()
     tensors = sense_matrix(torch.from_numpy(a), torch.from_numpy(y), 2, generator=0)
     np.testing.assert_array_equal(tensors.history, sense_matrix(a, y, 2, generator=0).history)
+
+
+def test_the_scale_of_the_measurements_divides_the_matrix() -> None:
+    a, y, _ = sensed()
+    found = sense_matrix(a, y, 3).value
+    scaled = sense_matrix(a * 2.0**500, y, 3).value
+    np.testing.assert_allclose(scaled.values, found.values * 2.0**-500, rtol=1e-9)

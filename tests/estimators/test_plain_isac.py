@@ -77,6 +77,12 @@ def test_what_compression_hides_is_said() -> None:
     assert harmonics(tensor, (1, 1, 2)).converged
 
 
+def test_fewer_paths_than_asked_for_are_said() -> None:
+    found = harmonics(scene(W[:1], C[:1], (6, 8, 10), 0.0) + 0j, None, 100)
+    assert not found.converged
+    assert " of 100, " in found.message
+
+
 def test_noise_has_no_paths_and_the_rest_is_refused() -> None:
     none = harmonics(scene(W[:0], C[:0], (6, 8, 10), 1.0) + 0j)
     assert none.value.frequencies.shape == (0, 3)

@@ -50,3 +50,5 @@ def test_what_cannot_be_met_is_refused() -> None:
         select_rank(x, "parallel", noise=1)
     with pytest.raises(Refused, match="draws=0"):
         select_rank(x, "parallel", draws=0)
+    with pytest.raises(Refused, match=r"draws=1\.5"):
+        select_rank(x, "parallel", draws=1.5)  # type: ignore[arg-type]

@@ -120,6 +120,8 @@ class AugmentedCovariance(TransformerMixin, Estimator):
         if self.shrinkage != "oas" and not 0 <= float(self.shrinkage) <= 1:
             raise Refused(f"shrinkage={self.shrinkage!r}: 'oas' or a share in 0..1")
         self.n_channels_, self.unit_ = trials.shape[1], power_of_two(trials)
+        if not 2.0**-510 < self.unit_ < 2.0**510:
+            raise Refused(f"the covariance of trials as large as {self.unit_:.1e} is beyond floating point: scale them")
         mean = affine_mean(checked_definite(self._covariances(trials), "the covariance of trial"))
         self.mean_ = mean.value * self.unit_**2
         self._finished(mean)

@@ -107,7 +107,7 @@ def sense_matrix(
     Raises:
         Refused: shapes do not go together, rank is none, or "rescaled" for symmetric factors.
     """
-    a: Any = measurements if isinstance(measurements, Measurements) else DenseMeasurements(measurements)
+    a, scale_of_a = _scaled(measurements)
     b = dense(y, "y", ndim=1)
     m, n1, n2 = a.shape
     if len(b) != m or not 1 <= rank <= min(n1, n2) or (symmetric and n1 != n2):
@@ -174,11 +174,20 @@ def sense_matrix(
     if not inside:
         message += f"; never near enough to be rescaled (basin={basin})"
     found = _thin(*best)
-    value = ThinSVD(found.left, found.values * unit, found.right)
+    value = ThinSVD(found.left, found.values * (unit / scale_of_a), found.right)
     done = least <= tolerance or bool(still)
     return Solution(
         ThinSVD(*(back(each, y) for each in value)), done, len(history) - 1, tuple(history), message, error=least
     )
+
+
+def _scaled(measurements: Array | Measurements) -> tuple[Any, float]:
+    """Measurements, and the power of two that those given as an array were divided by."""
+    if isinstance(measurements, Measurements):
+        return measurements, 1.0
+    table = dense(measurements, "the measurements", ndim=3)
+    unit = power_of_two(table)
+    return DenseMeasurements(table / unit), unit
 
 
 def _start(correlated: Any, rank: int, symmetric: bool, rng: np.random.Generator) -> ThinSVD:

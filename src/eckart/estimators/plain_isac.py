@@ -24,6 +24,10 @@ class Harmonics(NamedTuple):
     amplitudes: Array
 
 
+NOTHING = 1e-10
+"""Of the largest amplitude: what is no path."""
+
+
 def compressed(tensor: Dense, deltas: Sequence[int]) -> Dense:
     """Means over blocks of delta_m in each mode m; what does not fill a block is left out."""
     for mode, delta in enumerate(deltas):
@@ -137,7 +141,7 @@ def harmonics(
     Args:
         tensor: (n_1, ..., n_M), complex, M from 1 to 8.
         deltas: entries of a block in each mode; 1 in all where None.
-        n_paths: P; None to estimate it.
+        n_paths: P; None to estimate it. Where fewer are found, `message` says so and `converged` is False.
         refine: whether the last step is taken; else frequencies are what root-MUSIC said.
 
     Returns:
@@ -176,16 +180,19 @@ def harmonics(
         if description(fewer[3], total, len(c) - 1, given) >= description(rest, total, len(c), given):
             break
         w, c, errors, rest = fewer
+    there = np.abs(c) > NOTHING * np.abs(c).max()
+    w, c, errors = w[there], c[there], errors[there]
     order = np.argsort(-np.abs(c), kind="stable")
     w, c, errors = np.angle(np.exp(1j * w[order])), c[order], errors[order]
     peak, height = strongest_left(given, w, c)
     left = rest / total
     # White noise passes this once in a thousand times.
     hidden = height > np.log(given.size) + np.log(1000) and left > 1e-12
-    message = f"{len(c)} paths, {left:.1e} of the energy is left"
+    missing = n_paths is not None and len(c) < n_paths
+    message = f"{len(c)} paths{f' of {n_paths}' if missing else ''}, {left:.1e} of the energy is left"
     if hidden:
         beyond = np.abs(peak) >= np.pi / np.array(blocks)
         message += f"; a peak at {np.round(peak, 3).tolist()} was not found"
         message += f", beyond what deltas={blocks} let through: take smaller ones" if beyond.any() else ""
     value = Harmonics(back(w, tensor), back(c * size, tensor))
-    return Solution(value, not hidden, 1, (left,), message, error=errors)
+    return Solution(value, not hidden and not missing, 1, (left,), message, error=errors)

@@ -12,7 +12,7 @@ from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.singular_value_threshold import threshold
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import generator_from
+from eckart.scikit.base import at_least_one, generator_from
 from eckart.scikit.planted import Planted
 
 Method = Literal["gavish-donoho", "parallel"]
@@ -92,8 +92,9 @@ def select_rank(
         rounding = max(table.shape) * np.finfo(float).eps * float(values[0])
         limits = np.full(len(values), max(threshold(values, (len(table), table.shape[1]), noise), rounding))
     else:
-        if draws < 1 or not 0 <= quantile <= 1:
-            raise Refused(f"draws={draws} and quantile={quantile}: at least 1, and from 0 to 1, are needed")
+        at_least_one(draws=draws)
+        if not 0 <= quantile <= 1:
+            raise Refused(f"quantile={quantile} is not from 0 to 1")
         if noise is not None:
             raise Refused(f"noise={noise} is of method='gavish-donoho': 'parallel' learns it by shuffling")
         rng = generator_from(generator)

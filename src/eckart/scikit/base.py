@@ -72,6 +72,9 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
 
 def _opened(X: Any) -> Any:
     library = type(X).__module__.partition(".")[0]
+    if library == "torch" and str(X.layout) != "torch.strided":
+        stored = X.detach().cpu().to_sparse_coo().coalesce()
+        return sparse.coo_array((stored.values().numpy(), stored.indices().numpy()), shape=tuple(X.shape)).tocsr()
     if library == "torch":
         return X.detach().cpu().double().numpy() if X.is_floating_point() else X.detach().cpu().numpy()
     if library == "dask":
