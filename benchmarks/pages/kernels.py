@@ -4,4 +4,33 @@ from __future__ import annotations
 
 from benchmarks.pages.tables import Table
 
-TABLES: dict[str, Table] = {}
+TABLES: dict[str, Table] = {
+    "graph-clusters": Table(
+        "kernels",
+        {"benchmark": "kernels.graphs", "part": "clusters"},
+        [("", "{kind}")],
+        [
+            ("{graph}, plain", "{plain best:.2f} / {plain median:.2f} / {plain chosen:.2f}"),
+            ("{graph}, log", "{log best:.2f} / {log median:.2f} / {log chosen:.2f}"),
+        ],
+    ),
+    "graph-others": Table(
+        "kernels",
+        {"benchmark": "kernels.graphs", "part": "others"},
+        [("", "{arm}")],
+        [("{graph}", "{index:.2f}")],
+    ),
+    "graph-peer": Table(
+        "kernels",
+        {"benchmark": "kernels.graphs", "part": "pygkernels"},
+        [
+            ("", "{graph}, {nodes} nodes"),
+            ("largest difference, plain", "{plain:short}"),
+            ("log", "{log:short}"),
+            ("seconds of six kinds, plain", "{plain seconds:.2f}"),
+            ("pygkernels by these", "{plain times:.1f}"),
+            ("log", "{log seconds:.2f}"),
+            ("pygkernels by these", "{log times:.1f}"),
+        ],
+    ),
+}
