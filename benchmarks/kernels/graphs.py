@@ -1,4 +1,4 @@
-"""Clusters of nodes by proximities, plain and log: how near the true ones, over the whole range of t; beside pygkernels.
+"""Clusters of nodes by proximities, plain and log: how near the true ones, over a range of t; beside pygkernels.
 
 pip install scikit-learn networkx graspologic scikit-network
 git clone https://github.com/vlivashkin/pygkernels      # 9d30c74; it is on no registry
@@ -107,7 +107,7 @@ def clusters() -> Iterator[Found]:
 
 
 def others() -> Iterator[Found]:
-    """Spectral clustering of scikit-learn with as many clusters, and Louvain of scikit-network, which finds how many."""
+    """Spectral clustering of scikit-learn with as many clusters; Louvain of scikit-network, which finds how many."""
     from sknetwork.clustering import Louvain
 
     for name, (draw, seeds) in GRAPHS.items():
