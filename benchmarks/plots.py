@@ -102,6 +102,24 @@ def draw_intruders(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
 
 
+def labels_asked_for() -> dict[str, Points]:
+    """Accuracy by the number of labels, by how they were chosen."""
+    shown = ("random", "entropy", "k-centre", "badge", "kecor", "kecor, ten times the entropy")
+    found = {}
+    for row in selected(results("diagnostics"), {"benchmark": "diagnostics.kecor", "arm": shown}):
+        counts = [row["first"] + row["picks"] * k for k in range(row["rounds"] + 1)]
+        found[row["arm"]] = list(zip(counts, row["curve"], strict=True))
+    return found
+
+
+def draw_labels(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for (name, points), colour in zip(numbers.items(), COLOURS, strict=False):
+        counts, accuracy = zip(*points, strict=True)
+        axes.plot(counts, accuracy, marker="o", markersize=3.5, color=colour, linewidth=1.4, label=name)
+    axes.set(xlabel="labels", ylabel="accuracy")
+    axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -127,6 +145,7 @@ PICTURES = {
     "quality-against-size": Picture(quality_against_size, draw_quality),
     "learned-and-forgotten": Picture(learned_and_forgotten, draw_adapters, 4.4),
     "intruders-scaled-back": Picture(scaled_back, draw_intruders),
+    "labels-asked-for": Picture(labels_asked_for, draw_labels, 3.6),
 }
 
 

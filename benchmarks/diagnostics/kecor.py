@@ -10,7 +10,7 @@ labels of the pool (straight lines between rounds), and the mean accuracy over t
 with the same seed.
 
 - `random`; `entropy`, the largest of the predictions; `k-centre`, the farthest from all that have labels (Sener and
-  Savarese 2018), by hidden features.
+  Savarese 2018), by hidden features; `badge`, k-means++ on the gradients of the last layer (Ash et al. 2020).
 - `kecor`; `kecor, no entropy`; `kecor, by itself`, which forgets what has labels; `entropy in the diagonal`, as in the
   authors' code, which does so too.
 """
@@ -90,6 +90,22 @@ def by_distance(learner: Learner, x: Tensor, labelled: list[int], picks: int, se
     return found
 
 
+def badge(learner: Learner, x: Tensor, labelled: list[int], picks: int, seed: int) -> list[int]:
+    h, p = learner.hidden(x).double(), learner(x).double().softmax(1)
+    rest = p - F.one_hot(p.argmax(1), p.shape[1])
+    size = h.square().sum(1) * rest.square().sum(1)
+    generator = torch.Generator().manual_seed(seed)
+    found, nearest = [], size.index_fill(0, torch.tensor(labelled), -1.0)
+    i = int(nearest.argmax())
+    nearest = torch.full_like(size, float("inf"))
+    for _ in range(picks):
+        found.append(i)
+        apart = size + size[i] - 2 * (h @ h[i]) * (rest @ rest[i])
+        nearest = torch.minimum(nearest, apart.clamp_min(0)).index_fill(0, torch.tensor(labelled + found), 0.0)
+        i = int(torch.multinomial(nearest, 1, generator=generator))
+    return found
+
+
 def by_rate(weight: float, known: bool) -> Choice:
     def choice(learner: Learner, x: Tensor, labelled: list[int], picks: int, seed: int) -> list[int]:
         free = list(range(len(x))) if known else sorted(set(range(len(x))) - set(labelled))
@@ -119,6 +135,7 @@ ARMS: dict[str, Choice] = {
     "random": at_random,
     "entropy": by_entropy,
     "k-centre": by_distance,
+    "badge": badge,
     "kecor": by_rate(WEIGHT, True),
     "kecor, no entropy": by_rate(0.0, True),
     "kecor, ten times the entropy": by_rate(10 * WEIGHT, True),
