@@ -109,6 +109,18 @@ TABLES = {
             ("seconds", "{seconds:.2f}"),
         ],
     ),
+    "adapters-after-svd-learning": Table(
+        "adapters",
+        {"benchmark": "adapters.welore", "part": "learning"},
+        [
+            ("what trains", "{arm}"),
+            ("numbers", "{numbers:,}"),
+            ("loss", "{loss:.4f} ± {spread:.4f}"),
+            ("to `factors`", "[{over factors:+.4f} ± {over factors_stderr:.4f}]"),
+            ("accuracy", "{accuracy:.4f}"),
+            ("step, ms", "{step_ms:.0f}"),
+        ],
+    ),
     "adapters-split": _stream("split", "digits lost"),
     "adapters-moved": _stream("moved", "upright lost"),
     "adapters-federated": Table(

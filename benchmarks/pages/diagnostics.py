@@ -56,7 +56,7 @@ TABLES = {
     ),
     "sparsities": Table(
         "diagnostics",
-        {"benchmark": "diagnostics.sparsities", "seeds": 3, "method": ("magnitude", "wanda", "sparsegpt")},
+        {"benchmark": "diagnostics.sparsities", "seeds": (2, 3), "method": ("magnitude", "wanda", "sparsegpt")},
         [("method", "{method:code}"), ("cut off", "{sparsity:%}")],
         [("{allocation}", "{perplexity:perplexity}[ ({change:+.3f} ± {change_stderr:.3f})]")],
     ),

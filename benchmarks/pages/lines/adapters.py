@@ -45,6 +45,16 @@ ADAPTERS += [
     ),
     Lines(
         "adapters",
+        "learning after svd",
+        "all-MiniLM-L6-v2 cut to half of its ranks learns the sentiment of sentences, {steps} steps of {batch}, "
+        "{seeds} orders; the loss, and the difference to training the factors alone",
+        {"benchmark": "adapters.welore", "part": "learning", "arm": ("factors", "others", "everything")},
+        "{arm}: {loss:.4f} ± {spread:.4f}[ ({over factors:+.4f} ± {over factors_stderr:.4f})]",
+        name="welore",
+        together="; ",
+    ),
+    Lines(
+        "adapters",
         "terms",
         "what the rank rule keeps of all linear matrices but the head",
         {"benchmark": "adapters.terms"},

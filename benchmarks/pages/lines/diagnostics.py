@@ -51,12 +51,12 @@ DIAGNOSTICS = [
         "farms",
         "pruning",
         "smollm2 without a share of its weights, which its blocks lose evenly, by exponents of whole matrices or by "
-        "those over windows; perplexity on {judged on sequences} sequences of {judge} for each of 3 seeds (and the "
-        "difference to the even share in nats a token)",
+        "those over windows; perplexity on {judged on sequences} sequences of {judge} for each of 3 seeds, 2 of "
+        "sparsegpt (and the difference to the even share in nats a token)",
         {
             "benchmark": "diagnostics.sparsities",
-            "seeds": 3,
-            "method": "wanda",
+            "seeds": (2, 3),
+            "method": ("wanda", "sparsegpt"),
             "allocation": ("uniform", "alpha", "farms"),
         },
         "{sparsity:%} by {method:code}, {allocation} {perplexity:.0f} ({change:+.3f} ± {change_stderr:.3f})",
