@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eckart.diagnostics.contract import Column, Numbers, Pool, diagnostic
 from eckart.errors import Refused
+from eckart.linalg.jacobian_products import columns_of_layers
 from eckart.linalg.pivoted_cholesky import Pivots, greatest, pivoted_cholesky
 
 NOISE = 0.01
@@ -35,8 +36,7 @@ def proxy_kernel(inputs: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor,
     gate = before.sigmoid()
     s = before * gate
     t = (gate + s * (1 - gate)) * v.square().mean(0).sqrt()
-    diagonal = s.square().sum(1) + x.square().sum(1) * t.square().sum(1)
-    return diagonal, lambda i: s @ s[i] + (x @ x[i]) * (t @ t[i])
+    return columns_of_layers([(s[:, None], s.new_ones(len(s), 1, 1)), (x[:, None], t[:, None])])
 
 
 def chosen(pool: Pool, *, noise: float = NOISE, weight: float = WEIGHT) -> Pivots:
