@@ -33,4 +33,37 @@ TABLES: dict[str, Table] = {
             ("pygkernels by these", "{log times:.1f}"),
         ],
     ),
+    "tangent-widths": Table(
+        "kernels",
+        {"benchmark": "kernels.tangent", "part": "widths"},
+        [("width", "{width}"), ("of the kernel", "{kernel:.3f}"), ("of what training says", "{trained:.3f}")],
+    ),
+    "tangent-classes": Table(
+        "kernels",
+        {"benchmark": "kernels.tangent", "part": "classes"},
+        [("", "{arm}")],
+        [("{data}: {train} pictures, {test} asked for", "{accuracy:%1}")],
+    ),
+    "quantum-peers": Table(
+        "kernels",
+        {"benchmark": "kernels.quantum", "part": "peers"},
+        [("", "{arm}")],
+        [("{qubits} qubits", "{cpu_seconds:.3g} s")],
+    ),
+    "quantum-classes": Table(
+        "kernels",
+        {"benchmark": "kernels.quantum", "part": "classes"},
+        [("", "{arm}")],
+        [("{data}, {qubits} qubits", "{accuracy:%1} ({overlap:.2g})")],
+    ),
+    "quantum-shots": Table(
+        "kernels",
+        {"benchmark": "kernels.quantum", "part": "shots"},
+        [
+            ("shots a pair", "{shots:,}"),
+            ("rms error of an entry", "{error:.4f}"),
+            ("smallest eigenvalue", "{smallest:.3f}"),
+            ("eigenvalues below zero", "{negative:%}"),
+        ],
+    ),
 }

@@ -13,4 +13,28 @@ KERNELS: list[Lines] = [
         "{kind}, {graph}: plain {plain best:.2f} / {plain median:.2f}, log {log best:.2f} / {log median:.2f}",
         together="; ",
     ),
+    Lines(
+        "kernels",
+        "tangent",
+        "networks of two hidden layers on {points} digits: relative distance to the limit of infinite width",
+        {"benchmark": "kernels.tangent", "part": "widths"},
+        "width {width}: kernel {kernel:.2f}, what training says {trained:.2f}",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "classes",
+        "accuracy of kernel ridge regression, ridge and width by the error left out",
+        {"benchmark": "kernels.tangent", "part": "classes", "arm": ("NTK, depth 2", "Gaussian")},
+        "{data}, {arm}: {accuracy:%1}",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "classes",
+        "accuracy of kernel ridge regression, ridge and width by the error left out",
+        {"benchmark": "kernels.quantum", "part": "classes", "qubits": (2, 8)},
+        "{data}, {qubits} qubits, {arm}: {accuracy:%1}",
+        together="; ",
+    ),
 ]

@@ -18,7 +18,7 @@ from eckart.scikit.base import generator_from
 
 QUBITS = 24
 """At most: a state of 2^24 amplitudes has 256 MiB."""
-Entanglement = Literal["full", "linear", "circular", "none"] | Sequence[tuple[int, int]]
+Entanglement = Literal["full", "linear", "circular", "none"] | Sequence[Sequence[int]]
 
 
 def pairs(qubits: int, entanglement: Entanglement) -> list[tuple[int, int]]:

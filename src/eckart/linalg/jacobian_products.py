@@ -115,11 +115,15 @@ def jacobian_gram(
         return found if every else found.diagonal(dim1=2, dim2=3).mean(2)
     equation, scale = ("nop,mqp->nmoq", 1) if every else ("nop,mop->nm", 1 / mix.shape[1])
     rows = []
-    for mine in x.split(tile):
+    for mine in _tiles(x, tile):
         j = _jacobian(module, chosen, mine, mix)
-        each = (_jacobian(module, chosen, theirs, mix) for theirs in other.split(tile))
+        each = (_jacobian(module, chosen, theirs, mix) for theirs in _tiles(other, tile))
         rows.append(torch.cat([torch.einsum(equation, j, h) * scale for h in each], 1))
     return torch.cat(rows)
+
+
+def _tiles(x: Tensor, tile: int) -> list[Tensor]:
+    return [x[i : i + tile] for i in range(0, len(x), tile)]
 
 
 def _parameters(module: nn.Module, names: Sequence[str] | None) -> dict[str, Tensor]:
@@ -168,7 +172,7 @@ def _by_products(module: nn.Module, leaves: dict[str, Tensor], x: Tensor, z: Ten
     count = mix.shape[1]
     found = mix.new_empty(len(x), len(z), count, count)
     for j in range(len(z)):
-        _, pulled = vjp(lambda p, j=j: _called(module, p, z[j : j + 1], mix)[0], leaves)
+        pulled = vjp(lambda p, j=j: _called(module, p, z[j : j + 1], mix)[0], leaves)[1]
         for o in range(count):
             one = mix.new_zeros(count)
             one[o] = 1
@@ -245,7 +249,7 @@ def _all_layers(
     """`_layers` of tiles of both inputs; None where a layer's rows are not the inputs."""
     found = []
     for x in inputs[: 1 if inputs[0] is inputs[1] else 2]:
-        parts = [_layers(module, linear, each, mix) for each in x.split(tile)]
+        parts = [_layers(module, linear, each, mix) for each in _tiles(x, tile)]
         if any(part is None for part in parts):
             return None
         found.append([part for part in parts if part is not None])
