@@ -222,4 +222,20 @@ TABLES: dict[str, Table] = {
         {"benchmark": "estimators.forests", "part": "kappa"},
         [("data", "{data}"), ("", "{arm}"), ("kappa", "{kappa:.4f}"), ("seconds", "{seconds:.2f}")],
     ),
+    "tall": Table(
+        "estimators",
+        {"benchmark": "estimators.tall", "part": "exact"},
+        [("", "{arm}"), ("seconds", "{cpu_seconds:.2f}"), ("error of the 20 largest", "{error:.0e}")],
+    ),
+    "larger-than-memory": Table(
+        "estimators",
+        {"benchmark": "estimators.tall", "part": "larger"},
+        [
+            ("", "{task}"),
+            ("rows", "{rows:,}"),
+            ("the array, MB", "{megabytes:.0f}"),
+            ("peak, MB", "{peak_megabytes:.0f}"),
+            ("seconds", "{cpu_seconds:.1f}"),
+        ],
+    ),
 }

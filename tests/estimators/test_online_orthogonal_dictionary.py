@@ -102,3 +102,18 @@ def test_the_largest_terms_are_the_best_ones() -> None:
 def test_what_cannot_be_met_is_refused() -> None:
     with pytest.raises(Refused, match="n_nonzero=0"):
         OrthogonalDictionary(0).fit(np.eye(4))
+
+
+def test_parts_of_dask_are_learned_from_and_coded_one_after_the_other() -> None:
+    array = pytest.importorskip("dask.array")
+    rng = np.random.default_rng(0)
+    x = 1 + rng.standard_normal((1500, 8)) * (rng.random((1500, 8)) < 0.2)
+    parts = array.from_array(x, chunks=(500, 3))
+    found = OrthogonalDictionary(method="online", batch_size=100, random_state=0).fit(parts)
+    whole = OrthogonalDictionary(method="online", batch_size=100, random_state=0).fit(x)
+    np.testing.assert_allclose(found.components_, whole.components_, rtol=1e-10)
+    codes = found.transform(parts)
+    assert codes.shape == x.shape
+    assert codes.chunks[0] == (500, 500, 500)
+    np.testing.assert_allclose(codes.compute(), found.transform(x))
+    np.testing.assert_allclose(found.inverse_transform(codes).compute(), found.inverse_transform(found.transform(x)))

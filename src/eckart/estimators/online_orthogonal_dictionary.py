@@ -11,7 +11,7 @@ from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.polar import polar
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.base import Estimator, generator_from, of_dask, row_blocks, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 
@@ -141,7 +141,14 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> OrthogonalDictionary:
-        """Learns the dictionary from rows X (samples, features); itself."""
+        """Learns the dictionary from rows X (samples, features), of Dask too where `method` is "online"; itself."""
+        if of_dask(X) and self.method == "online":
+            for name in ("n_samples_seen_", "n_features_in_"):
+                vars(self).pop(name, None)
+            for block in row_blocks(X):
+                for batch in np.array_split(block, max(1, len(block) // self.batch_size)):
+                    self.partial_fit(batch)
+            return self
         table = self._table(X, fit=True)
         self._started(table)
         if self.method == "online":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import back, generator_of
+from eckart.arrays import Dense, back, generator_of
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Estimator(BaseEstimator):
-    """An estimator of scikit-learn that takes torch tensors too, and refuses arrays of Dask by name."""
+    """An estimator of scikit-learn that takes torch tensors too, and arrays of Dask or refuses these by name."""
 
     def _table(self, X: Any, *, fit: bool = False, y: Any = "no_validation", **checks: Any) -> Any:
         """X, or X and y, as scikit-learn checks them: in float64, of the features that were fitted.
@@ -46,11 +46,21 @@ class Estimator(BaseEstimator):
 def same_kind(method: F) -> F:
     """A method of X whose result comes back as X came: a tensor on its device, floats of its dtype.
 
-    Numbers that this dtype does not hold are Refused.
+    Of an array of Dask the rows are taken block by block, once the result is computed. Numbers that the dtype of X does
+    not hold are Refused.
     """
 
     @wraps(method)
     def called(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
+        if of_dask(X):
+            check_is_fitted(self)
+            one = called(self, np.zeros((1, *X.shape[1:])), *arguments, **named)
+            whole = X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
+            chunks = (whole.chunks[0], *((size,) for size in one.shape[1:]))
+            gone = list(range(one.ndim, X.ndim))
+            return whole.map_blocks(
+                lambda rows: called(self, rows, *arguments, **named), dtype=one.dtype, chunks=chunks, drop_axis=gone
+            )
         found = back(method(self, X, *arguments, **named), X)
         held = found.data if sparse.issparse(found) else found
         if not (held.isfinite() if hasattr(held, "isfinite") else np.isfinite(held)).all():
@@ -77,9 +87,21 @@ def _opened(X: Any) -> Any:
         return sparse.coo_array((stored.values().numpy(), stored.indices().numpy()), shape=tuple(X.shape)).tocsr()
     if library == "torch":
         return X.detach().cpu().double().numpy() if X.is_floating_point() else X.detach().cpu().numpy()
-    if library == "dask":
+    if of_dask(X):
         raise Refused(f"X is {type(X).__name__} of Dask, whose parts are never together here: hand in X.compute()")
     return X
+
+
+def of_dask(X: Any) -> bool:
+    """Whether X is an array of Dask."""
+    return type(X).__module__.partition(".")[0] == "dask"
+
+
+def row_blocks(X: Any) -> Iterator[Dense]:
+    """The rows of an array of Dask, one block after the other, computed when they are asked for."""
+    whole = X.rechunk({1: -1})
+    for at in range(whole.numblocks[0]):
+        yield whole.blocks[at].compute()
 
 
 def at_least_one(**counts: int) -> None:
