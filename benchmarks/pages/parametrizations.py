@@ -90,6 +90,17 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.0f}"),
         ],
     ),
+    "monarch-sentences": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.projected"},
+        [("kept", "{keep:%}"), ("", "{arm}")],
+        right=[
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to `dense`", "[{change:+.4f} ± {change_stderr:.4f}]"),
+            ("rate", "{rate:g}"),
+            ("ms a step", "{step_ms:.0f}"),
+        ],
+    ),
     "pruning": Table(
         "parametrizations",
         {"benchmark": "parametrizations.pruning"},

@@ -58,6 +58,16 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "sentences",
+        "sst2 by three layers of MiniLM, projected and fine-tuned, {steps} steps of 16 sentences, {seeds} seeds; the "
+        "difference is to the encoder as it is",
+        {"benchmark": "parametrizations.projected", "arm": "monarch"},
+        "{keep:%} kept: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
+        name="monarch",
+        together="; ",
+    ),
+    Lines(
+        "parametrizations",
         "pruning",
         "sst2 by two layers of MiniLM, {steps} steps of 16 sentences, {seeds} seeds; the difference is to pst",
         {"benchmark": "parametrizations.pruning", "keep": (0.5, 0.2, 0.1)},

@@ -143,8 +143,8 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
     def fit(self, X: Any, y: Any = None) -> OrthogonalDictionary:
         """Learns the dictionary from rows X (samples, features), of Dask too where `method` is "online"; itself."""
         if of_dask(X) and self.method == "online":
-            for name in ("n_samples_seen_", "n_features_in_"):
-                vars(self).pop(name, None)
+            for name in {"n_samples_seen_", "n_features_in_"} & vars(self).keys():
+                delattr(self, name)
             for block in row_blocks(X):
                 for batch in np.array_split(block, max(1, len(block) // self.batch_size)):
                     self.partial_fit(batch)

@@ -39,7 +39,7 @@ def tall_svd(x: Any, rank: int | None = None) -> ThinSVD:
         Refused: fewer rows than columns, a bad rank, NaN or Inf.
     """
     of_dask = type(x).__module__.partition(".")[0] == "dask"
-    table = x if of_dask else dense(x, "x")
+    table: Any = x if of_dask else dense(x, "x")
     if table.ndim != 2 or table.shape[0] < table.shape[1] or not table.shape[1]:
         raise Refused(f"x is of shape {table.shape}; more rows than columns are needed: hand in its transpose")
     p = table.shape[1]
@@ -82,11 +82,12 @@ def _triangle(table: Any, unit: float) -> Dense:
     if isinstance(table, np.ndarray):
         r: Dense = np.zeros((0, table.shape[1]))
         for at in range(0, len(table), BLOCK):
-            r = np.linalg.qr(np.vstack([r, table[at : at + BLOCK] / unit]), mode="r")
+            r = np.asarray(np.linalg.qr(np.vstack([r, table[at : at + BLOCK] / unit]), mode="r"))
         return r
-    import dask.array
+    from dask.array import linalg
 
-    return np.asarray(dask.array.linalg.tsqr(table / unit)[1].compute())
+    tsqr: Any = linalg.tsqr
+    return np.asarray(tsqr(table / unit)[1].compute())
 
 
 def _gram(table: Any, unit: float, right: Dense | None = None) -> Dense:
