@@ -66,4 +66,42 @@ TABLES: dict[str, Table] = {
             ("eigenvalues below zero", "{negative:%}"),
         ],
     ),
+    "lattice-solves": Table(
+        "kernels",
+        {"benchmark": "kernels.lattices", "part": "solve"},
+        [
+            ("points", "{points}"),
+            ("n", "{n:,}"),
+            ("matrix, s", "{gram:.4f}"),
+            ("solve, s", "{by eigenvalues:.4f}"),
+            ("`linalg.solve`, s", "{solve:.4f}"),
+            ("qmcpy: matrix, s", "{qmcpy gram:.4f}"),
+            ("solve, s", "{qmcpy solve:.4f}"),
+            ("qmcpy / ours", "{times:.1f}"),
+            ("apart", "{apart:power}"),
+            ("condition", "{condition:power}"),
+        ],
+    ),
+    "lattice-means": Table(
+        "kernels",
+        {"benchmark": "kernels.lattices", "part": "means"},
+        [
+            ("asked for", "{tolerance}"),
+            ("", "{arm}"),
+            ("points", "{calls:,.0f}"),
+            ("error", "{error:short}"),
+            ("s", "{seconds:.2f}"),
+        ],
+    ),
+    "lattice-values": Table(
+        "kernels",
+        {"benchmark": "kernels.lattices", "part": "values"},
+        [
+            ("points", "{n:,}"),
+            ("", "{arm}"),
+            ("error", "{error:.4f}"),
+            ("bars of 95 % hold", "{covered:%}"),
+            ("s", "{seconds:.2f}"),
+        ],
+    ),
 }

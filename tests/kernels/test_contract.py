@@ -11,7 +11,19 @@ import torch
 
 from eckart import linalg
 from eckart.errors import Refused
-from eckart.kernels import KERNELS, Angle, Cosine, Even, Grid, Kernel, Laplacian, Linear, Polynomial
+from eckart.kernels import (
+    KERNELS,
+    Angle,
+    Cosine,
+    DigitalNet,
+    Even,
+    Grid,
+    Kernel,
+    Laplacian,
+    Lattice,
+    Linear,
+    Polynomial,
+)
 from eckart.kernels._kernel import KINDS, from_options
 from eckart.kernels.contract import Example
 from eckart.kernels.matern import Matern
@@ -192,6 +204,11 @@ PLACES = {
     "grid": (Grid([0.0, 0.4, 1.0], Even(0.0, 0.5, 4)), 1.5 * RBF([0.7, 0.5])),
     "grid of three": (Grid([0.0, 0.4], [0.1, 0.7, 0.9], [0.0, 0.5]), RBF(0.6) * (2.0 * RBF([1.0, 0.5, 0.7]))),
     "grid of one": (Grid(Even(0.0, 0.3, 5)), Matern(2.5)),
+    "lattice": (
+        Lattice(10, 2, [0.3, 0.7]),
+        0.7 * KERNELS["fast-qmc-kernels"].entry(1, [0.5, 0.2]) + KERNELS["fast-qmc-kernels"].entry(2),
+    ),
+    "net": (DigitalNet(8, 2, [0.3, 0.7]), 1.5 * KERNELS["fast-qmc-kernels-digital"].entry(2, [0.5, 0.2])),
 }
 
 
@@ -200,7 +217,7 @@ def test_structured_is_dense(name: str) -> None:
     points, kernel = PLACES[name]
     gram, dense = kernel.gram(points), kernel(points)
     n = len(points)
-    assert type(gram).__name__ in ("Toeplitz", "Kronecker", "Chain")
+    assert type(gram).__name__ in ("Toeplitz", "Kronecker", "Circulant", "Chain")
     b = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     shifted = dense + 0.1 * torch.eye(n, dtype=torch.float64)
     torch.testing.assert_close(gram.to_dense(), dense)

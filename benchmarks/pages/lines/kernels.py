@@ -37,4 +37,20 @@ KERNELS: list[Lines] = [
         "{data}, {qubits} qubits, {arm}: {accuracy:%1}",
         together="; ",
     ),
+    Lines(
+        "kernels",
+        "lattices",
+        "Gram matrix and one solve, {dimensions} dimensions, one thread of a shared machine; qmcpy's time by ours",
+        {"benchmark": "kernels.lattices", "part": "solve", "n": (2**16, 2**20)},
+        "n = {n:,}: {gram:.3f} + {by eigenvalues:.3f} s, x{times:.1f}",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "means",
+        "mean of the borehole function (8 inputs), half of a 99 % interval below {tolerance}, median of {seeds} seeds",
+        {"benchmark": "kernels.lattices", "part": "means", "tolerance": 0.1},
+        "{arm}: {calls:,.0f} points, error {error:short}",
+        together="; ",
+    ),
 ]

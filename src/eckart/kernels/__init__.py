@@ -3,6 +3,7 @@
 from typing import Any
 
 from eckart.kernels._kernel import Kernel
+from eckart.kernels._low_discrepancy import DigitalNet, Lattice
 from eckart.kernels._named import Angle, Cosine, Laplacian, Linear, Polynomial, as_kernel
 from eckart.kernels._points import Even, Grid, Points, Scattered
 from eckart.kernels.contract import KERNELS
@@ -12,10 +13,12 @@ __all__ = [
     "KERNELS",
     "Angle",
     "Cosine",
+    "DigitalNet",
     "Even",
     "Grid",
     "Kernel",
     "Laplacian",
+    "Lattice",
     "Linear",
     "Points",
     "Polynomial",
