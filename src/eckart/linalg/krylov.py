@@ -27,11 +27,18 @@ def _watched(size: Tensor, residual: Tensor, x: Tensor, b: Tensor) -> Tensor:
 
 
 def _done(
-    best: Tensor, error: Tensor, history: list[float], b: Any, goal: float, calls: int, why: str
+    best: Tensor,
+    error: Tensor,
+    history: list[float],
+    b: Any,
+    goal: float,
+    calls: int,
+    why: str,
+    kind: str = "backward error",
 ) -> Solution[Any]:
     worst = float(error.max()) if error.numel() else 0.0
     reached = worst <= goal
-    text = f"the backward error is {worst:.3g}" + ("" if reached else f", above {goal:.3g}: {why}")
+    text = f"the {kind} is {worst:.3g}" + ("" if reached else f", above {goal:.3g}: {why}")
     return Solution(as_came(best, b), reached, len(history), history, text, calls, error.cpu().numpy())
 
 
@@ -45,6 +52,7 @@ def pcg(
     tolerance: float = 1e-10,
     iterations: int | None = None,
     start: Any = None,
+    backward: bool = True,
 ) -> Solution[Any]:
     """x with (A + shift I) x = b, A + shift I symmetric positive definite, by preconditioned conjugate gradients.
 
@@ -59,6 +67,8 @@ def pcg(
         tolerance: of the backward error |b - A x| / (|A| |x| + |b|) of every column.
         iterations: at most; by default 10 n.
         start: x_0, as b.
+        backward: whether the error is the backward one. Else it is |b - A x| / |b|, which is to be asked for where A
+            is so badly conditioned that any x is nearly exact for a matrix nearly A, and the residual itself matters.
 
     Returns:
         x as b came; `error` holds the backward error of each column, `history` the worst of each step.
@@ -77,8 +87,9 @@ def pcg(
     z = inverse(r)
     p, rz = z.clone(), (r * z).sum(0)
     norm_b, size = rhs.norm(dim=0), _over(ax.norm(dim=0), x.norm(dim=0))
+    counts = float(backward)
     best, least = x.clone(), r.norm(dim=0)
-    error = _watched(size, least, x, norm_b)
+    error = _watched(counts * size, least, x, norm_b)
     history: list[float] = []
     for _ in range(10 * n if iterations is None else iterations):
         if not float(error.max()) > tolerance:
@@ -96,13 +107,14 @@ def pcg(
         norm = r.norm(dim=0)
         better = norm < least
         best, least = torch.where(better, x, best), torch.where(better, norm, least)
-        error = _watched(size, least, best, norm_b)
+        error = _watched(counts * size, least, best, norm_b)
         history.append(float(error.max()))
         z = inverse(r)
         old, rz = rz, (r * z).sum(0)
         p = z + _over(rz, old) * p
-    error = _watched(size, (rhs - times(best) - shift * best).norm(dim=0), best, norm_b)
-    return _done(best, error, history, b, 2 * tolerance, calls + 1, "more iterations, or a preconditioner")
+    error = _watched(counts * size, (rhs - times(best) - shift * best).norm(dim=0), best, norm_b)
+    kind = "backward error" if backward else "residual by |b|"
+    return _done(best, error, history, b, 2 * tolerance, calls + 1, "more iterations, or a preconditioner", kind)
 
 
 @torch.no_grad()

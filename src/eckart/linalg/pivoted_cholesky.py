@@ -48,7 +48,12 @@ def greatest(rest: Tensor) -> int:
 
 
 def pivoted_cholesky(
-    diagonal: Tensor, column: Callable[[int], Tensor], rank: int, *, choose: Callable[[Tensor], int] = greatest
+    diagonal: Tensor,
+    column: Callable[[int], Tensor],
+    rank: int,
+    *,
+    choose: Callable[[Tensor], int] = greatest,
+    tolerance: float = 0.0,
 ) -> Pivots:
     """The first steps of the Cholesky decomposition of a matrix A, in an order that is chosen on the way.
 
@@ -63,6 +68,7 @@ def pivoted_cholesky(
         column: i -> A[:, i], (n,).
         rank: columns to take; fewer are where the rest is zero up to rounding, n eps times the largest entry of A.
         choose: the diagonal of the rest, (n,), zero where nothing can be taken -> i, which has more than zero there.
+        tolerance: of tr(A - F F^T), by tr(A): no further column is taken where it is reached.
 
     Raises:
         Refused: NaN or Inf entries, a matrix that is not positive semi-definite, a bad rank, or a bad choice.
@@ -75,6 +81,7 @@ def pivoted_cholesky(
     if not largest < float("inf"):
         raise Refused("NaN or Inf entries on the diagonal")
     negligible = n * torch.finfo(torch.float64).eps * largest
+    enough = tolerance * float(rest.sum())
     factor = torch.zeros(rank, n, dtype=torch.float64, device=rest.device)
     index: list[int] = []
     gains: list[float] = []
@@ -86,7 +93,7 @@ def pivoted_cholesky(
             )
         rest = torch.where(rest > negligible, rest, 0.0)
         k = len(index)
-        if k == rank or not rest.any():
+        if k == rank or not rest.any() or float(rest.sum()) <= enough:
             break
         i = choose(rest)
         gain = float(rest[i])

@@ -17,6 +17,7 @@ def rejection_cholesky(
     rank: int,
     *,
     block: int | None = None,
+    tolerance: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Pivots:
     """RPCholesky with blocks: candidates are drawn by the diagonal of the rest, and kept with what is left of it.
@@ -30,6 +31,7 @@ def rejection_cholesky(
         columns: indices (b,) -> A[:, index], (n, b).
         rank: columns to take; fewer where the rest is zero up to rounding.
         block: candidates at once; by default rank / 8, at least 10.
+        tolerance: of tr(A - F F^T), by tr(A): no further block is drawn where it is reached.
         generator: of the draws, on the CPU.
 
     Raises:
@@ -44,7 +46,8 @@ def rejection_cholesky(
         raise Refused("NaN or Inf entries on the diagonal")
     negligible = n * torch.finfo(torch.float64).eps * largest
     size = max(10, rank // 8) if block is None else max(1, block)
-    factor = torch.zeros(n, 0, dtype=torch.float64, device=rest.device)
+    enough = tolerance * float(rest.sum())
+    factor = torch.empty(n, rank, dtype=torch.float64, device=rest.device)
     index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
     while True:
         low, place = rest.min(0)
@@ -53,7 +56,8 @@ def rejection_cholesky(
                 f"the matrix is not positive semi-definite: {float(low):.3g} is left on the diagonal at {int(place)}"
             )
         rest = torch.where(rest > negligible, rest, 0.0)
-        if len(index) == rank or not rest.any():
+        k = len(index)
+        if k == rank or not rest.any() or float(rest.sum()) <= enough:
             break
         weight = rest.cpu()
         drawn = torch.multinomial(weight, size, replacement=True, generator=generator)
@@ -62,16 +66,16 @@ def rejection_cholesky(
         given = columns(at).detach().double()
         if not torch.isfinite(given).all():
             raise Refused("NaN or Inf entries in a column")
-        of_rest = given - factor @ factor[at].T
-        kept, lower = _kept(of_rest[at].cpu(), weight[drawn], chances, rank - len(index), negligible)
+        of_rest = given - factor[:, :k] @ factor[at, :k].T
+        kept, lower = _kept(of_rest[at].cpu(), weight[drawn], chances, rank - k, negligible)
         new: Tensor = torch.linalg.solve_triangular(lower, of_rest[:, kept.to(at.device)].T.cpu(), upper=False).T
         new = new.to(rest.device)
-        factor = torch.cat([factor, new], 1)
+        factor[:, k : k + len(kept)] = new
         rest = rest - new.square().sum(1)
         index = torch.cat([index, drawn[kept]])
         rest[index.to(rest.device)] = 0
         gains = torch.cat([gains, lower.diagonal().square()])
-    return Pivots(index.to(rest.device), factor, gains.to(rest.device), rest)
+    return Pivots(index.to(rest.device), factor[:, : len(index)], gains.to(rest.device), rest)
 
 
 def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligible: float) -> tuple[Tensor, Tensor]:
