@@ -115,6 +115,18 @@ class Kernel(nn.Module):
         """
         raise Refused(f"{type(self).__name__} has no spectral density to draw frequencies from: take Nystroem")
 
+    def frequencies_of(self, normals: Tensor, uniform: Tensor) -> Tensor:
+        """Frequencies as `frequencies` draws them, (m, d), of numbers that come from elsewhere.
+
+        Args:
+            normals: (m, d), each as if normal, as orthogonal directions or points of low discrepancy are.
+            uniform: (m,), between 0 and 1.
+
+        Raises:
+            Refused: the spectral density is not a normal one whose scale varies.
+        """
+        raise Refused(f"frequencies of {type(self).__name__} are no multiples of normal numbers: take kind='rff'")
+
     def along(self, t: Tensor, order: int = 0) -> Tensor:
         """The derivative of k(t) by t, of a kernel of one dimension that sees only the signed difference t = x - z.
 
@@ -212,6 +224,9 @@ class Multiple(Kernel):
 
     def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
         return self.kernel.frequencies(count, dimensions, generator)
+
+    def frequencies_of(self, normals: Tensor, uniform: Tensor) -> Tensor:
+        return self.kernel.frequencies_of(normals, uniform)
 
     def along(self, t: Tensor, order: int = 0) -> Tensor:
         return self.log_factor.exp() * self.kernel.along(t, order)

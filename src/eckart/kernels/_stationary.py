@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from eckart.errors import Refused
@@ -58,12 +59,19 @@ class Stationary(Kernel):
         return x.new_ones(len(x))
 
     def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
-        length = self.log_lengthscale.exp().detach()
-        return self._unit_frequencies(count, dimensions, generator).to(length.device) / length
+        drawn = normal(count, dimensions, generator)
+        return self.frequencies_of(
+            drawn, torch.rand(count, generator=generator, dtype=drawn.dtype, device=drawn.device)
+        )
 
-    def _unit_frequencies(self, count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
-        """Draws from the spectral density where all lengthscales are 1."""
-        return super().frequencies(count, dimensions, generator)
+    def frequencies_of(self, normals: Tensor, uniform: Tensor) -> Tensor:
+        """Frequencies of the spectral density from normal numbers (m, d) and uniform ones (m,), by their quantiles."""
+        length = self.log_lengthscale.exp().detach()
+        return (normals * self._spread(uniform)[:, None]).to(length.device) / length
+
+    def _spread(self, uniform: Tensor) -> Tensor:
+        """What a normal number is to be multiplied with to be a frequency where all lengthscales are 1, by quantile."""
+        raise Refused(f"{type(self).__name__} has no spectral density to draw frequencies from: take Nystroem")
 
     def along(self, t: Tensor, order: int = 0) -> Tensor:
         length = self.log_lengthscale.exp()
@@ -100,7 +108,7 @@ def normal(count: int, dimensions: int, generator: torch.Generator | None) -> Te
     return torch.randn(count, dimensions, generator=generator, dtype=torch.float64, device=device)
 
 
-def chi_square(degrees: float, count: int, generator: torch.Generator | None) -> Tensor:
-    """(count, 1) draws of a chi-square variable, for any positive degrees of freedom."""
-    shape = torch.full((count, 1), degrees / 2, dtype=torch.float64)
-    return 2 * torch._standard_gamma(shape, generator=generator)
+def chi_square(degrees: float, uniform: Tensor) -> Tensor:
+    """Quantiles of a chi-square variable, for any positive degrees of freedom."""
+    found = 2 * gammaincinv(degrees / 2, uniform.cpu().numpy())
+    return torch.from_numpy(found).to(uniform.device)

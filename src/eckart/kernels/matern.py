@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.kernels._stationary import Stationary, chi_square, normal
+from eckart.kernels._stationary import Stationary, chi_square
 from eckart.kernels.contract import Example, kernel
 
 SMOOTHNESS = (0.5, 1.5, 2.5)
@@ -96,6 +96,5 @@ class Matern(Stationary):
             return -5 / 6 * (1 + a) * e, 5 / 12 * a * a * e
         raise Refused("Matern of nu=0.5 has no derivative where points coincide: take nu=1.5 or 2.5")
 
-    def _unit_frequencies(self, count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
-        heavy = (2 * self.nu / chi_square(2 * self.nu, count, generator)).sqrt()
-        return normal(count, dimensions, generator) * heavy
+    def _spread(self, uniform: Tensor) -> Tensor:
+        return (2 * self.nu / chi_square(2 * self.nu, uniform)).sqrt()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from eckart.kernels._kernel import log_parameter, plain
-from eckart.kernels._stationary import Stationary, chi_square, normal
+from eckart.kernels._stationary import Stationary, chi_square
 from eckart.kernels.contract import Example, kernel
 
 
@@ -58,7 +57,6 @@ class RationalQuadratic(Stationary):
         first = -0.5 * self._profile(s) / inner
         return first, -s * first * (alpha + 1) / (2 * alpha * inner)
 
-    def _unit_frequencies(self, count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
+    def _spread(self, uniform: Tensor) -> Tensor:
         alpha = float(self.log_alpha.detach().exp())
-        precision = chi_square(2 * alpha, count, generator) / (2 * alpha)
-        return normal(count, dimensions, generator) * precision.sqrt()
+        return (chi_square(2 * alpha, uniform) / (2 * alpha)).sqrt()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.kernels._stationary import OfProducts, normal
+from eckart.kernels._stationary import OfProducts
 from eckart.kernels.contract import Example, kernel
 
 
@@ -46,5 +46,5 @@ class RBF(OfProducts):
         f = (-s / 2).exp()
         return -f / 2, s * f / 4
 
-    def _unit_frequencies(self, count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:
-        return normal(count, dimensions, generator)
+    def _spread(self, uniform: Tensor) -> Tensor:
+        return torch.ones_like(uniform)
