@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from eckart import arrays
 from eckart.errors import Refused
 from eckart.linalg._operators import finite_shift, in_float64, no_rule, square
 from eckart.linalg._thin import Thin, split
@@ -145,16 +147,53 @@ def _(matrix: Toeplitz, shift: float) -> SignLogdet:
         raise no_rule(matrix, "slogdet", "it is not symmetric")
     # From both halves, so that the gradient of each is its own.
     r = (values[n - 1 :] + values[:n].flip(0)) / 2 + shift * torch.nn.functional.one_hot(torch.tensor(0), n).to(values)
-    # Durbin's recursion: det of the leading block k + 1 over that of k is the error of a prediction.
-    error, errors, a = r[0], [r[0]], r[:0]
-    for k in range(1, n):
-        if error == 0:
-            raise no_rule(matrix, "slogdet", "a leading block of it is singular, which ends Durbin's recursion")
-        alpha = -(r[k] + a @ r[1:k].flip(0)) / error
-        a = torch.cat([a + alpha * a.flip(0), alpha[None]])
-        error = error * (1 - alpha**2)
-        errors.append(error)
-    return _of(torch.stack(errors))
+    sign, log = _Durbin.apply(r, matrix)  # type: ignore[no-untyped-call]
+    return SignLogdet(sign, log)
+
+
+class _Durbin(torch.autograd.Function):
+    """Durbin's recursion: det of the leading block k + 1 over that of k is the error of a prediction.
+
+    The gradient, sums over the diagonals of the inverse, is by the formula of Gohberg and Semencul: with x its first
+    column the inverse is (L L^T - M M^T) / x_0 for the lower triangular Toeplitz matrices of x and (0, x_n, ..., x_2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, column: Tensor, matrix: Toeplitz) -> tuple[Tensor, Tensor]:
+        r = column.detach().cpu().numpy()
+        a, errors = np.zeros(0), np.empty(len(r))
+        errors[0] = error = r[0]
+        for k in range(1, len(r)):
+            if error == 0:
+                raise no_rule(matrix, "slogdet", "a leading block of it is singular, which ends Durbin's recursion")
+            alpha = -(r[k] + a @ r[k - 1 : 0 : -1]) / error
+            a = np.append(a + alpha * a[::-1], alpha)
+            errors[k] = error = error * (1 - alpha**2)
+        ctx.inverse = np.append(1.0, a) / error if error else None
+        ctx.matrix = matrix
+        sign, log = _of(torch.from_numpy(errors))
+        ctx.mark_non_differentiable(sign)
+        return sign.to(column.device), log.to(column.device)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, _: Tensor, g: Tensor) -> tuple[Tensor, None]:
+        x = ctx.inverse
+        if x is None:
+            raise no_rule(ctx.matrix, "the gradient of slogdet", "it is singular")
+        sums = (_sums_over_diagonals(x) - _sums_over_diagonals(np.append(0.0, x[:0:-1]))) / x[0]
+        sums[1:] *= 2
+        return g * torch.from_numpy(sums).to(g.device), None
+
+
+def _sums_over_diagonals(x: arrays.Dense) -> arrays.Dense:
+    """Of L L^T, L lower triangular Toeplitz of first column x: sum_m (n - k - m) x_m+k x_m for the k-th."""
+    n = len(x)
+    spectrum = np.fft.rfft(x, 2 * n)
+    weighted = np.fft.rfft((n - np.arange(n)) * x, 2 * n)
+    plain = np.fft.irfft(spectrum * spectrum.conj(), 2 * n)[:n]
+    found: arrays.Dense = np.fft.irfft(spectrum * weighted.conj(), 2 * n)[:n] - np.arange(n) * plain
+    return found
 
 
 @determinant.register

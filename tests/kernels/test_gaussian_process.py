@@ -1,0 +1,108 @@
+"""Gaussian processes: structures give what the dense matrix gives, and that is the formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF as PeerRBF
+from sklearn.gaussian_process.kernels import ConstantKernel, WhiteKernel
+
+from eckart.errors import Refused
+from eckart.kernels import Even, Grid
+from eckart.kernels.gaussian_process import GaussianProcess
+from eckart.kernels.matern import Matern
+from eckart.kernels.rbf import RBF
+
+RNG = np.random.default_rng(0)
+SHUFFLED = RNG.permutation(48)
+PLACES = {
+    "kronecker": Grid([0.0, 0.3, 1.0, 1.4], [0.0, 0.5, 0.7], [-1.0, 0.0, 0.2, 1.0]).array().numpy()[SHUFFLED],
+    "toeplitz": Even(-2.0, 0.1, 48).array().numpy()[SHUFFLED],
+    "low-rank": RNG.standard_normal((48, 2)),
+}
+
+
+def values(x: np.ndarray) -> np.ndarray:
+    return 5 + np.sin(2 * x.sum(1)) + 0.1 * np.random.default_rng(1).standard_normal(len(x))
+
+
+@pytest.mark.parametrize("structure", PLACES)
+@pytest.mark.parametrize("optimize", [False, True])
+def test_every_structure_is_the_dense_matrix(structure: str, optimize: bool) -> None:
+    x = PLACES[structure]
+    y, new = values(x), x[:5] + 0.05
+    kernel = RBF(0.8)
+    options = {"noise": 0.02, "optimize": optimize, "random_state": 0}
+    exact = GaussianProcess(kernel, structure="exact", **options).fit(x, y)
+    found = GaussianProcess(kernel, structure=structure, **options).fit(x, y)
+    close = {"rtol": 2e-3, "atol": 2e-3} if optimize or structure == "low-rank" else {"rtol": 1e-8, "atol": 1e-8}
+    assert found.log_marginal_likelihood_ == pytest.approx(exact.log_marginal_likelihood_, rel=close["rtol"])
+    for one, other in zip(found.predict(new, return_std=True), exact.predict(new, return_std=True), strict=True):
+        np.testing.assert_allclose(one, other, **close)
+    for one, other in zip(found.leave_one_out(), exact.leave_one_out(), strict=True):
+        np.testing.assert_allclose(one, other, **close)
+    drawn = found.sample_y(new, 4000, random_state=1)
+    assert drawn.shape == (5, 4000)
+    means, deviations = exact.predict(new, return_std=True)
+    np.testing.assert_allclose(drawn.mean(1), means, atol=5 * deviations.max() / 60)
+    np.testing.assert_allclose(drawn.std(1), deviations, rtol=0.1)
+
+
+def test_it_is_the_formula_with_given_parameters() -> None:
+    x, new = RNG.standard_normal((20, 2)), RNG.standard_normal((4, 2))
+    y, kernel, noise = values(x), Matern(1.5, 1.3), 0.05
+    found = GaussianProcess(kernel, noise=noise, optimize=False).fit(x, y)
+    covariance = kernel(x) + noise * np.eye(20)
+    across, centred = kernel(new, x), y - y.mean()
+    means, deviations = found.predict(new, return_std=True)
+    np.testing.assert_allclose(means, y.mean() + across @ np.linalg.solve(covariance, centred))
+    explained = (across * np.linalg.solve(covariance, across.T).T).sum(1)
+    np.testing.assert_allclose(deviations, np.sqrt(1 - explained))
+    logdet = np.linalg.slogdet(2 * np.pi * covariance)[1]
+    surprise = 0.5 * (centred @ np.linalg.solve(covariance, centred) + logdet)
+    assert found.log_marginal_likelihood_ == pytest.approx(-surprise)
+    means, deviations = found.leave_one_out()
+    for i in range(20):
+        kept = np.arange(20) != i
+        rest = np.linalg.solve(covariance[kept][:, kept], np.stack([centred[kept], covariance[kept, i]], 1))
+        assert means[i] == pytest.approx(y.mean() + covariance[i, kept] @ rest[:, 0])
+        assert deviations[i] ** 2 == pytest.approx(covariance[i, i] - covariance[i, kept] @ rest[:, 1])
+
+
+def test_the_evidence_is_as_large_as_scikit_learn_finds_it() -> None:
+    x = RNG.uniform(-3, 3, (60, 2))
+    y = np.sin(x[:, 0]) * np.cos(2 * x[:, 1]) + 0.1 * RNG.standard_normal(60)
+    kernel = ConstantKernel() * PeerRBF([1.0, 1.0]) + WhiteKernel(0.1)
+    peer = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0).fit(x, y - y.mean())
+    ours = GaussianProcess(RBF([1.0, 1.0])).fit(x, y)
+    assert ours.log_marginal_likelihood_ > peer.log_marginal_likelihood_value_ - 0.01
+    assert ours.noise_ == pytest.approx(np.exp(peer.kernel_.theta[-1]), rel=0.05)
+    assert isinstance(ours.predict(torch.from_numpy(x).float()), torch.Tensor)
+
+
+def test_structures_are_found_by_themselves() -> None:
+    axis = np.linspace(0, 3, 15)
+    grid = Grid(axis, axis)
+    y = np.sin(grid.array().numpy()).prod(1)
+    found = GaussianProcess(max_iter=20).fit(grid, y)
+    assert found.structure_ == "kronecker"
+    assert np.abs(found.predict(grid) - y).max() < 0.01
+    line = np.linspace(0, 10, 210)[:, None]
+    assert GaussianProcess("matern", optimize=False).fit(line, np.sin(line[:, 0])).structure_ == "toeplitz"
+    x = RNG.standard_normal((60, 2))
+    assert GaussianProcess(optimize=False).fit(x, x[:, 0]).structure_ == "exact"
+    assert GaussianProcess(optimize=False, exact_up_to=50).fit(x, x[:, 0]).structure_ == "low-rank"
+    assert GaussianProcess("linear", optimize=False).fit(grid, y).structure_ == "exact"
+
+
+def test_ends() -> None:
+    x = RNG.standard_normal((12, 2))
+    constant = GaussianProcess().fit(x, np.full(12, 3.0))
+    np.testing.assert_allclose(constant.predict(x), 3.0)
+    for options in ({"structure": "toeplitz"}, {"structure": "kronecker"}, {"structure": "sparse"}, {"noise": 0.0}):
+        with pytest.raises(Refused):
+            GaussianProcess(**options).fit(x, x[:, 0])
+    with pytest.raises(Refused, match="'precomputed' is no Kernel"):
+        GaussianProcess("precomputed").fit(x, x[:, 0])
