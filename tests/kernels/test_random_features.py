@@ -39,7 +39,7 @@ CASES = {
     "rff of an odd number": ("rff", RBF(1.1)),
     "qmc": ("qmc", RBF(1.1)),
     "qmc rational quadratic": ("qmc", RationalQuadratic(1.5, 1.2)),
-    "positive": ("positive", 2.0 * RBF([1.0, 2.0, 1.5, 1.0])),
+    "positive": ("positive", 2.0 * RBF([2.0, 3.0, 2.5, 2.0])),
     "arccos": ("arccos", None),
 }
 

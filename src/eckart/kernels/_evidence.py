@@ -124,6 +124,7 @@ def rooted(matrix: Tensor, shift: float = 1.0) -> Tensor:
     """The Cholesky factor of K + shift I; Refused where there is none."""
     shifted = matrix.clone()
     shifted.diagonal().add_(shift)
+    root: Tensor
     root, failed = torch.linalg.cholesky_ex(shifted)
     if failed or not torch.isfinite(root).all():
         raise Refused("the kernel is not positive semi-definite on these rows")

@@ -135,10 +135,11 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         gram = Gram(kernel, x)
         self.fit_indices_ = np.arange(len(gram))
         scores, coefficients, offset = self._exact(gram) if self.solver == "exact" else self._from_columns(gram)
-        # Signs are free: the largest coefficient is made positive.
-        signs = (
-            coefficients.gather(0, coefficients.abs().argmax(0, keepdim=True)).sign() if len(coefficients) else offset
-        )
+        if len(coefficients):  # Signs are free: the largest coefficient is made positive.
+            largest = coefficients.abs().argmax(0, keepdim=True)
+            signs = coefficients.gather(0, largest)[0].sign()
+        else:
+            signs = offset
         scores, coefficients = scores * signs, coefficients * signs
         self.dual_coef_, self.offset_ = coefficients.numpy(), (offset * signs).numpy()
         self.X_fit_ = np.zeros((len(coefficients), 0)) if kernel is None else table[self.fit_indices_]
