@@ -16,7 +16,7 @@ from eckart.jobs.factor.directory import Wish, factor_directory
 WISH = o.options_of(
     Wish,
     {o.WHAT: "method rank hold_out", o.DATA: "entries picture", o.OUTPUT: "top", o.RUN: "seed"},
-    method=Parameter(help="NAME or NAME:OPTION=VALUE,...; eckart methods estimators lists them"),
+    method=Parameter(help="NAME or NAME:OPTION=VALUE,...; eckart methods estimators and kernels list them"),
     rank=Parameter(help="number of factors (default: the method's)"),
     hold_out=Parameter(converter=o.share, help="share of the entries that is kept from the fit and predicted"),
     entries=Parameter(help="of a list of entries, its columns: user,item,rating"),

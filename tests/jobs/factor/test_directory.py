@@ -15,6 +15,7 @@ from eckart.errors import Refused
 from eckart.estimators import load
 from eckart.jobs.factor import directory
 from eckart.jobs.factor.directory import ESTIMATOR, REPORT, Wish, factor_directory
+from eckart.kernels.contract import KERNELS
 from eckart.report.fitting import fitting_schema
 from support.browser import asked, in_browser
 
@@ -47,6 +48,13 @@ def test_the_report_keeps_its_schema_and_the_estimator_comes_back(fitted: Path, 
     np.testing.assert_allclose(low + rest, np.load(table), atol=1e-5)
     assert report["course"]["converged"]
     assert len(report["singular_values"]) == 2
+
+
+@pytest.mark.parametrize("method", [name for name, card in KERNELS.items() if card.kind == "transformer"])
+def test_what_kernels_make_of_a_table(method: str, table: str, tmp_path: Path) -> None:
+    factor_directory(table, tmp_path / "out", Wish(method=method, rank=4))
+    scores = np.loadtxt(tmp_path / "out/scores.csv", delimiter=",", skiprows=1)[:, 1:]
+    np.testing.assert_allclose(load(tmp_path / "out" / ESTIMATOR).transform(np.load(table)), scores, atol=1e-12)
 
 
 @in_browser

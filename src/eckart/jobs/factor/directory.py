@@ -21,6 +21,7 @@ from eckart.files.tables import Table, read_table
 from eckart.jobs.factor.outputs import Outputs, completes
 from eckart.jobs.named import check_names, parsed
 from eckart.jobs.workspace import workspace
+from eckart.kernels.contract import KERNELS
 from eckart.machine import peak_rss_bytes
 from eckart.progress import Progress, silent
 from eckart.report import as_json, write_report
@@ -72,7 +73,7 @@ class Wish:
             Refused: there is none of that name, it reads no plain table, or it has no such option.
         """
         name, options = parsed(self.method)
-        card = ESTIMATORS.find(name)
+        card: Any = KERNELS[name] if name in KERNELS else ESTIMATORS.find(name)
         if card.kind != "transformer":
             raise Refused(f"{name} (of kind {card.kind}) takes more than one table: use it from Python")
         there = card.entry().get_params()
@@ -83,6 +84,8 @@ class Wish:
             options = {called: self.rank, **options}
         if "random_state" in there:
             options.setdefault("random_state", self.seed)
+        if "fit_inverse_transform" in there:
+            options.setdefault("fit_inverse_transform", True)
         check_names(name, options, there)
         return card.entry(**options)
 

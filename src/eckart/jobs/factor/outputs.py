@@ -60,10 +60,12 @@ class Outputs:
             "scores.csv", ["", *names], ([self._row(at), *row] for at, row in enumerate(scores)), "rows in the model"
         )
         parts = getattr(self.estimator, "components_", None)
-        if parts is not None:
+        if np.ndim(parts) == 2 and parts.shape[1] == self.table.values.shape[1]:
             columns = [self._column(at) for at in range(parts.shape[1])]
             rows = ([f"component {at}", *row] for at, row in enumerate(parts))
-            self._csv("components.csv", ["", *columns], rows, "what the scores are multiplied with")
+            self._csv(
+                "components.csv", ["", *columns], rows, "what scores are multiplied with; of a kernel its landmarks"
+            )
         for name, words in {"low_rank_": "the part of low rank", "sparse_": "the part of few entries"}.items():
             part = getattr(self.estimator, name, None)
             if isinstance(part, np.ndarray):
