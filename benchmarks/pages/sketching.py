@@ -9,6 +9,10 @@ def _part(name: str) -> dict[str, str]:
     return {"benchmark": "sketching.errors", "part": name}
 
 
+def _chosen(name: str) -> dict[str, str]:
+    return {"benchmark": "sketching.choices", "part": name}
+
+
 TABLES = {
     "sketched-regression": Table(
         "sketching",
@@ -51,6 +55,56 @@ TABLES = {
             ("coefficients found", "{share:%}"),
             ("values asked for", "{calls:,}"),
             ("of all", "{of all:%1}"),
+        ],
+    ),
+    "items": Table(
+        "sketching",
+        _chosen("items"),
+        [("calls", "{calls}"), ("", "{arm}")],
+        right=[("recall@1", "{recall@1:%}"), ("recall@10", "{recall@10:%}"), ("recall@50", "{recall@50:%}")],
+    ),
+    "streams": Table(
+        "sketching",
+        _chosen("stream"),
+        [("data", "{data}"), ("", "{arm:code}")],
+        right=[("rows held", "{rows}"), ("median", "{median:.0e}"), ("90 % below", "{q90:.0e}")],
+    ),
+    "norms": Table(
+        "sketching",
+        _chosen("norms"),
+        [("rows kept", "{rows}"), ("by", "{arm}"), ("median", "{median:.2f}"), ("90 % of draws below", "{q90:.2f}")],
+    ),
+    "edges": Table(
+        "sketching",
+        _chosen("edges"),
+        [("distortion", "{distortion:g}"), ("seed", "{seed}"), ("edges", "{edges:,}")],
+        [("{arm}", "{condition:.0f}")],
+    ),
+    "nodes": Table(
+        "sketching",
+        _chosen("nodes"),
+        [("embedding", "{arm}"), ("accuracy", "{accuracy:.3f}"), ("macro-F1", "{f1:.3f}")],
+    ),
+    "pruned-graphs": Table(
+        "sketching",
+        _chosen("pruned"),
+        [("edges kept", "{keep:%}")],
+        [("{arm}", "{accuracy:.4f} ± {spread:.4f}")],
+    ),
+    "blocks": Table(
+        "sketching",
+        _chosen("blocks"),
+        [("problem", "{problem}"), ("block", "{block}")],
+        [("{arm}", "{steps}")],
+    ),
+    "constraints": Table(
+        "sketching",
+        _chosen("constraints"),
+        [
+            ("steps by", "{arm}"),
+            ("steps", "{steps}"),
+            ("products or calls", "{products:,}"),
+            ("arrived", "{converged}"),
         ],
     ),
 }

@@ -11,6 +11,10 @@ def _sketching(where: str, conditions: str, select: dict[str, Any], line: str) -
     return Lines("sketching", where, conditions, {"benchmark": "sketching.errors"} | select, line, together="; ")
 
 
+def _choices(where: str, conditions: str, select: dict[str, Any], line: str) -> Lines:
+    return Lines("sketching", where, conditions, {"benchmark": "sketching.choices"} | select, line, together="; ")
+
+
 SKETCHING = [
     _sketching(
         "regression",
@@ -43,5 +47,56 @@ SKETCHING = [
         "24 coefficients on 16 bits, {draws} draws: how often all were found, and the share of values asked for",
         {"part": "spectrum"},
         "noise {noise}, {repetitions} offsets: {exact:%}, {of all:%1}",
+    ),
+    _choices(
+        "items",
+        "{queries} peptides to be found among {items} by edit similarity, 200 known ones: the share of the ten "
+        "most alike that is found",
+        {"part": "items"},
+        "{calls} calls, {arm} {recall@10:%}",
+    ),
+    _choices(
+        "stream",
+        "one pass over rows in random order, {draws} draws: the median of 1 - <v, v_1>^2, by the rows that are held",
+        {"part": "stream"},
+        "{data}, {arm} ({rows} rows) {median:.0e}",
+    ),
+    _choices(
+        "norms",
+        "400 x 6 of heavy tails, {draws} draws: the median of the worst error of |A x|_1 over 200 directions",
+        {"part": "norms"},
+        "{rows} rows by {arm} {median:.2f}",
+    ),
+    _choices(
+        "edges",
+        "the grid of a photo of 32 x 32, {of} edges: the condition of the graph by what is kept of it, as many edges "
+        "each",
+        {"part": "edges", "seed": 0},
+        "{edges} edges, {arm} {condition:.0f}",
+    ),
+    _choices(
+        "nodes",
+        "{nodes} packages of Debian with {edges} edges, 20 sections by logistic regression on 3000: accuracy and "
+        "macro-F1",
+        {"part": "nodes"},
+        "{arm} {accuracy:.3f}, {f1:.3f}",
+    ),
+    _choices(
+        "pruned",
+        "{nodes} packages of Debian, 20 sections by a graph network of two layers, {seeds} seeds: accuracy",
+        {"part": "pruned"},
+        "{keep:%} of the edges, {arm} {accuracy:.4f} ± {spread:.4f}",
+    ),
+    _choices(
+        "blocks",
+        "steps of a block until 1e-6, 20,000 at most",
+        {"part": "blocks"},
+        "{problem}, blocks of {block}, {arm} {steps}",
+    ),
+    _choices(
+        "constraints",
+        "logistic regression on digits with {equations} linear equations, to 1e-8",
+        {"part": "constraints"},
+        "{arm}: {steps} steps, {products:,} products[; arrived: {converged}]",
     ),
 ]
