@@ -34,20 +34,26 @@ def dense(x: Array, name: str = "the data", *, ndim: int | None = 2, complex_too
     return _checked(_numpy(x, name, complex_too), name, ndim)
 
 
-def observed(x: Array, name: str = "the data") -> tuple[Dense, Dense]:
+def observed(x: Array, name: str = "the data", *, ndim: int | None = 2) -> tuple[Dense, Dense]:
     """A matrix in float64 with 0 where it was NaN, a copy, and where it was not: what was observed.
 
+    Args:
+        x: it.
+        name: what it is called where it is refused.
+        ndim: how many dimensions it has instead of two; None for any number.
+
     Raises:
-        Refused: it is sparse, no matrix, complex, no numbers, has infinite entries, or nothing but NaN.
+        Refused: it is sparse, of another number of dimensions, complex, no numbers, has infinite entries, or
+            nothing but NaN.
     """
     if sparse.issparse(x):
         raise Refused(f"{name} is sparse ({type(x).__name__}), and dense is needed, NaN where nothing was observed")
     held = np.array(_numpy(x, name))
     seen = ~np.isnan(held)
     held[~seen] = 0.0
-    _checked(held, name, 2)
+    _checked(held, name, ndim)
     if held.size and not seen.any():
-        raise Refused(f"none of the {held.shape[0]} x {held.shape[1]} entries of {name} is observed: all are NaN")
+        raise Refused(f"none of the {' x '.join(map(str, held.shape))} entries of {name} is observed: all are NaN")
     return held, seen
 
 

@@ -1,11 +1,15 @@
-"""A tensor of four modes as a sum of outer products (CP), by alternating least squares."""
+"""A tensor as a sum of outer products (CP), by alternating least squares."""
 
 from __future__ import annotations
 
+from functools import reduce
 from math import inf
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from eckart.linalg.dimension_tree import visit_modes
 
 STARTS = 3
 TRIAL = 5
@@ -16,69 +20,101 @@ DAMPING = 1e-4
 """How strongly a factor is held to its last value, relative to the mean eigenvalue of its normal equations."""
 
 
+class Descent(NamedTuple):
+    """The best factors (n_k, r) that were met, their squared error, that of every sweep, and whether sweeps ended."""
+
+    factors: list[Tensor]
+    error: float
+    history: list[float]
+    settled: bool
+
+
 def alternating(tensor: Tensor, rank: int, seed: int = 0) -> list[Tensor]:
     """The best factors (n_k, rank), one for each mode, of `STARTS` random starts carried on for `SWEEPS` sweeps.
 
     Args:
-        tensor: four modes, float64, entries near 1.
+        tensor: two modes or more, float64, entries near 1.
         rank: at least 1.
         seed: of the starts.
     """
     if not tensor.any():
         return [tensor.new_zeros(n, rank) for n in tensor.shape]
     generator = torch.Generator().manual_seed(seed)
+    return descend(tensor, best_start(tensor, rank, generator), SWEEPS).factors
+
+
+def best_start(tensor: Tensor, rank: int, generator: torch.Generator, damping: float = DAMPING) -> list[Tensor]:
+    """The best of `STARTS` random starts after `TRIAL` sweeps."""
     starts = []
     for _ in range(STARTS):
         start = [torch.randn(n, rank, generator=generator, dtype=tensor.dtype) for n in tensor.shape]
-        starts.append(_descend(tensor, start, TRIAL))
-    return _descend(tensor, min(starts, key=lambda found: found[1])[0], SWEEPS)[0]
+        starts.append(descend(tensor, start, TRIAL, damping=damping))
+    return min(starts, key=lambda found: found.error).factors
 
 
-def _descend(tensor: Tensor, factors: list[Tensor], sweeps: int) -> tuple[list[Tensor], float]:
-    """The best factors met on the way, and their squared error."""
+def descend(
+    tensor: Tensor, factors: list[Tensor], sweeps: int, *, damping: float = DAMPING, gain: float = GAIN
+) -> Descent:
+    """Sweeps until the squared error falls by less than `gain` of the squared norm."""
     whole = float(tensor.square().sum())
-    best, least = factors, inf
+    best, least, history = factors, inf, list[float]()
     for _ in range(sweeps):
-        factors, error = sweep(tensor, factors)
-        gain = least - error
-        if gain > 0:
+        factors, error = sweep(tensor, factors, damping)
+        history.append(error)
+        gained = least - error
+        if gained > 0:
             best, least = factors, error
-        if gain <= GAIN * whole:
-            break
-    return best, least
+        if gained <= gain * whole:
+            return Descent(best, least, history, True)
+    return Descent(best, least, history, False)
 
 
-def sweep(tensor: Tensor, factors: list[Tensor]) -> tuple[list[Tensor], float]:
-    """Every factor in turn, and the squared error with them.
+def sweep(tensor: Tensor, factors: list[Tensor], damping: float = DAMPING) -> tuple[list[Tensor], float]:
+    """Every factor in turn, brought to one norm a term afterwards, and the squared error with them.
 
-    The match of a factor is the sum over the other modes of W times the outer products of their columns.
+    The match of a factor is the sum over the other modes of W times the outer products of their columns; all of them
+    come from a tree over the modes (`visit_modes`), whose nodes are (r, n_i, n_j, ...).
     """
-    a, b, y, x = factors
-    w = tensor.flatten(2)
-    s = outer(y, x)
-    a = updated(a, w.flatten(1) @ outer(b, s), (b, y, x))
-    b = updated(b, w.transpose(0, 1).flatten(1) @ outer(a, s), (a, y, x))
-    both = ((a.T @ w.flatten(1)).reshape(-1, *w.shape[1:]) * b.T[..., None]).sum(1).reshape(-1, len(y), len(x))
-    y = updated(y, torch.einsum("ryx,xr->yr", both, x), (a, b, x))
-    matched = torch.einsum("ryx,yr->xr", both, y)
-    x = updated(x, matched, (a, b, y))
-    norm = (gram(a) * gram(b) * gram(y) * gram(x)).sum()
-    error = tensor.square().sum() - 2 * (matched * x).sum() + norm
-    norms = torch.stack([torch.linalg.vector_norm(f, dim=0) for f in (a, b, y, x)])
+    found = list(factors)
+    grams = [gram(f) for f in found]
+    matched = 0.0
+
+    def contract(node: Tensor, modes: range, gone: range) -> Tensor:
+        columns = reduce(outer, (found[k] for k in gone))
+        shape = [len(found[k]) for k in modes if k not in gone]
+        if node is tensor:
+            flat = node.reshape(len(columns), -1) if gone.start == modes.start else node.reshape(-1, len(columns)).T
+            return (columns.T @ flat).reshape(-1, *shape)
+        first = gone.start == modes.start
+        flat = node.reshape(len(node), len(columns), -1) if first else node.reshape(len(node), -1, len(columns)).mT
+        return (columns.T[:, None] @ flat).reshape(-1, *shape)
+
+    def update(mode: int, node: Tensor) -> None:
+        nonlocal matched
+        normal = reduce(torch.mul, (g for k, g in enumerate(grams) if k != mode))
+        found[mode] = updated(found[mode], node.T, normal, damping)
+        grams[mode] = gram(found[mode])
+        matched = float((node.T * found[mode]).sum())
+
+    visit_modes(tensor, tuple(tensor.shape), range(tensor.ndim), contract, update)
+    error = float(tensor.square().sum()) - 2 * matched + float(reduce(torch.mul, grams).sum())
+    norms = torch.stack([torch.linalg.vector_norm(f, dim=0) for f in found])
     even = norms.log().mean(0).exp()
-    levelled = [f * torch.where(even > 0, even / n, 0.0) for f, n in zip((a, b, y, x), norms, strict=True)]
-    return levelled, float(error)
+    return [f * torch.where(even > 0, even / n, 0.0) for f, n in zip(found, norms, strict=True)], error
 
 
-def updated(factor: Tensor, match: Tensor, others: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def updated(factor: Tensor, match: Tensor, normal: Tensor, damping: float = DAMPING) -> Tensor:
     """F with F (V + d I) = T + d F_old: V the product of the others' Gram matrices, T the match, d the damping."""
-    first, second, third = others
-    normal = gram(first) * gram(second) * gram(third)
-    held = DAMPING * normal.diagonal().mean()
-    if not held > 0:
+    size = normal.diagonal().mean()
+    if not size > 0:
         return factor
-    normal.diagonal().add_(held)
-    return torch.cholesky_solve((match + held * factor).T, torch.linalg.cholesky(normal)).T
+    held = damping * size
+    normal = normal + held * torch.eye(len(normal), dtype=normal.dtype)
+    lower, failed = torch.linalg.cholesky_ex(normal)
+    if failed:
+        found: Tensor = torch.linalg.lstsq(normal, (match + held * factor).T, driver="gelsd").solution
+        return found.T
+    return torch.cholesky_solve((match + held * factor).T, lower).T
 
 
 def gram(factor: Tensor) -> Tensor:
