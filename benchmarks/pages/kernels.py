@@ -104,4 +104,44 @@ TABLES: dict[str, Table] = {
             ("s", "{seconds:.2f}"),
         ],
     ),
+    "waves-planted": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "planted"},
+        [
+            ("", "{arm}"),
+            ("error by the noise", "{error:.2f}"),
+            ("bars of 95 % hold", "{covered:%}"),
+            ("waves left", "{left:.0f}"),
+            ("rounds", "{rounds:.0f}"),
+            ("bytes sent", "{bytes:,.0f}"),
+            ("s", "{seconds:.2f}"),
+        ],
+    ),
+    "waves-grids": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "grids"},
+        [("frequencies", "{arm}"), ("error", "{error:.3f}"), ("waves left", "{left:.0f}")],
+    ),
+    "waves-demand": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "demand"},
+        [
+            ("", "{arm}"),
+            ("error", "{error:.3f}"),
+            ("bars of 95 % hold", "{covered:%}"),
+            ("s", "{seconds:.1f}"),
+        ],
+    ),
+    "waves-line": Table(
+        "kernels",
+        {"benchmark": "kernels.collocation", "part": "line"},
+        [("u", "{u}"), ("points", "{n:,}"), ("by wave", "{points by wave:.2g}")],
+        [("{arm}", "{error:short} ({seconds:.2f} s)")],
+    ),
+    "waves-plane": Table(
+        "kernels",
+        {"benchmark": "kernels.collocation", "part": "plane"},
+        [("u", "{u}"), ("points", "{n} x {n}"), ("by wave", "{points by wave:.2g}")],
+        [("{arm}", "{error:short} ({seconds:.2f} s)")],
+    ),
 }

@@ -53,4 +53,28 @@ KERNELS: list[Lines] = [
         "{arm}: {calls:,.0f} points, error {error:short}",
         together="; ",
     ),
+    Lines(
+        "kernels",
+        "tones",
+        "three waves with noise, {rows} rows, 100 components, {seeds} seeds: error at held-out rows by the noise",
+        {"benchmark": "kernels.multiple", "part": "planted"},
+        "{arm}: {error:.2f}, {left:.0f} waves left, {rounds:.0f} rounds, {bytes:,.0f} bytes",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "demand",
+        "a tenth of 1000 half-hours of electricity demand held out: error by its deviation, bars of 95 % that hold",
+        {"benchmark": "kernels.multiple", "part": "demand"},
+        "{arm}: {error:.3f}, {covered:%}",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "equations",
+        "Poisson's equation on a line: relative error of u, by points",
+        {"benchmark": "kernels.collocation", "part": "line", "u": ("x sin 200x", "sin 500x"), "n": (400, 900)},
+        "{u}, {n}, {arm}: {error:short}",
+        together="; ",
+    ),
 ]

