@@ -144,4 +144,28 @@ TABLES: dict[str, Table] = {
         [("u", "{u}"), ("points", "{n} x {n}"), ("by wave", "{points by wave:.2g}")],
         [("{arm}", "{error:short} ({seconds:.2f} s)")],
     ),
+    "nets-waves": Table(
+        "kernels",
+        {"benchmark": "kernels.random_nets", "part": "waves"},
+        [("", "{arm}")],
+        [("k = {k}, {units} units", "{error:short} ({norm:short})")],
+    ),
+    "nets-bounds": Table(
+        "kernels",
+        {"benchmark": "kernels.random_nets", "part": "bounds"},
+        [("norm of c at most", "{norm:.0e}")],
+        [("k = {k}, R = {scale:.0f}", "{error:short}")],
+    ),
+    "nets-tables": Table(
+        "kernels",
+        {"benchmark": "kernels.random_nets", "part": "tables"},
+        [("", "{arm}")],
+        [("{data}", "{error:.3f} +- {deviation:.3f}")],
+    ),
+    "eigenbases": Table(
+        "kernels",
+        {"benchmark": "kernels.eigenbases", "part": "sphere"},
+        [("", "{arm}")],
+        [("{sampling}", "{share:.3f}"), ("seconds, {sampling}", "{cpu_seconds:.2f}")],
+    ),
 }

@@ -77,4 +77,20 @@ KERNELS: list[Lines] = [
         "{u}, {n}, {arm}: {error:short}",
         together="; ",
     ),
+    Lines(
+        "kernels",
+        "waves",
+        "sin(k x) at {points} even points, rms error at others",
+        {"benchmark": "kernels.random_nets", "part": "waves", "k": 20, "units": 400},
+        "k {k}, {units} units, {arm}: {error:short}, norm of c {norm:short}",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
+        "sphere",
+        "{points} points of a sphere, the share of the harmonics up to degree three in 16 components",
+        {"benchmark": "kernels.eigenbases", "part": "sphere", "sampling": "even"},
+        "{arm}: {share:.2f}",
+        together="; ",
+    ),
 ]

@@ -109,7 +109,10 @@ class NTK(Kernel):
         size = inner.detach().abs().amax(1, keepdim=True) if inner.shape[1] else inner.new_zeros(len(x), 1)
         inner = inner / size.where(size > 0, 1.0)
         length = torch.linalg.vector_norm(inner, dim=1, keepdim=True)
-        return (length * size)[:, 0], inner / length.where(length > 0, 1.0)
+        r = (length * size)[:, 0]
+        if not torch.isfinite(r.detach().square()).all():
+            raise Refused(f"points of lengths up to {float(r.max()):.3g} have squares beyond float64: scale them")
+        return r, inner / length.where(length > 0, 1.0)
 
     def _between(self, x: Tensor, z: Tensor) -> Tensor:
         r, u = self._first(x)
