@@ -6,7 +6,7 @@
 Time is of forward and backward passes of one layer of width 64 and 2 heads, one sequence, on one thread of
 a shared machine, of the processor and the least of six. Accuracy is of a
 network of one attention block, a token for each of 196 patches of 2 x 2 of Fashion-MNIST (the Debian package
-dataset-fashion-mnist), trained on 2000 pictures. Random features stand in the place of the trained hidden layer of 256
+dataset-fashion-mnist), trained on 1500 pictures. Random features stand in the place of the trained hidden layer of 256
 ReLU units on the same pictures.
 """
 
@@ -106,9 +106,11 @@ class Classifier(nn.Module):
 
 
 def accuracy() -> Iterator[Found]:
-    x, y = (t[:2000] for t in fashion(FASHION, "train"))
+    x, y = (t[:1500] for t in fashion(FASHION, "train"))
     new, answers = (t[:1000] for t in fashion(FASHION, "t10k"))
     for arm, made in ARMS.items():
+        if "Newton" in arm:  # the same function
+            continue
         found = []
         for seed in range(2):
             torch.manual_seed(seed)
@@ -118,10 +120,10 @@ def accuracy() -> Iterator[Found]:
                 print(missing)
                 break
             optimizer = torch.optim.AdamW(net.parameters(), 3e-3, weight_decay=0.01)
-            steps = 6 * len(x) // 50
+            steps = 5 * len(x) // 50
             rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
-            for _ in range(6):
-                for part in torch.randperm(len(x)).split(50)[: steps // 6]:
+            for _ in range(5):
+                for part in torch.randperm(len(x)).split(50):
                     optimizer.zero_grad()
                     F.cross_entropy(net(x[part]), y[part]).backward()
                     optimizer.step()
@@ -131,7 +133,7 @@ def accuracy() -> Iterator[Found]:
                 said = torch.cat([net(part).argmax(1) for part in new.split(100)])
             found.append(float((said == answers).float().mean()))
         if found:
-            what = {"part": "accuracy", "method": "soft", "arm": arm, "tokens": 196, "epochs": 6, "train": len(x)}
+            what = {"part": "accuracy", "method": "soft", "arm": arm, "tokens": 196, "epochs": 5, "train": len(x)}
             yield what | {"seeds": len(found)}, {"accuracy": float(np.mean(found)), "apart": max(found) - min(found)}
 
 
