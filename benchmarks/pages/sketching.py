@@ -66,8 +66,8 @@ TABLES = {
     "streams": Table(
         "sketching",
         _chosen("stream"),
-        [("data", "{data}"), ("", "{arm:code}")],
-        right=[("rows held", "{rows}"), ("median", "{median:.0e}"), ("90 % below", "{q90:.0e}")],
+        [("data", "{data}"), ("", "{arm:code}"), ("rows held", "{rows}")],
+        right=[("median", "{median:.0e}"), ("90 % below", "{q90:.0e}")],
     ),
     "norms": Table(
         "sketching",

@@ -30,7 +30,6 @@ def _low_rank_scores(generator: np.random.Generator) -> dict[str, Any]:
     gives="the k best items of each query that were scored, and the calls",
     error="none of what is returned, which is scored exactly; recall is not known beforehand",
     problem=_low_rank_scores,
-    unmeasured="its table is not made yet",
 )
 def search_by_cur(
     training: Array,

@@ -65,7 +65,6 @@ def _ring(generator: np.random.Generator) -> dict[str, Any]:
     gives="embeddings (n, d)",
     error="of inner products of weighted powers, as 1/sqrt(d)",
     problem=_ring,
-    unmeasured="its table is not made yet",
 )
 def node_embedding(
     adjacency: Array,

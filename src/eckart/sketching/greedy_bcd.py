@@ -30,7 +30,6 @@ def _ridge(generator: np.random.Generator) -> dict[str, Any]:
     gives="the minimizer (n,)",
     error="of the condition for a minimum, as asked for; stated",
     problem=_ridge,
-    unmeasured="its table is not made yet",
 )
 def block_descent(
     hessian: Array,

@@ -39,7 +39,6 @@ def _heavy_tails(generator: np.random.Generator) -> dict[str, Any]:
     gives="indices of rows and their weights",
     error="of |A x|_p for all x, as 1/sqrt(count) from about d rows on (p < 2); lp norms are kept in the mean",
     problem=_heavy_tails,
-    unmeasured="its table is not made yet",
 )
 def lp_sample(a: Array, count: float, p: float = 1.0, *, scores: Scores = "lewis", generator: Seed = None) -> Rows:
     """Draws rows of A with weights so that |A x|_p is nearly the same for every x, by scores of the rows.

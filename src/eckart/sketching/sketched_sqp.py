@@ -64,7 +64,6 @@ class _Lagrangian:
     gives="the minimizer and its multipliers",
     error="of the first-order conditions, as asked for; stated",
     problem=_circle,
-    unmeasured="its table is not made yet",
 )
 def minimize_equality(
     f: Callable[[Tensor], Tensor],

@@ -189,7 +189,6 @@ def _grid(generator: np.random.Generator) -> dict[str, Any]:
     gives="the sparsifier (n, n)",
     error="none is promised; `SpectralSparsifier.condition_number` computes it",
     problem=_grid,
-    unmeasured="its table is not made yet",
 )
 def sparsify_graph(
     graph: Array, *, distortion: float = 10.0, walkers: int = 64, steps: int = 100, generator: Seed = None

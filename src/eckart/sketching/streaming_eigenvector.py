@@ -90,7 +90,6 @@ def _stream(generator: np.random.Generator) -> dict[str, Any]:
     error="correlation^2 with the exact one at least 1 - O(1/sqrt R), R = s_1^2/s_2^2, in random order; for Frequent "
     "Directions a bound of what A^T A has more than the summary is stated",
     problem=_stream,
-    unmeasured="its table is not made yet",
 )
 def top_eigenvector(
     rows: Array | Iterable[Array],

@@ -41,7 +41,6 @@ def _ring_and_hub(generator: np.random.Generator) -> dict[str, Any]:
     error="none is known beforehand: what a network loses is measured",
     problem=_ring_and_hub,
     draws=False,
-    unmeasured="the networks that are to be trained on its graphs are not there yet",
 )
 def sparsify_edges(
     graph: Array,
