@@ -31,6 +31,20 @@ def test_it_is_the_factor_of_the_columns_that_were_taken(block: int | None) -> N
     torch.testing.assert_close(found.gains, same.gains)
 
 
+def test_with_its_corners_it_asks_for_no_column_that_it_does_not_take() -> None:
+    x = hard.normal(30, 12)
+    a, asked = x @ x.T, []
+    columns = lambda i: asked.extend(i.tolist()) or a[:, i]  # noqa: E731
+    generator = torch.Generator().manual_seed(0)
+    found = rejection_cholesky(
+        a.diagonal(), columns, 11, block=4, square=lambda i: a[i][:, i], generator=generator, tolerance=0.01
+    )
+    same = drawn(a, 11, block=4)
+    assert asked == found.index.tolist() == same.index[: len(asked)].tolist()
+    torch.testing.assert_close(found.factor, same.factor[:, : len(asked)])
+    assert found.error <= 0.01 * float(a.trace()) or len(asked) == 11
+
+
 def test_pairs_are_drawn_as_one_by_one() -> None:
     x = hard.normal(5, 5, seed=2)
     a, draws = x @ x.T, 1000

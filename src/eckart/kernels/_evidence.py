@@ -28,7 +28,7 @@ JITTER = 1e-8
 """Of its mean, that is added to the diagonal of the matrix of the drawn rows, whose lower bound stays one."""
 FAR = log(1e5)
 """How far the logarithm of a parameter may go from where it starts."""
-WIDTHS, RATIOS = (0.1, 0.3, 1.0, 3.0), (1.0, 100.0)
+WIDTHS, RATIOS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), (1.0, 100.0)
 """By what lengthscales, and scale / noise, are multiplied where it may start."""
 FAILED = 1e25
 
@@ -181,6 +181,18 @@ def bound(model: Any, x: Tensor, drawn: Tensor, y: Tensor, noise: float | None) 
     rest = (model.diag(x).sum() - parts.features.square().sum()).clamp_min(0)
     found: Tensor = surprise(quadratic, logdet, len(y), noise) + 0.5 * rest
     return found
+
+
+def sampled(x: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    """Indices of rows (count,), half from everywhere, half in one place: long and short distances are among them."""
+    order = torch.from_numpy(rng.permutation(len(x)))
+    if len(x) <= count:
+        return order
+    everywhere = order[: count // 2]
+    near = (x - x[order[0]]).square().sum(1).argsort(stable=True)
+    mask = torch.ones(len(x), dtype=torch.bool)
+    mask[everywhere] = False
+    return torch.cat([everywhere, near[mask[near]][: count - len(everywhere)]])
 
 
 def begun(model: Multiple, x: Tensor, y: Tensor, steps: int) -> None:

@@ -57,6 +57,10 @@ class Gram:
         same = isinstance(rows, slice) and rows == columns
         return finite(self.kernel(self.x[rows], None if same else self.x[columns]))
 
+    def square(self, index: Tensor) -> Tensor:
+        """(b, b) of an index."""
+        return self.between(index, index)
+
     def columns(self, index: Tensor) -> Tensor:
         """(n, b), by blocks of rows, so that what is needed on the way stays small."""
         made = torch.empty(len(self), len(index), dtype=torch.float64)
@@ -96,7 +100,8 @@ class Gram:
 
 def finite(entries: Tensor) -> Tensor:
     """Entries of a kernel; Refused where one is NaN or infinite."""
-    if not torch.isfinite(entries).all():
+    # A sum is read faster than a mask is written; it may overflow where no entry is infinite.
+    if not torch.isfinite(entries.sum()) and not torch.isfinite(entries).all():
         raise Refused("the kernel of these rows has NaN or Inf entries: divide X by its scale")
     return entries
 
@@ -175,14 +180,24 @@ def landmarks_of(
         pivots = taken = pivoted_cholesky(gram.diagonal(), one, count, tolerance=tolerance)
         index = taken.index
     elif picked == "rpcholesky":
-        pivots = taken = rejection_cholesky(
-            gram.diagonal(), gram.columns, count, tolerance=tolerance, generator=torch_generator(rng)
-        )
+        pivots = taken = drawn_columns(gram, count, rng, tolerance)
         index = taken.index
     else:
         raise Refused(f"landmarks={picked!r} is no array of points and none of rpcholesky, greedy, uniform")
     points = np.zeros((len(index), 0)) if gram.kernel is None else gram.x[index].numpy()
     return Landmarks(index.numpy(), points, _root(taken)), pivots
+
+
+def drawn_columns(gram: Gram, count: int, rng: np.random.Generator, tolerance: float = 0.0) -> Pivots:
+    """Columns of the matrix that RPCholesky draws."""
+    return rejection_cholesky(
+        gram.diagonal(),
+        gram.columns,
+        count,
+        square=gram.square,
+        tolerance=tolerance,
+        generator=torch_generator(rng),
+    )
 
 
 def _eliminated(gram: Gram) -> Pivots:

@@ -21,6 +21,7 @@ from eckart.kernels._evidence import (
     placed,
     quadratic_and_logdet,
     rooted,
+    sampled,
     surprise,
     thin,
 )
@@ -134,7 +135,7 @@ class GaussianProcess(RegressorMixin, OfKernel):
         self.structure_ = found.structure if found is not None else "low-rank"
         self.n_iter_, self.converged_, self.history_ = 1, True, np.zeros(0)
         if learn:
-            some = torch.from_numpy(self._rng().permutation(len(x))[:FEW])
+            some = sampled(x, FEW, self._rng())
             begun(model, x[some], goal[some], self.max_iter if found is None else 0)
         drawn = self._drawn(model.kernel, x) if found is None else x
 

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
-from eckart.kernels._rows import Gram, OfKernel, combined, landmarks_of, tensor, torch_generator
+from eckart.kernels._rows import Gram, OfKernel, combined, drawn_columns, landmarks_of, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.krylov import pcg
 from eckart.linalg.pivoted_cholesky import INDEFINITE
-from eckart.linalg.rejection_cholesky import rejection_cholesky
 from eckart.linalg.tall_ridge import tall_ridge
 from eckart.scikit.base import at_least_one, positive, same_kind
 from eckart.scikit.door import RegressorMixin
@@ -206,7 +205,7 @@ class KernelRidge(RegressorMixin, OfKernel):
     def _pcg(self, gram: Gram, y: Tensor, root: Tensor, alphas: list[float]) -> Tensor:
         self.alpha_ = alphas[0]
         rank = min(self.n_components, len(gram))
-        known = rejection_cholesky(gram.diagonal(), gram.columns, rank, generator=torch_generator(self._rng()))
+        known = drawn_columns(gram, rank, self._rng())
         solution = pcg(
             lambda v: root * gram.times(root * v),
             y,

@@ -40,7 +40,7 @@ class RBF(OfProducts):
     """
 
     def _profile(self, s: Tensor) -> Tensor:
-        return (-s / 2).exp()
+        return (s * -0.5).exp()
 
     def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
         f = (-s / 2).exp()

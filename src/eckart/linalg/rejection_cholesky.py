@@ -17,6 +17,7 @@ def rejection_cholesky(
     rank: int,
     *,
     block: int | None = None,
+    square: Callable[[Tensor], Tensor] | None = None,
     tolerance: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Pivots:
@@ -31,6 +32,7 @@ def rejection_cholesky(
         columns: indices (b,) -> A[:, index], (n, b).
         rank: columns to take; fewer where the rest is zero up to rounding.
         block: candidates at once; by default rank / 8, at least 10.
+        square: indices (b,) -> A[index, index], (b, b); with it no columns are asked for but those that are taken.
         tolerance: of tr(A - F F^T), by tr(A): no further block is drawn where it is reached.
         generator: of the draws, on the CPU.
 
@@ -63,12 +65,17 @@ def rejection_cholesky(
         drawn = torch.multinomial(weight, size, replacement=True, generator=generator)
         chances = torch.rand(size, generator=generator, dtype=torch.float64)
         at = drawn.to(rest.device)
-        given = columns(at).detach().double()
-        if not torch.isfinite(given).all():
-            raise Refused("NaN or Inf entries in a column")
-        of_rest = given - factor[:, :k] @ factor[at, :k].T
-        kept, lower = _kept(of_rest[at].cpu(), weight[drawn], chances, rank - k, negligible)
-        new: Tensor = torch.linalg.solve_triangular(lower, of_rest[:, kept.to(at.device)].T.cpu(), upper=False).T
+        if square is None:
+            given = columns(at)
+            corner = given[at]
+        else:
+            given, corner = None, square(at)
+        of_rest = corner.detach().double() - factor[at, :k] @ factor[at, :k].T
+        kept, lower = _kept(finite(of_rest).cpu(), weight[drawn], chances, rank - k, negligible)
+        taken = at[kept.to(at.device)]
+        whole = columns(taken) if given is None else given[:, kept.to(at.device)]
+        left = finite(torch.addmm(whole.detach().double(), factor[:, :k], factor[taken, :k].T, alpha=-1))
+        new: Tensor = torch.linalg.solve_triangular(lower, left.T.cpu(), upper=False).T
         new = new.to(rest.device)
         factor[:, k : k + len(kept)] = new
         rest = rest - new.square().sum(1)
@@ -76,6 +83,14 @@ def rejection_cholesky(
         rest[index.to(rest.device)] = 0
         gains = torch.cat([gains, lower.diagonal().square()])
     return Pivots(index.to(rest.device), factor[:, : len(index)], gains.to(rest.device), rest)
+
+
+def finite(entries: Tensor) -> Tensor:
+    """Entries of a matrix; Refused where one is NaN or infinite."""
+    # A sum is read faster than a mask is written; it may overflow where no entry is infinite.
+    if not torch.isfinite(entries.sum()) and not torch.isfinite(entries).all():
+        raise Refused("NaN or Inf entries in a column")
+    return entries
 
 
 def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligible: float) -> tuple[Tensor, Tensor]:
