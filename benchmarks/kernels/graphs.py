@@ -23,7 +23,8 @@ from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.common.rows import Rows, add_option
-from eckart.kernels.log_graph_kernels import SHARES, Graph, parameter, proximity, sweep
+from eckart.kernels._graph import Graph, parameter, proximity
+from eckart.kernels.log_graph_kernels import SHARES, sweep
 from eckart.linalg.kernel_k_means import kernel_distances, kernel_k_means, silhouette
 
 Found = tuple[dict[str, Any], dict[str, Any]]

@@ -60,7 +60,7 @@ class Outputs:
             "scores.csv", ["", *names], ([self._row(at), *row] for at, row in enumerate(scores)), "rows in the model"
         )
         parts = getattr(self.estimator, "components_", None)
-        if np.ndim(parts) == 2 and parts.shape[1] == self.table.values.shape[1]:
+        if isinstance(parts, np.ndarray) and parts.shape[1:] == self.table.values.shape[1:]:
             columns = [self._column(at) for at in range(parts.shape[1])]
             rows = ([f"component {at}", *row] for at, row in enumerate(parts))
             self._csv(
