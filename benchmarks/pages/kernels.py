@@ -168,4 +168,13 @@ TABLES: dict[str, Table] = {
         [("", "{arm}")],
         [("{sampling}", "{share:.3f}"), ("seconds, {sampling}", "{cpu_seconds:.2f}")],
     ),
+    "series-gaps": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "gaps"},
+        [
+            ("", "{arm}"),
+            ("error", "{error:.3f}"),
+        ],
+        right=[("bars of 95 % hold", "[{covered:%1}]"), ("s to learn", "[{seconds:.1f}]")],
+    ),
 }
