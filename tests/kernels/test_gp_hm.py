@@ -45,10 +45,14 @@ def test_two_waves_on_a_line_and_between_the_points() -> None:
 def test_frequencies_that_are_known_need_less_than_two_points_a_wave() -> None:
     for frequencies in ("source", [[70 / (2 * np.pi)]]):
         found = collocate(
-            lambda x: -4900 * np.sin(70 * x), (X,), boundary=lambda x: np.sin(70 * x), frequencies=frequencies
+            lambda x: -4900 * np.sin(70 * x),
+            (X,),
+            boundary=lambda x: np.sin(70 * x),
+            frequencies=frequencies,
+            lengthscale=0.5,
         )
         assert np.abs(found.value.values - np.sin(70 * X)).max() < 1e-3
-    wrong = collocate(lambda x: -4900 * np.sin(70 * x), (X,), boundary=lambda x: np.sin(70 * x), frequencies=[[1.0]])
+    wrong = collocate(lambda x: -4900 * np.sin(70 * x), (X,), frequencies=[[1.0]], lengthscale=0.5)
     assert not wrong.converged
     assert wrong.error > 0.1
     learned = collocate(
