@@ -18,7 +18,6 @@ from eckart.structures.permutation import Permutation
     "block-diagonal",
     paper="Zhang et al. 2018 (ShuffleNet), arXiv 1707.01083",
     expression="Chain(Permutation, BlockDiagonal*)",
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def block_diagonal(layer: Layer, *, keep: float = 0.5, of: str = "parameters") -> Chain:
     """W = P diag(W_1, ..., W_b): groups of inputs have outputs of their own, 1 / b of the numbers and multiply-adds.

@@ -13,7 +13,6 @@ from eckart.structures.kronecker import Kronecker
     "kronecker",
     paper="Zhang et al. 2021, arXiv 2102.08597",
     expression="Kronecker*",
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def kronecker(layer: Layer, *, keep: float = 0.5, of: str = "parameters", blocks: int = 4) -> Kronecker:
     """W = sum_i A_i kron B_i: `blocks` x `blocks` rules A_i of how B_i is put together, which are learned too.

@@ -21,7 +21,6 @@ FORMS = ("factorized", "parallel", "doped")
     expression="Chain(Scattered*, Scattered*), Sum(Scattered*, ...) or Sum(Chain(Dense*, Dense*), Scattered*)",
     schedule=AlongGradient,
     fold=stored,
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def sparse_ift(layer: Layer, *, form: str = "factorized", sparsity: float = 0.75) -> StructuredMatrix:
     """A sparse form with as many multiply-adds as W has: a wider product, several branches, or low rank and sparse.

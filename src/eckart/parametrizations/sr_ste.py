@@ -43,7 +43,6 @@ class Refined(Substitution):
     schedule=Refined,
     fold=semisparse,
     limit={"n": 8, "m": 8},
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def sr_ste(layer: Layer) -> Dense:
     """The model computes with the `n` largest of every `m` neighbours in a row, from the first step to the last.
