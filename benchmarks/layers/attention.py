@@ -62,8 +62,8 @@ def _performer() -> nn.Module:
 
 ARMS: dict[str, Callable[[], nn.Module]] = {
     "softmax, PyTorch's own": Exact,
-    "softmax-free, Cholesky": lambda: SoftmaxFreeAttention(WIDTH, HEADS),
-    "softmax-free, Newton as published": lambda: SoftmaxFreeAttention(WIDTH, HEADS, inverse="newton"),
+    "softmax-free, Cholesky": lambda: SoftmaxFreeAttention(WIDTH, HEADS, landmarks="conv"),
+    "softmax-free, Newton as published": lambda: SoftmaxFreeAttention(WIDTH, HEADS, landmarks="conv", inverse="newton"),
     "nystrom-attention": _nystrom,
     "performer-pytorch": _performer,
 }
@@ -110,7 +110,10 @@ def accuracy() -> Iterator[Found]:
     new, answers = (t[:1000] for t in fashion(FASHION, "t10k"))
     arms: dict[str, Callable[[], nn.Module]] = {
         "softmax, PyTorch's own": Exact,
-        "softmax-free, 12 landmarks": lambda: SoftmaxFreeAttention(WIDTH, HEADS, tokens=12),
+        "softmax-free, a convolution for 12 landmarks, as published": lambda: SoftmaxFreeAttention(
+            WIDTH, HEADS, tokens=12, landmarks="conv"
+        ),
+        "softmax-free, 12 means": lambda: SoftmaxFreeAttention(WIDTH, HEADS, tokens=12),
         "nystrom-attention, 12 landmarks": lambda: _nystrom(12),
     }
     for arm, made in arms.items():

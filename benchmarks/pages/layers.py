@@ -17,6 +17,11 @@ TABLES = {
         [("", "{arm}")],
         [("{tokens:,} tokens", "{milliseconds:.1f} ms")],
     ),
+    "attention-accuracy": Table(
+        "layers",
+        {"benchmark": "layers.attention", "part": "accuracy"},
+        [("", "{arm}"), ("accuracy", "{accuracy:%1}"), ("between seeds", "{apart:%1}")],
+    ),
     "random-features": Table(
         "layers",
         {"benchmark": "layers.attention", "part": "features"},

@@ -23,6 +23,14 @@ LAYERS = [
     ),
     Lines(
         "layers",
+        "accuracy",
+        "Fashion-MNIST as {tokens} tokens, one block trained on {train:,} pictures",
+        {"benchmark": "layers.attention", "part": "accuracy"},
+        "{arm}: {accuracy:%1}",
+        together="; ",
+    ),
+    Lines(
+        "layers",
         "features",
         "in the place of a trained layer {layer}: relative error and accuracy on Fashion-MNIST",
         {"benchmark": "layers.attention", "part": "features", "numbers": (65536, 200704)},
