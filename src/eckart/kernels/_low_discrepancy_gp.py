@@ -151,6 +151,8 @@ def learned(points: Lattice | DigitalNet, kernel: ProductOfSeries, y: Tensor, no
         assert trial.log_weights.grad is not None
         return value.item(), trial.log_weights.grad.numpy().copy()
 
-    start = trial.log_weights.detach().numpy().copy()
+    # Large weights in many dimensions make all points strangers, which is a valley of its own.
+    starts = [trial.log_weights.detach().numpy().copy(), *(np.full(d, np.log(weight)) for weight in (0.1, 0.01))]
+    start = min(starts, key=lambda logs: cost(logs)[0])
     found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(-14, 5)] * d, options={"maxiter": 40})
     return type(kernel)(kernel.order, np.exp(found.x))

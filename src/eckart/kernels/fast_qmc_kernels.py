@@ -189,8 +189,7 @@ def fit_on_lattice(
         order: of the kernel; by default 2 on a lattice, and 1 on a net, which is one of order 1.
         weights: of the kernel, one number or (d,); None to learn them on up to 4096 points.
         folded: whether the function is seen as f(1 - |1 - 2 u|), which is continuous and periodic where f is
-            continuous. Good for means; for values in many dimensions take a net, or thousands of points, as each lies
-            in one of 2^d copies.
+            continuous.
         bounds: (d, 2), the sides of the cube; the unit cube where it is None.
         noise: variance of the noise of values, by c k(0).
         start: points to begin with, a power of two.
