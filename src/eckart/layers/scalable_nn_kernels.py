@@ -93,9 +93,9 @@ class RandomFeatureLinear(nn.Module):
 
     The paper draws C from the same random features of the weights, C = psi(W, b), which is unbiased for cos and sin but
     of a variance that grows as exp(2 |x| |w|), worse than saying zero at the norms of trained layers; its features for
-    ReLU give the arc-cosine kernel of x and w in place of relu(w . x), 0.72 of it off at any width and the best scale. `from_linear` has
-    both as published, and by default fits C and c to what the layer says on inputs, which is never worse on them. The
-    projection is a buffer: a state that is loaded meets the features that it was fitted to.
+    ReLU give the arc-cosine kernel of x and w in place of relu(w . x), 0.72 of it off at any width and the best scale.
+    `from_linear` has both as published, and by default fits C and c to what the layer says on inputs, which is never
+    worse on them. The projection is a buffer: a state that is loaded meets the features that it was fitted to.
 
     At equal parameters it has to be held against factors U V (`eckart.fit`), which are closer for trained layers.
 
