@@ -74,7 +74,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="tensors of two modes and more; NaN as missing",
     planted=_planted,
     expression="CP",
-    unmeasured="its benchmark has not been run yet",
 )
 def outer_products(
     tensor: Array,

@@ -167,7 +167,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="coordinates (samples, modes)",
     planted=_planted,
     expression="Tucker",
-    unmeasured="its benchmark has not been run yet",
 )
 class FunctionalTucker(RegressorMixin, Estimator):
     """Regression on coordinates by a Tucker decomposition whose factors are functions, Gaussian processes each.

@@ -66,7 +66,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     kind="clusterer",
     gives="clusters, and features on a subspace for each",
     planted=_planted,
-    unmeasured="its benchmark has not been run yet",
 )
 class CodingRateClustering(ClusterMixin, Estimator):
     """Clusters by coding rate reduction: a map to unit vectors that fill space, of which each cluster fills little.
@@ -74,7 +73,9 @@ class CodingRateClustering(ClusterMixin, Estimator):
     `reduction` is raised by Adam over the map of the features and that of the memberships, which begin as principal
     components, both the same, as the paper copies its heads once; batches have a doubly stochastic membership of their
     own. The clusters are spectral ones of the membership of all samples, (samples, samples) in memory. The paper maps
-    images by a network that was trained before to know them from each other under augmentation; here X are features.
+    images by a network that was trained before to know them from each other under augmentation; here X are features. On
+    1000 digits and pictures of Fashion-MNIST the accuracy of a linear map fell from 0.80 to 0.73 and from 0.59 to 0.55
+    against its start: look at `max_iter=0` too.
 
     Args:
         n_clusters: how many.

@@ -58,7 +58,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="tangent vectors, or normalized matrices",
     takes="symmetric positive semi-definite matrices (trials, p, p)",
     planted=_planted,
-    unmeasured="its benchmark has not been run yet",
 )
 class BuresNormalizer(TransformerMixin, Estimator):
     """Covariances as tangent vectors at their Bures-Wasserstein mean, or normalized to it: a mean of I, a spread of 1.

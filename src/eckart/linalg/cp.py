@@ -59,7 +59,7 @@ def descend(
     whole = float(tensor.square().sum())
     best, least, history = factors, inf, list[float]()
     for _ in range(sweeps):
-        factors, error = sweep(tensor, factors, damping)
+        factors, error = sweep(tensor, factors, damping, whole)
         history.append(error)
         gained = least - error
         if gained > 0:
@@ -69,11 +69,13 @@ def descend(
     return Descent(best, least, history, False)
 
 
-def sweep(tensor: Tensor, factors: list[Tensor], damping: float = DAMPING) -> tuple[list[Tensor], float]:
+def sweep(
+    tensor: Tensor, factors: list[Tensor], damping: float = DAMPING, whole: float | None = None
+) -> tuple[list[Tensor], float]:
     """Every factor in turn, brought to one norm a term afterwards, and the squared error with them.
 
     The match of a factor is the sum over the other modes of W times the outer products of their columns; all of them
-    come from a tree over the modes (`visit_modes`), whose nodes are (r, n_i, n_j, ...).
+    come from a tree over the modes (`visit_modes`), whose nodes are (r, n_i, n_j, ...); `whole` is W's squared norm.
     """
     found = list(factors)
     grams = [gram(f) for f in found]
@@ -97,7 +99,8 @@ def sweep(tensor: Tensor, factors: list[Tensor], damping: float = DAMPING) -> tu
         matched = float((node.T * found[mode]).sum())
 
     visit_modes(tensor, tuple(tensor.shape), range(tensor.ndim), contract, update)
-    error = float(tensor.square().sum()) - 2 * matched + float(reduce(torch.mul, grams).sum())
+    whole = float(tensor.square().sum()) if whole is None else whole
+    error = whole - 2 * matched + float(reduce(torch.mul, grams).sum())
     norms = torch.stack([torch.linalg.vector_norm(f, dim=0) for f in found])
     even = norms.log().mean(0).exp()
     return [f * torch.where(even > 0, even / n, 0.0) for f, n in zip(found, norms, strict=True)], error
