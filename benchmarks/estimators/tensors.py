@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import warnings
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from benchmarks.estimators.draws import Found, middle, relative, timed
 from eckart.estimators.cp import outer_products
 from eckart.estimators.functional_tucker import FunctionalTucker
 from eckart.estimators.tucker import core_and_bases
-from eckart.linalg.cp import sweep
+from eckart.linalg.cp import descend
 
 
 def _planted(shape: tuple[int, ...], rank: int, rng: np.random.Generator) -> Any:
@@ -46,7 +47,7 @@ def sweeps(seeds: int) -> Iterator[Found]:
     import tensorly
     from tensorly.decomposition import parafac
 
-    for shape, rank in (((100,) * 3, 10), ((30,) * 4, 10), ((15,) * 5, 10)):
+    for shape, rank in (((150,) * 3, 10), ((40,) * 4, 10), ((20,) * 5, 10)):
         found = []
         for seed in range(seeds):
             rng = np.random.default_rng(seed)
@@ -54,10 +55,9 @@ def sweeps(seeds: int) -> Iterator[Found]:
             start = [rng.standard_normal((n, rank)) for n in shape]
 
             def ours(tensor: Any = tensor, start: Any = start) -> Any:
-                factors, whole = [torch.from_numpy(f) for f in start], torch.from_numpy(tensor)
-                for _ in range(5):
-                    factors, error = sweep(whole, factors, damping=0.0)
-                return [f.numpy() for f in factors], error
+                begun = [torch.from_numpy(f) for f in start]
+                found = descend(torch.from_numpy(tensor), begun, 5, damping=0.0, gain=-inf)
+                return [f.numpy() for f in found.factors], found.error
 
             def theirs(tensor: Any = tensor, start: Any = start) -> Any:
                 begin = tensorly.cp_tensor.CPTensor((np.ones(start[0].shape[1]), [f.copy() for f in start]))
