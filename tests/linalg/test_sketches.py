@@ -11,6 +11,7 @@ from scipy.linalg import hadamard
 from eckart.errors import Refused
 from eckart.linalg.hadamard import walsh_hadamard
 from eckart.linalg.sketches import SKETCHES, SRHT, SparseSign, sketch_of
+from eckart.structures import Hadamard
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 512])
@@ -28,6 +29,13 @@ def test_the_transform_is_its_matrix_and_its_own_inverse(n: int) -> None:
 def test_the_transform_is_of_powers_of_two() -> None:
     with pytest.raises(Refused, match="there are 3: pad with zeros to 4"):
         walsh_hadamard(np.ones(3))
+
+
+def test_a_long_transform_by_three_factors_is_that_by_blocks() -> None:
+    x = np.random.default_rng(0).standard_normal((2**15, 2))
+    found = walsh_hadamard(torch.from_numpy(x))
+    np.testing.assert_allclose(found.numpy(), walsh_hadamard(x), atol=1e-11)
+    assert Hadamard(2**15).cost().macs == 2**15 * (128 + 16 + 16)
 
 
 @pytest.mark.parametrize("kind", SKETCHES)

@@ -77,18 +77,33 @@ def _twiddle(n: int, like: Tensor) -> Tensor:
     return torch.polar(scale, k * (-pi / (2 * n))).to(like.dtype.to_complex()).to(like.device)
 
 
+_TWO_FACTORS, _FACTOR = 2**14, 128
+
+
 def hadamard_transform(x: Tensor) -> Tensor:
     """The orthonormal Walsh-Hadamard transform of the last dimension, in Sylvester's order; its own inverse.
 
-    H_n = H_a kron H_b with a b = n and both near sqrt(n): two matrix products run faster than log2(n) butterflies.
+    H_n = H_a kron H_b with a b = n and both near sqrt(n): two matrix products run faster than log2(n) butterflies, and
+    more of them where n is large.
 
     Args:
         x: (..., n), n a power of two.
     """
     n = x.shape[-1]
+    if n > _TWO_FACTORS:
+        inner = hadamard_transform(x.reshape(*x.shape[:-1], _FACTOR, n // _FACTOR))
+        return (torch.from_numpy(_sylvester(_FACTOR)).to(x) @ inner).reshape(x.shape) * float(_FACTOR**-0.5)
     a = 1 << (n.bit_length() - 1) // 2
     left, right = (torch.from_numpy(_sylvester(size)).to(x) for size in (a, n // a))
     return apply_kronecker(left, right, x) * float(n**-0.5)
+
+
+def _factors(n: int) -> int:
+    """The sum of the sizes of the factors that `hadamard_transform` multiplies with: multiply-adds for each number."""
+    if n > _TWO_FACTORS:
+        return _FACTOR + _factors(n // _FACTOR)
+    a = 1 << (n.bit_length() - 1) // 2
+    return a + n // a
 
 
 @lru_cache(maxsize=32)
@@ -154,5 +169,4 @@ class Hadamard(StructuredMatrix):
 
     def cost(self) -> Cost:
         n = self.shape[0]
-        a = 1 << (n.bit_length() - 1) // 2
-        return Cost(0, 0, n * (a + n // a))
+        return Cost(0, 0, n * _factors(n))
