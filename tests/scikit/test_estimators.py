@@ -60,6 +60,8 @@ def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
     """What a fitted estimator says of rows."""
     if card.kind == "clusterer":
         return fitted.labels_
+    if card.kind == "density":
+        return fitted.score_samples(x)
     return fitted.transform(x) if card.kind in ("transformer", "trials") else fitted.predict(x)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["transformer", "regressor", "classifier", "clusterer", "trials", "solver"]
+Kind = Literal["transformer", "regressor", "classifier", "clusterer", "density", "trials", "solver"]
 """What fits, in scikit-learn's words; a solver is a function that gives a `Solution`."""
 
 

@@ -1,0 +1,64 @@
+"""ln of sums of Gaussian kernels over many points, by blocks of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eckart.arrays import Dense
+from eckart.linalg.distances import squared_distances
+
+BLOCK = 2**17
+"""Distances at once, few enough to stay in the cache while all widths go over them."""
+
+
+def log_sums(x: Dense, z: Dense, width: float) -> Dense:
+    """ln sum_j exp(-|x_i - z_j|^2 / 2 h^2), (n,), of x (n, d) and z (m, d); nothing overflows or vanishes."""
+    first, second = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(z))
+    found = [
+        torch.logsumexp(squared_distances(rows, second) / (-2 * width**2), 1)
+        for rows in first.split(max(1, BLOCK // max(len(z), 1)))
+    ]
+    return (torch.cat(found) if found else first[:, 0]).numpy()
+
+
+def leave_one_out(z: Dense, widest: float, octaves: int, steps: int) -> tuple[Dense, Dense]:
+    """ln sum over others of exp(-|z_i - z_j|^2 / 2 h^2) for many widths h, from one pass over all distances.
+
+    From h to h / sqrt(2) each term is squared, so that exponentials are taken `steps` / 2 times a pair, and the other
+    widths cost a product each. Points that coincide with the i-th are left out with it, and so is the i-th's share in
+    1 / (n - 1).
+
+    Args:
+        z: (n, d).
+        widest: the largest h.
+        octaves: by how many times two they fall.
+        steps: widths an octave, even.
+
+    Returns:
+        Widths (k,), falling, and (n, k), the logarithm of the mean over others; -Inf for a point that all others
+        coincide with.
+    """
+    points = torch.from_numpy(np.ascontiguousarray(z))
+    half, n = steps // 2, len(points)
+    widths = widest * 2.0 ** (-np.arange(octaves * steps + 1) / steps)
+    found = torch.empty(n, len(widths), dtype=torch.float64)
+    for start in range(0, n, max(1, BLOCK // n)):
+        rows = points[start : start + max(1, BLOCK // n)]
+        found[start : start + len(rows)] = _of_rows(squared_distances(rows, points), widths, half)
+    return widths, (found - np.log(max(n - 1, 1))).numpy()
+
+
+def _of_rows(distance: Tensor, widths: Dense, half: int) -> Tensor:
+    distance = torch.where(distance > 0, distance, torch.inf)
+    nearest = distance.amin(1, keepdim=True)
+    alone = torch.isinf(nearest)
+    over = distance - torch.where(alone, 0.0, nearest)
+    found = torch.empty(len(distance), len(widths), dtype=torch.float64)
+    for first in range(half):
+        terms = (over / (-2 * widths[first] ** 2)).exp()
+        for at in range(first, len(widths), half):
+            found[:, at] = terms.sum(1).log()
+            terms.square_()
+    return found - torch.where(alone, 0.0, nearest) / torch.from_numpy(2 * widths**2)
