@@ -92,8 +92,8 @@ class Kernel(nn.Module):
         """
         if isinstance(x, Points):
             return x.gram(self)
-        matrix = self(torch.as_tensor(x) if isinstance(x, np.ndarray) else x)
-        return with_gradient(Dense, matrix)
+        checked = self._checked(x)
+        return with_gradient(Dense, self._between(checked, checked))
 
     def factors(self, dimensions: int) -> Sequence[Kernel]:
         """Kernels of one dimension each whose product this is, for `Grid`.

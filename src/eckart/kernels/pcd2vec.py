@@ -93,11 +93,11 @@ def _example(rng: np.random.Generator) -> Example:
 class SequenceKernel(Kernel):
     """How alike two sequences are, by the share p of positions in which they differ or by their words.
 
-    "poisson" is the paper's, e^(-d^2 / 2 s^2) of the Poisson-corrected distance d = -ln(1 - p). The paper has a proof that
-    d is a metric, and it is none: AAAAA, BBAAA, BBBBA have d = 1.61 > 0.51 + 0.51. Its kernel is not positive
-    semi-definite either: the smallest eigenvalue of 200 random sequences is below -0.5. "hamming", e^(-p / s), is a product of
-    kernels of single positions and always is; where sequences are near each other, p = d but for p^2 / 2, and nothing
-    tells them apart. "kmer" needs no alignment: e^((cos - 1) / s) of counts of words.
+    "poisson" is the paper's, e^(-d^2 / 2 s^2) of the Poisson-corrected distance d = -ln(1 - p). The paper has a proof
+    that d is a metric, and it is none: AAAAA, BBAAA, BBBBA have d = 1.61 > 0.51 + 0.51. Its kernel is not positive
+    semi-definite either: the smallest eigenvalue of 200 random sequences is below -0.5. "hamming", e^(-p / s), is a
+    product of kernels of single positions and always is; where sequences are near each other, p = d but for p^2 / 2,
+    and nothing tells them apart. "kmer" needs no alignment: e^((cos - 1) / s) of counts of words.
 
     With gaps="ignore" shares are of the positions at which neither has a gap, each pair its own, which is not positive
     semi-definite in general.
