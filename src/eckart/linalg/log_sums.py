@@ -23,7 +23,7 @@ def log_sums(x: Dense, z: Dense, width: float) -> Dense:
     return (torch.cat(found) if found else first[:, 0]).numpy()
 
 
-def leave_one_out(z: Dense, widest: float, octaves: int, steps: int) -> tuple[Dense, Dense]:
+def leave_one_out(z: Dense, widest: float, octaves: int, steps: int, every: int = 1) -> tuple[Dense, Dense]:
     """ln sum over others of exp(-|z_i - z_j|^2 / 2 h^2) for many widths h, from one pass over all distances.
 
     From h to h / sqrt(2) each term is squared, so that exponentials are taken `steps` / 2 times a pair, and the other
@@ -35,17 +35,18 @@ def leave_one_out(z: Dense, widest: float, octaves: int, steps: int) -> tuple[De
         widest: the largest h.
         octaves: by how many times two they fall.
         steps: widths an octave, even.
+        every: one of how many points the sums are of; they are over all.
 
     Returns:
-        Widths (k,), falling, and (n, k), the logarithm of the mean over others; -Inf for a point that all others
-        coincide with.
+        Widths (k,), falling, and (m, k), of m points, the logarithm of the mean over others; -Inf where all others
+        coincide with a point.
     """
     points = torch.from_numpy(np.ascontiguousarray(z))
-    half, n = steps // 2, len(points)
+    chosen, half, n = points[::every], steps // 2, len(points)
     widths = widest * 2.0 ** (-np.arange(octaves * steps + 1) / steps)
-    found = torch.empty(n, len(widths), dtype=torch.float64)
-    for start in range(0, n, max(1, BLOCK // n)):
-        rows = points[start : start + max(1, BLOCK // n)]
+    found = torch.empty(len(chosen), len(widths), dtype=torch.float64)
+    for start in range(0, len(chosen), max(1, BLOCK // n)):
+        rows = chosen[start : start + max(1, BLOCK // n)]
         found[start : start + len(rows)] = _of_rows(squared_distances(rows, points), widths, half)
     return widths, (found - np.log(max(n - 1, 1))).numpy()
 
