@@ -31,7 +31,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 
 def best_of_all(x: np.ndarray, new: np.ndarray) -> tuple[float, float]:
     """The width that is best on the test, and its mean logarithm."""
-    tried = {h: KernelDensity(h, shape="round").fit(x).score(new) / len(new) for h in np.geomspace(0.3, 2, 24)}
+    tried = {h: KernelDensity(h, shape="round").fit(x).score(new) / len(new) for h in np.geomspace(0.1, 2, 32)}
     best = max(tried, key=lambda h: tried[h])
     return float(best), tried[best]
 

@@ -177,4 +177,77 @@ TABLES: dict[str, Table] = {
         ],
         right=[("bars of 95 % hold", "[{covered:%1}]"), ("s to learn", "[{seconds:.1f}]")],
     ),
+    "density-gaussian": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "gaussian"},
+        [("d", "{d}")],
+        [("{rule}", "{gap:.3f} at {h:.2f}[, of {points:.0f}]")],
+        [("h_G", "{few:.2f}"), ("h_CLT", "{limit:.2f}")],
+    ),
+    "density-fashion": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "fashion"},
+        [("d", "{d}")],
+        [("{rule}", "{score:.3f} at {h:.2f}[, of {points:.0f}]")],
+    ),
+    "density-speed": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "speed"},
+        [
+            ("", "{arm}"),
+            ("seconds", "{seconds:.4f}"),
+            ("largest error, of the peak", "{error:short}"),
+            ("seconds to fit", "{fit:.2f}"),
+        ],
+    ),
+    "density-left-out": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "left out"},
+        [
+            ("", "{n} points in {d} dimensions"),
+            ("seconds", "{seconds:.2f}"),
+            ("scikit-learn's", "{theirs:.1f}"),
+            ("width", "{h:.3f}"),
+            ("theirs", "{their h:.3f}"),
+        ],
+    ),
+    "sequences-definite": Table(
+        "kernels",
+        {"benchmark": "kernels.sequences", "part": "definite"},
+        [
+            ("", "{distance}, width {width}"),
+            ("least eigenvalue", "{least:.2f}"),
+            ("share of negative ones", "{negative:%}"),
+        ],
+    ),
+    "sequences-genes": Table(
+        "kernels",
+        {"benchmark": "kernels.sequences", "part": "genes"},
+        [("", "{arm}")],
+        [
+            ("macro F1", "{f1:.3f}"),
+            ("accuracy", "{accuracy:.3f}"),
+            ("macro F1 at the worst width", "{worst:.3f}"),
+            ("least eigenvalue", "{least eigenvalue:.1e}"),
+            ("largest p", "{largest:.4f}"),
+            ("correlation of p and d", "{correlation:.7f}"),
+        ],
+    ),
+    "sequences-peptides": Table(
+        "kernels",
+        {"benchmark": "kernels.sequences", "part": "peptides"},
+        [("", "{arm}"), ("macro F1", "{f1:.3f}"), ("seconds", "{seconds:.0f}")],
+    ),
+    "private-sums": Table(
+        "kernels",
+        {"benchmark": "kernels.private", "part": "sums"},
+        [("", "{arm}")],
+        [("epsilon {epsilon:g}", "{error:%1}")],
+    ),
+    "private-classes": Table(
+        "kernels",
+        {"benchmark": "kernels.private", "part": "classes"},
+        [("", "{arm}")],
+        [("epsilon {epsilon:g}", "{accuracy:%1}")],
+    ),
 }

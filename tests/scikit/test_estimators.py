@@ -62,7 +62,7 @@ def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
         return fitted.labels_
     if card.kind == "density":
         return fitted.score_samples(x)
-    return fitted.transform(x) if card.kind in ("transformer", "trials") else fitted.predict(x)
+    return fitted.transform(x) if card.kind in ("transformer", "sums", "trials") else fitted.predict(x)
 
 
 @pytest.mark.parametrize("card", CHECKED)

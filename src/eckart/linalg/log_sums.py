@@ -16,11 +16,12 @@ BLOCK = 2**17
 def log_sums(x: Dense, z: Dense, width: float) -> Dense:
     """ln sum_j exp(-|x_i - z_j|^2 / 2 h^2), (n,), of x (n, d) and z (m, d); nothing overflows or vanishes."""
     first, second = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(z))
-    found = [
-        torch.logsumexp(squared_distances(rows, second) / (-2 * width**2), 1)
-        for rows in first.split(max(1, BLOCK // max(len(z), 1)))
-    ]
-    return (torch.cat(found) if found else first[:, 0]).numpy()
+    step = max(1, BLOCK // max(len(z), 1))
+    found = torch.empty(len(first), dtype=torch.float64)
+    for start in range(0, len(first), step):
+        rows = slice(start, start + step)
+        found[rows] = torch.logsumexp(squared_distances(first[rows], second) / (-2 * width**2), 1)
+    return found.numpy()
 
 
 def leave_one_out(z: Dense, widest: float, octaves: int, steps: int, every: int = 1) -> tuple[Dense, Dense]:
