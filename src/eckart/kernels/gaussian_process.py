@@ -58,7 +58,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     kind="regressor",
     gives="means and standard deviations (samples,)",
     planted=_planted,
-    unmeasured="measured with the other estimators of kernels",
 )
 class GaussianProcess(RegressorMixin, OfKernel):
     """Gaussian process regression: y = mean + f(x) + noise, of covariance scale k(x, z) + noise, by the most evidence.

@@ -45,7 +45,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="scores (samples, n_components)",
     takes="a precomputed kernel",
     planted=_planted,
-    unmeasured="measured with the other estimators of kernels",
 )
 class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
     """Principal components of the features of a kernel, without the matrix of all pairs.

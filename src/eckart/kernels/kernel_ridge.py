@@ -87,7 +87,6 @@ def _semidefinite(values: Tensor, alpha: float) -> Tensor:
     gives="predictions (samples, targets)",
     takes="a precomputed kernel, weights of samples, several targets",
     planted=_planted,
-    unmeasured="measured with the other estimators of kernels",
 )
 class KernelRidge(RegressorMixin, OfKernel):
     """Kernel ridge regression: f(x) = sum_i c_i k(x, x_i) of the least sum_i w_i (y_i - f(x_i))^2 + alpha |f|^2.

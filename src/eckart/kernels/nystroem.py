@@ -32,7 +32,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="features (samples, n_components)",
     takes="a precomputed kernel",
     planted=_planted,
-    unmeasured="measured with the other estimators of kernels",
 )
 class Nystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
     """Features of a kernel from a few rows: phi(x) = L^-1 k(S, x) of landmarks S with k(S, S) = L L^T.

@@ -72,7 +72,6 @@ def low_discrepancy(count: int, dimensions: int, generator: torch.Generator) -> 
     kind="transformer",
     gives="features (samples, n_components)",
     planted=_planted,
-    unmeasured="measured with the other estimators of kernels",
 )
 class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
     """Features that are drawn, whose inner products are a kernel's on average.
