@@ -122,7 +122,7 @@ class Problem:
     def applied(self, kernel: Kernel, p: int, x: Dense) -> Dense:
         """a k'' + b k', and on the first axis c k too, from the grid's axis to x."""
         z = self.unit[p]
-        found = self.a[p] * between(kernel, x, z, 2) + self.b[p] * between(kernel, x, z, 1)
+        found: Dense = self.a[p] * between(kernel, x, z, 2) + self.b[p] * between(kernel, x, z, 1)
         return found + self.c * between(kernel, x, z) if p == 0 else found
 
     def solved(self, frequencies: Sequence[Dense], length: float) -> tuple[float, Collocated | None]:

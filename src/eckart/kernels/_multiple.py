@@ -102,8 +102,9 @@ def terms(held: Moments, theta: Dense) -> tuple[Dense, Dense, float]:
 
 def together(parts: list[Moments]) -> Moments:
     """Those of all data."""
-    names = ("gram", "moment", "energy", "count")
-    return Moments(*(sum(getattr(each, name) for each in parts) for name in names), parts[0].groups)
+    gram, moment = (np.sum([getattr(each, name) for each in parts], axis=0) for name in ("gram", "moment"))
+    energy, count = sum(each.energy for each in parts), sum(each.count for each in parts)
+    return Moments(gram, moment, energy, count, parts[0].groups)
 
 
 def grid(kind: Any, count: int, d: int, band: float, width: float, rng: np.random.Generator) -> Dense:
