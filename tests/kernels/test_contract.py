@@ -27,6 +27,7 @@ from eckart.kernels import (
 from eckart.kernels._kernel import KINDS, from_options
 from eckart.kernels.contract import Example
 from eckart.kernels.matern import Matern
+from eckart.kernels.rational_quadratic import RationalQuadratic
 from eckart.kernels.rbf import RBF
 from eckart.kernels.spectral_mixture import SpectralMixture
 
@@ -158,7 +159,7 @@ DIFFERENCES = {
     "rbf": RBF(0.7),
     "matern 3/2": Matern(1.5, 0.7),
     "matern 5/2": Matern(2.5, 0.7),
-    "rational quadratic": KERNELS["rational-quadratic"].entry(0.8, 0.7),
+    "rational quadratic": RationalQuadratic(0.8, 0.7),
     "cosine": Cosine(0.4),
     "mixture": SpectralMixture([1.2, 0.3], [0.2, 0.6], [0.1, 0.2]),
     "waves that fade": 0.5 * (Matern(2.5, 0.9) * Cosine(0.3)) + RBF(0.4) * Cosine(1.1),
@@ -182,7 +183,7 @@ DENSITIES = {
     "rbf": RBF([0.7, 1.5]),
     "matern 1/2": Matern(0.5, 1.5),
     "matern 5/2": Matern(2.5, 1.5),
-    "rational quadratic": KERNELS["rational-quadratic"].entry(0.8, 1.2),
+    "rational quadratic": RationalQuadratic(0.8, 1.2),
     "laplacian": Laplacian(1.5),
     "mixture": SpectralMixture([0.7, 0.4], [[0.1, 0.4], [0.9, 0.0]], [[0.1, 0.2], [0.3, 0.1]]),
     "product": 2.0 * (RBF(0.8) * Matern(1.5, 2.0)),
@@ -202,6 +203,7 @@ def test_frequencies_are_of_the_spectral_density(name: str) -> None:
 PLACES = {
     "even": (Even(-1.0, 0.25, 9), RBF(0.7) + 0.5 * Matern(1.5)),
     "grid": (Grid([0.0, 0.4, 1.0], Even(0.0, 0.5, 4)), 1.5 * RBF([0.7, 0.5])),
+    "grid of exponentials": (Grid([0.0, 0.4, 1.0], Even(0.0, 0.5, 4)), 1.5 * Laplacian([0.7, 0.5])),
     "grid of three": (Grid([0.0, 0.4], [0.1, 0.7, 0.9], [0.0, 0.5]), RBF(0.6) * (2.0 * RBF([1.0, 0.5, 0.7]))),
     "grid of one": (Grid(Even(0.0, 0.3, 5)), Matern(2.5)),
     "lattice": (
@@ -234,6 +236,48 @@ def test_structured_is_dense(name: str) -> None:
     assert (drawn.T @ drawn / 4000 - shifted).abs().max() < 0.25 * shifted.max()
 
 
+@pytest.mark.parametrize("example", [each for each in POINTS if "difference" in each.values[0].kernel.sees_only])
+def test_what_all_points_have_in_common_changes_no_gradient(example: Example) -> None:
+    x = torch.from_numpy(np.round(example.inputs * 64) / 64)  # a shift of 2^20 rounds nothing
+    weight = torch.randn(len(x), len(x), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = []
+    for shift in (0.0, 2.0**20):
+        k = copy.deepcopy(example.kernel)
+        (k(x + shift) * weight).sum().backward()
+        found.append([leaf.grad for leaf in k.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("example", [each for each in POINTS if "difference" in each.values[0].kernel.sees_only])
+def test_far_points_have_nothing_in_common_and_themselves_all(example: Example) -> None:
+    k, d = example.kernel, example.inputs.shape[1]
+    if "torus" in k.sees_only or any("mean" in name or "frequency" in name for name, _ in k.named_parameters()):
+        return  # waves go on
+    x = np.zeros((3, d))
+    x[1, 0], x[2, 0] = 1e160, -1e250
+    np.testing.assert_allclose(k(x), np.diag(k.diag(x)), atol=1e-12)
+    wide = np.zeros((2, 40))
+    wide[1, 3] = 1e200
+    for kernel in (RBF(), Matern(2.5)):
+        np.testing.assert_array_equal(kernel(wide), np.eye(2))
+
+
+@pytest.mark.parametrize("factor", [1e-100, 1e-13, 1e100])
+def test_an_angle_is_of_rows_of_any_scale(factor: float) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    np.testing.assert_allclose(Angle()(x * factor), Angle()(x), rtol=1e-12)
+
+
+def test_kernels_add_up_and_are_scaled_as_numbers_are() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 2))
+    np.testing.assert_allclose(sum([RBF(), Linear(), RBF()])(x), 2 * RBF()(x) + Linear()(x))
+    np.testing.assert_allclose((RBF() / 4)(x), RBF()(x) / 4)
+    for wrong in (lambda: RBF() + 1, lambda: RBF() / RBF()):
+        with pytest.raises(TypeError):
+            wrong()
+
+
 def test_bad_arguments_are_refused() -> None:
     for make in (
         lambda: RBF(0.0),
@@ -248,6 +292,24 @@ def test_bad_arguments_are_refused() -> None:
         lambda: Grid(),
         lambda: Even(0.0, 0.0, 3),
         lambda: from_options("Nothing", {}),
+        lambda: RBF(0.5)(np.array([[0.0], [1.7e308]])),
+        lambda: RBF(None),
+        lambda: RBF("wide"),
+        lambda: RBF(np.ones((2, 2))),
+        lambda: RBF() * [1.0, 2.0],
+        lambda: RationalQuadratic([1.0, 2.0]),
+        lambda: Cosine([1.0, 2.0]),
+        lambda: Laplacian([1.0, 2.0])(np.zeros((2, 1))),
+        lambda: Laplacian(np.ones((6, 3))),
+        lambda: Polynomial(gamma=[1.0, 2.0]),
+        lambda: RBF([1.0, 2.0, 3.0]).gram(Grid([0.0, 1.0], [0.0, 1.0])),
+        lambda: RBF([1.0]).gram(Grid([0.0, 1.0], [0.0, 1.0])),
+        lambda: RBF([1.0, 2.0]).frequencies(3, 3),
+        lambda: (RBF() + KERNELS["log-graph-kernels"].entry(np.ones((3, 3))))(np.zeros((2, 1))),
+        lambda: (KERNELS["log-graph-kernels"].entry(np.ones((3, 3))) + RBF())(np.array([0, 1])),
+        lambda: Even("a", 1, 2),
+        lambda: Even(0.0, 1.0, 2.5),
+        lambda: Grid(["a"]),
     ):
         with pytest.raises(Refused):
             make()

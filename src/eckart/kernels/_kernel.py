@@ -48,7 +48,8 @@ class Kernel(nn.Module):
 
     def _diagonal(self, x: Any) -> Tensor:
         """k(x_i, x_i) (n,) of checked inputs."""
-        return torch.cat([self._between(x[i : i + 1], x[i : i + 1])[0] for i in range(len(x))])
+        each = [self._between(x[i : i + 1], x[i : i + 1])[0] for i in range(len(x))]
+        return torch.cat(each) if each else torch.zeros(0, dtype=torch.float64)
 
     def _checked(self, x: Any) -> Any:
         """Inputs as `_between` takes them: points (n, d) in float64 unless a subclass says otherwise."""
@@ -141,13 +142,19 @@ class Kernel(nn.Module):
         """
         raise Refused(f"{type(self).__name__} has no derivatives by one signed difference")
 
-    def __add__(self, other: Kernel) -> Kernel:
-        return Plus(self, other)
+    def __add__(self, other: Any) -> Kernel:
+        return Plus(self, other) if isinstance(other, Kernel) else NotImplemented
 
-    def __mul__(self, other: Kernel | float) -> Kernel:
+    def __radd__(self, other: Any) -> Kernel:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # where `sum` begins
+
+    def __mul__(self, other: Any) -> Kernel:
         return Times(self, other) if isinstance(other, Kernel) else Multiple(self, other)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Kernel:
+        return NotImplemented if isinstance(other, Kernel) else Multiple(self, 1 / other)
 
     def extra_repr(self) -> str:
         own = {name: np.asarray(value) for name, value in self.options().items() if not isinstance(value, Kernel)}
@@ -178,9 +185,19 @@ def _as_came(found: Tensor, x: Any) -> Any:
     return found if isinstance(x, Tensor) else found.detach().cpu().numpy()
 
 
-def log_parameter(owner: str, name: str, value: Any) -> nn.Parameter:
-    """The logarithms of one or more positive numbers as a parameter; Refused where one is not positive and finite."""
-    wide = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+def log_parameter(owner: str, name: str, value: Any, *, dimensions: tuple[int, ...] = (0,)) -> nn.Parameter:
+    """The logarithm of a positive number as a parameter, or those of an array of as many dimensions as may be.
+
+    Raises:
+        Refused: one is not positive and finite, or the array is of another number of dimensions.
+    """
+    try:
+        wide = torch.as_tensor(value, dtype=torch.float64).detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise Refused(f"{owner}: {name}={value!r:.80} is no positive number") from error
+    if wide.ndim not in dimensions or not wide.numel():
+        words = " or ".join({0: "one number", 1: "a list of numbers", 2: "a table"}[each] for each in dimensions)
+        raise Refused(f"{owner}: {name} of shape {tuple(wide.shape)} is not {words}")
     if not bool(((wide > 0) & torch.isfinite(wide)).all()):
         raise Refused(f"{owner}: {name}={value} is not positive and finite")
     return nn.Parameter(wide.log())
@@ -244,7 +261,11 @@ class _Both(Kernel):
         return {"first": self.first, "second": self.second}
 
     def _checked(self, x: Any) -> Any:
-        return self.first._checked(x)
+        first, second = self.first._checked(x), self.second._checked(x)
+        same = type(first) is type(second) and getattr(first, "dtype", None) == getattr(second, "dtype", None)
+        if not same or getattr(first, "shape", None) != getattr(second, "shape", None):
+            raise Refused(f"{type(self.first).__name__} and {type(self.second).__name__} are of different inputs")
+        return first
 
 
 class Plus(_Both):

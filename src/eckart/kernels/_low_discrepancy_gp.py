@@ -29,7 +29,7 @@ class ProductOfSeries(Kernel):
         if order not in (1, 2, 3):
             raise Refused(f"{type(self).__name__}: order={order!r} is none of 1, 2, 3")
         self.order = int(order)
-        self.log_weights = log_parameter(type(self).__name__, "weights", weights)
+        self.log_weights = log_parameter(type(self).__name__, "weights", weights, dimensions=(0, 1))
         if self.log_weights.ndim > 1:
             raise Refused(f"{type(self).__name__}: weights are one number or (d,), not {tuple(self.log_weights.shape)}")
 

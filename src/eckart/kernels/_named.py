@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from math import pi
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._stationary import length_of, with_length
 
 NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "cosine")
 
@@ -43,7 +44,8 @@ class Polynomial(Kernel):
 
     def __init__(self, degree: int = 3, gamma: float = 1.0, offset: float = 1.0) -> None:
         super().__init__()
-        if degree != int(degree) or degree < 1 or not 0 <= offset < float("inf"):
+        whole = isinstance(degree, int | np.integer | float) and degree == int(degree) >= 1
+        if not whole or not isinstance(offset, int | float | np.number) or not 0 <= offset < float("inf"):
             raise Refused(f"Polynomial: degree={degree}, offset={offset}: a whole degree from 1 on, no negative offset")
         self.degree, self.offset = int(degree), float(offset)
         self.log_gamma = log_parameter("Polynomial", "gamma", gamma)
@@ -65,7 +67,18 @@ class Angle(Kernel):
         return {}
 
     def _between(self, x: Tensor, z: Tensor) -> Tensor:
-        return F.normalize(x, dim=1) @ F.normalize(z, dim=1).T
+        return _directions(x) @ _directions(z).T
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return (x != 0).any(1).to(x.dtype)
+
+
+def _directions(x: Tensor) -> Tensor:
+    """Rows of length one, of any scale; zero where a row is."""
+    size = x.detach().abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
+    inner = x / size.where(size > 0, 1.0)
+    length = torch.linalg.vector_norm(inner, dim=1, keepdim=True)
+    return inner / length.where(length > 0, 1.0)
 
 
 class Laplacian(Kernel):
@@ -79,13 +92,13 @@ class Laplacian(Kernel):
 
     def __init__(self, lengthscale: Any = 1.0) -> None:
         super().__init__()
-        self.log_lengthscale = log_parameter("Laplacian", "lengthscale", lengthscale)
+        self.log_lengthscale = log_parameter("Laplacian", "lengthscale", lengthscale, dimensions=(0, 1))
 
     def options(self) -> dict[str, Any]:
         return {"lengthscale": plain(self.log_lengthscale.exp())}
 
     def _between(self, x: Tensor, z: Tensor) -> Tensor:
-        length = self.log_lengthscale.exp()
+        length = length_of(self, x.shape[1])
         far: Tensor = torch.cdist(x / length, z / length, p=1.0)
         return (-far).exp()
 
@@ -93,12 +106,11 @@ class Laplacian(Kernel):
         return x.new_ones(len(x))
 
     def factors(self, dimensions: int) -> Sequence[Kernel]:
-        length = self.log_lengthscale.exp()
-        return [Laplacian(plain(length if not length.ndim else length[i])) for i in range(dimensions)]
+        return [with_length(Laplacian(1.0), self, dimensions, i) for i in range(dimensions)]
 
     def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
         uniform = torch.rand(count, dimensions, generator=generator, dtype=torch.float64)
-        return (pi * (uniform - 0.5)).tan() / self.log_lengthscale.exp().detach()
+        return (pi * (uniform - 0.5)).tan() / length_of(self, dimensions).detach()
 
 
 class Cosine(Kernel):
@@ -150,8 +162,8 @@ def as_kernel(
     if isinstance(kernel, Kernel):
         return kernel
     gamma = 1 / max(dimensions, 1) if gamma is None else gamma
-    if not 0 < gamma < float("inf"):
-        raise Refused(f"gamma={gamma} is not positive and finite")
+    if not isinstance(gamma, int | float | np.number) or not 0 < gamma < float("inf"):
+        raise Refused(f"gamma={gamma!r:.80} is not positive and finite")
     width = (2 * gamma) ** -0.5
     made: dict[str, Callable[[], Kernel]] = {
         "rbf": lambda: RBF(width),

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,8 @@ class Even(Points):
     """
 
     def __init__(self, start: float, step: float, count: int) -> None:
-        if count < 1 or not step or step - step != 0 or start - start != 0:
+        numbers = all(isinstance(each, int | float | np.number) for each in (start, step, count))
+        if not numbers or count != int(count) or count < 1 or not step or step - step != 0 or start - start != 0:
             raise Refused(f"start={start}, step={step}, count={count}: one point or more, a step that is not zero")
         self.start, self.step, self.count = float(start), float(step), int(count)
 
@@ -104,7 +106,10 @@ class Scattered(Points):
     """
 
     def __init__(self, x: Any) -> None:
-        held = torch.as_tensor(x, dtype=torch.float64)
+        try:
+            held = torch.as_tensor(x, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise Refused(f"{x!r:.80} are no points: numbers (n,) or (n, d) are needed") from error
         self._x = held[:, None] if held.ndim == 1 else held
 
     def array(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel, log_parameter, plain
-from eckart.linalg.distances import squared_distances
+from eckart.linalg.distances import around_one, squared_distances
 
 
 class Stationary(Kernel):
@@ -26,11 +26,7 @@ class Stationary(Kernel):
 
     def __init__(self, lengthscale: Any = 1.0) -> None:
         super().__init__()
-        self.log_lengthscale = log_parameter(type(self).__name__, "lengthscale", lengthscale)
-        if self.log_lengthscale.ndim > 1:
-            raise Refused(
-                f"{type(self).__name__}: a lengthscale of shape {tuple(self.log_lengthscale.shape)} is no (d,)"
-            )
+        self.log_lengthscale = log_parameter(type(self).__name__, "lengthscale", lengthscale, dimensions=(0, 1))
 
     def options(self) -> dict[str, Any]:
         return {"lengthscale": plain(self.log_lengthscale.exp())}
@@ -43,17 +39,12 @@ class Stationary(Kernel):
     def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """f'(s) and s f''(s) in closed form."""
 
-    def _scaled(self, x: Tensor) -> Tensor:
-        length = self.log_lengthscale.exp()
-        if length.ndim and len(length) != x.shape[1]:
-            raise Refused(
-                f"{type(self).__name__} has {len(length)} lengthscales, and points have {x.shape[1]} dimensions"
-            )
-        return x / length
-
     def _between(self, x: Tensor, z: Tensor) -> Tensor:
-        first = self._scaled(x)
-        return self._profile(squared_distances(first, None if z is x else self._scaled(z)))
+        length = length_of(self, x.shape[1])
+        first, second = (each / length for each in around_one(x, None if z is x else z))
+        if not bool(torch.isfinite(first).all() and torch.isfinite(second).all()):
+            raise Refused(f"{type(self).__name__}: points by lengthscales are beyond floating point: scale them down")
+        return self._profile(squared_distances(first, None if z is x else second))
 
     def _diagonal(self, x: Tensor) -> Tensor:
         return x.new_ones(len(x))
@@ -66,7 +57,7 @@ class Stationary(Kernel):
 
     def frequencies_of(self, normals: Tensor, uniform: Tensor) -> Tensor:
         """Frequencies of the spectral density from normal numbers (m, d) and uniform ones (m,), by their quantiles."""
-        length = self.log_lengthscale.exp().detach()
+        length = length_of(self, normals.shape[1]).detach()
         return (normals * self._spread(uniform)[:, None]).to(length.device) / length
 
     def _spread(self, uniform: Tensor) -> Tensor:
@@ -92,14 +83,25 @@ class OfProducts(Stationary):
     """A stationary kernel that is a product of its own kind in each dimension."""
 
     def factors(self, dimensions: int) -> Sequence[Kernel]:
-        length = self.log_lengthscale
-        made = []
-        for i in range(dimensions):
-            kernel = type(self)(1.0)
-            del kernel._parameters["log_lengthscale"]
-            kernel.log_lengthscale = length if not length.ndim else length[i]  # type: ignore[assignment]
-            made.append(kernel)
-        return made
+        return [with_length(type(self)(1.0), self, dimensions, i) for i in range(dimensions)]
+
+
+def length_of(kernel: Any, dimensions: int) -> Tensor:
+    """The lengthscale of a kernel, one or for each dimension; Refused where it is of another number of these."""
+    length: Tensor = kernel.log_lengthscale.exp()
+    if length.ndim and len(length) != dimensions:
+        raise Refused(f"{type(kernel).__name__} has {len(length)} lengthscales, points have {dimensions} dimensions")
+    return length
+
+
+def with_length(made: Any, kernel: Any, dimensions: int, i: int) -> Kernel:
+    """A kernel of one dimension that has the lengthscale of the i-th of another's, which gradients reach."""
+    length_of(kernel, dimensions)
+    shared = kernel.log_lengthscale
+    del made._parameters["log_lengthscale"]
+    made.log_lengthscale = shared[i] if shared.ndim else shared
+    found: Kernel = made
+    return found
 
 
 def normal(count: int, dimensions: int, generator: torch.Generator | None) -> Tensor:

@@ -24,15 +24,20 @@ def _profile_of_matern(a2: Tensor, half: int) -> Tensor:
     return found
 
 
+def _root(a2: Tensor) -> Tensor:
+    """a, at most 1000, where e^-a is zero and polynomials of a are not infinite yet."""
+    return a2.sqrt().clamp_max(1000.0)
+
+
 class _HalfInteger(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a2: Tensor, half: int) -> Tensor:
         ctx.save_for_backward(a2)
         ctx.half = half
-        a = a2.sqrt()
+        a = _root(a2)
         if half == -1:
             return torch.where(a > 0, (-a).exp() / torch.where(a > 0, a, 1.0), 0.0)
-        polynomial = (torch.ones_like(a), 1 + a, 1 + a + a2 / 3)[half]
+        polynomial = (torch.ones_like(a), 1 + a, 1 + a + a.square() / 3)[half]
         return polynomial * (-a).exp()
 
     @staticmethod
@@ -88,7 +93,7 @@ class Matern(Stationary):
         return _profile_of_matern(2 * self.nu * s, int(self.nu))
 
     def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        a = (2 * self.nu * s).sqrt()
+        a = _root(2 * self.nu * s)
         e = (-a).exp()
         if self.nu == 1.5:
             return -1.5 * e, 0.75 * a * e

@@ -43,10 +43,10 @@ class SpectralMixture(Kernel):
 
     def __init__(self, weights: Any, means: Any, scales: Any) -> None:
         super().__init__()
-        self.log_weights = log_parameter("SpectralMixture", "weights", weights)
+        self.log_weights = log_parameter("SpectralMixture", "weights", weights, dimensions=(1,))
         wide = torch.as_tensor(means, dtype=torch.float64).detach().clone()
         self.means = nn.Parameter(wide[:, None] if wide.ndim == 1 else wide)
-        logs = log_parameter("SpectralMixture", "scales", scales)
+        logs = log_parameter("SpectralMixture", "scales", scales, dimensions=(1, 2))
         self.log_scales = nn.Parameter(logs.detach()[:, None]) if logs.ndim == 1 else logs
         if self.log_weights.ndim != 1 or self.means.shape != self.log_scales.shape or self.means.ndim != 2:
             raise Refused(

@@ -16,7 +16,7 @@ CLOSE = 1e-7
 def squared_distances(x: Tensor, z: Tensor | None = None) -> Tensor:
     """|x_i - z_j|^2, not negative, and zero where the points are equal.
 
-    In many dimensions as |x|^2 + |z|^2 - 2 x z around the mean, and by differences again where these are small.
+    In many dimensions as |x|^2 + |z|^2 - 2 x z around one of the points, and by differences where these are small.
     Gradients of every order go to both, also at distance zero.
 
     Args:
@@ -26,18 +26,30 @@ def squared_distances(x: Tensor, z: Tensor | None = None) -> Tensor:
     Returns:
         (n, m).
     """
-    found: Tensor = _SquaredDistances.apply(x, x if z is None else z)  # type: ignore[no-untyped-call]
+    x, other = around_one(x, z)
+    found: Tensor = _SquaredDistances.apply(x, other)  # type: ignore[no-untyped-call]
     return found
+
+
+def around_one(x: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Points less one of them: what all have in common has no part in distances, and would take digits of gradients.
+
+    As they came where a difference overflows.
+    """
+    other = x if z is None else z
+    if not len(other):
+        return x, other
+    near = x - other[:1].detach()
+    there = near if z is None else other - other[:1].detach()
+    return (near, there) if bool(torch.isfinite(near).all() and torch.isfinite(there).all()) else (x, other)
 
 
 def _values(x: Tensor, z: Tensor) -> Tensor:
     if x.shape[1] <= SMALL or not len(x) or not len(z):
         return torch.cdist(x, z, compute_mode="donot_use_mm_for_euclid_dist").square()
-    centre = z.mean(0)
-    x, z = x - centre, z - centre
     size = x.square().sum(1)[:, None] + z.square().sum(1)
     found = torch.addmm(size, x, z.T, alpha=-2).clamp_min_(0)
-    first, second = (found < CLOSE * size).nonzero(as_tuple=True)
+    first, second = (~(found >= CLOSE * size)).nonzero(as_tuple=True)  # NaN too, of numbers whose squares overflow
     step = max(1, 2**24 // x.shape[1])
     for at in range(0, len(first), step):
         i, j = first[at : at + step], second[at : at + step]
