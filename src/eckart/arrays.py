@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -122,18 +123,40 @@ def power_of_two(x: Dense) -> float:
     return float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)) if largest > 0 else 1.0
 
 
-def generator_of(seed: Seed) -> np.random.Generator:
+def number(value: Any) -> float:
+    """An option as a float, to be compared; NaN, which no comparison holds for, where it is no real number.
+
+    None, text, lists, arrays and bools are none, and neither is a whole number beyond what floats hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return float("nan")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("nan")
+
+
+def whole(value: Any) -> bool:
+    """Whether an option is a whole number: an int of Python or NumPy, no bool, no float."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def generator_of(seed: Seed, name: str = "generator") -> np.random.Generator:
     """A generator of its own; one that comes is used, and moves on.
 
+    Args:
+        seed: it, or what it is made of.
+        name: what it is called where it is refused.
+
     Raises:
-        Refused: what comes is none of these, as NumPy's global `RandomState`.
+        Refused: what comes is none of these, as NumPy's global `RandomState`, or a number below zero.
     """
     if isinstance(seed, np.random.Generator):
         return seed
-    if seed is None or (isinstance(seed, int | np.integer) and not isinstance(seed, bool)):
+    if seed is None or (whole(seed) and seed >= 0):
         return np.random.default_rng(seed)
     raise Refused(
-        f"generator={seed!r:.80} is a {type(seed).__name__}: hand in a whole number or numpy.random.Generator"
+        f"{name}={seed!r:.80} is a {type(seed).__name__}: hand in a whole number from 0 on or numpy.random.Generator"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Dense, back, generator_of
+from eckart.arrays import Dense, back, generator_of, number, whole
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
@@ -46,20 +46,27 @@ class Estimator(BaseEstimator):
 def same_kind(method: F) -> F:
     """A method of X whose result comes back as X came: a tensor on its device, floats of its dtype.
 
-    Of an array of Dask the rows are taken block by block, once the result is computed. Numbers that the dtype of X does
-    not hold are Refused.
+    Of an array of Dask the rows are taken block by block, once the result is computed; what comes out of one is asked
+    of its first row, which is computed at once. Numbers that the dtype of X does not hold are Refused.
     """
 
     @wraps(method)
     def called(self: Any, X: Any, *arguments: Any, **named: Any) -> Any:
         if of_dask(X):
             check_is_fitted(self)
-            one = called(self, np.zeros((1, *X.shape[1:])), *arguments, **named)
-            whole = X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
-            chunks = (whole.chunks[0], *((size,) for size in one.shape[1:]))
-            gone = list(range(one.ndim, X.ndim))
-            return whole.map_blocks(
-                lambda rows: called(self, rows, *arguments, **named), dtype=one.dtype, chunks=chunks, drop_axis=gone
+            one = called(self, _first_row(X), *arguments, **named)
+            table = _whole_rows(X)
+
+            def said(rows: Any) -> Any:
+                return called(self, rows, *arguments, **named) if len(rows) else one[:0]
+
+            return table.map_blocks(
+                said,
+                meta=one[:0],
+                dtype=one.dtype,
+                chunks=(table.chunks[0], *((size,) for size in one.shape[1:])),
+                drop_axis=list(range(one.ndim, X.ndim)),
+                new_axis=list(range(X.ndim, one.ndim)) or None,
             )
         found = back(method(self, X, *arguments, **named), X)
         held = found.data if sparse.issparse(found) else found
@@ -77,7 +84,7 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
     """A generator of what scikit-learn calls a random state; its own kind gives the seed of one."""
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))
-    return generator_of(random_state)
+    return generator_of(random_state, "random_state")
 
 
 def _opened(X: Any) -> Any:
@@ -93,27 +100,50 @@ def _opened(X: Any) -> Any:
 
 
 def of_dask(X: Any) -> bool:
-    """Whether X is an array of Dask."""
-    return type(X).__module__.partition(".")[0] == "dask"
+    """Whether X is an array of Dask.
+
+    Raises:
+        Refused: it is something else of Dask, as a table.
+    """
+    found = type(X).__module__.partition(".")[0] in ("dask", "dask_expr")
+    if found and not hasattr(type(X), "rechunk"):
+        raise Refused(
+            f"X is {type(X).__name__} of Dask, of which arrays are read: hand in X.to_dask_array(lengths=True), or "
+            "X.compute()"
+        )
+    return found
 
 
 def row_blocks(X: Any) -> Iterator[Dense]:
     """The rows of an array of Dask, one block after the other, computed when they are asked for."""
-    whole = X.rechunk({1: -1})
-    for at in range(whole.numblocks[0]):
-        yield whole.blocks[at].compute()
+    table = _whole_rows(X)
+    for at in range(table.numblocks[0]):
+        yield table.blocks[at].compute()
+
+
+def _whole_rows(X: Any) -> Any:
+    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
+
+
+def _first_row(X: Any) -> Any:
+    """The first row of an array of Dask, in its block's own kind; none where there is none."""
+    block: Any = None
+    for block in row_blocks(X):
+        if len(block):
+            break
+    return block[:1]
 
 
 def at_least_one(**counts: int) -> None:
     """Raises Refused for a number of steps, or of anything else, that is below 1 or no whole number."""
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
-            raise Refused(f"{name}={count!r} is no whole number from 1 on")
+        if not whole(count) or count < 1:
+            raise Refused(f"{name}={count!r:.80} is no whole number from 1 on")
 
 
 def positive(**values: float) -> float:
-    """The one value, as a number above zero; Refused where it is none."""
+    """The one value, as a number above zero; Refused where it is none: None, text, a list, an array, a bool, NaN."""
     for name, value in values.items():
-        if isinstance(value, bool | str) or not 0 < value < np.inf:
-            raise Refused(f"{name}={value!r}, and a positive one is needed")
+        if not 0 < number(value) < np.inf:
+            raise Refused(f"{name}={value!r:.80}, and a positive number is needed")
     return float(value)
