@@ -107,3 +107,10 @@ def test_bad_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rows, "memory_available", lambda: 1000)
     with pytest.raises(Refused, match="take solver='pcg'"):
         KernelRidge().fit(x, y)
+
+
+def test_squares_that_overflow_are_no_zeros() -> None:
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    for scale, weight in ((1e150, 1.0), (1.0, 1e300)):
+        with pytest.raises(Refused, match="float64 does not hold"):
+            KernelRidge("linear", solver="pcg", alpha=0.5).fit(x * scale, x[:, 0], np.full(20, weight))

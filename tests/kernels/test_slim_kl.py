@@ -152,3 +152,35 @@ def test_refusals() -> None:
             small(**options).fit(T[:, None], Y)
     with pytest.raises(Refused, match="features"):
         LinearMultipleKernelGP(20, frequencies="diagonal").fit(np.random.default_rng(0).random((30, 12)), T[:30])
+    for options in (
+        {"width": None},
+        {"sparsity": "a"},
+        {"quantize": 2.5, "solver": "admm"},
+        {"client": "a"},
+        {"checkpoint": 3},
+    ):
+        with pytest.raises(Refused, match=next(iter(options))):
+            small(**options).fit(T[:, None], Y)
+
+
+@pytest.mark.filterwarnings("ignore:.*more rounds")
+def test_a_checkpoint_is_of_its_data_and_options_and_takes_no_further_round(tmp_path: Path) -> None:
+    x = T[:, None]
+    few = {"solver": "mm", "max_iter": 3, "checkpoint": str(tmp_path / "rounds")}
+    one, again = (small(**few).fit(x, Y) for _ in range(2))
+    assert again.n_iter_ == 3
+    np.testing.assert_array_equal(one.weights_, again.weights_)
+    for other, target, options in ((x, Y + 1e-9, {}), (x[::-1], Y, {}), (x, Y, {"sparsity": 2.0}), (x, Y, {"band": 9})):
+        with pytest.raises(Refused, match="another fit"):
+            small(**few | options).fit(other, target)
+
+
+def test_the_scale_of_targets_changes_nothing_and_constants_have_deviations() -> None:
+    x = T[:, None]
+    plain = small().fit(x, Y).predict(x, return_std=True)
+    for scale in (2.0**-600, 2.0**700):
+        for found, wanted in zip(small().fit(x, Y * scale).predict(x, return_std=True), plain, strict=True):
+            np.testing.assert_allclose(found / scale, wanted)
+    means, deviations = small().fit(x, np.full(100, 0.1)).predict(x[:3], return_std=True)
+    np.testing.assert_array_equal(means, [0.1] * 3)
+    assert deviations.shape == (3,)

@@ -68,3 +68,14 @@ def test_ends() -> None:
         drawn(torch.tensor([[1.0, 3.0], [3.0, 1.0]]), 2)
     with pytest.raises(Refused, match="no 3 columns"):
         drawn(torch.eye(2), 3)
+
+
+@pytest.mark.parametrize("power", [-1000, -333, 512, 1010])
+def test_a_power_of_two_changes_no_draw(power: int) -> None:
+    x, scale = hard.normal(12, 3), torch.tensor(2.0, dtype=torch.float64) ** power
+    plain, far = drawn(x @ x.T, 5), drawn(x @ x.T * scale, 5)
+    assert plain.index.tolist() == far.index.tolist()
+    torch.testing.assert_close(far.factor @ far.factor.T / scale, x @ x.T, atol=1e-12, rtol=0)
+    torch.testing.assert_close(far.gains / scale, plain.gains)
+    with pytest.raises(Refused, match="small"):
+        drawn(torch.tensor([[1.0, 3.0], [3.0, 1.0]], dtype=torch.float64) * 1e-315, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -48,6 +49,8 @@ class OnWorkers:
     """
 
     def __init__(self, client: Any, parts: Sequence[Any]) -> None:
+        if not all(callable(getattr(client, name, None)) for name in ("nthreads", "scatter", "submit", "gather")):
+            raise Refused(f"client={client!r:.80} is no client of Dask: hand in a distributed.Client, or None")
         workers = sorted(client.nthreads())
         if not workers:
             raise Refused("the client has no workers: start them first")
@@ -120,24 +123,43 @@ def size(sent: Any) -> int:
     return sent.nbytes if isinstance(sent, np.ndarray) else 8
 
 
-def resumed(path: str | None, state: dict[str, Dense]) -> tuple[int, list[float]]:
+def fingerprint(*parts: Any) -> str:
+    """A text that is another one where an array, a number or a word is another one."""
+    digest = hashlib.sha256()
+    for part in parts:
+        array = isinstance(part, np.ndarray)
+        digest.update(f"{part.shape} {part.dtype}".encode() if array else repr(part).encode())
+        digest.update(np.ascontiguousarray(part).tobytes() if array else b";")
+    return digest.hexdigest()
+
+
+def resumed(path: str | None, state: dict[str, Dense], of: str) -> tuple[int, list[float]]:
     """Puts into a state what a file has of it, where there is one; the round, and the history until then.
 
+    Args:
+        path: of the file; None for none.
+        state: arrays, which are replaced.
+        of: the `fingerprint` of the data and of the options on which a round depends.
+
     Raises:
-        Refused: the file is of arrays of other names or shapes.
+        Refused: the file is of another fingerprint, or of arrays of other names or shapes.
     """
     if path is None or not Path(path).exists():
         return 0, []
     tensors, header = read_safetensors(Path(path))
-    if {name: tuple(value.shape) for name, value in tensors.items()} != {k: v.shape for k, v in state.items()}:
-        raise Refused(f"{path} is of another fit: other components, or another number of agents")
+    same = {name: tuple(value.shape) for name, value in tensors.items()} == {k: v.shape for k, v in state.items()}
+    if not same or header.get("of") != of:
+        raise Refused(
+            f"{path} is of another fit: of other X or y, of other options, or of frequencies that were drawn anew "
+            "(random_state=None); take another file, or remove this one"
+        )
     state.update({name: value.numpy().copy() for name, value in tensors.items()})
     told = json.loads(header["rounds"])
     return told["round"], told["history"]
 
 
-def written(path: str | None, state: dict[str, Dense], at: int, history: list[float]) -> None:
+def written(path: str | None, state: dict[str, Dense], at: int, history: list[float], of: str) -> None:
     """Writes a state to a file, whole or not at all; nothing where there is no path."""
     if path is not None:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}
-        write_safetensors(tensors, Path(path), {"rounds": json.dumps({"round": at, "history": history})})
+        write_safetensors(tensors, Path(path), {"rounds": json.dumps({"round": at, "history": history}), "of": of})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, power_of_two
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._named import as_kernel
@@ -27,6 +28,41 @@ TILE = 1024
 """Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile."""
 Picked = Literal["rpcholesky", "greedy", "uniform"]
 PRECOMPUTED = "precomputed"
+
+
+def share(**values: Any) -> None:
+    """Raises Refused for what is no number from 0 on, below 1."""
+    for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
+            raise Refused(f"{name}={value!r} is no share: a number from 0 on, below 1, is needed")
+
+
+def not_negative(**values: Any) -> None:
+    """Raises Refused for what is no finite number from 0 on."""
+    for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < np.inf:
+            raise Refused(f"{name}={value!r} is no number from 0 on")
+
+
+def standing(y: Dense) -> tuple[float, float, Dense]:
+    """m, u, and r with y = m + u r, m the mean and u a power of two: the largest of r is between 1 and 2.
+
+    The squares of r neither vanish nor overflow, as those of y may. Of a constant r is zero, and u is 1.
+
+    Raises:
+        Refused: y differs by less than float64 holds with all its digits.
+    """
+    first = power_of_two(y)
+    scaled = y / first
+    # The mean of equal numbers may be beside them by rounding.
+    mean = float(scaled.mean()) if np.ptp(scaled) > 0 else float(scaled[0])
+    rest: Dense = scaled - mean
+    if not rest.any():
+        return mean * first, 1.0, rest
+    second = power_of_two(rest)
+    if first * second < np.finfo(float).tiny:
+        raise Refused("targets are as small as float64 holds: multiply them by a power of two")
+    return mean * first, first * second, rest / second
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,11 @@ class KernelRidge(RegressorMixin, OfKernel):
             iterations=self.max_iter,
             backward=False,
         )
+        if not np.isfinite(solution.history).all() or not np.isfinite(np.asarray(solution.error)).all():
+            raise Refused(
+                "solver='pcg' has squares of numbers that float64 does not hold: divide X, y or sample_weight by a "
+                "power of two, or take solver='exact'"
+            )
         self._finished(solution)
         found: Tensor = root * solution.value
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +11,9 @@ from scipy.linalg import cho_solve, solve_triangular
 
 from eckart.arrays import Dense, back
 from eckart.errors import Refused
-from eckart.kernels._agents import Here, OnWorkers, Traffic, resumed, written
+from eckart.kernels._agents import Here, OnWorkers, Traffic, fingerprint, resumed, written
 from eckart.kernels._multiple import Moments, Waves, grid, moments, terms, together, waves
+from eckart.kernels._rows import not_negative, standing
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import Estimator, at_least_one, generator_from, positive
@@ -184,19 +186,23 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         positive(rho=self.rho, tol=self.tol)
         if self.solver not in ("pooled", "mm", "admm") or self.n_agents > n:
             raise Refused(f"solver={self.solver!r} is none of pooled, mm, admm; or {self.n_agents} agents of {n} rows")
-        if not (0 <= self.width < np.inf and 0 <= self.sparsity < np.inf):
-            raise Refused(f"width={self.width} and sparsity={self.sparsity} are 0 or more")
-        if self.quantize is not None and (self.solver != "admm" or not 2 <= self.quantize <= 16):
-            raise Refused(f"quantize={self.quantize!r} is of solver='admm', from 2 to 16 bits")
+        not_negative(width=self.width, sparsity=self.sparsity)
+        if self.quantize is not None:
+            at_least_one(quantize=self.quantize)
+            if self.solver != "admm" or not 2 <= self.quantize <= 16:
+                raise Refused(f"quantize={self.quantize!r} is of solver='admm', from 2 to 16 bits")
+        if not isinstance(self.checkpoint, str | PathLike | None):
+            raise Refused(f"checkpoint={self.checkpoint!r} is no path of a file")
         rng = generator_from(self.random_state)
         with np.errstate(over="ignore", invalid="ignore"):
             self._low, span = table.min(0), np.ptp(table, axis=0)
-            self._mean, spread = target.mean(), target.std()
-        if not np.isfinite([*span, self._mean, spread]).all():
+        self._mean, unit, u = standing(np.asarray(target, np.float64))
+        deviation = float(u.std()) or 1.0
+        self._spread = unit * deviation
+        if not np.isfinite([*span, self._mean, self._spread]).all():
             raise Refused("X or y spans more than float64 holds: divide it by a power of two")
         self._span = np.where(span > 0, span, 1.0)
-        self._spread = spread if spread > 0 else 1.0
-        x, u = (table - self._low) / self._span, (target - self._mean) / self._spread
+        x, u = (table - self._low) / self._span, u / deviation
         d = table.shape[1]
         band = ((n - 1) / 2 or 0.5 if d == 1 else 0.3) if self.band is None else positive(band=self.band)
         self.frequencies_ = grid(self.frequencies, self.n_components, d, band, self.width, rng)
@@ -210,7 +216,9 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         everyone, count = np.arange(len(groups)), self.n_agents
         if self.solver == "pooled":
             traffic.agents = Here([together(traffic(_part, [(everyone,)] * count))])
-        solution = self._rounds(traffic if self.solver != "pooled" else Traffic(traffic.agents), n, rng)
+        options = (self.solver, self.width, self.sparsity, self.rho, self.quantize, self.n_agents)
+        of = fingerprint(table, target, spectrum.frequencies, spectrum.shares, *options)
+        solution = self._rounds(traffic if self.solver != "pooled" else Traffic(traffic.agents), n, rng, of)
         theta = solution.value
         self.weights_, self.noise_ = theta[:-1], float(theta[-1])
         self._on = np.flatnonzero(theta[groups] > 0)
@@ -233,7 +241,9 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
             raise Refused("targets as large as come out are not held by float64: divide y by a power of two")
         if not return_std:
             return back(means, X)
-        inner = solve_triangular(self._root, (phi * self._scales).T, lower=True) if len(self._on) else np.zeros((1, 1))
+        inner = np.zeros((1, len(phi)))
+        if len(self._on):
+            inner = solve_triangular(self._root, (phi * self._scales).T, lower=True)
         deviations = self._spread * np.sqrt(self.noise_ * (1 + np.square(inner).sum(0)))
         return back(means, X), back(deviations, X)
 
@@ -241,22 +251,25 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         joint = not isinstance(self.frequencies, str) or self.frequencies == "random"
         return waves(self.frequencies_, self.width, joint=joint)
 
-    def _rounds(self, traffic: Traffic, n: int, rng: np.random.Generator) -> Solution[Dense]:
-        """theta and nu at the end of the rounds."""
+    def _ended(self, history: list[float], n: int) -> bool:
+        if self.solver == "admm":
+            return bool(history) and history[-1] <= self.tol
+        return len(history) > 1 and abs(history[-2] - history[-1]) <= self.tol * n
+
+    def _rounds(self, traffic: Traffic, n: int, rng: np.random.Generator, of: str) -> Solution[Dense]:
+        """theta and nu at the end of the rounds, of a fit with this fingerprint."""
         count, components, seed = len(traffic.agents.parts), len(self.frequencies_), int(rng.integers(2**31))
         theta = np.append(np.full(components, 0.5 / components), 0.5)
         state = {"theta": theta, "local": np.tile(theta, (count, 1)), "price": np.zeros((count, components + 1))}
-        first, history = resumed(self.checkpoint, state)
+        at, history = resumed(self.checkpoint, state, of)
         rho = self.rho * n
-        converged, at = False, first
-        for at in range(first + 1, max(self.max_iter, first + 1) + 1):
+        while at < self.max_iter and not self._ended(history, n):
+            at += 1
             theta = state["theta"]
             if self.solver != "admm":
                 found = traffic(terms, [(theta,)] * count)
                 above, below = (np.sum([each[i] for each in found], axis=0) for i in (0, 1))
-                cost = float(sum(each[2] for each in found))
-                history.append(cost)
-                converged = len(history) > 1 and abs(history[-2] - cost) <= self.tol * n
+                history.append(float(sum(each[2] for each in found)))
                 state["theta"] = mm_update(theta, above, below, self.sparsity)
             else:
                 asked = [
@@ -278,11 +291,9 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
                 size = max(float(np.linalg.norm(fresh)), FLOOR)
                 apart = max(np.linalg.norm(state["local"] - fresh, axis=1).max(), np.linalg.norm(fresh - theta)) / size
                 history.append(float(apart))
-                converged = bool(apart <= self.tol)
                 state["theta"] = fresh
-            written(self.checkpoint, state, at, history)
-            if converged:
-                break
+            written(self.checkpoint, state, at, history, of)
+        converged = self._ended(history, n)
         text = f"{len(history)} rounds; the last {'difference' if self.solver == 'admm' else 'gain'} was " + (
             "small enough" if converged else "not small enough: more rounds, or a larger tol"
         )

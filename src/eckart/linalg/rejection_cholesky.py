@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -46,6 +47,10 @@ def rejection_cholesky(
     largest = float(rest.abs().max())
     if not largest < float("inf"):
         raise Refused("NaN or Inf entries on the diagonal")
+    # By a power of four the factor keeps its digits, and no product of two entries vanishes or overflows.
+    half = (math.frexp(largest)[1] + 1) // 2 if largest else 0
+    up, down = math.ldexp(1.0, half), math.ldexp(1.0, -half)
+    rest, largest = rest * down * down, largest * down * down
     negligible = n * torch.finfo(torch.float64).eps * largest
     size = max(10, rank // 8) if block is None else max(1, block)
     enough = tolerance * float(rest.sum())
@@ -53,9 +58,12 @@ def rejection_cholesky(
     index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
     while True:
         low, place = rest.min(0)
+        below = float(low) * up * up
         if float(low) < -INDEFINITE * largest:
+            if largest * up * up * INDEFINITE < torch.finfo(torch.float64).tiny:
+                raise Refused("the matrix is as small as float64 holds: multiply what it is made of by a power of two")
             raise Refused(
-                f"the matrix is not positive semi-definite: {float(low):.3g} is left on the diagonal at {int(place)}"
+                f"the matrix is not positive semi-definite: {below:.3g} is left on the diagonal at {int(place)}"
             )
         rest = torch.where(rest > negligible, rest, 0.0)
         k = len(index)
@@ -70,11 +78,11 @@ def rejection_cholesky(
             corner = given[at]
         else:
             given, corner = None, square(at)
-        of_rest = corner.detach().double() - factor[at, :k] @ factor[at, :k].T
+        of_rest = corner.detach().double() * down * down - factor[at, :k] @ factor[at, :k].T
         kept, lower = _kept(finite(of_rest).cpu(), weight[drawn], chances, rank - k, negligible)
         taken = at[kept.to(at.device)]
         whole = columns(taken) if given is None else given[:, kept.to(at.device)]
-        left = finite(torch.addmm(whole.detach().double(), factor[:, :k], factor[taken, :k].T, alpha=-1))
+        left = finite(torch.addmm(whole.detach().double() * down * down, factor[:, :k], factor[taken, :k].T, alpha=-1))
         new: Tensor = torch.linalg.solve_triangular(lower, left.T.cpu(), upper=False).T
         new = new.to(rest.device)
         factor[:, k : k + len(kept)] = new
@@ -82,7 +90,8 @@ def rejection_cholesky(
         index = torch.cat([index, drawn[kept]])
         rest[index.to(rest.device)] = 0
         gains = torch.cat([gains, lower.diagonal().square()])
-    return Pivots(index.to(rest.device), factor[:, : len(index)], gains.to(rest.device), rest)
+    factor = factor[:, : len(index)].mul_(up)
+    return Pivots(index.to(rest.device), factor, gains.to(rest.device) * up * up, rest * up * up)
 
 
 def finite(entries: Tensor) -> Tensor:
@@ -97,11 +106,13 @@ def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligib
     """Candidates that are kept, in turn, and the Cholesky factor of their part of the rest."""
     left = matrix.clone()
     kept: list[int] = []
+    roots: list[Tensor] = []
     for i in range(len(left)):
         gain = float(left[i, i])
         if len(kept) < most and gain > negligible and float(chances[i]) * float(drawn_by[i]) < gain:
             kept.append(i)
-            left = left - torch.outer(left[:, i], left[i]) / gain
+            roots.append(left[:, i] / gain**0.5)
+            left = left - torch.outer(roots[-1], left[i] / gain**0.5)
     chosen = torch.tensor(kept, dtype=torch.int64)
-    lower: Tensor = torch.linalg.cholesky(matrix[chosen][:, chosen])
+    lower = torch.stack(roots, 1)[chosen].tril() if kept else matrix.new_zeros(0, 0)
     return chosen, lower
