@@ -78,7 +78,8 @@ def _directions(x: Tensor) -> Tensor:
     size = x.detach().abs().amax(1, keepdim=True) if x.shape[1] else x.new_zeros(len(x), 1)
     inner = x / size.where(size > 0, 1.0)
     length = torch.linalg.vector_norm(inner, dim=1, keepdim=True)
-    return inner / length.where(length > 0, 1.0)
+    found: Tensor = inner / length.where(length > 0, 1.0)
+    return found
 
 
 class Laplacian(Kernel):

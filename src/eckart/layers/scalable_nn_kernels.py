@@ -105,7 +105,8 @@ class RandomFeatureLinear(nn.Module):
         features: m; even for "exponential".
         kind: "relu", of (x, 1); or "exponential", real and imaginary parts of `exponential_features`.
         generator: of the projection.
-        device, dtype: of all of it.
+        device: of all of it.
+        dtype: of all of it.
 
     Raises:
         Refused: sizes below 1, an odd m of exponential features, or another kind.

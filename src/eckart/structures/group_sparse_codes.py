@@ -27,7 +27,8 @@ class GroupSparseCodes(KeptGroups):
     Args:
         codes: (kept, row_bytes(group, bits)), uint8: each group packed by `packing.pack`.
         scales: (kept,), floating point.
-        places, counts: as in `GroupSparse`.
+        places: as in `GroupSparse`.
+        counts: as in `GroupSparse`.
         bits: bits of a code, 2 to 8.
         group: consecutive inputs of a group; the last of a row may reach beyond the matrix.
         size: number of columns, in.

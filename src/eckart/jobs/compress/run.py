@@ -83,8 +83,9 @@ def compress(
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
             linear layers first.
         method: a name from `eckart.METHODS`.
-        keep, of: share in (0, 1], or "80%", that is kept, of `bytes`, `parameters`, `linear-parameters`, `macs`,
-            `decode-time` or `prefill-time`, which are predicted; 0.8 where no size is said.
+        keep: share in (0, 1], or "80%", that is kept; 0.8 where no size is said.
+        of: what: `bytes`, `parameters`, `linear-parameters`, `macs`, or `decode-time` or `prefill-time`, which are
+            predicted.
         calibration: text, texts, token ids (sequences, length), or batches the model can be called with; None lets a
             language model write its own text. A method that reads none checks it all the same.
         tokenizer: turns text into ids; needed for text.
@@ -93,12 +94,14 @@ def compress(
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
         exclude: patterns of those to leave, of what `include` takes.
-        embeddings, head: take the embeddings, the output head too.
+        embeddings: take the embeddings too.
+        head: take the output head too.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
         distill: steps of training for each side of the factors of a language model, end to end, at the very last.
-        samples, length: calibration sequences, of text, and tokens in each.
+        samples: calibration sequences, of text.
+        length: tokens in each.
         seed: of everything random.
         progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
         **scheme: instead of a share of the whole a size that every matrix gets, in the word of the method's card
