@@ -106,3 +106,21 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(Refused):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inputs_whose_features_are_beyond_floats_are_refused_and_others_finite(dtype: torch.dtype) -> None:
+    linear, x = problem()
+    linear, x = linear.to(dtype), x.to(dtype)
+    far = x.repeat(40, 1)
+    far[3] *= 1e4
+    for activation in ("cos", "sin"):
+        with pytest.raises(Refused, match="the longest"):
+            RandomFeatureLinear.from_linear(linear, activation, far, 16, generator=seeded())
+        with pytest.raises(Refused, match="mean length"):
+            RandomFeatureLinear.from_linear(linear, activation, x * 1e10, 16, method="published", generator=seeded())
+    for factor in (2.0**-60, 1.0, 2.0**60) if dtype == torch.float32 else (2.0**-600, 2.0**600):
+        made = RandomFeatureLinear.from_linear(linear, "cos", x * factor, 16, generator=seeded())
+        assert made(x * factor).isfinite().all()
+    with pytest.raises(Refused, match="outputs"):
+        RandomFeatureLinear.from_linear(linear, lambda t: t / 0, x, 16)

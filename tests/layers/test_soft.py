@@ -82,11 +82,43 @@ def test_equal_tokens_attend_to_all_alike() -> None:
     torch.testing.assert_close(found, found[:, :1].expand_as(found))
 
 
+def test_sixteen_bits_are_near_thirty_two() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 49, 64) + 3
+    for options in ({"inverse": "cholesky"}, {"inverse": "newton"}, {"landmarks": "conv"}):
+        net = SoftmaxFreeAttention(64, 8, tokens=12, **options)
+        truth = net(x).detach()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = [net(x)]
+        found[0].float().square().sum().backward()
+        assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in net.parameters())
+        found.append(net.bfloat16()(x.bfloat16()))
+        for each in found:
+            assert each.dtype == torch.bfloat16
+            assert float((each.detach().float() - truth).norm() / truth.norm()) < 0.05
+
+
+@pytest.mark.parametrize("marks", ["pool", "conv"])
+def test_masked_tokens_may_hold_anything(marks: Any) -> None:
+    net, x = SoftmaxFreeAttention(4, 2, tokens=2, landmarks=marks), torch.randn(1, 5, 4)
+    mask = torch.tensor([[True, True, False, True, False]])
+    spoilt = x.masked_fill(~mask[..., None], float("nan"))
+    found = net(spoilt, mask)
+    torch.testing.assert_close(found, net(x, mask), rtol=0, atol=0)
+    found.square().sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in net.parameters())
+    q, v = points(5, 3), points(5, 2, seed=1)
+    other = (part.masked_fill(~mask[0, :, None], float("inf")) for part in (q, v))
+    said = [softmax_free_attention(a, q[:2], b, mask=mask[0]) for a, b in ((q, v), tuple(other))]
+    torch.testing.assert_close(said[1], said[0], rtol=0, atol=0)
+
+
 def test_what_does_not_fit_is_refused() -> None:
     for wrong in ({"heads": 3}, {"tokens": 0}, {"landmarks": "rows"}, {"inverse": "svd"}):
         with pytest.raises(Refused):
             SoftmaxFreeAttention(4, **{"heads": 2, **wrong})
     net = SoftmaxFreeAttention(4, 2)
+    assert net(torch.zeros(0, 3, 4), torch.ones(0, 3, dtype=torch.bool)).shape == (0, 3, 4)
     for x, mask in ((torch.zeros(2, 4), None), (torch.zeros(1, 0, 4), None), (torch.zeros(1, 2, 4), torch.ones(1, 2))):
         with pytest.raises(Refused):
             net(x, mask)

@@ -72,8 +72,16 @@ def expected_error(linear: nn.Linear, x: Tensor, activation: Literal["cos", "sin
 
 def _scale(linear: nn.Linear, x: Tensor) -> float:
     """What x is multiplied by and W divided by, that both are of one length."""
-    long, other = float(linear.weight.detach().double().norm(dim=1).mean()), float(x.double().norm(dim=-1).mean())
+    long, other = _length(linear.weight.detach()), _length(x)
     return (long / other) ** 0.5 if long > 0 and other > 0 else 1.0
+
+
+def _length(x: Tensor) -> float:
+    """The mean length of rows, without a square that is beyond float64."""
+    x = x.double()
+    largest = x.abs().max()
+    unit = largest if largest > 0 else torch.ones_like(largest)
+    return float((x / unit).norm(dim=-1).mean() * unit)
 
 
 def _balanced(linear: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,6 +104,9 @@ class RandomFeatureLinear(nn.Module):
     ReLU give the arc-cosine kernel of x and w in place of relu(w . x), 0.72 of it off at any width and the best scale.
     `from_linear` has both as published, and by default fits C and c to what the layer says on inputs, which is never
     worse on them. The projection is a buffer: a state that is loaded meets the features that it was fitted to.
+
+    Exponential features grow as exp(g . x): of inputs some ten times as long as those that it was fitted to they are
+    beyond 32 bits, and what the layer says is NaN. `from_linear` refuses inputs of which some are.
 
     At equal parameters it has to be held against factors U V (`eckart.fit`), which are closer for trained layers.
 
@@ -176,7 +187,8 @@ class RandomFeatureLinear(nn.Module):
             generator: of the projection.
 
         Raises:
-            Refused: NaN or Inf, an activation or method that is not known, or inputs of another size.
+            Refused: NaN or Inf in inputs, weights or what the activation makes of them, an activation or method that is
+                not known, inputs of another size, or lengths with which features are beyond the layer's dtype.
         """
         named = not callable(activation)
         if (named and activation not in ("relu", "cos", "sin")) or method not in ("least-squares", "published"):
@@ -198,25 +210,30 @@ class RandomFeatureLinear(nn.Module):
             device=linear.weight.device,
             dtype=torch.float64,
         )
-        made.scale.fill_(
-            _scale(linear, x)
-            if method == "published"
-            else float(x.double().norm(dim=1).mean()) ** -1
-            if x.any()
-            else 1.0
-        )
-        if method == "published":
+        length, held = _length(x), linear.weight.dtype
+        made.scale.fill_(_scale(linear, x) if method == "published" else 1 / length if length > 0 else 1.0)
+        target = applied(activation, linear(x)).double()
+        if not target.isfinite().all():
+            raise Refused(f"{activation!r:.60} of the linear layer has NaN or Inf among its outputs on x")
+        phi = made.phi(x.double())
+        sound = bool(phi.to(held).isfinite().all()) and 0 < float(made.scale.to(held)) < torch.inf
+        if sound and method == "published":
             made._published(linear, x, activation)
-        else:
-            target = applied(activation, linear(x)).double()
-            phi = made.phi(x.double())
+        elif sound:
             mean, middle = phi.mean(0), target.mean(0)
             u, s, vt = torch.linalg.svd(phi - mean, full_matrices=False)
             bottom = s.square() + RIDGE * s.max().square()
             gain = s / bottom.where(bottom > 0, 1.0)
             made.weight.copy_((target - middle).T @ u * gain @ vt)
             made.bias.copy_(middle - made.weight @ mean)
-        return made.to(linear.weight.dtype)
+        made = made.to(held)
+        if not sound or not made.weight.isfinite().all() or not made(x.to(held)).isfinite().all():
+            longest = float((x.double() / (length or 1.0)).norm(dim=1).max())
+            raise Refused(
+                f"{made.kind} features of inputs of mean length {length:.3g}, the longest {longest:.3g} times that, "
+                f"are beyond {held}: scale the inputs, leave those far from the others out, or take kind='relu'"
+            )
+        return made
 
     def _published(self, linear: nn.Linear, x: Tensor, activation: Activation) -> None:
         _, w, b = _balanced(linear, x.double())

@@ -68,14 +68,29 @@ def softmax_free_attention(
         q: queries, which are keys too, (..., n, d), divided by d^(1/4) already.
         landmarks: L (..., m, d).
         v: values (..., n, e).
-        mask: which tokens count, (..., n) bool; the others give nothing to any, and get zero.
+        mask: which tokens count, (..., n) bool; the others, whatever they hold, give nothing to any, and get zero.
         inverse: "cholesky", exact and m^3 / 3 multiplications; or "newton", 20 steps of 2 m^3, as published.
         normalize: whether K(q, L) is divided by the roots of A's row sums, D^-1/2 A^-1 D^-1/2 in the middle: the
             paper's symmetric normalization, by which outputs do not grow with tokens that are alike.
 
     Returns:
-        (..., n, e).
+        (..., n, e) in the dtype of q; in between in 32 bits, or 64.
     """
+    kind, wide = q.dtype, torch.promote_types(q.dtype, torch.float32)
+    if mask is not None:  # not by zero, which times NaN is NaN
+        q, v = (part.masked_fill(~mask[..., None], 0) for part in (q, v))
+    # Of 16 bits the differences of squared lengths are no distances, and A is not definite: 32 bits, and no autocast.
+    with torch.autocast(q.device.type, enabled=False):
+        found = _attention(q.to(wide), landmarks.to(wide), v.to(wide), mask, inverse, normalize)
+    return found.to(kind)
+
+
+def _attention(
+    q: Tensor, landmarks: Tensor, v: Tensor, mask: Tensor | None, inverse: Inverse, normalize: bool
+) -> Tensor:
+    # Distances lose least near the origin, which may lie anywhere.
+    middle = landmarks.detach().mean(-2, keepdim=True)
+    q, landmarks = q - middle, landmarks - middle
     across = gaussian(q, landmarks)
     if mask is not None:
         across = across * mask[..., None]
@@ -86,8 +101,7 @@ def softmax_free_attention(
     right = across.mT @ v
     if inverse == "newton":
         return across @ (newton_inverse(a) @ right)
-    wide = torch.promote_types(a.dtype, torch.float32)
-    return across @ torch.cholesky_solve(right.to(wide), torch.linalg.cholesky(a.to(wide))).to(across.dtype)
+    return across @ torch.cholesky_solve(right, torch.linalg.cholesky(a))
 
 
 @layer(
@@ -158,6 +172,8 @@ class SoftmaxFreeAttention(nn.Module):
             raise Refused(f"x of shape {tuple(x.shape)} is not (batch, n, {self.dim}) with tokens")
         if mask is not None and (mask.shape != x.shape[:2] or mask.dtype != torch.bool):
             raise Refused(f"a mask of {mask.dtype} {tuple(mask.shape)} is not bool {tuple(x.shape[:2])}")
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)
         width = self.dim // self.heads
         q, v = (part(x).unflatten(-1, (self.heads, width)).transpose(1, 2) for part in (self.query, self.value))
         q = q * width**-0.25
@@ -176,9 +192,10 @@ class SoftmaxFreeAttention(nn.Module):
         if self.filter is not None:
             weight = F.interpolate(self.filter[None], stride, mode="linear")[0].to(q.dtype)
         pad = -n % stride
+        stretches = (n + pad) // stride
         counted = q.new_ones(q.shape[:3]) if kept is None else kept.to(q.dtype)
-        pieces = F.pad(q * counted[..., None], (0, 0, 0, pad)).reshape(*q.shape[:2], -1, stride, q.shape[-1])
-        size = F.pad(counted, (0, pad)).reshape(*q.shape[:2], -1, stride).sum(-1)
+        pieces = F.pad(q * counted[..., None], (0, 0, 0, pad)).unflatten(2, (stretches, stride))
+        size = F.pad(counted, (0, pad)).unflatten(2, (stretches, stride)).sum(-1)
         means: Tensor = torch.einsum("bhmsw,ws->bhmw", pieces, weight) / size.clamp_min(1)[..., None]
         if self.filter is None or self.norm is None:
             return means
