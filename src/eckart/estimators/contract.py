@@ -38,6 +38,7 @@ class EstimatorCard(Card):
     def columns(self) -> dict[str, str]:
         return {
             "what it does": self.summary,
+            "in Python": self.entry.__name__,
             "is a": self.kind,
             "gives": self.gives,
             "takes": self.takes,

@@ -56,6 +56,7 @@ class KernelCard(Card):
     def columns(self) -> dict[str, str]:
         return {
             "what it does": self.summary,
+            "in Python": self.entry.__name__,
             "is a": self.kind,
             "gives": self.gives,
             "takes": self.takes,
