@@ -62,3 +62,11 @@ def test_what_cannot_be_met_is_refused() -> None:
             GatedFeatureValues(**options).fit(x, y)
     with pytest.raises(Refused, match="Only binary"):
         GatedFeatureValues().fit(x, x[:, 0])
+
+
+def test_one_class_and_steps_too_large_are_refused_by_name() -> None:
+    x, y = np.arange(40).reshape(20, 2) % 3, np.arange(20) % 2
+    with pytest.raises(Refused, match="one class"):
+        GatedFeatureValues().fit(x, 0 * y)
+    with np.errstate(all="ignore"), pytest.raises(Refused, match="learning_rate"):
+        GatedFeatureValues(learning_rate=1e300, random_state=0, max_iter=2).fit(x, y)

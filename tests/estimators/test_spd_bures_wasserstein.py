@@ -80,3 +80,14 @@ def test_what_is_no_covariance_is_refused() -> None:
     ):
         with pytest.raises(Refused, match=words):
             BuresNormalizer(**options).fit(x)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_matrices_of_low_rank_have_a_definite_mean_or_are_refused(rank: int) -> None:
+    v = np.random.default_rng(0).standard_normal((30, 4, rank))
+    x = v @ np.swapaxes(v, 1, 2)
+    if rank == 1:
+        with pytest.raises(Refused, match="of 4"):
+            BuresNormalizer().fit(x)
+        x = x + 1e-3 * np.eye(4)
+    assert np.isfinite(BuresNormalizer().fit_transform(x)).all()

@@ -57,3 +57,18 @@ def test_tensors_and_parts_of_dask() -> None:
         np.testing.assert_allclose((found.left.compute() * found.values) @ found.right.T, x, atol=1e-13)
     with pytest.raises(Refused, match="NaN"):
         tall_svd(array.from_array(x * np.nan, chunks=(70, 8)))
+
+
+def test_subnormal_numbers_and_what_is_no_real_number() -> None:
+    array = pytest.importorskip("dask.array")
+    x = tall(10.0)
+    for scale in (2.0**-1030, 2.0**1020):
+        for each in (x * scale, array.from_array(x * scale, chunks=(100, 8))):
+            left = np.asarray(tall_svd(each, 3).left)
+            np.testing.assert_allclose(left.T @ left, np.eye(3), atol=1e-9)
+    for wrong in (array.from_array(x + 1j), array.from_array(np.full((9, 2), "a")), x + 1j):
+        with pytest.raises(Refused, match="real numbers"):
+            tall_svd(wrong)
+    for rank in ("2", 2.5, True, [1]):
+        with pytest.raises(Refused, match="rank="):
+            tall_svd(x, rank)

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, dense, power_of_two
+from eckart.arrays import Dense, dense, number, power_of_two
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.spd import affine_mean, checked_definite, from_tangent, tangent_vectors
-from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.base import Estimator, at_least_one, same_kind
 from eckart.scikit.door import TransformerMixin, check_is_fitted
 from eckart.scikit.planted import Planted
 
@@ -113,12 +113,12 @@ class AugmentedCovariance(TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> AugmentedCovariance:
         """Finds the mean of trials X (trials, channels, samples); itself."""
         trials = dense(X, "the trials", ndim=3)
-        if self.output not in ("tangent", "covariance") or self.order < 1 or self.lag < 1:
-            raise Refused(
-                f"order={self.order}, lag={self.lag}, output={self.output!r}: at least 1, and tangent or covariance"
-            )
-        if self.shrinkage != "oas" and not 0 <= float(self.shrinkage) <= 1:
-            raise Refused(f"shrinkage={self.shrinkage!r}: 'oas' or a share in 0..1")
+        at_least_one(order=self.order, lag=self.lag)
+        if self.output not in ("tangent", "covariance"):
+            raise Refused(f"output={self.output!r} is neither tangent nor covariance")
+        named = isinstance(self.shrinkage, str) and self.shrinkage == "oas"
+        if not named and not 0 <= number(self.shrinkage) <= 1:
+            raise Refused(f"shrinkage={self.shrinkage!r:.40}: 'oas' or a share in 0..1")
         self.n_channels_, self.unit_ = trials.shape[1], power_of_two(trials)
         if not 2.0**-510 < self.unit_ < 2.0**510:
             raise Refused(f"the covariance of trials as large as {self.unit_:.1e} is beyond floating point: scale them")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eckart.arrays import Array, Dense, Seed, back, generator_of
+from eckart.arrays import Array, Dense, Seed, back, generator_of, number
 from eckart.errors import Refused
 from eckart.estimators._tensors import opened
 from eckart.estimators.contract import estimator
@@ -108,8 +108,8 @@ def outer_products(
         Refused: the tensor is infinite somewhere or nowhere known, has one mode, or an argument is out of its range.
     """
     at_least_one(rank=rank, max_iter=max_iter)
-    if not damping >= 0 or not tolerance >= 0:
-        raise Refused(f"damping={damping} and tolerance={tolerance}: neither is negative")
+    if not 0 <= number(damping) < inf or not 0 <= number(tolerance) < inf:
+        raise Refused(f"damping={damping!r:.40} and tolerance={tolerance!r:.40}: finite numbers, neither negative")
     held, seen, unit = opened(tensor)
     rng = generator_of(generator)
     if not held.any():

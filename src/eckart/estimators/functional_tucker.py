@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.special import digamma
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, number, power_of_two, whole
 from eckart.errors import Refused
 from eckart.estimators._tucker_modes import RATE, SHAPE, Mode, core_given, gamma_far
 from eckart.estimators.contract import estimator
@@ -219,11 +219,18 @@ class FunctionalTucker(RegressorMixin, Estimator):
         """Fits targets y (samples,) at coordinates X (samples, modes); itself."""
         table, target = self._table(X, fit=True, y=y, y_numeric=True)
         at_least_one(max_iter=self.max_iter)
-        if self.kernel not in get_args(Kernel) or not 0 <= self.damping < 1:
+        if (
+            not isinstance(self.kernel, str)
+            or self.kernel not in get_args(Kernel)
+            or not 0 <= number(self.damping) < 1
+            or not 0 <= number(self.tol) < inf
+        ):
             raise Refused(
-                f"kernel={self.kernel!r}, damping={self.damping!r}: {' or '.join(get_args(Kernel))}, and in [0, 1)"
+                f"kernel={self.kernel!r:.40}, damping={self.damping!r:.40}, tol={self.tol!r:.40}: "
+                f"{' or '.join(get_args(Kernel))}, in [0, 1), and not negative"
             )
-        length = None if self.length_scale == "learn" else positive(length_scale=self.length_scale)
+        learns = isinstance(self.length_scale, str) and self.length_scale == "learn"
+        length = None if learns else positive(length_scale=self.length_scale)
         ranks = self._ranks(table.shape[1])
         self.unit_ = np.array([power_of_two(column) for column in table.T])
         self.origin_ = table.min(axis=0) / self.unit_
@@ -286,11 +293,12 @@ class FunctionalTucker(RegressorMixin, Estimator):
     def _ranks(self, modes: int) -> tuple[int, ...]:
         if self.ranks is None:
             return (max(r for r in (1, 2, 3) if r**modes <= 64 or r == 1),) * modes
-        ranks = (self.ranks,) * modes if isinstance(self.ranks, int | np.integer) else tuple(self.ranks)
-        if len(ranks) != modes or min(ranks) < 1 or prod(ranks) > MOST:
+        each = self.ranks if isinstance(self.ranks, list | tuple | np.ndarray) else (self.ranks,) * modes
+        ranks = tuple(r for r in each if whole(r) and r >= 1)
+        if len(ranks) != len(each) or len(ranks) != modes or prod(map(int, ranks)) > MOST:
             raise Refused(
-                f"ranks={self.ranks!r} for {modes} modes: one for each is needed, at least 1, with a product of at "
-                f"most {MOST}"
+                f"ranks={self.ranks!r:.80} for {modes} modes: a whole number for each is needed, at least 1, "
+                f"with a product of at most {MOST}"
             )
         return tuple(int(r) for r in ranks)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, power_of_two, whole
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.clustering import k_means
@@ -122,10 +122,14 @@ class CodingRateClustering(ClusterMixin, Estimator):
         table = self._table(X, fit=True, ensure_min_samples=2)
         at_least_one(n_clusters=self.n_clusters, n_components=self.n_components, batch_size=self.batch_size)
         error, temperature = positive(error=self.error), positive(temperature=self.temperature)
-        if self.network not in ("linear", "mlp") or self.n_clusters > len(table) or self.max_iter < 0:
+        if (
+            self.network not in ("linear", "mlp")
+            or self.n_clusters > len(table)
+            or not (whole(self.max_iter) and self.max_iter >= 0)
+        ):
             raise Refused(
-                f"network={self.network!r}, n_clusters={self.n_clusters}, max_iter={self.max_iter}: linear or mlp, "
-                f"at most {len(table)} clusters of as many samples, and no negative number of epochs"
+                f"network={self.network!r}, n_clusters={self.n_clusters}, max_iter={self.max_iter!r:.40}: linear "
+                f"or mlp, at most {len(table)} clusters of as many samples, and a whole number of epochs from 0 on"
             )
         draws = torch.Generator().manual_seed(int(generator_from(self.random_state).integers(2**62)))
         x, start = _principal(table, self.n_components)

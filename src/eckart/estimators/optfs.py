@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.arrays import Dense, back
+from eckart.arrays import Dense, back, number
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.scikit.base import Estimator, at_least_one, generator_from, positive, same_kind
@@ -145,12 +145,19 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
             raise Refused(
                 f"method={self.method!r}, penalize={self.penalize!r}: gates, frequency or all, and sum or use"
             )
-        if not (0 < self.keep <= 1 and self.penalty >= 0 and self.decay >= 0 and self.sharpness >= 1):
+        if not (
+            0 < number(self.keep) <= 1
+            and 0 <= number(self.penalty) < np.inf
+            and 0 <= number(self.decay) < np.inf
+            and 1 <= number(self.sharpness) < np.inf
+        ):
             raise Refused(
-                f"keep={self.keep}, penalty={self.penalty}, decay={self.decay}, sharpness={self.sharpness}: in (0, 1], "
-                "two not negative, at least 1"
+                f"keep={self.keep!r:.40}, penalty={self.penalty!r:.40}, decay={self.decay!r:.40}, "
+                f"sharpness={self.sharpness!r:.40}: in (0, 1], two not negative, at least 1, and none infinite"
             )
         self.classes_, labels = np.unique(target, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise Refused(f"y has one class only, {self.classes_[0]!r}: samples of two classes are needed")
         self.categories_ = [np.unique(column) for column in table.T]
         codes, truth = torch.from_numpy(self._codes(table)), torch.from_numpy(labels.astype(float))
         size = sum(map(len, self.categories_))
@@ -166,6 +173,11 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
             kept = torch.zeros(size, dtype=torch.bool)
             kept[torch.argsort(-counts, stable=True)[: max(1, round(self.keep * size))]] = True
         weights, _ = self._train(codes, truth, begun, counts, rng, kept.double())
+        if not (np.isfinite(self.history_).all() and all(bool(w.isfinite().all()) for w in weights)):
+            raise Refused(
+                f"the training left the finite numbers: learning_rate={self.learning_rate!r}, decay={self.decay!r} or "
+                f"penalty={self.penalty!r} is too large"
+            )
         self.kept_ = kept.numpy()
         self.bias_, self.linear_ = float(weights.bias), (weights.linear * kept).numpy()
         self.embedding_ = (weights.embedding * kept[:, None]).numpy()

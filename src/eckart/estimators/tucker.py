@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eckart.arrays import Array, Dense, back
+from eckart.arrays import Array, Dense, back, number, whole
 from eckart.errors import Refused
 from eckart.estimators._tensors import opened
 from eckart.estimators.contract import estimator
@@ -115,17 +115,18 @@ def core_and_bases(
     """
     at_least_one(max_iter=max_iter)
     held, seen, unit = opened(tensor)
-    if isinstance(ranks, int | np.integer):
-        given = tuple(int(min(ranks, n)) for n in held.shape)
-    else:
-        given = tuple(int(r) for r in ranks)
-    fits = len(given) == held.ndim and all(1 <= r <= n for r, n in zip(given, held.shape, strict=False))
+    each = ranks if isinstance(ranks, list | tuple | np.ndarray) else [ranks] * held.ndim
+    given = tuple(int(r) for r in each if whole(r))
+    if not isinstance(ranks, list | tuple | np.ndarray):
+        given = tuple(min(r, n) for r, n in zip(given, held.shape, strict=False))
+    fits = len(given) == len(each) == held.ndim and all(1 <= r <= n for r, n in zip(given, held.shape, strict=True))
     if not fits or any(r * r > prod(given) for r in given):
         raise Refused(
-            f"ranks={ranks!r} for {held.shape}: one for each mode, 1 to its size, none above the product of the others"
+            f"ranks={ranks!r:.80} for {held.shape}: a whole number for each mode, 1 to its size, none above "
+            "the product of the others"
         )
-    if not damping >= 0 or not tolerance >= 0:
-        raise Refused(f"damping={damping} and tolerance={tolerance}: neither is negative")
+    if not 0 <= number(damping) < inf or not 0 <= number(tolerance) < inf:
+        raise Refused(f"damping={damping!r:.40} and tolerance={tolerance!r:.40}: finite numbers, neither negative")
     size = float(np.square(held).sum())
     if seen.all() or not size:
         found = orthogonal_iteration(torch.from_numpy(held), given, iterations=max_iter, gain=tolerance)

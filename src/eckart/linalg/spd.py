@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, number
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 
@@ -121,10 +121,22 @@ def bures_mean(a: Dense, *, tolerance: float = 1e-10, max_iter: int = 100) -> So
         a: (n, p, p), positive semi-definite, of a definite mean.
         tolerance: of the norm of the mean tangent, by that of M^1/2.
         max_iter: steps at most.
+
+    Raises:
+        Refused: a tolerance that is none, or the mean degenerates: that of matrices of rank one, and of some others of
+            low rank, is singular, however many they are.
     """
+    if not 0 <= number(tolerance) < np.inf:
+        raise Refused(f"tolerance={tolerance!r:.40} is negative, or no number")
     mean, history = a.mean(axis=0), list[float]()
-    for _ in range(max_iter):
+    for step in range(max_iter):
         values, vectors, inner = _turned_roots(a, mean)
+        sound = values > len(values) * np.finfo(float).eps * values[-1]
+        if not sound.all():
+            raise Refused(
+                f"the Bures-Wasserstein mean has rank {int(sound.sum())} of {len(values)} after {step} steps: matrices "
+                "of so low a rank have no definite one; add a little of the identity to each"
+            )
         middle = inner.mean(axis=0)
         history.append(float(np.linalg.norm(_tangents(middle, values)) / np.sqrt(values.sum())))
         if history[-1] <= tolerance:

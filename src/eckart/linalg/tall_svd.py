@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
-from eckart.arrays import Dense, back, dense
+from eckart.arrays import Dense, back, dense, whole
 from eckart.errors import Refused
 from eckart.linalg.thresholded_svd import ThinSVD
 
@@ -36,16 +36,18 @@ def tall_svd(x: Any, rank: int | None = None) -> ThinSVD:
         of a singular value of zero are zero.
 
     Raises:
-        Refused: fewer rows than columns, a bad rank, NaN or Inf.
+        Refused: fewer rows than columns, a bad rank, no real numbers, NaN or Inf.
     """
     of_dask = type(x).__module__.partition(".")[0] == "dask"
+    if of_dask and (not hasattr(type(x), "rechunk") or x.dtype.kind not in "biuf"):
+        raise Refused(f"x is {type(x).__name__} of Dask of {getattr(x, 'dtype', 'no dtype')}: an array of real numbers")
     table: Any = x if of_dask else dense(x, "x")
     if table.ndim != 2 or table.shape[0] < table.shape[1] or not table.shape[1]:
         raise Refused(f"x is of shape {table.shape}; more rows than columns are needed: hand in its transpose")
     p = table.shape[1]
     rank = p if rank is None else rank
-    if not 1 <= rank <= p:
-        raise Refused(f"rank={rank} is not in 1..{p}")
+    if not whole(rank) or not 1 <= rank <= p:
+        raise Refused(f"rank={rank!r:.40} is no whole number in 1..{p}")
     if of_dask:
         table = table.rechunk({1: -1}).astype(np.float64)
     unit = _largest(table)
@@ -65,8 +67,22 @@ def tall_svd(x: Any, rank: int | None = None) -> ThinSVD:
     s, v = s[:rank], vectors[:, :rank]
     kept = s > p * eps * s[0]
     s = np.where(kept, s, 0.0)
-    onto = v / unit * np.where(kept, 1 / np.where(kept, s, 1.0), 0.0)
-    return ThinSVD(_as_came(table @ onto, x), s * unit, v)
+    # X is divided by its unit: the inverse of that is beyond floating point where the numbers are subnormal.
+    onto = v * np.where(kept, 1 / np.where(kept, s, 1.0), 0.0)
+    left = _times(table, unit, onto)
+    return ThinSVD(_as_came(left, x), s * unit, v)
+
+
+def _times(table: Any, unit: float, right: Dense) -> Any:
+    """X / unit B."""
+    if 2.0**-900 < unit < 2.0**900:
+        return table @ (right / unit)
+    if not isinstance(table, np.ndarray):
+        return (table / unit) @ right
+    found: Dense = np.empty((len(table), right.shape[1]))
+    for at in range(0, len(table), BLOCK):
+        np.matmul(table[at : at + BLOCK] / unit, right, out=found[at : at + BLOCK])
+    return found
 
 
 def _twice(table: Any, unit: float, values: Dense, vectors: Dense) -> Dense:
@@ -93,7 +109,7 @@ def _triangle(table: Any, unit: float) -> Dense:
 def _gram(table: Any, unit: float, right: Dense | None = None) -> Dense:
     """(X B / unit)^T X B / unit; B is the identity where it is None."""
     if not isinstance(table, np.ndarray):
-        q = table / unit if right is None else table @ (right / unit)
+        q = table / unit if right is None else (table / unit) @ right
         return np.asarray((q.T @ q).compute())
     upper = np.zeros((table.shape[1],) * 2, order="F")
     for at in range(0, len(table), BLOCK):

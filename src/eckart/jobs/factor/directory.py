@@ -34,6 +34,19 @@ RANKS = ("n_components", "max_rank", "rank")
 """What estimators call the number of factors."""
 
 
+OTHERWISE = {
+    "clusterer": "gives clusters (of kind clusterer), and here tables of factors are written",
+    "density": "gives densities (of kind density), and here tables of factors are written",
+    "regressor": "learns targets (of kind regressor), which stand in no table of their own here",
+    "classifier": "learns classes (of kind classifier), which stand in no table of their own here",
+    "kernel": "is a kernel (of kind kernel), which fits nothing by itself",
+    "sums": "reads points and their values (of kind sums), which are more than one table",
+    "trials": "reads trials of channels and samples (of kind trials), which are no table",
+    "solver": "is a function of arrays (of kind solver)",
+}
+"""Why a method of another kind than a transformer does not fit here."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """What is to be found in a table.
@@ -75,7 +88,7 @@ class Wish:
         name, options = parsed(self.method)
         card: Any = KERNELS[name] if name in KERNELS else ESTIMATORS.find(name)
         if card.kind != "transformer":
-            raise Refused(f"{name} (of kind {card.kind}) takes more than one table: use it from Python")
+            raise Refused(f"{name} {OTHERWISE[card.kind]}: use it from Python")
         there = card.entry().get_params()
         if self.rank is not None:
             called = next((word for word in RANKS if word in there), None)
