@@ -229,8 +229,8 @@ class FunctionalTucker(RegressorMixin, Estimator):
                 f"kernel={self.kernel!r:.40}, damping={self.damping!r:.40}, tol={self.tol!r:.40}: "
                 f"{' or '.join(get_args(Kernel))}, in [0, 1), and not negative"
             )
-        learns = isinstance(self.length_scale, str) and self.length_scale == "learn"
-        length = None if learns else positive(length_scale=self.length_scale)
+        scale: Any = self.length_scale
+        length = None if isinstance(scale, str) and scale == "learn" else positive(length_scale=scale)
         ranks = self._ranks(table.shape[1])
         self.unit_ = np.array([power_of_two(column) for column in table.T])
         self.origin_ = table.min(axis=0) / self.unit_
@@ -293,7 +293,7 @@ class FunctionalTucker(RegressorMixin, Estimator):
     def _ranks(self, modes: int) -> tuple[int, ...]:
         if self.ranks is None:
             return (max(r for r in (1, 2, 3) if r**modes <= 64 or r == 1),) * modes
-        each = self.ranks if isinstance(self.ranks, list | tuple | np.ndarray) else (self.ranks,) * modes
+        each: Any = self.ranks if isinstance(self.ranks, list | tuple | np.ndarray) else (self.ranks,) * modes
         ranks = tuple(r for r in each if whole(r) and r >= 1)
         if len(ranks) != len(each) or len(ranks) != modes or prod(map(int, ranks)) > MOST:
             raise Refused(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ def core_and_bases(
     """
     at_least_one(max_iter=max_iter)
     held, seen, unit = opened(tensor)
-    each = ranks if isinstance(ranks, list | tuple | np.ndarray) else [ranks] * held.ndim
+    each: Any = ranks if isinstance(ranks, list | tuple | np.ndarray) else [ranks] * held.ndim
     given = tuple(int(r) for r in each if whole(r))
     if not isinstance(ranks, list | tuple | np.ndarray):
         given = tuple(min(r, n) for r, n in zip(given, held.shape, strict=False))

@@ -194,8 +194,8 @@ class SoftmaxFreeAttention(nn.Module):
         pad = -n % stride
         stretches = (n + pad) // stride
         counted = q.new_ones(q.shape[:3]) if kept is None else kept.to(q.dtype)
-        pieces = F.pad(q * counted[..., None], (0, 0, 0, pad)).unflatten(2, (stretches, stride))
-        size = F.pad(counted, (0, pad)).unflatten(2, (stretches, stride)).sum(-1)
+        pieces = F.pad(q * counted[..., None], (0, 0, 0, pad)).reshape(*q.shape[:2], stretches, stride, q.shape[-1])
+        size = F.pad(counted, (0, pad)).reshape(*q.shape[:2], stretches, stride).sum(-1)
         means: Tensor = torch.einsum("bhmsw,ws->bhmw", pieces, weight) / size.clamp_min(1)[..., None]
         if self.filter is None or self.norm is None:
             return means

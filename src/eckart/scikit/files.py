@@ -18,6 +18,8 @@ from eckart.register import Card, register_of
 
 CONTENTS, SEAL = "eckart_estimator", "eckart_seal"
 PLAIN = (bool, int, float, str, type(None))
+BITS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+"""Sources of random numbers whose state is saved."""
 REGISTERS = ("estimators", "kernels")
 """Families whose papers are saved."""
 _KINDS: dict[str, tuple[type, Callable[[Any], tuple[str, dict[str, Any]]], Callable[[str, dict[str, Any]], Any]]] = {}
@@ -40,6 +42,38 @@ def rebuilds(
     _KINDS[kind] = cls, described, made
 
 
+def _bits(name: str) -> Any:
+    if name not in BITS:
+        raise Refused(f"the file holds a generator of {name!r:.40} bits: there are {', '.join(BITS)}")
+    return getattr(np.random, name)()
+
+
+def _state_of(generator: np.random.Generator) -> tuple[str, dict[str, Any]]:
+    state: dict[str, Any] = dict(generator.bit_generator.state)
+    return str(state["bit_generator"]), state
+
+
+def _generator(name: str, state: dict[str, Any]) -> np.random.Generator:
+    bits = _bits(name)
+    bits.state = state
+    return np.random.Generator(bits)
+
+
+def _old_state_of(generator: np.random.RandomState) -> tuple[str, dict[str, Any]]:
+    state: Any = generator.get_state(legacy=False)
+    return str(state["bit_generator"]), dict(state)
+
+
+def _old_generator(name: str, state: dict[str, Any]) -> np.random.RandomState:
+    made = np.random.RandomState(_bits(name))
+    made.set_state(state)
+    return made
+
+
+rebuilds("generator", np.random.Generator, _state_of, _generator)
+rebuilds("random_state", np.random.RandomState, _old_state_of, _old_generator)
+
+
 def _cards() -> Iterator[Card]:
     """All cards of estimators, those of kernels among them."""
     return (card for family in REGISTERS for card in register_of(family).values())
@@ -50,12 +84,17 @@ def save(estimator: Any, path: str | Path) -> None:
 
     Args:
         estimator: of `eckart.estimators` or `eckart.kernels`.
-        path: a file; replaced if it exists.
+        path: a file; replaced if it exists. A generator among the options is saved where it stands.
 
     Raises:
-        Refused: it is no estimator of eckart, or holds what is neither arrays nor plain values, as a function.
+        Refused: the directory of `path` is not there, or `path` is one; it is no estimator of eckart, or holds what is
+            neither arrays nor plain values, as a function.
         OSError: the disk is full, or the directory cannot be written.
     """
+    file = Path(path)
+    if not file.parent.is_dir() or file.is_dir():
+        where = f"{file} is a directory" if file.is_dir() else f"there is no directory {file.parent}"
+        raise Refused(f"{where}: name a file in a directory that is there")
     name = next((card.name for card in _cards() if card.entry is type(estimator)), None)
     if name is None:
         known = ", ".join(card.name for card in _cards() if isinstance(card.entry, type))
@@ -66,7 +105,7 @@ def save(estimator: Any, path: str | Path) -> None:
         values[key] = _stored(f"{name}.{key}", key, value, tensors)
     contents = {"eckart": __version__, "estimator": name, "values": values}
     text = json.dumps(contents, ensure_ascii=False)
-    write_safetensors(tensors, Path(path), {CONTENTS: text, SEAL: seal(json.loads(text)), **sealed(tensors)})
+    write_safetensors(tensors, file, {CONTENTS: text, SEAL: seal(json.loads(text)), **sealed(tensors)})
 
 
 def load(path: str | Path) -> Any:

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 
 from eckart.cli.app import main
 from eckart.errors import Refused
-from eckart.estimators import load
+from eckart.estimators import ESTIMATORS, load
 from eckart.jobs.factor import directory
-from eckart.jobs.factor.directory import ESTIMATOR, REPORT, Wish, factor_directory
+from eckart.jobs.factor.directory import ESTIMATOR, OTHERWISE, REPORT, Wish, factor_directory
 from eckart.kernels.contract import KERNELS
 from eckart.report.fitting import fitting_schema
 from support.browser import asked, in_browser
@@ -119,3 +119,10 @@ def test_on_the_command_line(table: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "left over of the norm" in capsys.readouterr().out
     assert main(["fit", "nothing.csv", "--method", "rpca-ialm", "--out", str(tmp_path / "other")]) == 2
     assert "nothing.csv" in capsys.readouterr().err
+
+
+def test_a_method_of_another_kind_is_refused_for_its_own_reason() -> None:
+    with pytest.raises(Refused, match="gives clusters"):
+        Wish("kernel-k-means")
+    kinds = {card.kind for register in (KERNELS, ESTIMATORS) for card in register.values()}
+    assert kinds - {"transformer"} <= set(OTHERWISE)
