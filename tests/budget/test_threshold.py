@@ -27,11 +27,15 @@ def spectrum_site(out: int, columns: int, spectrum: Array, step: int) -> tuple[C
     return Candidates(costs, np.append(tails, 0.0), slope), ranks
 
 
-def kept_above(t: float, spectrum: Array, ranks: Sequence[int], step: int) -> int:
-    """Which candidate has all steps of mean square at least t^2 times the first's; the dense one if every step has."""
+def kept_above(t: float, spectrum: Array, ranks: Sequence[int], shape: tuple[int, int], step: int) -> int:
+    """Which candidate has all steps of mean square at least t^2 times the first's; the dense one if it has that too.
+
+    What the dense matrix adds to the last rank that pays is spread over what it costs more, in ranks.
+    """
     means = [float((spectrum[r - step : r] ** 2).mean()) for r in ranks]
-    kept = sum(m >= t**2 * means[0] * (1 - 1e-9) for m in means)
-    return len(ranks) if kept == len(ranks) else kept - 1
+    more = (shape[0] * shape[1]) / (shape[0] + shape[1]) - ranks[-1]
+    means.append(min(means[-1], float((spectrum[ranks[-1] :] ** 2).sum()) / more))
+    return sum(m >= t**2 * means[0] * (1 - 1e-9) for m in means) - 1
 
 
 @few
@@ -43,7 +47,7 @@ def test_threshold_is_one_threshold_on_normalised_singular_values(seed: int, ste
         spectrum = np.sort(rng.uniform(0.5, 1, min(out, columns)) ** rng.integers(1, 3))[::-1] * rng.lognormal(sigma=4)
         site, ranks = spectrum_site(out, columns, spectrum, step)
         sites.append(site)
-        spectra.append((spectrum, ranks))
+        spectra.append((spectrum, ranks, (out, columns)))
         values += [((spectrum[r - step : r] ** 2).mean() / (spectrum[:step] ** 2).mean()) ** 0.5 for r in ranks]
     total = sum(c.costs[-1] for c in sites)
     for t in rng.choice(values, 6):
