@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -137,3 +139,22 @@ def test_refusals() -> None:
     ):
         with pytest.raises(Refused):
             make()
+
+
+def test_a_function_of_any_scale_has_its_mean_or_is_refused() -> None:
+    def wave(scale: float) -> Any:
+        options = {"tolerance": 1e-3 * scale, "start": 64, "limit": 128, "folded": True, "generator": 0}
+        return fit_on_lattice(lambda u: scale * np.exp(-u.sum(1)), 2, **options)
+
+    plain, far = wave(1.0), wave(2.0**-450)
+    assert far.value.mean == pytest.approx(plain.value.mean * 2.0**-450)
+    assert far.error == pytest.approx(plain.error * 2.0**-450, rel=1e-4)
+    for scale in (1e-200, 1e200):
+        with pytest.raises(Refused, match="variances"):
+            wave(scale)
+
+
+@pytest.mark.parametrize("options", [{"order": 0}, {"start": 8, "limit": 4}, {"noise": None}, {"noise": "a"}])
+def test_lattice_options_out_of_range(options: Any) -> None:
+    with pytest.raises(Refused, match=next(iter(options))):
+        fit_on_lattice(lambda u: u[:, 0], 2, tolerance=0.1, **options)

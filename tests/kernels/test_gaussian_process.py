@@ -115,3 +115,25 @@ def test_ends() -> None:
             GaussianProcess(**options).fit(x, x[:, 0])
     with pytest.raises(Refused, match="'precomputed' is no Kernel"):
         GaussianProcess("precomputed").fit(x, x[:, 0])
+
+
+@pytest.mark.filterwarnings("ignore:.*L-BFGS")
+def test_scales_are_right_or_refused() -> None:
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    y = np.sin(x[:, 0])
+    plain = GaussianProcess(max_iter=3).fit(x, y).predict(x, return_std=True)
+    far = GaussianProcess(max_iter=3).fit(x * 2.0**-480, y * 2.0**-480).predict(x * 2.0**-480, return_std=True)
+    for found, wanted in zip(far, plain, strict=True):
+        np.testing.assert_allclose(found * 2.0**480, wanted, rtol=1e-4, atol=1e-4)
+    for scale, optimize in ((1e-170, True), (1e200, True), (1e-170, False), (1e200, False)):
+        with pytest.raises(Refused, match="variances"):
+            GaussianProcess(optimize=optimize).fit(x, y * scale)
+        with pytest.raises(Refused, match="X has variances"):
+            GaussianProcess(optimize=optimize).fit(x * scale, y)
+    np.testing.assert_array_equal(GaussianProcess().fit(x, np.full(20, 0.1)).predict(x[:2]), [0.1, 0.1])
+
+
+def test_a_noise_below_rounding_is_told_from_an_indefinite_kernel() -> None:
+    x = np.random.default_rng(0).standard_normal((10, 2)).repeat(2, 0)
+    with pytest.raises(Refused, match="larger noise"):
+        GaussianProcess(noise=1e-20, optimize=False).fit(x, x[:, 0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,21 @@ def test_refusals() -> None:
     ):
         with pytest.raises(Refused):
             make()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"frequencies": None},
+        {"zeroth": "a"},
+        {"boundary": None},
+        {"boundary": "a"},
+        {"source": np.zeros(9)},
+        {"source": lambda x: np.zeros(4)},
+        {"axes": None},
+    ],
+)
+def test_what_is_no_function_or_number_is_refused(options: Any) -> None:
+    given = {"source": lambda x: 0 * x, "axes": (np.linspace(0, 1, 9),)} | options
+    with pytest.raises(Refused):
+        collocate(given.pop("source"), given.pop("axes"), **given)

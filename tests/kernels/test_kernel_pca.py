@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_circles
 from sklearn.decomposition import PCA
 from sklearn.decomposition import KernelPCA as Peer
 
 from eckart.errors import Refused
-from eckart.kernels import _rows
+from eckart.kernels import Grid, _rows
+from eckart.kernels.kernel_k_means import KernelKMeans
 from eckart.kernels.kernel_pca import KernelPCA
+from eckart.kernels.kernel_ridge import KernelRidge
+from eckart.kernels.nystroem import Nystroem
 from eckart.kernels.rbf import RBF
 
 
@@ -92,3 +98,31 @@ def test_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rows, "memory_available", lambda: 1000)
     with pytest.raises(Refused, match="take solver='rpcholesky'"):
         KernelPCA(solver="exact").fit(rows())
+
+
+@pytest.mark.parametrize("made", [KernelPCA, Nystroem, KernelRidge, KernelKMeans])
+def test_a_matrix_that_is_not_symmetric_is_no_kernel(made: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((12, 3))
+    gram = x @ x.T
+    made(kernel="precomputed").fit(gram.astype(np.float32), x[:, 0])
+    with pytest.raises(Refused, match="symmetric"):
+        made(kernel="precomputed").fit(np.tril(gram), x[:, 0])
+    with pytest.raises(Refused, match="square"):
+        made(kernel="precomputed").fit(gram[:, :5], x[:, 0])
+    with pytest.raises(Refused, match="Grid"):
+        made().fit(Grid(torch.arange(3.0), torch.arange(4.0)), x[:, 0])
+
+
+def test_a_far_mean_is_said_to_be_one() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    with pytest.raises(Refused, match="centre X"):
+        KernelPCA(kernel="linear", solver="exact").fit(x + 1e6)
+    with pytest.raises(Refused, match="semi-definite"):
+        KernelPCA(kernel="precomputed", solver="exact").fit(x @ x.T - 9 * np.outer(x[:, 0], x[:, 0]))
+
+
+@pytest.mark.parametrize("bad", [None, "a", [0.1], -0.1, 1, True])
+def test_a_tolerance_is_a_share(bad: Any) -> None:
+    for made in (KernelPCA, Nystroem):
+        with pytest.raises(Refused, match="tol="):
+            made(tol=bad).fit(np.eye(3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,9 @@ def test_squares_that_overflow_are_no_zeros() -> None:
     for scale, weight in ((1e150, 1.0), (1.0, 1e300)):
         with pytest.raises(Refused, match="float64 does not hold"):
             KernelRidge("linear", solver="pcg", alpha=0.5).fit(x * scale, x[:, 0], np.full(20, weight))
+
+
+@pytest.mark.parametrize("bad", [None, "a", "1.0", [None], -1.0, float("nan")])
+def test_an_alpha_that_is_no_number_is_refused(bad: Any) -> None:
+    with pytest.raises(Refused, match="alpha"):
+        KernelRidge(alpha=bad).fit(np.eye(3), np.arange(3.0))

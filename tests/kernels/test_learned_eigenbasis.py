@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,9 @@ def test_probes_of_ones_own_have_no_extension() -> None:
     for wrong in ({"steps": 0}, {"width": 0.0}, {"n_probes": 0}, {"probes": lambda points, rng: np.ones(3)}):
         with pytest.raises(Refused):
             ProbeEigenbasis(**wrong).fit(x)
+
+
+@pytest.mark.parametrize("options", [{"width": "a"}, {"width": 0}, {"probes": 3}, {"steps": None}])
+def test_options_of_another_kind(options: Any) -> None:
+    with pytest.raises(Refused, match=next(iter(options))):
+        ProbeEigenbasis(2, **options).fit(np.random.default_rng(0).standard_normal((9, 2)))

@@ -94,3 +94,12 @@ def test_bad_arguments_are_refused() -> None:
     for options in wrong:
         with pytest.raises(Refused):
             RandomFeatures(**options).fit(X)
+
+
+def test_options_that_change_after_fitting_change_no_feature() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 3))
+    fitted = RandomFeatures(n_components=7, random_state=0).fit(x)
+    before = fitted.transform(x)
+    fitted.set_params(n_components=4, kind="arccos")
+    np.testing.assert_array_equal(fitted.transform(x), before)
+    assert len(fitted.get_feature_names_out()) == 7

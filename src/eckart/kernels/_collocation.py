@@ -111,8 +111,11 @@ class Problem:
     def at(self, function: Any, unit: Any) -> Dense:
         places = [low + length * axis for axis, (low, length) in zip(unit, self.sides, strict=True)]
         shape = tuple(map(len, unit))
-        found = np.asarray(function(*np.meshgrid(*places, indexing="ij")), np.float64)
-        return dense(np.broadcast_to(found, shape), "values of a function", ndim=None)
+        found = dense(function(*np.meshgrid(*places, indexing="ij")), "values of a function", ndim=None)
+        try:
+            return np.broadcast_to(found, shape)
+        except ValueError as error:
+            raise Refused(f"a function gave values of shape {found.shape} for points of shape {shape}") from error
 
     def peaks(self) -> list[Dense]:
         even = tuple(np.linspace(0, 1, (16 if len(self.unit) == 1 else 4) * len(axis)) for axis in self.unit)

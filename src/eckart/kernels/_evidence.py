@@ -127,6 +127,12 @@ def rooted(matrix: Tensor, shift: float = 1.0) -> Tensor:
     root: Tensor
     root, failed = torch.linalg.cholesky_ex(shifted)
     if failed or not torch.isfinite(root).all():
+        largest = float(matrix.detach().diagonal().abs().max())
+        if shift <= len(matrix) * torch.finfo(matrix.dtype).eps * largest:
+            raise Refused(
+                f"the noise is {shift / largest:.3g} of the kernel's variance, less than rounding leaves of rows that "
+                "are equal or nearly so: take a larger noise"
+            )
         raise Refused("the kernel is not positive semi-definite on these rows")
     return root
 

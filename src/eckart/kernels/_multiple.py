@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.lapack import dpotri
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, dense
 from eckart.errors import Refused
 
 MOST = 12000
@@ -123,8 +123,8 @@ def grid(kind: Any, count: int, d: int, band: float, width: float, rng: np.rando
             "frequencies='random' and width=0, or fewer components"
         )
     if not named:
-        found = np.array(kind, np.float64)
-        if found.ndim != 2 or found.shape[1] != d or not np.isfinite(found).all():
+        found = dense(kind, "frequencies").copy()
+        if found.shape[1] != d:
             raise Refused(f"frequencies {found.shape} are no finite (components, {d})")
         return found
     if kind == "random":

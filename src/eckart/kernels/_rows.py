@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._named import as_kernel
+from eckart.kernels._points import Points
 from eckart.linalg.pivoted_cholesky import Pivots, pivoted_cholesky
 from eckart.linalg.rejection_cholesky import rejection_cholesky
 from eckart.linalg.tall_ridge import tall_ridge
@@ -26,22 +27,54 @@ AT_ONCE = 2**22
 """Entries of a kernel matrix that are computed together, 32 MiB of them."""
 TILE = 1024
 """Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile."""
+ROUNDED = 1e-5
+"""How far entries that should be equal may be apart, by the largest of the matrix."""
 Picked = Literal["rpcholesky", "greedy", "uniform"]
 PRECOMPUTED = "precomputed"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and type(value) is not bool
 
 
 def share(**values: Any) -> None:
     """Raises Refused for what is no number from 0 on, below 1."""
     for name, value in values.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < 1:
+        if not _number(value) or not 0 <= value < 1:
             raise Refused(f"{name}={value!r} is no share: a number from 0 on, below 1, is needed")
 
 
 def not_negative(**values: Any) -> None:
     """Raises Refused for what is no finite number from 0 on."""
     for name, value in values.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value < np.inf:
+        if not _number(value) or not 0 <= value < np.inf:
             raise Refused(f"{name}={value!r} is no number from 0 on")
+
+
+def real(**values: Any) -> None:
+    """Raises Refused for what is no finite number."""
+    for name, value in values.items():
+        if not _number(value) or not -np.inf < value < np.inf:
+            raise Refused(f"{name}={value!r} is no finite number")
+
+
+def symmetric(matrix: Dense) -> None:
+    """Raises Refused for a matrix (n, n) of all pairs that is not square, or not symmetric but for rounding of float32.
+
+    A decomposition would read one triangle of it and never look at the other.
+    """
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise Refused(f"a precomputed kernel is a matrix of all pairs, and X of shape {matrix.shape} is not square")
+    scale = power_of_two(matrix)
+    for rows in blocks(len(matrix), len(matrix)):
+        apart = np.abs(matrix[rows] / scale - matrix[:, rows].T / scale)
+        if apart.max(initial=0.0) > ROUNDED:
+            i, j = (int(at) for at in np.unravel_index(apart.argmax(), apart.shape))
+            i += rows.start
+            raise Refused(
+                f"a precomputed kernel is symmetric, and X has {matrix[i, j]:g} at ({i}, {j}) and {matrix[j, i]:g} at "
+                f"({j}, {i}): hand in (X + X.T) / 2 if that is meant"
+            )
 
 
 def standing(y: Dense) -> tuple[float, float, Dense]:
@@ -61,8 +94,22 @@ def standing(y: Dense) -> tuple[float, float, Dense]:
         return mean * first, 1.0, rest
     second = power_of_two(rest)
     if first * second < np.finfo(float).tiny:
-        raise Refused("targets are as small as float64 holds: multiply them by a power of two")
+        raise Refused("values differ by as little as float64 holds: multiply them by a power of two")
     return mean * first, first * second, rest / second
+
+
+def squared(unit: float, share: float = 1.0) -> float:
+    """share unit^2, a variance; Refused where float64 does not hold it.
+
+    Raises:
+        Refused: of values whose squares vanish or overflow.
+    """
+    found = share * unit * unit
+    if not np.finfo(float).tiny <= found < np.inf:
+        raise Refused(
+            f"values that differ by {unit:.3g} have variances that float64 does not hold: divide them by a power of two"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -198,7 +245,7 @@ def landmarks_of(
     """
     empty = np.zeros(0, np.int64)
     if not isinstance(picked, str):
-        points = np.ascontiguousarray(picked, np.float64)
+        points = np.ascontiguousarray(dense(picked, "landmarks", ndim=None))
         if gram.kernel is None or points.ndim != 2 or points.shape[1] != gram.x.shape[1]:
             raise Refused(f"landmarks of shape {points.shape} are no rows of {gram.x.shape[1]} features of points")
         own = Gram(gram.kernel, torch.from_numpy(points))
@@ -296,10 +343,15 @@ class OfKernel(Estimator):
         if not (isinstance(self.kernel, str) and self.kernel == PRECOMPUTED):
             made = as_kernel(self.kernel, x.shape[1], gamma=self.gamma, degree=self.degree, coef0=self.coef0)
             self.kernel_ = copy.deepcopy(made)
-        elif x.shape[0] != x.shape[1]:
-            raise Refused(f"a precomputed kernel is a matrix of all pairs, and X is of shape {x.shape}")
+        else:
+            symmetric(x)
         found: Kernel | None = self.kernel_
         return found
+
+    def _table(self, X: Any, *, fit: bool = False, y: Any = "no_validation", **checks: Any) -> Any:
+        if isinstance(X, Points):
+            raise Refused(f"X is {type(X).__name__}, whose structure is of no use here: hand in X.array()")
+        return super()._table(X, fit=fit, y=y, **checks)
 
     def _rng(self) -> np.random.Generator:
         return generator_from(getattr(self, "random_state", None))

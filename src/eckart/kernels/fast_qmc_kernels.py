@@ -14,6 +14,7 @@ from eckart.arrays import Dense, Seed, dense, generator_of
 from eckart.errors import Refused
 from eckart.kernels._low_discrepancy import DigitalNet, Lattice, digital_difference
 from eckart.kernels._low_discrepancy_gp import LowDiscrepancyGP, ProductOfSeries, evidence, learned, spectrum
+from eckart.kernels._rows import not_negative, squared, standing
 from eckart.kernels.contract import Example, kernel, kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import at_least_one, positive
@@ -210,17 +211,20 @@ def fit_on_lattice(
         )
     at_least_one(dimensions=dimensions, start=start, limit=limit)
     positive(tolerance=tolerance)
-    if points not in ("lattice", "net") or start & (start - 1) or start < 4 or not 0 <= noise < np.inf:
-        raise Refused(
-            f"points={points!r}, start={start}, noise={noise}: 'lattice' or 'net', 2^k from 4 on, not below 0"
-        )
+    not_negative(noise=noise)
+    if points not in ("lattice", "net"):
+        raise Refused(f"points={points!r} is none of lattice, net")
+    if start & (start - 1) or not 4 <= start <= limit:
+        raise Refused(f"start={start} is no power of two from 4 on, up to limit={limit}")
     sides = np.array([[0.0, 1.0]] * dimensions if bounds is None else dense(bounds, "bounds"))
     if sides.shape != (dimensions, 2) or not (sides[:, 0] < sides[:, 1]).all():
         raise Refused(f"bounds of shape {sides.shape} are no sides (d, 2), each from its lower to its upper end")
     shift = generator_of(generator).random(dimensions)
     first = 1.0 if weights is None else weights
     kernel: ProductOfSeries = (
-        BernoulliKernel(order or 2, first) if points == "lattice" else WalshKernel(order or 1, first)
+        BernoulliKernel(2 if order is None else order, first)
+        if points == "lattice"
+        else WalshKernel(1 if order is None else order, first)
     )
 
     def asked(x: Dense) -> Dense:
@@ -241,21 +245,33 @@ def fit_on_lattice(
             values = np.stack([values, asked(x[1::2])], 1).ravel()
         else:
             values = np.concatenate([values, asked(x[n // 2 :])])
-        y = torch.from_numpy(values)
-        if weights is None and n <= LEARNED_UP_TO and np.ptp(values) > 0:
+        mean, unit, rest = standing(values)
+        squared(unit)
+        y = torch.from_numpy(rest)
+        if weights is None and n <= LEARNED_UP_TO and rest.any():
             kernel = learned(at, kernel, y, noise)
         with torch.no_grad():
             eigen, floored = spectrum(at, kernel, noise)
             basis = eigen.adjoint((y - y.mean())[:, None])
             scale = float(evidence(eigen, basis[:, 0])[1])
             alpha = eigen.apply(basis / eigen.values[:, None])[:, 0].numpy()
-        sd = float((scale * eigen.values[0] / n) ** 0.5)
+        sd = unit * float((scale * eigen.values[0] / n) ** 0.5)
         history.append(sd)
         if sd <= tolerance or 2 * n > limit:
             break
         n *= 2
     process = LowDiscrepancyGP(
-        float(values.mean()), sd, at, values, kernel, scale, alpha, floored, sides.T.copy(), folded, eigen
+        mean,
+        sd,
+        at,
+        values,
+        kernel,
+        squared(unit, scale) if scale else 0.0,
+        unit * alpha,
+        floored,
+        sides.T.copy(),
+        folded,
+        eigen,
     )
     text = f"the mean's standard deviation is {sd:.3g} with {n} points; {floored} eigenvalues were raised to rounding"
     return Solution(process, sd <= tolerance, len(history), history, text, n, sd)

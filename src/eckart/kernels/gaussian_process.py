@@ -11,7 +11,8 @@ from torch import Tensor
 
 from eckart import linalg
 from eckart.arrays import Dense as Array
-from eckart.arrays import back, power_of_two
+from eckart.arrays import back
+from eckart.errors import Refused
 from eckart.kernels._evidence import (
     Placed,
     begun,
@@ -28,7 +29,18 @@ from eckart.kernels._evidence import (
 from eckart.kernels._kernel import Kernel, Multiple
 from eckart.kernels._named import as_kernel
 from eckart.kernels._points import Points
-from eckart.kernels._rows import Gram, OfKernel, blocks, combined, finite, landmarks_of, tensor, torch_generator
+from eckart.kernels._rows import (
+    Gram,
+    OfKernel,
+    blocks,
+    combined,
+    finite,
+    landmarks_of,
+    squared,
+    standing,
+    tensor,
+    torch_generator,
+)
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import at_least_one, generator_from, positive, same_kind
 from eckart.scikit.door import RegressorMixin, check_is_fitted
@@ -122,13 +134,13 @@ class GaussianProcess(RegressorMixin, OfKernel):
         rows = X.array().numpy() if isinstance(X, Points) else X
         table, target = self._table(rows, fit=True, y=y, y_numeric=True)
         target = np.asarray(target, np.float64)
-        self.mean_ = float(target.mean())
-        unit = power_of_two(target - self.mean_)
-        x, goal = tensor(table), torch.from_numpy((target - self.mean_) / unit)
+        self.mean_, unit, rest = standing(target)
+        squared(unit)
+        x, goal = tensor(table), torch.from_numpy(rest)
         noise = positive(noise=self.noise)
         # Of a constant there is nothing to learn, and no evidence that is finite.
         learn = self.optimize and bool(goal.any())
-        fixed = None if learn else noise / unit**2
+        fixed = None if learn else squared(1 / unit, noise)
         model = Multiple(self._kernel(table), 1 / noise)
         found = chosen(self.structure, x, model, self.exact_up_to)
         self.structure_ = found.structure if found is not None else "low-rank"
@@ -149,8 +161,8 @@ class GaussianProcess(RegressorMixin, OfKernel):
         model.requires_grad_(False)
         self.log_marginal_likelihood_ = -float(cost()) - len(goal) * float(np.log(unit))
         quadratic = self._settle(model, found, x, drawn, goal)
-        self.noise_ = noise if fixed is not None else unit**2 * quadratic / len(goal)
-        self.scale_ = self.noise_ * self.ratio_
+        self.noise_ = noise if fixed is not None else squared(unit, quadratic / len(goal))
+        self.scale_ = squared(1.0, self.noise_ * self.ratio_)
         self.dual_coef_ = self.dual_coef_ * unit
         if found is None:
             self.loo_[0] = self.mean_ + unit * self.loo_[0]
@@ -160,8 +172,12 @@ class GaussianProcess(RegressorMixin, OfKernel):
         """The kernel to begin with; one by name is as wide as the rows are."""
         if isinstance(self.kernel, Kernel):
             return copy.deepcopy(self.kernel)
-        spread = float(table.var(0).sum())
-        return as_kernel(self.kernel, table.shape[1], gamma=1 / (2 * spread) if spread > 0 else None)
+        with np.errstate(over="ignore", invalid="ignore"):
+            same, spread = bool((np.ptp(table, axis=0) == 0).all()), float(table.var(0).sum())
+        tiny = np.finfo(float).tiny
+        if not same and not 2 * tiny < spread < 0.1 / tiny:
+            raise Refused("X has variances that float64 does not hold: divide it by a power of two")
+        return as_kernel(self.kernel, table.shape[1], gamma=None if same else 1 / (2 * spread))
 
     def _drawn(self, kernel: Kernel, x: Tensor) -> Tensor:
         marks, _ = landmarks_of(Gram(kernel, x), "rpcholesky", self.n_components, 0.0, self._rng())
@@ -243,6 +259,7 @@ class GaussianProcess(RegressorMixin, OfKernel):
             Refused: the covariance of X does not fit into memory.
         """
         check_is_fitted(self)
+        at_least_one(n_samples=n_samples)
         means = self._means(X)
         x = tensor(self._table(X))
         own = Gram(self.kernel_, x).whole("sample_y", "fewer rows", 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
 from eckart.kernels._collocation import Collocated, Problem
+from eckart.kernels._rows import real
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import positive
@@ -82,7 +83,7 @@ def collocate(
     Raises:
         Refused: shapes do not fit, an axis does not increase, f has NaN or Inf, or the equation has no solution.
     """
-    held = tuple(dense(axis, "an axis", ndim=1) for axis in axes)
+    held = tuple(dense(axis, "an axis", ndim=1) for axis in axes) if isinstance(axes, Iterable) else ()
     d = len(held)
     if d not in (1, 2) or any(len(axis) < 3 or not (np.diff(axis) > 0).all() for axis in held):
         raise Refused(
@@ -94,6 +95,11 @@ def collocate(
     if len(a) != d or len(b) != d or base not in ("rbf", "matern"):
         raise Refused(f"{len(a)} and {len(b)} coefficients for {d} axes, base={base!r}: one an axis; 'rbf' or 'matern'")
     positive(tolerance=tolerance)
+    real(zeroth=zeroth)
+    if not callable(source):
+        raise Refused(f"source={source!r:.80} is no function of points: hand in one, as one that interpolates")
+    if not callable(boundary):
+        real(boundary=boundary)
     lengths = np.array([length for _, length in sides])
     with np.errstate(over="ignore", under="ignore"):
         a, b = a / lengths**2, b / lengths
@@ -104,7 +110,7 @@ def collocate(
     unit = tuple((axis - low) / length for axis, (low, length) in zip(held, sides, strict=True))
     problem = Problem(source, boundary, unit, sides, a, b, float(zeroth), base)
     named = isinstance(frequencies, str)
-    if frequencies not in ("source", "learn") if named else len(frequencies) != d:
+    if frequencies not in ("source", "learn") if named else not isinstance(frequencies, Sized) or len(frequencies) != d:
         raise Refused(f"frequencies={frequencies!r} are no {d} arrays, one an axis, and none of source, learn")
     given = [dense(each, "frequencies", ndim=1) for each in ([] if named else frequencies)]
     found = problem.peaks() if named else [each * length for each, length in zip(given, lengths, strict=True)]

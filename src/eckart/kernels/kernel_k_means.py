@@ -9,12 +9,17 @@ import numpy as np
 from eckart.arrays import Dense, back, power_of_two
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
-from eckart.kernels._named import as_kernel
+from eckart.kernels._named import Linear
+from eckart.kernels._rows import ROUNDED, OfKernel
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.kernel_k_means import kernel_k_means, to_centres
-from eckart.scikit.base import Estimator, at_least_one, generator_from
+from eckart.linalg.pivoted_cholesky import INDEFINITE
+from eckart.scikit.base import at_least_one
 from eckart.scikit.door import ClusterMixin
 from eckart.scikit.planted import Planted
+
+LOST = 1000.0
+"""Distances of so many units of rounding of the kernel's largest entry are none."""
 
 
 def _planted(rng: np.random.Generator) -> Planted:
@@ -38,7 +43,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     planted=_planted,
     unmeasured="clusters of graphs by it are measured with log-graph-kernels",
 )
-class KernelKMeans(ClusterMixin, Estimator):
+class KernelKMeans(ClusterMixin, OfKernel):
     """k-means in the distances k(x, x) + k(z, z) - 2 k(x, z), from the kernel alone.
 
     The n x n matrix is kept while fitting: 8 n^2 bytes. Each step costs n^2 times the number of clusters.
@@ -57,6 +62,8 @@ class KernelKMeans(ClusterMixin, Estimator):
         inertia_: the sum of squared distances from the means.
         members_: what was fitted, of which the kernel is taken to predict; of "precomputed" nothing, (0, n).
         member_: (n, n_clusters), 1 / size of the cluster that a row belongs to.
+        kernel_: the `Kernel`, a copy; None for "precomputed".
+        centre_: what is taken off X first, (features,): the mean of X for "linear", else zero.
         within_: the mean of the kernel over pairs of a cluster, (n_clusters,).
         n_iter_: steps of all runs together.
     """
@@ -84,41 +91,61 @@ class KernelKMeans(ClusterMixin, Estimator):
         table = self._table(X, fit=True)
         if self.n_clusters > len(table):
             raise Refused(f"n_clusters={self.n_clusters} of n_samples={len(table)}: take as many at most")
-        if self.kernel == "precomputed" and table.shape[0] != table.shape[1]:
-            raise Refused(f"a precomputed kernel of shape {table.shape} is not square")
-        self.members_ = table[:0] if self.kernel == "precomputed" else table
+        kernel = self._fit_kernel(table)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # Differences are all that counts, and products of far points lose them.
+            scale = power_of_two(table)
+            self.centre_ = np.zeros(table.shape[1])
+            if isinstance(kernel, Linear):
+                self.centre_ = (table / scale).mean(0) * scale
+            table = table - self.centre_
+        self.members_ = table[:0] if kernel is None else table
         gram = self._kernel_of(table)
         # Distances of a matrix near the largest number are none: its size does not matter to the clusters.
         scale = power_of_two(gram)
+        _apart(gram / scale)
         solution = kernel_k_means(
             gram / scale,
             self.n_clusters,
-            generator=generator_from(self.random_state),
+            generator=self._rng(),
             restarts=self.n_init,
             max_iter=self.max_iter,
         )
         self._finished(solution)
         self.labels_ = solution.value
-        self.inertia_ = float(solution.error) * scale
+        self.inertia_ = max(float(solution.error), 0.0) * scale
         self.member_, _, within = to_centres(gram, self.labels_, self.n_clusters)
         self.within_ = np.where(np.isfinite(within), within, np.finfo(float).max)
         return self
 
     def predict(self, X: Any) -> Any:
         """The nearest mean (samples,) of rows."""
-        across = self._kernel_of(self._table(X)) @ self.member_
+        across = self._kernel_of(self._table(X) - self.centre_) @ self.member_
         # k(x, x) is the same for all means.
         return back((self.within_ - 2 * across).argmin(1), X)
 
     def _kernel_of(self, table: Dense) -> Dense:
-        if self.kernel == "precomputed":
+        if self.kernel_ is None:
             return table
-        gram: Dense = as_kernel(self.kernel, table.shape[1], gamma=self.gamma)(table, self.members_)
+        gram: Dense = self.kernel_(table, self.members_)
         if not np.isfinite(gram).all():
             raise Refused("the kernel of these points is beyond the numbers of 64 bits: scale X")
         return gram
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.pairwise = self.kernel == "precomputed"
-        return tags
+
+def _apart(gram: Dense) -> None:
+    """Raises Refused where squared distances of a kernel are below zero, or what is above zero is rounding.
+
+    Args:
+        gram: (n, n), its largest entry between 1 and 2.
+    """
+    diagonal = gram.diagonal()
+    distances = diagonal[:, None] + diagonal - 2 * gram
+    low, high = float(distances.min()), float(distances.max())
+    if low < -max(ROUNDED, INDEFINITE):
+        raise Refused(f"the kernel is not positive semi-definite: a squared distance is {low:.3g} of its largest entry")
+    if 0 < max(high, -low) <= LOST * np.finfo(float).eps:
+        raise Refused(
+            f"the kernel's largest squared distance is {high:.3g} of its largest entry, which is rounding: centre X, "
+            "or take a larger gamma"
+        )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eckart.arrays import dense
 from eckart.errors import Refused
-from eckart.kernels._rows import Gram, OfKernel, combined, landmarks_of, tensor
+from eckart.kernels._rows import Gram, OfKernel, combined, landmarks_of, share, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.kernels.rbf import RBF
 from eckart.linalg.pivoted_cholesky import INDEFINITE
@@ -120,10 +120,9 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         return self._fit(X)
 
     def _fit(self, X: Any) -> Any:
-        if self.solver not in SOLVERS or not 0 <= self.tol < 1:
-            raise Refused(
-                f"solver={self.solver!r}, tol={self.tol!r}: one of {', '.join(SOLVERS)}, a share of the trace"
-            )
+        if self.solver not in SOLVERS:
+            raise Refused(f"solver={self.solver!r} is none of {', '.join(SOLVERS)}")
+        share(tol=self.tol)
         at_least_one(n_landmarks=self.n_landmarks)
         if self.n_components is not None:
             at_least_one(n_components=self.n_components)
@@ -159,12 +158,18 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         matrix -= means
         matrix -= matrix.mean(1, keepdim=True)
         values, vectors = torch.linalg.eigh(matrix)
-        if float(values.min()) < -INDEFINITE * float(values.abs().max()):
-            raise Refused(
-                f"the kernel is not positive semi-definite: its matrix has an eigenvalue {float(values[0]):g}"
-            )
         # What centring leaves of a constant kernel is rounding of the kernel, and not of itself.
-        values = torch.where(values > 8 * len(gram) * torch.finfo(torch.float64).eps * total / len(gram), values, 0.0)
+        floor = 8 * torch.finfo(torch.float64).eps * total
+        low, high = float(values.min()), float(values.abs().max())
+        if low < -INDEFINITE * high and high > floor:
+            reason = (
+                f"the kernel is not positive semi-definite: its matrix has an eigenvalue {low:g}"
+                if low < -floor
+                else f"less its mean the kernel is left with eigenvalues up to {high:g}, of which {-low:g} are "
+                "rounding: centre X, or take a kernel of differences"
+            )
+            raise Refused(reason)
+        values = torch.where(values > floor, values, 0.0)
         kept = self._kept(values, len(gram))
         self.eigenvalues_, roots = values[kept].numpy(), values[kept].sqrt()
         coefficients = vectors[:, kept] / roots

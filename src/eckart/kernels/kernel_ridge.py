@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
 from eckart.kernels._rows import Gram, OfKernel, combined, drawn_columns, landmarks_of, tensor
 from eckart.kernels.contract import kernel_method
@@ -174,8 +175,9 @@ class KernelRidge(RegressorMixin, OfKernel):
         return self
 
     def _alphas(self) -> list[float]:
-        several = np.ndim(self.alpha) > 0
-        alphas = [float(each) for each in np.ravel(self.alpha)]
+        given = dense([self.alpha] if isinstance(self.alpha, Real) else self.alpha, "alpha", ndim=None)
+        several = given.ndim > 0 and not isinstance(self.alpha, Real)
+        alphas: list[float] = given.ravel().tolist()
         if several and (self.solver == "pcg" or not alphas):
             raise Refused(f"alpha={self.alpha!r}: solver='pcg' takes one, and others one or more")
         for alpha in alphas:
@@ -257,8 +259,7 @@ def weights(sample_weight: Any, n: int) -> Dense:
     """Weights of samples (n,); Refused where one is negative, NaN or infinite, or none is above zero."""
     if sample_weight is None:
         return np.ones(n)
-    made: Dense = np.asarray(sample_weight, np.float64)
-    made = np.broadcast_to(made, (n,)) if made.ndim == 0 else made
+    made = dense([sample_weight] * n if isinstance(sample_weight, Real) else sample_weight, "sample_weight", ndim=None)
     if made.shape != (n,) or not (np.isfinite(made).all() and (made >= 0).all() and made.any()):
         raise Refused(f"sample_weight of shape {made.shape} is no weight, zero or more, for each of {n} samples")
     return made

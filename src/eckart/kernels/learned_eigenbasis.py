@@ -14,7 +14,7 @@ from eckart.arrays import Dense
 from eckart.errors import Refused
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.truncated_svd import truncated_svd
-from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
+from eckart.scikit.base import Estimator, at_least_one, generator_from, positive, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 
@@ -106,7 +106,7 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
             the Laplacian times w^2 / 2 where neighbours reach far enough.
         density_: the first component squared, (n,): the measure for which the basis is orthonormal. It is that of the
             paper where its network weighs points; here all count alike, and it is nearly 1/n.
-        width_: that was taken.
+        width_, neighbors_: that were taken.
         centre_, unit_: what is taken off points, and by what the rest is divided.
         fitted_: the points so scaled (n, d).
         extension_: of which new points take means (n, k); None for other probes.
@@ -135,8 +135,10 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
         """Finds the basis at points X (n, d), more than one; itself. No more components than points are found."""
         x = self._table(X, fit=True, ensure_min_samples=2)
         at_least_one(n_components=self.n_components, n_neighbors=self.n_neighbors, steps=self.steps)
-        if self.width is not None and not 0 < self.width < np.inf:
-            raise Refused(f"width={self.width} is not positive and finite")
+        if self.width is not None:
+            positive(width=self.width)
+        if self.probes is not None and not callable(self.probes):
+            raise Refused(f"probes={self.probes!r:.80} is no function of points and a generator")
         rng, n = generator_from(self.random_state), len(x)
         self.centre_ = x[0].copy()
         largest = float(np.abs(x / 2 - self.centre_ / 2).max())
@@ -145,7 +147,8 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
             raise Refused("X is as large as float64 holds: divide it by a power of two")
         self.fitted_ = self._scaled(x)
         count, width = min(self.n_components, n), None if self.width is None else self.width / self.unit_
-        mean, w = averaging(self.fitted_, self.fitted_, min(self.n_neighbors, n), width)
+        self.neighbors_ = min(self.n_neighbors, n)
+        mean, w = averaging(self.fitted_, self.fitted_, self.neighbors_, width)
         self.width_ = w * self.unit_
         self.extension_: Dense | None = None
         if self.probes is not None:
@@ -202,8 +205,7 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
         x = self._scaled(self._table(X))
         if self.extension_ is None:
             raise Refused("probes of one's own are known at the fitted points only: take components_")
-        neighbors = min(self.n_neighbors, len(self.fitted_))
-        return averaging(self.fitted_, x, neighbors, self.width_ / self.unit_)[0] @ self.extension_
+        return averaging(self.fitted_, x, self.neighbors_, self.width_ / self.unit_)[0] @ self.extension_
 
     def _scaled(self, x: Dense) -> Dense:
         found: Dense = (x - self.centre_) / self.unit_

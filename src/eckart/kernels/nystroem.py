@@ -8,7 +8,7 @@ import numpy as np
 
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
-from eckart.kernels._rows import Gram, Landmarks, OfKernel, Picked, decoder, landmarks_of, tensor
+from eckart.kernels._rows import Gram, Landmarks, OfKernel, Picked, decoder, landmarks_of, share, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import at_least_one, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
@@ -91,8 +91,7 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         return self._features(X)
 
     def _features(self, X: Any) -> Dense:
-        if not 0 <= self.tol < 1:
-            raise Refused(f"tol={self.tol!r} is no share of the trace")
+        share(tol=self.tol)
         at_least_one(n_components=self.n_components)
         x = tensor(self._table(X, fit=True))
         kernel = self._fit_kernel(x.numpy())

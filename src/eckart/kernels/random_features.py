@@ -95,6 +95,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel
         amplitude_: what the features are multiplied with.
         phase_: what the angle of the last of an odd number of frequencies is shifted by.
         kernel_: the `Kernel`; None for "arccos".
+        kind_, n_components_: that were drawn.
 
     Raises:
         Refused: the kernel has no frequencies, or none of this kind.
@@ -122,6 +123,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel
         at_least_one(n_components=self.n_components)
         table = self._table(X, fit=True)
         generator, d = torch_generator(self._rng()), table.shape[1]
+        self.kind_, self.n_components_ = self.kind, int(self.n_components)
         if self.kind == "arccos":
             if self.kernel is not None or self.gamma is not None:
                 raise Refused(f"kind='arccos' has a kernel of its own, and kernel={self.kernel!r} was given")
@@ -154,10 +156,10 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel
         x = self._table(X)
         with np.errstate(over="ignore", invalid="ignore"):
             angles = x @ self.frequencies_.T
-            if self.kind == "arccos":
+            if self.kind_ == "arccos":
                 return self.amplitude_ * np.maximum(angles, 0)
-            pairs = self.n_components // 2
-            if self.kind != "positive":
+            pairs = self.n_components_ // 2
+            if self.kind_ != "positive":
                 angles[:, pairs:] += self.phase_
                 return self.amplitude_ * np.hstack([np.cos(angles), np.sin(angles[:, :pairs])])
             size = np.square(x / _lengthscale(self.kernel_)).sum(1)[:, None]
@@ -165,7 +167,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel
 
     @property
     def _n_features_out(self) -> int:
-        return self.n_components
+        return self.n_components_
 
 
 def _lengthscale(kernel: Kernel | None) -> Dense:

@@ -206,6 +206,8 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         d = table.shape[1]
         band = ((n - 1) / 2 or 0.5 if d == 1 else 0.3) if self.band is None else positive(band=self.band)
         self.frequencies_ = grid(self.frequencies, self.n_components, d, band, self.width, rng)
+        self._width = float(self.width)
+        self._joint = not isinstance(self.frequencies, str) or self.frequencies == "random"
         spectrum = self._waves()
         groups = np.tile(spectrum.groups, 2)
         bounds = np.linspace(0, n, self.n_agents + 1).astype(int)
@@ -248,8 +250,7 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         return back(means, X), back(deviations, X)
 
     def _waves(self) -> Waves:
-        joint = not isinstance(self.frequencies, str) or self.frequencies == "random"
-        return waves(self.frequencies_, self.width, joint=joint)
+        return waves(self.frequencies_, self._width, joint=self._joint)
 
     def _ended(self, history: list[float], n: int) -> bool:
         if self.solver == "admm":
