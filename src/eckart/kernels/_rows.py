@@ -34,7 +34,7 @@ PRECOMPUTED = "precomputed"
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, Real) and type(value) is not bool
+    return not isinstance(value, bool) and isinstance(value, Real)
 
 
 def share(**values: Any) -> None:
