@@ -10,8 +10,8 @@ import pytest
 
 from eckart.errors import Refused
 from eckart.kernels._agents import Here, OnWorkers
-from eckart.kernels._multiple import moments, terms, waves
-from eckart.kernels.slim_kl import LinearMultipleKernelGP, mm_update, proximal_update
+from eckart.kernels._multiple import moments, proximal_update, terms, waves
+from eckart.kernels.slim_kl import LinearMultipleKernelGP, mm_update
 
 T = np.arange(100.0)
 TONES = np.sin(0.3 * T) + 0.6 * np.cos(0.9 * T)

@@ -12,8 +12,8 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import digamma, gammaln
 
 from eckart.arrays import Dense
-from eckart.linalg.khatri_rao import second_moments, summed, unpaired
-from eckart.linalg.markov_gp import Kernel, Marginals, marginals
+from eckart.linalg.khatri_rao import contracted, paired, second_moments, summed, unpaired
+from eckart.linalg.markov_gp import Kernel, Marginals, MarkovPosterior, marginals
 from eckart.linalg.turns import best_turn
 
 SHAPE, RATE = 1.0, 1e-6
@@ -104,3 +104,32 @@ def gamma_far(shape: float, rate: float) -> float:
     """The divergence of Gamma(shape, rate) from Gamma(SHAPE, RATE)."""
     logs = (shape - SHAPE) * digamma(shape) - gammaln(shape) + gammaln(SHAPE) + SHAPE * np.log(rate / RATE)
     return float(logs + shape * (RATE - rate) / rate)
+
+
+@dataclass(frozen=True)
+class TuckerPosterior:
+    """y = G x_1 u_1(t_1) x_2 u_2(t_2) ... + noise, after it was seen.
+
+    Attributes:
+        functions: of each mode.
+        core: mean of G, (R_1, ..., R_K).
+        spread: covariance of its entries, the last mode fastest, (R, R) of R = R_1 R_2 ...
+        noise: variance of the noise, one over the mean of its precision.
+    """
+
+    functions: tuple[MarkovPosterior, ...]
+    core: Dense
+    spread: Dense
+    noise: float
+
+    def at(self, times: Sequence[Dense]) -> tuple[Dense, Dense]:
+        """Mean and variance (n,) of G x_1 u_1 x_2 u_2 ..., without noise, at coordinates (n,) a mode."""
+        means, squares = [], []
+        for each, t in zip(self.functions, times, strict=True):
+            distinct, which = np.unique(t, return_inverse=True)
+            m, c = each.at(distinct)
+            means.append(m[which])
+            squares.append(second_moments(m, c)[which])
+        mean = contracted(self.core, means)[:, 0]
+        both = contracted(paired(self.spread + np.outer(self.core, self.core), self.core.shape), squares)[:, 0]
+        return mean, np.maximum(both - np.square(mean), 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import inf, prod
 from typing import Any, Literal, get_args
 
@@ -12,9 +11,9 @@ from scipy.special import digamma
 
 from eckart.arrays import Dense, number, power_of_two, whole
 from eckart.errors import Refused
-from eckart.estimators._tucker_modes import RATE, SHAPE, Mode, core_given, gamma_far
+from eckart.estimators._tucker_modes import RATE, SHAPE, Mode, TuckerPosterior, core_given, gamma_far
 from eckart.estimators.contract import estimator
-from eckart.linalg.khatri_rao import contracted, paired, second_moments
+from eckart.linalg.khatri_rao import contracted, paired
 from eckart.linalg.markov_gp import Kernel, MarkovPosterior, smoothed
 from eckart.linalg.mode_products import mode_products
 from eckart.linalg.solution import Solution
@@ -28,35 +27,6 @@ SURE, HELD = 100.0, 3
 """The noise's precision to begin with, and sweeps that it stays: what is called noise early is never found again."""
 FIRST = 0.1
 """A length scale to begin with, by the range of the coordinate."""
-
-
-@dataclass(frozen=True)
-class TuckerPosterior:
-    """y = G x_1 u_1(t_1) x_2 u_2(t_2) ... + noise, after it was seen.
-
-    Attributes:
-        functions: of each mode.
-        core: mean of G, (R_1, ..., R_K).
-        spread: covariance of its entries, the last mode fastest, (R, R) of R = R_1 R_2 ...
-        noise: variance of the noise, one over the mean of its precision.
-    """
-
-    functions: tuple[MarkovPosterior, ...]
-    core: Dense
-    spread: Dense
-    noise: float
-
-    def at(self, times: Sequence[Dense]) -> tuple[Dense, Dense]:
-        """Mean and variance (n,) of G x_1 u_1 x_2 u_2 ..., without noise, at coordinates (n,) a mode."""
-        means, squares = [], []
-        for each, t in zip(self.functions, times, strict=True):
-            distinct, which = np.unique(t, return_inverse=True)
-            m, c = each.at(distinct)
-            means.append(m[which])
-            squares.append(second_moments(m, c)[which])
-        mean = contracted(self.core, means)[:, 0]
-        both = contracted(paired(self.spread + np.outer(self.core, self.core), self.core.shape), squares)[:, 0]
-        return mean, np.maximum(both - np.square(mean), 0.0)
 
 
 def tucker_of_functions(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
 from eckart.kernels._low_discrepancy import BITS, DigitalNet, Lattice
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.linalg.eigh import Eigen, eigh
 
 BLOCK = 2**21

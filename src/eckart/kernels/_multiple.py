@@ -16,6 +16,9 @@ from eckart.errors import Refused
 MOST = 12000
 """Features; their square is stored."""
 
+FLOOR = 1e-8
+"""Of the targets' variance: the least noise."""
+
 
 @dataclass(frozen=True)
 class Waves:
@@ -134,3 +137,45 @@ def grid(kind: Any, count: int, d: int, band: float, width: float, rng: np.rando
     if kind == "tensor":
         return np.stack(np.meshgrid(*[np.linspace(0, band, each)] * d, indexing="ij"), -1).reshape(-1, d)
     raise Refused(f"frequencies={kind!r} is no array and none of random, tensor, diagonal")
+
+
+def means_of(told: Dense | tuple[Dense, float]) -> Dense:
+    """What an agent told: numbers, or whole ones and their unit."""
+    return told if isinstance(told, np.ndarray) else told[0] * told[1]
+
+
+def part_of(held: Moments, on: Dense) -> Moments:
+    """The moments of some features."""
+    return Moments(held.gram[np.ix_(on, on)], held.moment[on], held.energy, held.count, held.groups[on])
+
+
+def proximal_update(theta: Dense, above: Dense, below: Dense, price: Dense, rho: float, target: Dense) -> Dense:
+    """The least of what `mm_update` minimises plus price x + rho / 2 (x - target)^2 for each weight x.
+
+    Its derivative, times x^2, is rho x^3 + (tr + price - rho target) x^2 - theta^2 q, which has one positive root.
+    """
+    c = theta * above
+    slope = np.divide(below, theta, out=np.zeros_like(theta), where=theta > 0) + price - rho * target
+    low, high = np.zeros_like(theta), np.abs(slope) / rho + np.cbrt(c / rho) + np.abs(target)
+    for _ in range(60):
+        middle = (low + high) / 2
+        over = (rho * middle + slope) * middle**2 > c
+        low, high = np.where(over, low, middle), np.where(over, middle, high)
+    found = np.where(theta > 0, high, 0.0)
+    found[-1] = max(found[-1], FLOOR)
+    return found
+
+
+def local_minimum(
+    held: Moments, theta: Dense, price: Dense, z: Dense, rho: float, sparsity: float, bits: int | None, seed: int
+) -> Dense | tuple[Dense, float]:
+    """An agent's round of "admm": five steps on its own evidence with the price and the pull to z, rounded if told."""
+    for _ in range(5):
+        above, below, _ = terms(held, theta)
+        below[:-1] += sparsity
+        theta = proximal_update(theta, above, below, price, rho, z)
+    if bits is None:
+        return theta
+    step = float(theta.max()) / (2**bits - 1)
+    codes = np.floor(theta / step + np.random.default_rng(seed).random(len(theta)))
+    return codes.astype(np.uint8 if bits <= 8 else np.uint16), step

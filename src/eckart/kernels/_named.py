@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels._stationary import length_of, with_length
 
 NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "cosine")

@@ -11,7 +11,8 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.linalg.distances import around_one, squared_distances
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from eckart.arrays import Dense, Seed, dense, generator_of
 from eckart.errors import Refused
+from eckart.kernels._checks import not_negative, squared, standing
 from eckart.kernels._low_discrepancy import DigitalNet, Lattice, digital_difference
 from eckart.kernels._low_discrepancy_gp import LowDiscrepancyGP, ProductOfSeries, evidence, learned, spectrum
-from eckart.kernels._rows import not_negative, squared, standing
 from eckart.kernels.contract import Example, kernel, kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import at_least_one, positive

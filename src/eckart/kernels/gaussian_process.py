@@ -13,6 +13,7 @@ from eckart import linalg
 from eckart.arrays import Dense as Array
 from eckart.arrays import back
 from eckart.errors import Refused
+from eckart.kernels._checks import blocks, squared, standing
 from eckart.kernels._evidence import (
     Placed,
     begun,
@@ -29,18 +30,7 @@ from eckart.kernels._evidence import (
 from eckart.kernels._kernel import Kernel, Multiple
 from eckart.kernels._named import as_kernel
 from eckart.kernels._points import Points
-from eckart.kernels._rows import (
-    Gram,
-    OfKernel,
-    blocks,
-    combined,
-    finite,
-    landmarks_of,
-    squared,
-    standing,
-    tensor,
-    torch_generator,
-)
+from eckart.kernels._rows import Gram, OfKernel, combined, finite, landmarks_of, tensor, torch_generator
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import at_least_one, generator_from, positive, same_kind
 from eckart.scikit.door import RegressorMixin, check_is_fitted

@@ -9,8 +9,8 @@ import numpy as np
 
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
+from eckart.kernels._checks import real
 from eckart.kernels._collocation import Collocated, Problem
-from eckart.kernels._rows import real
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import positive

@@ -8,9 +8,10 @@ import numpy as np
 
 from eckart.arrays import Dense, back, power_of_two
 from eckart.errors import Refused
+from eckart.kernels._checks import ROUNDED
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._named import Linear
-from eckart.kernels._rows import ROUNDED, OfKernel
+from eckart.kernels._rows import OfKernel
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.kernel_k_means import kernel_k_means, to_centres
 from eckart.linalg.pivoted_cholesky import INDEFINITE

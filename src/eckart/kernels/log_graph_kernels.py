@@ -12,7 +12,8 @@ from torch import Tensor
 from eckart.arrays import Dense, generator_of
 from eckart.errors import Refused
 from eckart.kernels._graph import PROXIMITIES, Graph, parameter, proximity, spectrum
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels.contract import Example, kernel
 from eckart.linalg.kernel_k_means import kernel_distances, kernel_k_means, silhouette
 

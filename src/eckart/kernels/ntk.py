@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from eckart.arrays import back
 from eckart.arrays import dense as dense_array
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels.contract import Example, kernel
 from eckart.linalg.distances import squared_distances
 from eckart.linalg.jacobian_products import Outputs, Route, jacobian_gram

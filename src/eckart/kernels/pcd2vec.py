@@ -12,7 +12,8 @@ from torch import Tensor
 
 from eckart.arrays import Dense
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels.contract import Example, kernel
 from eckart.linalg.rejection_cholesky import rejection_cholesky
 from eckart.scikit.base import Estimator, at_least_one

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from eckart.kernels._kernel import log_parameter, plain
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels._stationary import Stationary, chi_square
 from eckart.kernels.contract import Example, kernel
 

@@ -12,8 +12,19 @@ from scipy.linalg import cho_solve, solve_triangular
 from eckart.arrays import Dense, back
 from eckart.errors import Refused
 from eckart.kernels._agents import Here, OnWorkers, Traffic, fingerprint, resumed, written
-from eckart.kernels._multiple import Moments, Waves, grid, moments, terms, together, waves
-from eckart.kernels._rows import not_negative, standing
+from eckart.kernels._checks import not_negative, standing
+from eckart.kernels._multiple import (
+    FLOOR,
+    Waves,
+    grid,
+    local_minimum,
+    means_of,
+    moments,
+    part_of,
+    terms,
+    together,
+    waves,
+)
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import Estimator, at_least_one, generator_from, positive
@@ -22,8 +33,6 @@ from eckart.scikit.planted import Planted
 
 NEGLIGIBLE = 1e-10
 """Of the largest weight: below it a weight is zero, and stays so."""
-FLOOR = 1e-8
-"""Of the targets' variance: the least noise."""
 
 
 def mm_update(theta: Dense, above: Dense, below: Dense, sparsity: float = 0.0) -> Dense:
@@ -44,38 +53,6 @@ def mm_update(theta: Dense, above: Dense, below: Dense, sparsity: float = 0.0) -
     found[:-1][found[:-1] <= NEGLIGIBLE * found[:-1].max(initial=0.0)] = 0.0
     found[-1] = max(found[-1], FLOOR)
     return found
-
-
-def proximal_update(theta: Dense, above: Dense, below: Dense, price: Dense, rho: float, target: Dense) -> Dense:
-    """The least of what `mm_update` minimises plus price x + rho / 2 (x - target)^2 for each weight x.
-
-    Its derivative, times x^2, is rho x^3 + (tr + price - rho target) x^2 - theta^2 q, which has one positive root.
-    """
-    c = theta * above
-    slope = np.divide(below, theta, out=np.zeros_like(theta), where=theta > 0) + price - rho * target
-    low, high = np.zeros_like(theta), np.abs(slope) / rho + np.cbrt(c / rho) + np.abs(target)
-    for _ in range(60):
-        middle = (low + high) / 2
-        over = (rho * middle + slope) * middle**2 > c
-        low, high = np.where(over, low, middle), np.where(over, middle, high)
-    found = np.where(theta > 0, high, 0.0)
-    found[-1] = max(found[-1], FLOOR)
-    return found
-
-
-def local_minimum(
-    held: Moments, theta: Dense, price: Dense, z: Dense, rho: float, sparsity: float, bits: int | None, seed: int
-) -> Dense | tuple[Dense, float]:
-    """An agent's round of "admm": five steps on its own evidence with the price and the pull to z, rounded if told."""
-    for _ in range(5):
-        above, below, _ = terms(held, theta)
-        below[:-1] += sparsity
-        theta = proximal_update(theta, above, below, price, rho, z)
-    if bits is None:
-        return theta
-    step = float(theta.max()) / (2**bits - 1)
-    codes = np.floor(theta / step + np.random.default_rng(seed).random(len(theta)))
-    return codes.astype(np.uint8 if bits <= 8 else np.uint16), step
 
 
 def _planted(rng: np.random.Generator) -> Planted:
@@ -217,7 +194,7 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         traffic = Traffic(agents)
         everyone, count = np.arange(len(groups)), self.n_agents
         if self.solver == "pooled":
-            traffic.agents = Here([together(traffic(_part, [(everyone,)] * count))])
+            traffic.agents = Here([together(traffic(part_of, [(everyone,)] * count))])
         options = (self.solver, self.width, self.sparsity, self.rho, self.quantize, self.n_agents)
         of = fingerprint(table, target, spectrum.frequencies, spectrum.shares, *options)
         solution = self._rounds(traffic if self.solver != "pooled" else Traffic(traffic.agents), n, rng, of)
@@ -225,7 +202,9 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         self.weights_, self.noise_ = theta[:-1], float(theta[-1])
         self._on = np.flatnonzero(theta[groups] > 0)
         here = self.solver == "pooled"
-        held = together([_part(traffic.agents.parts[0], self._on)] if here else traffic(_part, [(self._on,)] * count))
+        held = together(
+            [part_of(traffic.agents.parts[0], self._on)] if here else traffic(part_of, [(self._on,)] * count)
+        )
         s = np.sqrt(theta[groups[self._on]])
         self._root = np.linalg.cholesky(s[:, None] * held.gram * s + self.noise_ * np.eye(len(s)))
         self._coefficients = s * cho_solve((self._root, True), s * held.moment) if len(s) else s
@@ -285,7 +264,7 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
                     )
                     for j in range(count)
                 ]
-                state["local"] = np.stack([_plain(each) for each in traffic(local_minimum, asked)])
+                state["local"] = np.stack([means_of(each) for each in traffic(local_minimum, asked)])
                 fresh = np.maximum((state["local"] + state["price"] / rho).mean(0), 0.0)
                 fresh[-1] = max(fresh[-1], FLOOR)
                 state["price"] = state["price"] + rho * (state["local"] - fresh)
@@ -301,12 +280,3 @@ class LinearMultipleKernelGP(RegressorMixin, Estimator):
         theta = state["theta"].copy()
         theta[:-1][theta[:-1] <= 1e-6 * theta[:-1].max(initial=0.0)] = 0.0
         return Solution(theta, converged, at, history, text, traffic.sent)
-
-
-def _plain(told: Dense | tuple[Dense, float]) -> Dense:
-    return told if isinstance(told, np.ndarray) else told[0] * told[1]
-
-
-def _part(held: Moments, on: Dense) -> Moments:
-    """The moments of some features."""
-    return Moments(held.gram[np.ix_(on, on)], held.moment[on], held.energy, held.count, held.groups[on])

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
-from eckart.kernels._kernel import Kernel, log_parameter, plain
+from eckart.kernels._kernel import Kernel
+from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels._stationary import normal
 from eckart.kernels.contract import Example, kernel
 
