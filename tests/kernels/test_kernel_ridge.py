@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge as Peer
 
 from eckart.errors import Refused
-from eckart.kernels import _rows
+from eckart.kernels import _checks, _rows
 from eckart.kernels.kernel_ridge import KernelRidge
 from eckart.kernels.matern import Matern
 from eckart.kernels.rbf import RBF
@@ -27,7 +27,7 @@ def problem(n: int = 50, targets: int = 2) -> tuple[np.ndarray, np.ndarray, np.n
 @pytest.mark.parametrize("solver", ["exact", "pcg", "subset"])
 def test_all_solvers_agree_with_scikit_learn(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_rows, "TILE", 16)
-    monkeypatch.setattr(_rows, "AT_ONCE", 500)
+    monkeypatch.setattr(_checks, "AT_ONCE", 500)
     x, y, new = problem()
     weight = np.random.default_rng(1).uniform(0.1, 2.0, 50)
     peer = Peer(kernel="rbf", gamma=0.3, alpha=0.1).fit(x, y, weight)
