@@ -126,3 +126,10 @@ def test_a_tolerance_is_a_share(bad: Any) -> None:
     for made in (KernelPCA, Nystroem):
         with pytest.raises(Refused, match="tol="):
             made(tol=bad).fit(np.eye(3))
+
+
+def test_a_kernel_that_is_rounding_has_no_components_and_says_so() -> None:
+    x = np.random.default_rng(0).standard_normal((30, 2)) + 1e9
+    with pytest.warns(UserWarning, match="centre X"):
+        fitted = KernelPCA(2, kernel="linear", solver="exact").fit(x)
+    assert fitted.transform(x).shape == (30, 0)

@@ -16,6 +16,9 @@ MATRICES = {"X": np.stack([np.eye(2) * k for k in (1.0, 2.0, 3.0)])}
 TRIALS = {"X": RNG.standard_normal((3, 2, 20))}
 TENSOR = {"tensor": RNG.standard_normal((3, 4, 3))}
 OPTIONS = {
+    "ldp-sparse-regression": (ROWS, ("x_bound", "y_bound", "penalty"), ()),
+    "unmixing-l21": ({"X": np.abs(ROWS["X"])}, ("sparsity", "n_components"), ()),
+    "beyond-l1-coding": (ROWS, ("threshold",), ()),
     "optfs": (ROWS, ("keep", "penalty", "decay", "sharpness", "learning_rate", "max_iter"), ()),
     "functional-tucker": (ROWS, ("damping", "tol", "length_scale", "max_iter", "kernel"), ("ranks",)),
     "manifold-linearize-cluster": (ROWS, ("max_iter", "error", "temperature", "learning_rate"), ()),

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, number, power_of_two
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg import prox
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 
@@ -241,10 +241,11 @@ class ThresholdDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Est
         """Learns the atoms from rows X (samples, features); itself."""
         table = self._table(X, fit=True)
         size = table.shape[1] if self.n_components is None else self.n_components
-        if size < 1 or not self.threshold >= 0 or self.penalty not in ("soft", "half", "hard", "cel0"):
+        at_least_one(n_components=size)
+        if not 0 <= number(self.threshold) < np.inf or self.penalty not in ("soft", "half", "hard", "cel0"):
             raise Refused(
-                f"n_components={self.n_components}, threshold={self.threshold} and penalty={self.penalty!r}: at least "
-                "one atom, a threshold of 0 or more, and soft, half, hard or cel0"
+                f"threshold={self.threshold!r} and penalty={self.penalty!r}: a threshold of 0 or more, and soft, half, "
+                "hard or cel0"
             )
         self.unit_ = power_of_two(table)
         table = table / self.unit_

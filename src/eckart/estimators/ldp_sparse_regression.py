@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, number
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.gaussian_mechanism import noise_ratio
 from eckart.linalg.prox import soft
 from eckart.linalg.simplex import quadratic_programs
-from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.base import Estimator, generator_from, positive, same_kind
 from eckart.scikit.door import RegressorMixin
 from eckart.scikit.planted import Planted
 
@@ -174,13 +174,12 @@ class LocallyPrivateLasso(RegressorMixin, Estimator):
             public: (m, features), rows without targets that nobody minds telling: then only x y is told.
         """
         table, target = self._table(X, fit=True, y=y, y_numeric=True)
-        if not (self.x_bound > 0 and self.y_bound > 0 and self.penalty >= 0) or self.method not in (
-            "lasso",
-            "closed-form",
-        ):
+        positive(x_bound=self.x_bound)
+        positive(y_bound=self.y_bound)
+        if not 0 <= number(self.penalty) < np.inf or self.method not in ("lasso", "closed-form"):
             raise Refused(
-                f"x_bound={self.x_bound}, y_bound={self.y_bound}, penalty={self.penalty}, method={self.method!r}: "
-                "bounds are above 0, a penalty is 0 or more, and methods are lasso and closed-form"
+                f"penalty={self.penalty!r}, method={self.method!r}: a penalty is 0 or more, and methods are lasso and "
+                "closed-form"
             )
         rng, (n, d) = generator_from(self.random_state), table.shape
         rows, told = clipped(table, self.x_bound), np.clip(target / self.y_bound, -1, 1)

@@ -11,7 +11,7 @@ from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.polar import polar
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import Estimator, generator_from, of_dask, row_blocks, same_kind
+from eckart.scikit.base import Estimator, at_least_one, generator_from, of_dask, row_blocks, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 
@@ -186,8 +186,10 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
 
     def _started(self, table: Dense) -> None:
         p = table.shape[1]
-        if self.method not in ("batch", "online") or (self.n_nonzero is not None and self.n_nonzero < 1):
-            raise Refused(f"method={self.method!r}, n_nonzero={self.n_nonzero}: batch or online, and one term or more")
+        if self.method not in ("batch", "online"):
+            raise Refused(f"method={self.method!r} is neither batch nor online")
+        if self.n_nonzero is not None:
+            at_least_one(n_nonzero=self.n_nonzero)
         self.unit_ = power_of_two(table)
         self.n_samples_seen_ = self.n_batches_ = 0
         self.mean_, self._moment = np.zeros(p), np.zeros((p, p))

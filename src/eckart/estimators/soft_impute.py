@@ -8,7 +8,6 @@ import numpy as np
 from scipy import sparse
 
 from eckart.arrays import Array, Dense, entries, power_of_two
-from eckart.errors import Refused
 from eckart.estimators._completion import Completion, column_means
 from eckart.estimators.contract import estimator
 from eckart.linalg.batched_ridge import Ragged, batched_ridge
@@ -189,8 +188,8 @@ class SoftImpute(Completion):
 
     def fit(self, X: Any, y: Any = None) -> SoftImpute:
         """Completes X (samples, features): NaN, or not stored where it is sparse, is missing; itself."""
-        if self.max_rank is not None and self.max_rank < 1:
-            raise Refused(f"max_rank={self.max_rank}, and at least 1 is needed, or None for no bound")
+        if self.max_rank is not None:
+            at_least_one(max_rank=self.max_rank)
         x, rng = self._entries(X, fit=True), generator_from(self.random_state)
         options: dict[str, Any] = {"rank": self.max_rank, "max_iter": self.max_iter, "generator": rng}
         centred, self.mean_ = _centred(x)

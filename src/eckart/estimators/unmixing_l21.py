@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, number, power_of_two
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.simplex import corners, on_simplex, positive, quadratic_programs
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import Estimator, same_kind
+from eckart.scikit.base import Estimator, at_least_one, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 
@@ -202,8 +202,9 @@ class RobustUnmixing(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
     def fit(self, X: Any, y: Any = None) -> RobustUnmixing:
         """Finds endmembers in pixels X (samples, bands); itself."""
         table = self._pixels(X, fit=True)
-        if self.n_components < 1 or not self.sparsity >= 0:
-            raise Refused(f"n_components={self.n_components} and sparsity={self.sparsity}: one or more, and 0 or more")
+        at_least_one(n_components=self.n_components)
+        if not 0 <= number(self.sparsity) < np.inf:
+            raise Refused(f"sparsity={self.sparsity!r} is no number from 0 on")
         self.unit_ = power_of_two(table)
         solution = robust_unmixing(
             table / self.unit_,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, number, power_of_two
 from eckart.errors import Refused
 
 AT_ONCE = 2**22
@@ -17,28 +16,24 @@ ROUNDED = 1e-5
 """How far entries that should be equal may be apart, by the largest of the matrix."""
 
 
-def _number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, Real)
-
-
 def share(**values: Any) -> None:
     """Raises Refused for what is no number from 0 on, below 1."""
     for name, value in values.items():
-        if not _number(value) or not 0 <= value < 1:
+        if not 0 <= number(value) < 1:
             raise Refused(f"{name}={value!r} is no share: a number from 0 on, below 1, is needed")
 
 
 def not_negative(**values: Any) -> None:
     """Raises Refused for what is no finite number from 0 on."""
     for name, value in values.items():
-        if not _number(value) or not 0 <= value < np.inf:
+        if not 0 <= number(value) < np.inf:
             raise Refused(f"{name}={value!r} is no number from 0 on")
 
 
 def real(**values: Any) -> None:
     """Raises Refused for what is no finite number."""
     for name, value in values.items():
-        if not _number(value) or not -np.inf < value < np.inf:
+        if not -np.inf < number(value) < np.inf:
             raise Refused(f"{name}={value!r} is no finite number")
 
 

@@ -214,6 +214,29 @@ class Private(Estimator):
     n_features: int
     levels: int
 
+    def __init__(
+        self,
+        kernel: str | Kernel = "rbf",
+        epsilon: float = 1.0,
+        *,
+        delta: float = 1e-6,
+        gamma: float | None = None,
+        neighbours: Literal["add-remove", "replace"] = "add-remove",
+        bounds: Any = None,
+        n_features: int = 2000,
+        levels: int = 10,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    ) -> None:
+        self.kernel = kernel
+        self.epsilon = epsilon
+        self.delta = delta
+        self.gamma = gamma
+        self.neighbours = neighbours
+        self.bounds = bounds
+        self.n_features = n_features
+        self.levels = levels
+        self.random_state = random_state
+
     def _map_of(self, dimensions: int) -> Told:
         if self.kernel == "sqeuclidean":
             if self.bounds is None or np.ndim(self.bounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -172,6 +173,12 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
             raise Refused(reason)
         values = torch.where(values > floor, values, 0.0)
         kept = self._kept(values, len(gram))
+        if not len(kept):
+            warnings.warn(
+                "KernelPCA: less its mean the kernel is rounding, so that there is no component: rows are alike, or so "
+                "far from zero that a kernel of products does not tell them apart; centre X",
+                stacklevel=4,
+            )
         self.eigenvalues_, roots = values[kept].numpy(), values[kept].sqrt()
         coefficients = vectors[:, kept] / roots
         self.trace_error_ = 0.0

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from eckart.kernels._kernel import Kernel
 from eckart.kernels._private import Private, release
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import generator_from, same_kind
@@ -61,29 +60,6 @@ class PrivateKernelSum(TransformerMixin, Private):
         count_: how many points there are, by what was told.
         privacy_: epsilon, delta, neighbours, mechanism, sensitivity and scale of the noise.
     """
-
-    def __init__(
-        self,
-        kernel: str | Kernel = "rbf",
-        epsilon: float = 1.0,
-        *,
-        delta: float = 1e-6,
-        gamma: float | None = None,
-        neighbours: Literal["add-remove", "replace"] = "add-remove",
-        bounds: Any = None,
-        n_features: int = 2000,
-        levels: int = 10,
-        random_state: int | np.random.Generator | np.random.RandomState | None = None,
-    ) -> None:
-        self.kernel = kernel
-        self.epsilon = epsilon
-        self.delta = delta
-        self.gamma = gamma
-        self.neighbours = neighbours
-        self.bounds = bounds
-        self.n_features = n_features
-        self.levels = levels
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> PrivateKernelSum:
         """Tells of X (samples, features), once; itself."""
