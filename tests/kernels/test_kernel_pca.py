@@ -104,7 +104,7 @@ def test_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_matrix_that_is_not_symmetric_is_no_kernel(made: Any) -> None:
     x = np.random.default_rng(0).standard_normal((12, 3))
     gram = x @ x.T
-    made(kernel="precomputed").fit(gram.astype(np.float32), x[:, 0])
+    made(kernel="precomputed", random_state=0).fit(gram.astype(np.float32), x[:, 0])
     with pytest.raises(Refused, match="symmetric"):
         made(kernel="precomputed").fit(np.tril(gram), x[:, 0])
     with pytest.raises(Refused, match="square"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.linalg.pivoted_cholesky import Pivots, pivoted_cholesky
+from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots, greatest, pivoted_cholesky
 from support import hard
 
 
@@ -86,3 +86,20 @@ def test_what_is_no_such_matrix_is_refused() -> None:
         of(torch.eye(2), 3)
     with pytest.raises(Refused, match="column 0 was chosen, of which nothing is left"):
         of(torch.eye(2), 2, choose=lambda rest: 0)
+
+
+@pytest.mark.parametrize("n", [12, 300])
+def test_what_float32_rounded_ends_with_its_rank(n: int) -> None:
+    for seed in range(20):
+        a = gram(n, 3, seed=seed).float().double()
+        found = of(a, 12)
+        assert len(found.index) >= 3
+        assert float((found.factor @ found.factor.T - a).abs().max()) < 4 * INDEFINITE * float(a.max())
+
+
+def test_small_pivots_hide_no_indefinite_matrix() -> None:
+    a = torch.eye(3, dtype=torch.float64)
+    a[1:, 1:] = torch.tensor([[1e-9, 1e-3], [1e-3, 1e-9]])
+    for choose in (greatest, lambda rest: int(rest.nonzero()[-1])):
+        with pytest.raises(Refused, match="not positive semi-definite"):
+            of(a, 3, choose=choose)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eckart.errors import Refused
-from eckart.linalg.pivoted_cholesky import pivoted_cholesky
+from eckart.linalg.pivoted_cholesky import INDEFINITE, pivoted_cholesky
 from eckart.linalg.rejection_cholesky import rejection_cholesky
 from support import hard
 
@@ -79,3 +79,21 @@ def test_a_power_of_two_changes_no_draw(power: int) -> None:
     torch.testing.assert_close(far.gains / scale, plain.gains)
     with pytest.raises(Refused, match="small"):
         drawn(torch.tensor([[1.0, 3.0], [3.0, 1.0]], dtype=torch.float64) * 1e-315, 2)
+
+
+@pytest.mark.parametrize("block", [1, 4, None])
+def test_what_float32_rounded_ends_with_its_rank(block: int | None) -> None:
+    for seed in range(100):
+        x = hard.normal(12, 3, seed=seed % 20)
+        a = (x @ x.T).float().double()
+        found = drawn(a, 12, seed, block)
+        assert len(found.index) >= 3
+        assert float((found.factor @ found.factor.T - a).abs().max()) < 4 * INDEFINITE * float(a.max())
+
+
+def test_small_pivots_hide_no_indefinite_matrix() -> None:
+    a = torch.eye(3, dtype=torch.float64)
+    a[1:, 1:] = torch.tensor([[1e-9, 1e-3], [1e-3, 1e-9]])
+    for seed in range(10):
+        with pytest.raises(Refused, match="not positive semi-definite"):
+            drawn(a, 3, seed)

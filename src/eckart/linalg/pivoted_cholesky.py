@@ -42,6 +42,14 @@ class Pivots:
         return float(self.gains.log().sum())
 
 
+def within_rounding(column: Tensor, largest: float) -> bool:
+    """Whether a column of the rest is no larger than digits that A lost, as a matrix that came out of float32.
+
+    In them no pivot dominates its column, and to divide by its root makes entries of any size.
+    """
+    return float(column.abs().max()) <= INDEFINITE * largest
+
+
 def greatest(rest: Tensor) -> int:
     """The first of the largest entries."""
     return int(rest.argmax())
@@ -66,7 +74,8 @@ def pivoted_cholesky(
     Args:
         diagonal: of A, (n,), not negative.
         column: i -> A[:, i], (n,).
-        rank: columns to take; fewer are where the rest is zero up to rounding, n eps times the largest entry of A.
+        rank: columns to take; fewer where the rest is rounding: n eps times the largest entry of A, or INDEFINITE of it
+            where a column of that size leaves less than zero on the diagonal.
         choose: the diagonal of the rest, (n,), zero where nothing can be taken -> i, which has more than zero there.
         tolerance: of tr(A - F F^T), by tr(A): no further column is taken where it is reached.
 
@@ -99,14 +108,17 @@ def pivoted_cholesky(
         gain = float(rest[i])
         if not gain > 0:
             raise Refused(f"column {i} was chosen, of which nothing is left; choose where the rest is above zero")
-        f = (column(i).detach().double() - factor[:k, i] @ factor[:k]) / gain**0.5
-        if not torch.isfinite(f).all():
+        left = column(i).detach().double() - factor[:k, i] @ factor[:k]
+        if not torch.isfinite(left).all():
             raise Refused(f"NaN or Inf entries in column {i}")
+        f = left / gain**0.5
         f[i] = gain**0.5
         f[index] = 0
-        factor[k] = f
-        rest = rest - f.square()
-        rest[i] = 0
+        fallen = rest - f.square()
+        fallen[i] = 0
+        if float(fallen.min()) < -INDEFINITE * largest and within_rounding(left, largest):
+            break
+        factor[k], rest = f, fallen
         index.append(i)
         gains.append(gain)
     taken = torch.tensor(index, dtype=torch.int64, device=rest.device)

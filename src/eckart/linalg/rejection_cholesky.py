@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots
+from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots, pivoted_cholesky
 
 
 def rejection_cholesky(
@@ -31,7 +31,7 @@ def rejection_cholesky(
     Args:
         diagonal: of A, (n,), not negative.
         columns: indices (b,) -> A[:, index], (n, b).
-        rank: columns to take; fewer where the rest is zero up to rounding.
+        rank: columns to take; fewer where the rest is rounding, as in `pivoted_cholesky`.
         block: candidates at once; by default rank / 8, at least 10.
         square: indices (b,) -> A[index, index], (b, b); with it no columns are asked for but those that are taken.
         tolerance: of tr(A - F F^T), by tr(A): no further block is drawn where it is reached.
@@ -57,14 +57,14 @@ def rejection_cholesky(
     factor = torch.empty(n, rank, dtype=torch.float64, device=rest.device)
     index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
     while True:
-        low, place = rest.min(0)
-        below = float(low) * up * up
-        if float(low) < -INDEFINITE * largest:
+        if float(rest.min()) < -INDEFINITE * largest:
             if largest * up * up * INDEFINITE < torch.finfo(torch.float64).tiny:
                 raise Refused("the matrix is as small as float64 holds: multiply what it is made of by a power of two")
-            raise Refused(
-                f"the matrix is not positive semi-definite: {below:.3g} is left on the diagonal at {int(place)}"
-            )
+            # Where a pivot is drawn that is far smaller than others, digits that A lost grow by division; they do not
+            # where the largest goes first.
+            one = lambda i: columns(torch.tensor([i], device=diagonal.device))[:, 0].detach().double() * down * down  # noqa: E731
+            greedy = pivoted_cholesky(diagonal.detach().double() * down * down, one, rank, tolerance=tolerance)
+            return Pivots(greedy.index, greedy.factor * up, greedy.gains * up * up, greedy.rest * up * up)
         rest = torch.where(rest > negligible, rest, 0.0)
         k = len(index)
         if k == rank or not rest.any() or float(rest.sum()) <= enough:
