@@ -22,11 +22,16 @@ from eckart.kernels.contract import KERNELS
 from eckart.linalg.solution import Solution
 from eckart.scikit.files import load, save
 from eckart.scikit.planted import Planted
+from eckart.sketching.contract import SKETCHES
 from support.results import arrays, same
 
 AnyCard = Any
 """A card with `kind` and `planted`."""
-ALL: dict[str, AnyCard] = {**ESTIMATORS, **{name: card for name, card in KERNELS.items() if card.planted is not None}}
+ALL: dict[str, AnyCard] = {
+    **ESTIMATORS,
+    **{name: card for name, card in KERNELS.items() if card.planted is not None},
+    **{name: card.fittings[0] for name, card in SKETCHES.items() if card.fittings},
+}
 TABLES = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind != "solver"]
 SOLVERS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "solver"]
 CARDS = TABLES + SOLVERS

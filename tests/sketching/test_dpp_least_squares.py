@@ -9,7 +9,7 @@ import pytest
 
 from eckart.errors import Refused
 from eckart.linalg.projection_dpp import orthonormal
-from eckart.sketching.dpp_least_squares import dpp_design
+from eckart.sketching.dpp_least_squares import SampledLeastSquares, dpp_design
 
 
 def legendre(n: int, m: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -69,3 +69,27 @@ def test_refusals() -> None:
         dpp_design(phi[:, [0, 0]], 3)
     with pytest.raises(Refused, match="12 points have 12 values"):
         dpp_design(phi, 12).fit(np.ones(3))
+
+
+def test_an_estimator_reads_y_at_its_points_alone() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50, 4))
+    x[:, 3] = x[:, 0]  # dependent: the coefficients of least norm
+    y = np.full(50, np.nan)
+    model = SampledLeastSquares(random_state=3)
+    rows = model.design_points(x)
+    y[rows] = x[rows] @ [1.0, 2.0, 3.0, 1.0] + 5
+    fitted = model.fit(x, y)
+    np.testing.assert_array_equal(np.unique(fitted.index_), rows)
+    assert len(fitted.index_) == 8
+    np.testing.assert_allclose([*fitted.coef_, fitted.intercept_], [1, 2, 3, 1, 5], rtol=1e-10)
+    design = dpp_design(
+        np.linalg.svd(np.c_[x / np.abs(x).max(0), np.ones(50)], full_matrices=False)[0][:, :4], 8, generator=3
+    )
+    np.testing.assert_array_equal(design.index, fitted.index_)
+    with pytest.raises(Refused, match="is NaN, and is read"):
+        SampledLeastSquares(12, random_state=4).fit(x, y)
+    with pytest.raises(Refused, match="give it a number"):
+        SampledLeastSquares().design_points(x)
+    whole = SampledLeastSquares(50).fit(x, x @ np.ones(4))
+    np.testing.assert_array_equal(whole.index_, np.arange(50))

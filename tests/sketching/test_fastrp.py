@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from eckart.errors import Refused
-from eckart.sketching.fastrp import node_embedding, sparse_signs
+from eckart.sketching.fastrp import FastRP, node_embedding, sparse_signs
 
 
 def graph(n: int = 12, seed: int = 0) -> np.ndarray:
@@ -57,3 +57,17 @@ def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:
 def test_what_is_no_graph_is_refused(given: np.ndarray, options: dict[str, object], words: str) -> None:
     with pytest.raises(Refused, match=words):
         node_embedding(given, **options)  # type: ignore[arg-type]
+
+
+def test_the_estimator_is_the_function_and_embeds_new_nodes_by_their_edges() -> None:
+    a, options = graph(), {"weights": (0.5, 0.0, 2.0), "beta": -0.5}
+    fitted = FastRP(7, random_state=3, **options).fit(sparse.csr_array(a))
+    np.testing.assert_allclose(fitted.transform(a), node_embedding(a, 7, generator=3, **options), rtol=1e-12)
+    assert fitted.powers_.shape == (2, 12, 7)
+    new = np.zeros((1, 12))
+    new[0, [1, 4]] = 1, 3
+    reached = [(power[1] + 3 * power[4]) / 4 for power in fitted.powers_]
+    expected = sum(w * r / np.linalg.norm(r) for w, r in zip((0.5, 2.0), reached, strict=True))
+    np.testing.assert_allclose(fitted.transform(new)[0], expected, rtol=1e-12)
+    with pytest.raises(Refused, match="density=2"):
+        FastRP(density=2).fit(a)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from eckart.errors import Refused
-from eckart.sketching.streaming_eigenvector import HeavyRows, top_eigenvector
+from eckart.scikit.files import load, save
+from eckart.sketching.streaming_eigenvector import HeavyRows, TopEigenvector, top_eigenvector
 
 
 def stream(heavy: int = 0, seed: int = 0) -> np.ndarray:
@@ -60,3 +63,18 @@ def test_rows_of_another_width_are_refused() -> None:
     rows = HeavyRows(3, 0).partial_fit(np.eye(4))
     with pytest.raises(Refused, match="rows of 5 numbers, and those before had 4"):
         rows.partial_fit(np.eye(5))
+
+
+@pytest.mark.parametrize("method", ["frequent-directions", "heavy-rows"])
+def test_the_estimator_is_the_function_block_by_block_and_goes_on_once_loaded(method: str, tmp_path: Path) -> None:
+    a = stream(4)
+    fitted = TopEigenvector(8, method=method, random_state=0).fit(a[:200])
+    save(fitted, tmp_path / "half")
+    for each in (fitted, load(tmp_path / "half")):
+        each.partial_fit(a[200:])
+        expected = top_eigenvector(a, 8, method=method, generator=0)
+        np.testing.assert_allclose(each.component_, expected.value, atol=1e-9)
+        assert each.n_samples_seen_ == 600
+    if method == "frequent-directions":
+        assert each.bound_ == pytest.approx(expected.error)
+    np.testing.assert_allclose(fitted.transform(a)[:, 0], a @ fitted.component_)

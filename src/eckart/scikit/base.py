@@ -32,7 +32,7 @@ class Estimator(BaseEstimator):
         """
         if not fit:
             check_is_fitted(self)
-        return validate_data(self, _opened(X), _opened(y), reset=fit, **{"dtype": np.float64, **checks})
+        return validate_data(self, opened(X), opened(y), reset=fit, **{"dtype": np.float64, **checks})
 
     def _finished(self, solution: Solution[Any]) -> None:
         """Takes over how an iteration ended, and warns where that was too soon."""
@@ -87,7 +87,8 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
     return generator_of(random_state, "random_state")
 
 
-def _opened(X: Any) -> Any:
+def opened(X: Any) -> Any:
+    """X as scikit-learn reads it: a tensor as an array, floats in float64; of Dask it is Refused."""
     library = type(X).__module__.partition(".")[0]
     if library == "torch" and str(X.layout) != "torch.strided":
         stored = X.detach().cpu().to_sparse_coo().coalesce()

@@ -20,7 +20,7 @@ CONTENTS, SEAL = "eckart_estimator", "eckart_seal"
 PLAIN = (bool, int, float, str, type(None))
 BITS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 """Sources of random numbers whose state is saved."""
-REGISTERS = ("estimators", "kernels")
+REGISTERS = ("estimators", "kernels", "sketching")
 """Families whose papers are saved."""
 _KINDS: dict[str, tuple[type, Callable[[Any], tuple[str, dict[str, Any]]], Callable[[str, dict[str, Any]], Any]]] = {}
 
@@ -75,15 +75,20 @@ rebuilds("random_state", np.random.RandomState, _old_state_of, _old_generator)
 
 
 def _cards() -> Iterator[Card]:
-    """All cards of estimators, those of kernels among them."""
+    """All cards of estimators, those of kernels and of sketches among them."""
     return (card for family in REGISTERS for card in register_of(family).values())
+
+
+def _kind(card: Card) -> Any:
+    """The class of a card's estimator; a function where it has none."""
+    return getattr(card, "estimator", None) or card.entry
 
 
 def save(estimator: Any, path: str | Path) -> None:
     """Writes a fitted estimator, or one that is not fitted yet, to one file, whole or not at all.
 
     Args:
-        estimator: of `eckart.estimators` or `eckart.kernels`.
+        estimator: of `eckart.estimators`, `eckart.kernels` or `eckart.sketching`.
         path: a file; replaced if it exists. A generator among the options is saved where it stands.
 
     Raises:
@@ -95,9 +100,9 @@ def save(estimator: Any, path: str | Path) -> None:
     if not file.parent.is_dir() or file.is_dir():
         where = f"{file} is a directory" if file.is_dir() else f"there is no directory {file.parent}"
         raise Refused(f"{where}: name a file in a directory that is there")
-    name = next((card.name for card in _cards() if card.entry is type(estimator)), None)
+    name = next((card.name for card in _cards() if _kind(card) is type(estimator)), None)
     if name is None:
-        known = ", ".join(card.name for card in _cards() if isinstance(card.entry, type))
+        known = ", ".join(card.name for card in _cards() if isinstance(_kind(card), type))
         raise Refused(f"{type(estimator).__name__} is no estimator of eckart: there are {known}")
     tensors: dict[str, torch.Tensor] = {}
     values: dict[str, Any] = {}
@@ -121,7 +126,7 @@ def load(path: str | Path) -> Any:
     check_seal(contents, header.get(SEAL), str(path))
     name = contents["estimator"]
     family = next((family for family in REGISTERS if name in register_of(family)), REGISTERS[0])
-    kind: Any = register_of(family).find(name).entry
+    kind = _kind(register_of(family).find(name))
     made = kind.__new__(kind)
     for key, value in contents["values"].items():
         setattr(made, key, _loaded(key, value, tensors))

@@ -1,18 +1,40 @@
-"""What a sketch is: a function of arrays and a generator, a bound on its error, and a problem to try it on."""
+"""What a sketch is: a function of arrays and a generator, a bound on its error, and a problem to try it on.
+
+Some are estimators of scikit-learn too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
 from eckart.register import Card, Register
+from eckart.scikit.planted import Kind, Planted
 
 Problem = Callable[[np.random.Generator], Mapping[str, Any]]
 """Draws a small problem: the arguments of a sketch by name, without its generator."""
 S = TypeVar("S", bound=Callable[..., Any])
+E = TypeVar("E", bound=type)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """A sketch as an estimator.
+
+    Attributes:
+        name: of the sketch.
+        entry: a class that scikit-learn's `check_estimator` passes.
+        kind: what it is, in scikit-learn's words.
+        planted: draws a problem that it solves.
+    """
+
+    name: str
+    entry: type
+    kind: Kind
+    planted: Callable[[np.random.Generator], Planted]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +47,7 @@ class SketchCard(Card):
         error: what is known of the error, and whether it is stated with the result, in words.
         problem: a small problem that it is tried on, by the suite of tests and by whoever wants to see it work.
         draws: whether the result depends on a generator.
+        fittings: the estimator that does the same, where there is one; see `estimates`.
     """
 
     family = "sketching"
@@ -34,9 +57,22 @@ class SketchCard(Card):
     error: str
     problem: Problem
     draws: bool
+    fittings: list[Fitting] = field(default_factory=list)
+
+    @property
+    def estimator(self) -> type | None:
+        """The class of the estimator that does the same."""
+        return self.fittings[0].entry if self.fittings else None
 
     def columns(self) -> dict[str, str]:
-        return {"what it does": self.summary, "gives": self.gives, "error": self.error, "paper": self.paper}
+        names = [entry.__name__ for entry in (self.entry, self.estimator) if entry is not None]
+        return {
+            "what it does": self.summary,
+            "in Python": ", ".join(names),
+            "gives": self.gives,
+            "error": self.error,
+            "paper": self.paper,
+        }
 
 
 SKETCHES = REGISTER = Register(SketchCard, "sketch", "eckart.sketching.SKETCHES['{name}'].entry(...)")
@@ -61,6 +97,16 @@ def sketch(
                 unmeasured=unmeasured,
             )
         )
+        return entry
+
+    return register
+
+
+def estimates(name: str, *, kind: Kind, planted: Callable[[np.random.Generator], Planted]) -> Callable[[E], E]:
+    """Registers a class as the estimator of a sketch. See `Fitting` for the arguments."""
+
+    def register(entry: E) -> E:
+        SKETCHES[name].fittings.append(Fitting(name=name, entry=entry, kind=kind, planted=planted))
         return entry
 
     return register

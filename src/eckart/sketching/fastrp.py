@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Array, Dense, Seed, back, generator_of, rows
+from eckart.arrays import Array, Dense, Seed, back, generator_of, power_of_two, rows
 from eckart.errors import Refused
-from eckart.sketching.contract import sketch
+from eckart.scikit.base import Estimator, at_least_one, generator_from, positive, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.scikit.planted import Planted
+from eckart.sketching.contract import estimates, sketch
 
 
 def sparse_signs(n: int, d: int, density: float, generator: np.random.Generator) -> Dense:
@@ -38,17 +41,33 @@ def walk_powers(
     Returns:
         U_1 to U_count.
     """
-    degree = np.asarray(adjacency.sum(1)).ravel()
-    linked = degree > 0
-    inverse = np.where(linked, 1 / np.where(linked, degree, 1), 0)
-    weight = np.where(linked, degree / degree[linked].mean(), 1) ** beta if linked.any() else np.ones(len(degree))
-    walk = sparse.diags_array(inverse) @ adjacency
-    power, powers = weight[:, None] * start, []
+    walk, degree = _walk(adjacency)
+    power, powers = _weight(degree, beta)[:, None] * start, []
     for _ in range(count):
         power = walk @ power
-        length = np.linalg.norm(power, axis=1, keepdims=True)
-        powers.append(power / np.where(length > 0, length, 1) if normalize else power)
+        powers.append(_ones(power) if normalize else power)
     return powers
+
+
+def _walk(adjacency: sparse.csr_array) -> tuple[sparse.csr_array, Dense]:
+    """D^-1 A, rows without edges zero; and the degrees."""
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    inverse = np.where(degree > 0, 1 / np.where(degree > 0, degree, 1), 0)
+    return sparse.csr_array(sparse.diags_array(inverse) @ adjacency), degree
+
+
+def _weight(degree: Dense, beta: float) -> Dense:
+    """Degrees by their mean to a power; 1 where there are no edges."""
+    linked = degree > 0
+    mean = degree[linked].mean() if linked.any() else 1.0
+    found: Dense = np.where(linked, degree / mean, 1) ** beta
+    return found
+
+
+def _ones(power: Dense) -> Dense:
+    """Rows of length 1, or zero."""
+    length = np.linalg.norm(power, axis=1, keepdims=True)
+    return power / np.where(length > 0, length, 1)
 
 
 def _ring(generator: np.random.Generator) -> dict[str, Any]:
@@ -105,3 +124,97 @@ def node_embedding(
     powers = walk_powers(graph, start, len(weights), beta, normalize=normalize)
     found = sum((w * power for w, power in zip(weights, powers, strict=True)), np.zeros_like(start))
     return back(found, np.empty(0) if sparse.issparse(adjacency) else adjacency)
+
+
+def _blocks(rng: np.random.Generator) -> Planted:
+    """Two groups of nodes that all know each other: rows of one group are equal, those of two unrelated."""
+    group = rng.permutation(np.arange(24) % 2)
+    alike = (group[:, None] == group).astype(float)
+
+    def error(fitted: FastRP) -> float:
+        embedded = fitted.transform(alike)
+        return float(np.abs(embedded @ embedded.T / 4 - alike).max())
+
+    return Planted({"X": alike}, error, 0.4)
+
+
+@estimates("fastrp", kind="transformer", planted=_blocks)
+class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """Embeds the nodes of a graph by products of its walk with random signs; new nodes by their edges to the old.
+
+    X is the adjacency (n, n), sparse or dense, of weights that are not negative. What `node_embedding` gives comes out
+    of `fit_transform`. A new node is a row of its edges to the n that were fitted, and walks along them: `transform` is
+    one product, and of the fitted rows it gives what the fit gave.
+
+    Args:
+        n_components: d.
+        weights: w_1, w_2, ... of the powers of the walk.
+        beta: of the degrees; the paper tunes it in [-1, 0].
+        density: share of the signs that are not zero.
+        normalize: rows of each power to length 1 before they are summed.
+        random_state: of the signs.
+
+    Attributes:
+        powers_: of the walk times the signs, (those of weight not zero, n, d): a row's neighbours are summed in each.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 128,
+        *,
+        weights: Sequence[float] = (0.0, 0.0, 1.0, 1.0),
+        beta: float = 0.0,
+        density: float = 1 / 3,
+        normalize: bool = True,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.weights = weights
+        self.beta = beta
+        self.density = density
+        self.normalize = normalize
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> FastRP:
+        """Walks from the random signs over the graph X (n, n); itself."""
+        graph = self._graph(X, fit=True)
+        at_least_one(n_components=self.n_components, weights=len(self.weights))
+        if positive(density=self.density) > 1:
+            raise Refused(f"density={self.density} is a share of the signs, and at most 1")
+        if graph.shape[0] != graph.shape[1]:
+            raise Refused(f"an adjacency of shape {graph.shape} is not square")
+        walk, degree = _walk(graph)
+        signs = sparse_signs(len(degree), self.n_components, self.density, generator_from(self.random_state))
+        power, powers = _weight(degree, self.beta)[:, None] * signs, []
+        for weight in self.weights:
+            if weight:
+                powers.append(power)
+            power = walk @ power
+        self.powers_ = np.array(powers).reshape(-1, *signs.shape)
+        return self
+
+    @same_kind
+    def transform(self, X: Any) -> Any:
+        """Embeddings (m, d) of nodes by their edges X (m, n) to those that were fitted."""
+        walk, _ = _walk(self._graph(X))
+        found = np.zeros((walk.shape[0], self.powers_.shape[2]))
+        for weight, power in zip([w for w in self.weights if w], self.powers_, strict=True):
+            reached = walk @ power
+            found += weight * (_ones(reached) if self.normalize else reached)
+        return found
+
+    def _graph(self, X: Any, *, fit: bool = False) -> sparse.csr_array:
+        graph = sparse.csr_array(self._table(X, fit=fit, accept_sparse="csr"))
+        if graph.data.size and graph.data.min() < 0:
+            raise Refused(f"Negative values in data: an edge weighs {graph.data.min():.3g}; weights are not negative")
+        return graph / power_of_two(graph.data) if graph.data.size else graph
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.powers_.shape[2])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.pairwise = tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

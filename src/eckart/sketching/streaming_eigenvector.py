@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Array, Dense, Seed, back, dense, generator_of
+from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, power_of_two
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.linalg.streams import FrequentDirections
-from eckart.sketching.contract import sketch
+from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.scikit.files import rebuilds
+from eckart.scikit.planted import Planted
+from eckart.sketching.contract import estimates, sketch
 
 
 class HeavyRows:
@@ -132,5 +138,106 @@ def top_eigenvector(
         v, error, steps = heavy.finished(), None, heavy.steps
     else:
         v, error, steps = np.linalg.svd(summary.sketch)[2][0], summary.error, seen
-    v = v * (1 if v[np.abs(v).argmax()] >= 0 else -1)
-    return Solution(back(v, like), True, steps, error=error)
+    return Solution(back(_signed(v), like), True, steps, error=error)
+
+
+def _signed(v: Dense) -> Dense:
+    """v or -v, the largest entry positive."""
+    return v * (1 if v[np.abs(v).argmax()] >= 0 else -1)
+
+
+def _held_by(stream: Any) -> tuple[str, dict[str, Any]]:
+    return "", dict(vars(stream))
+
+
+def _again(kind: Any, _: str, values: dict[str, Any]) -> Any:
+    made = kind.__new__(kind)
+    vars(made).update(values)
+    return made
+
+
+rebuilds("heavy_rows", HeavyRows, _held_by, partial(_again, HeavyRows))
+rebuilds("frequent_directions", FrequentDirections, _held_by, partial(_again, FrequentDirections))
+
+
+def _direction(rng: np.random.Generator) -> Planted:
+    """Rows with one direction that stands out."""
+    v = rng.standard_normal(6)
+    v /= np.linalg.norm(v)
+    x = rng.standard_normal((200, 6)) + 5 * rng.standard_normal((200, 1)) * v
+    return Planted({"X": x}, lambda fitted: 1 - float(fitted.component_ @ v) ** 2, 0.01, {"memory": 4})
+
+
+@estimates("streaming-eigenvector", kind="transformer", planted=_direction)
+class TopEigenvector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
+    """The first right singular vector of rows that come in blocks, of which few are held; nothing is centred.
+
+    `partial_fit` takes in a block, and `fit` one that is all; see `top_eigenvector` for the two ways.
+
+    Args:
+        memory: rows that are held: l of Frequent Directions (which holds 2 l), or the heavy ones.
+        method: "frequent-directions", or "heavy-rows", the paper's, for rows in random order.
+        random_state: of the first vector of "heavy-rows".
+
+    Attributes:
+        component_: v (features,), its largest entry positive.
+        bound_: what A^T A has more than the summary in any direction, at most, in squares of X; NaN for "heavy-rows".
+        n_samples_seen_: rows so far.
+        unit_: the power of two that rows are divided by; of the first block.
+        stream_: what is held of the rows.
+    """
+
+    def __init__(
+        self,
+        memory: int = 16,
+        *,
+        method: Literal["frequent-directions", "heavy-rows"] = "frequent-directions",
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    ) -> None:
+        self.memory = memory
+        self.method = method
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> TopEigenvector:
+        """Forgets what was seen and takes in X (samples, features); itself."""
+        if hasattr(self, "stream_"):
+            del self.stream_
+        return self.partial_fit(X)
+
+    def partial_fit(self, X: Any, y: Any = None) -> TopEigenvector:
+        """Takes in rows X (samples, features), which are not kept; itself."""
+        fresh = not hasattr(self, "stream_")
+        x = self._table(X, fit=fresh)
+        if fresh:
+            at_least_one(memory=self.memory)
+            if self.method not in ("frequent-directions", "heavy-rows"):
+                raise Refused(f"method={self.method!r}: there are frequent-directions and heavy-rows")
+            self.n_samples_seen_, self.unit_ = 0, power_of_two(x)
+            self.stream_: HeavyRows | FrequentDirections = (
+                HeavyRows(self.memory, generator_from(self.random_state))
+                if self.method == "heavy-rows"
+                else FrequentDirections(self.memory, x.shape[1])
+            )
+        self.n_samples_seen_ += len(x)
+        if isinstance(self.stream_, HeavyRows):
+            v, bound = self.stream_.partial_fit(x / self.unit_).finished(), np.nan
+        else:
+            # Of a copy, because to ask for B lowers the rows that are held.
+            summary = deepcopy(self.stream_.update(x / self.unit_))
+            v, bound = np.linalg.svd(summary.sketch)[2][0], summary.error
+        self.component_, self.bound_ = _signed(v), float(bound * self.unit_) * self.unit_
+        return self
+
+    @same_kind
+    def transform(self, X: Any) -> Any:
+        """X v (samples, 1)."""
+        return self._table(X) @ self.component_[:, None]
+
+    @property
+    def _n_features_out(self) -> int:
+        return 1
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
