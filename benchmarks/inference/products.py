@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.rows import Rows, add_option, machine
 from benchmarks.inference import product_peers as peers
 from eckart import native
 from eckart.ops.packing import normal_float
@@ -227,7 +227,8 @@ def some(rows: Rows, shape: tuple[int, int], names: list[str], batches: list[int
     every = arms()
 
     def key(name: str, batch: int) -> dict[str, int | str]:
-        return {"rows": shape[0], "columns": shape[1], "batch": batch, "threads": options.threads, "arm": name}
+        of = {"rows": shape[0], "columns": shape[1], "batch": batch, "threads": options.threads, "arm": name}
+        return {**of, "instructions": machine()["instructions"]}
 
     missing = [b for b in batches if any(b <= every[n].largest and rows.get(key(n, b)) is None for n in names[1:])]
     if not missing:

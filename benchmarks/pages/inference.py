@@ -29,11 +29,11 @@ def _arms(part: str, *more: tuple[str, str]) -> Table:
     )
 
 
-def _products(rows: int) -> Table:
+def _products(rows: int, instructions: str = "AVX512") -> Table:
     """An arm a line; the ratio to the dense product at each batch and number of threads."""
     return Table(
         "inference",
-        {"benchmark": "inference.products", "rows": rows},
+        {"benchmark": "inference.products", "rows": rows, "instructions": instructions},
         [("", "{arm}"), ("bytes", "{bytes_ratio:.2f}")],
         [("batch {batch}[, {threads} threads]", "{ratio:.2f}")],
     )
@@ -95,6 +95,7 @@ TABLES = {
     ),
     "products-4096": _products(4096),
     "products-1536": _products(1536),
+    "products-avx2": _products(4096, "AVX2"),
     "whole-models": Table(
         "inference",
         {"benchmark": "inference.whole_models"},

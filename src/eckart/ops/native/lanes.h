@@ -117,14 +117,3 @@ INLINE floats look_up(floats table, ints index) {
     return v;
 #endif
 }
-
-/* table[index & 7] in each lane, of a table that repeats after eight. */
-INLINE floats look_up_8(floats table, ints index) {
-#if defined(__AVX2__) && !defined(__AVX512F__)
-    const __m256 first = HALF(table, __m256, 0);
-    return WHOLE(_mm256_permutevar8x32_ps(first, HALF(index, __m256i, 0)),
-                 _mm256_permutevar8x32_ps(first, HALF(index, __m256i, 8)));
-#else
-    return look_up(table, index);
-#endif
-}

@@ -32,20 +32,18 @@ INLINE floats gather(const float *x, ints index) {
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-/* In each byte of PERM[m] the rank of its bit among those set in m, for the bits that are. */
-#define RANK(m, bit) __builtin_popcount((m) & ((1 << (bit)) - 1)) * ((m) >> (bit) & 1)
-#define PERM_1(m) {RANK(m, 0), RANK(m, 1), RANK(m, 2), RANK(m, 3), RANK(m, 4), RANK(m, 5), RANK(m, 6), RANK(m, 7)},
-#define PERM_4(m) PERM_1(m) PERM_1(m + 1) PERM_1(m + 2) PERM_1(m + 3)
-#define PERM_16(m) PERM_4(m) PERM_4(m + 4) PERM_4(m + 8) PERM_4(m + 12)
-#define PERM_64(m) PERM_16(m) PERM_16(m + 16) PERM_16(m + 32) PERM_16(m + 48)
-static const uint8_t PERM[256][8] = {PERM_64(0) PERM_64(64) PERM_64(128) PERM_64(192)};
+/* In each lane of PLACES[m] the rank of its bit among those set in m; for bits that are not, the sign. */
+#define PLACE(m, bit) ((m) >> (bit) & 1 ? __builtin_popcount((m) & ((1 << (bit)) - 1)) : INT32_MIN)
+#define PLACES_1(m) {PLACE(m, 0), PLACE(m, 1), PLACE(m, 2), PLACE(m, 3), PLACE(m, 4), PLACE(m, 5), PLACE(m, 6), PLACE(m, 7)},
+#define PLACES_4(m) PLACES_1(m) PLACES_1(m + 1) PLACES_1(m + 2) PLACES_1(m + 3)
+#define PLACES_16(m) PLACES_4(m) PLACES_4(m + 4) PLACES_4(m + 8) PLACES_4(m + 12)
+#define PLACES_64(m) PLACES_16(m) PLACES_16(m + 16) PLACES_16(m + 32) PLACES_16(m + 48)
+static const int32_t PLACES[256][8] = {PLACES_64(0) PLACES_64(64) PLACES_64(128) PLACES_64(192)};
 
 /* The values of v in the lanes whose bits are set, in order, and zeros. */
 INLINE __m256 expand_eight(__m256 v, unsigned mask) {
-    const __m256i index = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)PERM[mask]));
-    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    const __m256i kept = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)mask), bit), bit);
-    return _mm256_and_ps(_mm256_permutevar8x32_ps(v, index), _mm256_castsi256_ps(kept));
+    const __m256i place = _mm256_loadu_si256((const __m256i *)PLACES[mask]);
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(v, place), _mm256_setzero_ps(), _mm256_castsi256_ps(place));
 }
 
 INLINE __m256 load_eight(const void *values, int type, int64_t at) {
