@@ -21,25 +21,25 @@ class Arm:
     """An optimizer of matrices.
 
     Attributes:
-        make: matrices and a rate -> their optimizer.
+        make: matrices, a rate and the steps of the run -> their optimizer.
         rates: that are tried.
         card: name of the card that it belongs to, "" for torch's own.
     """
 
-    make: Callable[[list[Any], float], torch.optim.Optimizer]
+    make: Callable[[list[Any], float, int], torch.optim.Optimizer]
     rates: tuple[float, ...]
     card: str = ""
 
-    def optimizers(self, model: nn.Module, rate: float) -> Made:
+    def optimizers(self, model: nn.Module, rate: float, steps: int) -> Made:
         """One for the matrices, and AdamW for the rest."""
         split = groups(model, show=False)
         matrices = [p for group in split if group.get("rule") != "adamw" for p in group["params"]]
         rest = [p for group in split if group.get("rule") == "adamw" for p in group["params"]]
-        return [self.make(matrices, rate), torch.optim.AdamW(rest, **REST)]
+        return [self.make(matrices, rate, steps), torch.optim.AdamW(rest, **REST)]
 
 
 def ours(name: str, rates: tuple[float, ...], **options: Any) -> Arm:
-    return Arm(lambda p, lr: OPTIMIZERS[name].entry(p, lr=lr, weight_decay=0.0, **options), rates, name)
+    return Arm(lambda p, lr, steps: OPTIMIZERS[name].entry(p, lr=lr, weight_decay=0.0, **options), rates, name)
 
 
 ADAM = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -47,14 +47,25 @@ SIGNS = (1e-2, 3e-2, 1e-1, 3e-1)
 QUARTER = tuple(4 * rate for rate in ADAM)
 """For steps that are scaled by 0.25."""
 SGD = (1e-2, 3e-2, 1e-1, 3e-1)
+TEXT = {"AdamW": ADAM[:3], "SGD, Nesterov": (1e-1, 3e-1, 1.0), "muon": SIGNS[:3], "soap": ADAM[:3]}
+TEXT |= {"dion": SIGNS[:3], "galore": QUARTER[1:], "dct-adamw": ADAM[:3], "dct-adamw, identity": ADAM[:3]}
+TEXT |= {
+    "fira": QUARTER[1:],
+    "apollo": ADAM[:3],
+    "q-galore": QUARTER[1:],
+    "q-galore, weights in 8 bits": QUARTER[1:],
+    "adam-s, 2 of 4 left": ADAM[:3],
+}
+TEXT |= {"auon, paper": (0.16, 0.48, 1.6), "mfac": (1e-3, 1e-2, 1e-1)}
+"""The arms that learn text, with three rates each, three times apart."""
 
 
 def arms(rank: int, every: int) -> dict[str, Arm]:
     """All arms, with low ranks of `rank` that are looked for every so many steps."""
     low = {"rank": rank, "every": every}
     return {
-        "AdamW": Arm(lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), ADAM),
-        "SGD, Nesterov": Arm(lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.95, nesterov=True), SGD),
+        "AdamW": Arm(lambda p, lr, steps: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), ADAM),
+        "SGD, Nesterov": Arm(lambda p, lr, steps: torch.optim.SGD(p, lr=lr, momentum=0.95, nesterov=True), SGD),
         "muon": ours("muon", SIGNS),
         "soap": ours("soap", ADAM, largest=512),
         "galore": ours("galore", QUARTER, **low),
@@ -67,7 +78,11 @@ def arms(rank: int, every: int) -> dict[str, Arm]:
         "dct-adamw, identity": ours("dct-adamw", ADAM, rank=rank, basis="identity"),
         "dct-adamw, random": ours("dct-adamw", ADAM, rank=rank, basis="random"),
         "q-galore": ours("q-galore", QUARTER, **low),
+        "q-galore, weights in 8 bits": ours("q-galore", QUARTER, **low, weight_bits=8),
         "dion": ours("dion", SIGNS, rank=rank),
         "mfac": ours("mfac", (1e-4, 1e-3, 1e-2, 1e-1), window=16, damping=1e-4),
-        "Muon of torch": Arm(lambda p, lr: torch.optim.Muon(p, lr=lr, weight_decay=0.0), SIGNS),
+        "adam-s, 2 of 4 left": Arm(
+            lambda p, lr, steps: OPTIMIZERS["adam-s"].entry(p, lr=lr, weight_decay=0.0, total=steps), ADAM, "adam-s"
+        ),
+        "Muon of torch": Arm(lambda p, lr, steps: torch.optim.Muon(p, lr=lr, weight_decay=0.0), SIGNS),
     }

@@ -1,14 +1,15 @@
 """What optimizers of matrices reach in equal steps and in equal seconds: pictures of clothes, and text.
 
     python -m benchmarks.optim.training pictures --fashion DIR [--json FILE]
-    python -m benchmarks.optim.training text [--json FILE]
+    python -m benchmarks.optim.training text [--json FILE] [--stages seconds | rates | steps | equal]
 
 pictures: a perceptron 784-128-128-10 on Fashion-MNIST, batches of 64; the share of the 10,000 others that is wrong.
-text: a Llama of 3 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 512
+text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 512
 tokens; the loss on held-out articles.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
-tenth of warm-up. Every arm has four rates, of which one seed picks by data that are neither learned from nor judged by;
-then all seeds run as many steps, and as many steps as fit into the processor seconds of AdamW.
+tenth of warm-up. Every arm has four rates (of text three), of which one seed picks by data that are neither learned
+from nor judged by (`rates`); then all seeds run as many steps (`steps`), and as many as fit into the processor seconds
+of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a machine that is idle (`seconds`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ from torch import Tensor, nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
-from benchmarks.optim.arms import Arm, arms
+from benchmarks.optim.arms import TEXT, Arm, arms
 from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled
 from eckart.optim import state_bytes
 
 FIRST = "AdamW"
 RANKS = {"pictures": 32, "text": 32}
 EVERY = 25
+TURNS, LAYERS = 2, 2
+STAGES = ("seconds", "rates", "steps", "equal")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Task:
 def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
     """A trained model; processor seconds and the bytes of the state of its matrices' optimizer."""
     model = task.start(seed).train()
-    made = arm.optimizers(model, rate)
+    made = arm.optimizers(model, rate, steps)
     schedules = [
         torch.optim.lr_scheduler.LambdaLR(
             each,
@@ -77,7 +80,32 @@ def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.
             each.zero_grad()
             schedule.step()
     seconds = time.process_time() - clock
+    if hasattr(made[0], "finish"):
+        made[0].finish()
     return model.eval(), {"cpu_seconds": seconds, "state": sum(state_bytes(made[0]).values())}
+
+
+def step_seconds(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm]) -> None:
+    """A row an arm: the median processor seconds of a step, forward and backward in it, the arms in turns."""
+    runs: dict[str, Any] = {}
+    for name, arm in every.items():
+        model = task.start(0).train()
+        runs[name] = model, arm.optimizers(model, arm.rates[0], task.steps), task.batches(0), []
+    for turn in range(TURNS + 1):
+        for model, made, batches, clocks in runs.values():
+            for _ in range(EVERY if turn else 2):
+                x, y = next(batches)
+                clock = time.process_time()
+                task.loss(model(x), y).backward()
+                for each in made:
+                    each.step()
+                    each.zero_grad()
+                if turn:
+                    clocks.append(time.process_time() - clock)
+    first = statistics.mean(runs[FIRST][-1])
+    for name, (*_, clocks) in runs.items():
+        found = {"mean_ms": 1e3 * statistics.mean(clocks), "ratio": statistics.mean(clocks) / first}
+        print(name, rows.add({**what, "stage": "seconds", "arm": name}, found).found, flush=True)
 
 
 def best_rate(rows: Rows, what: dict[str, Any], task: Task, name: str, arm: Arm) -> float:
@@ -95,26 +123,33 @@ def best_rate(rows: Rows, what: dict[str, Any], task: Task, name: str, arm: Arm)
     return min(scores, key=lambda rate: scores[rate])
 
 
-def compare(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int) -> None:
+def compare(
+    rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int, stages: Sequence[str]
+) -> None:
     """A row an arm and stage: mean and spread over seeds, and the difference from AdamW, paired by seed."""
-    first: dict[str, Any] = {}
-    for name, arm in every.items():
-        rate = best_rate(rows, what, task, name, arm)
-        taken: dict[str, Any] = {}
-        for stage in ("equal steps", "equal seconds"):
+    rates = {name: best_rate(rows, what, task, name, arm) for name, arm in every.items()}
+    first: list[float] = []
+    for stage in [f"equal {'steps' if each == 'steps' else 'seconds'}" for each in stages if each != "rates"]:
+        for name, arm in every.items():
             key = {**what, "stage": stage, "arm": name, "seeds": seeds, "trials": len(arm.rates)}
             row = rows.get(key)
             if row is None:
-                share = first["cpu_seconds"] / taken["cpu_seconds"] if taken and name != FIRST else 1.0
-                steps = max(10, round(task.steps * min(share, 4.0)))
+                rate, steps, ratio = rates[name], task.steps, 1.0
+                if stage == "equal seconds":
+                    timed = rows.get({**what, "stage": "seconds", "arm": name})
+                    if timed is None:
+                        raise SystemExit("what a step takes has not been measured: --stages seconds")
+                    ratio = timed.found["ratio"]
+                    steps = max(10, round(task.steps * min(1 / ratio, 4.0)))
                 scores, clocks, state = [], [], 0
                 for seed in range(1, seeds + 1):
                     model, found = train(task, arm, rate, steps, seed)
                     scores.append(task.judge(model))
                     clocks.append(found["cpu_seconds"])
                     state = found["state"]
-                paired = [a - b for a, b in zip(scores, first.get(stage, scores), strict=True)]
-                count = sum(p.numel() for group in arm.optimizers(model, rate)[0].param_groups for p in group["params"])
+                paired = [a - b for a, b in zip(scores, first or scores, strict=True)]
+                made = arm.optimizers(model, rate, steps)[0]
+                count = sum(p.numel() for group in made.param_groups for p in group["params"])
                 row = rows.add(
                     key,
                     {
@@ -126,16 +161,15 @@ def compare(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm],
                         "rate": rate,
                         "edge": rate in (arm.rates[0], arm.rates[-1]),
                         "steps": steps,
+                        "ratio": ratio if stage == "equal seconds" else None,
                         "cpu_seconds": statistics.mean(clocks),
                         "state_bytes": state / count,
                         "card": arm.card,
                     },
                 )
             print(name, stage, row.found, flush=True)
-            taken = taken or dict(row.found)
             if name == FIRST:
-                first[stage] = row.found["scores"]
-                first.setdefault("cpu_seconds", row.found["cpu_seconds"])
+                first = row.found["scores"]
 
 
 def pictures(directory: Path, steps: int) -> Task:
@@ -177,7 +211,7 @@ def text(steps: int) -> Task:
         return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
 
     return Task(
-        lambda seed: llama(seed, len(tokenizer)),
+        lambda seed: llama(seed, len(tokenizer), LAYERS),
         batches,
         loss,
         lambda model: score(model, held[96:160]),
@@ -193,16 +227,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="the default is 100")
     parser.add_argument("--arms", nargs="*", help="only these, beside AdamW")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     part: str = options.part
     task = pictures(options.fashion, options.steps or 100) if part == "pictures" else text(options.steps or 100)
     every = arms(RANKS[part], EVERY)
+    if part == "text":
+        every = {name: replace(every[name], rates=rates) for name, rates in TEXT.items()}
     if options.arms:
         every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
-    what = {"part": part, "rank": RANKS[part], "every": EVERY}
-    compare(Rows("optim.training", options.json), what, task, every, options.seeds)
+    rows, what = Rows("optim.training", options.json), {"part": part, "rank": RANKS[part], "every": EVERY}
+    if part == "text":
+        what["layers"] = LAYERS
+    stages = [stage for stage in options.stages if stage != "seconds"]
+    if "seconds" in options.stages:
+        step_seconds(rows, what, task, every)
+    if stages:
+        compare(rows, what, task, every, options.seeds, stages)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,26 @@ TABLES = {
             ("{stage}, steps", "{steps}"),
         ],
     ),
+    "optim-text": Table(
+        "optim",
+        {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds")},
+        [("", "{arm}"), ("rate", "{rate:g}")],
+        [
+            ("{stage}", "{score:.3f} ± {spread:.3f}"),
+            ("{stage}, to AdamW", "{change:+.3f} ± {change_stderr:.3f}"),
+            ("{stage}, steps", "{steps}"),
+        ],
+    ),
+    "optim-times": Table(
+        "optim",
+        {"benchmark": "optim.steps", "part": "times"},
+        [("", "{arm}")],
+        [
+            ("{rows} x {columns}, mean", "{mean_ms:.1f}"),
+            ("{rows} x {columns}, median", "{median_ms:.1f}"),
+            ("{rows} x {columns}, longest", "{longest_ms:.0f}"),
+        ],
+    ),
     "optim-bytes": Table(
         "optim",
         {"benchmark": "optim.steps", "part": "bytes"},

@@ -132,14 +132,14 @@ class Text(nn.Module):
         return logits
 
 
-def llama(seed: int, vocabulary: int) -> nn.Module:
+def llama(seed: int, vocabulary: int, layers: int = 3) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=LENGTH,

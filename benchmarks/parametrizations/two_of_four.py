@@ -2,7 +2,7 @@
 
     python -m benchmarks.parametrizations.two_of_four --fashion DIR [--json FILE]
 
-A perceptron 784-256-256-10 on Fashion-MNIST: 3 passes dense, then 2 passes of an arm, whose hidden matrices become 2:4
+A perceptron 784-128-128-10 on Fashion-MNIST: 3 passes dense, then 2 passes of an arm, whose hidden matrices become 2:4
 or 1:8 sparse; AdamW without decay at a rate of 0.003, then 0.001 under a cosine, 3 seeds. Differences are to the dense
 net that trains on, paired by seed. `at once` keeps the largest and trains them alone.
 """
@@ -47,7 +47,7 @@ def main() -> None:
     rows = Rows("parametrizations.two_of_four", options.json)
     found: dict[str, list[float]] = {name: [] for name in ARMS}
     for seed in range(options.seeds):
-        start = mlp(seed, (256, 256))
+        start = mlp(seed, (128, 128))
         train(start, shuffled(x, y, BATCH), PASSES * len(x) // BATCH, seed, rate=3e-3)
         for name, (method, told) in ARMS.items():
             model = copy.deepcopy(start)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.parametrizations.uncertainty --fashion DIR [--json FILE]
 
-A perceptron 784-256-256-10 on Fashion-MNIST, 3 passes, AdamW without decay at a rate of 0.003, a cosine; the first two
+A perceptron 784-128-128-10 on Fashion-MNIST, 2 passes, AdamW without decay at a rate of 0.003, a cosine; the first two
 matrices keep a tenth of their entries, the last is dense. `drawn` is the mean of the probabilities of 20 draws. Loss is
 -ln p of the right class, calibration error (ECE) is that of 15 bins of confidence.
 """
@@ -23,7 +23,7 @@ from benchmarks.common.rows import Rows, add_option
 from benchmarks.parametrizations.training import mlp, shuffled, train
 from eckart.structures import Gaussian
 
-BATCH, PASSES, RATE, KEEP, DRAWS = 128, 3, 3e-3, 0.1, 20
+BATCH, PASSES, RATE, KEEP, DRAWS = 128, 2, 3e-3, 0.1, 20
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "dense": ("", {}),
     "rigl": ("rigl", {"keep": KEEP}),
@@ -70,20 +70,23 @@ def main() -> None:
     rows = Rows("parametrizations.uncertainty", options.json)
     for name in options.arms:
         method, told = ARMS[name]
+        what = {"arm": name, "method": method, "passes": PASSES, "keep": KEEP, "seeds": options.seeds}
+        if rows.get({**what, "by": "means"}) is not None:
+            continue
         found: dict[str, list[dict[str, float]]] = {}
         for seed in range(options.seeds):
-            model = mlp(seed, (256, 256))
+            model = mlp(seed, (128, 128))
             made = eckart.reparametrize(model, method, exclude=["head"], seed=seed, **told) if method else None
             seconds = train(model, shuffled(x, y, BATCH), PASSES * len(x) // BATCH, seed, rate=RATE, made=made)
             for draws in (0, DRAWS) if method == "ssvi" else (0,):
                 facts = scores(probabilities(model, others, made, draws), labels)
                 found.setdefault("drawn" if draws else "means", []).append({**facts, "cpu_seconds": seconds})
-        for how, all_of in found.items():
+        for how, all_of in reversed(found.items()):
             mean = {key: statistics.mean(each[key] for each in all_of) for key in all_of[0]}
             spread = {f"{key}_spread": statistics.stdev(each[key] for each in all_of) for key in all_of[0]}
             print(name, how, mean, flush=True)
             rows.add(
-                {"arm": name, "method": method, "by": how, "passes": PASSES, "keep": KEEP, "seeds": options.seeds},
+                {**what, "by": how},
                 {**mean, **spread},
             )
 

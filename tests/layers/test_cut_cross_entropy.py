@@ -160,6 +160,34 @@ def test_what_hooks_do_to_a_head_is_done() -> None:
     torch.testing.assert_close(linear_cross_entropy(x, head, target), F.cross_entropy(head(x), target))
 
 
+def test_a_tensor_of_a_head_that_is_no_parameter_is_refused_by_name() -> None:
+    class Head(nn.Module):
+        weight: Tensor
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return inputs @ (2 * self.weight).T
+
+    x, w, target, _ = problem()
+    held = Head()
+    held.weight = w
+    with pytest.raises(Refused, match=r"shape \(37, 6\), weight, that trains"):
+        linear_cross_entropy(x, held, target)
+    held.weight = w.detach()
+    torch.testing.assert_close(linear_cross_entropy(x, held, target), whole(x @ (2 * w).T, target))
+
+    class Loss(nn.Module):  # a parameter that is computed in its place is one all the same
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Sequential(nn.Linear(WIDTH, CLASSES, bias=False, dtype=torch.float64))
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            return linear_cross_entropy(inputs, self.head, target)
+
+    found = torch.func.functional_call(Loss(), {"head.0.weight": 3 * w}, (x,))
+    (by_w,) = torch.autograd.grad(found, [w])
+    torch.testing.assert_close(by_w, torch.autograd.grad(whole(x @ (3 * w).T, target), [w])[0])
+
+
 def test_a_head_that_changed_before_its_gradient_is_seen() -> None:
     x, w, target, _ = problem()
     losses = linear_cross_entropy(x, w, target, reduction="none")

@@ -33,6 +33,27 @@ OPTIM = [
     ),
     Lines(
         "optim",
+        "text",
+        "a Llama of {layers} layers of width 128 on articles of Wikipedia, {steps} steps of 512 tokens, rank {rank}, "
+        "{seeds} seeds, the best of {trials} rates each; the loss on others, and its difference from AdamW, paired by "
+        "seed",
+        {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds"), "card": CARDS},
+        "{arm}, {stage} ({steps}): {score:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to AdamW",
+        about={"benchmark": "optim.training", "part": "text", "stage": "equal steps"},
+        name="{card}",
+    ),
+    Lines(
+        "optim",
+        "time",
+        "milliseconds of a step of one matrix at rank {rank}, the mean of 20 with a look for subspaces among them, one "
+        "thread; peers are on the page of measurements",
+        {"benchmark": "optim.steps", "part": "times", "card": CARDS},
+        "{arm}, {rows} x {columns}: {mean_ms:.1f}",
+        name="{card}",
+        together="; ",
+    ),
+    Lines(
+        "optim",
         "state",
         "bytes of state a number of a matrix, after two steps; AdamW keeps 8",
         {"benchmark": "optim.steps", "part": "bytes", "card": CARDS},

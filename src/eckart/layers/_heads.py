@@ -113,6 +113,29 @@ def head_of(
     if bias is not None:
         raise Refused("a head that is a module has its own bias: leave bias= out")
     leaves = tuple(each for each in head.parameters() if each.requires_grad)
-    with torch.no_grad():
-        width = head(x.reshape(-1, x.shape[-1])[:1]).shape[-1]
-    return lambda: ModuleHead(head, leaves), leaves, width
+    logits = head(x.detach().reshape(-1, x.shape[-1])[:1])
+    if (other := _other_leaf(logits, leaves)) is not None:
+        names = [name for module in head.modules() for name, each in vars(module).items() if each is other]
+        raise Refused(
+            f"the head computes with a tensor of shape {tuple(other.shape)}"
+            + (f", {names[0]}," if names else "")
+            + " that trains and is no parameter of it, and would get no gradient: make it an nn.Parameter of the head "
+            "(a tied weight too), or detach it"
+        )
+    return lambda: ModuleHead(head, leaves), leaves, logits.shape[-1]
+
+
+def _other_leaf(found: Tensor, leaves: tuple[Tensor, ...]) -> Tensor | None:
+    """A tensor that gets a gradient from this one and is none of `leaves`; None where there is none."""
+    nodes, known = [found.grad_fn], {id(each) for each in leaves}
+    seen = {each.grad_fn for each in leaves}  # functional_call puts tensors that are computed in parameters' places
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor) and id(variable) not in known:
+            return variable
+        nodes += [above for above, _ in node.next_functions]
+    return None

@@ -158,7 +158,7 @@ def linear_cross_entropy(
     Args:
         x: (..., d), float.
         head: W (V, d), or a module (tokens, d) -> (tokens, V) that computes the same whenever it is called; its
-            parameters get gradients, and no other tensor that it holds.
+            parameters get gradients, and one that computes with another tensor that trains is refused.
         target: classes (...), int64 or int32.
         bias: (V,), for a head that is a tensor.
         reduction: `mean` over the tokens that count, which is 0 where none does; `sum`; or `none`, (...), with which
@@ -174,7 +174,8 @@ def linear_cross_entropy(
         a number in float32 or float64, or with `none` one a token. It has no second derivative.
 
     Raises:
-        Refused: shapes that do not go together, or options out of their range.
+        Refused: shapes that do not go together, options out of their range, or a head that computes with a tensor that
+            trains and is no parameter of it.
         IndexError: a target that is no class.
     """
     if reduction not in ("mean", "sum", "none"):

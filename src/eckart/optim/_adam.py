@@ -29,5 +29,6 @@ def adam(
         state["m"], state["v"] = torch.zeros_like(grad), torch.zeros_like(grad)
     m = state["m"].lerp_(grad, 1 - betas[0])
     v = state["v"].mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
-    root = v.sqrt().mul_((1 - betas[1] ** step) ** -0.5).add_(eps)
-    return (m / root).mul_(1 / (1 - betas[0] ** step))
+    left = (1 - betas[1] ** step) ** 0.5
+    root = v.sqrt().add_(eps * left)  # both corrections in the one factor behind it: a pass less over all entries
+    return torch.div(m, root, out=root).mul_(left / (1 - betas[0] ** step))

@@ -199,8 +199,12 @@ class MatrixOptimizer(torch.optim.Optimizer):
                 moved[i] = self._moved(f"matrix{i}", one)
         else:
             moved = self._moved("matrix0", Matrix(weight, grad, state, group, step, number))
-        change = lr * moved
-        _subtract(parameter, change.add_(weight, alpha=lr * decay) if decay else change, state)
+        if moved.dtype == parameter.dtype:
+            if decay:
+                parameter.mul_(1 - lr * decay)
+            parameter.sub_(moved, alpha=lr)
+        else:
+            _subtract(parameter, moved.mul_(lr).add_(weight, alpha=lr * decay), state)
 
     def _moved(self, name: str, whole: Matrix) -> Tensor:
         """The direction of a matrix, or of what AdamW moves, by its own part of the state; moments lie there coded."""
@@ -237,10 +241,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
 
 
 def _subtract(parameter: Tensor, change: Tensor, state: State) -> None:
-    """W <- W - change, in place; what 16 bits lose of it is kept for the next step."""
-    if change.dtype == parameter.dtype:
-        parameter.sub_(change)
-        return
+    """W <- W - change of a W in 16 bits, in place; what they lose of it is kept for the next step."""
     lost = state.setdefault("lost", torch.zeros_like(parameter))
     exact = parameter.to(change.dtype) + lost.to(change.dtype) - change
     parameter.copy_(exact)

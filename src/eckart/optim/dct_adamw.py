@@ -12,6 +12,10 @@ from torch import Tensor
 from eckart.optim._adam import adam
 from eckart.optim._subspace import cosines, random_basis
 from eckart.optim.contract import Matrix, MatrixOptimizer, State, optimizer
+from eckart.structures.transforms import cosine_transform
+
+FAST = 768
+"""Columns above which a cosine transform is faster by Fourier transforms."""
 
 
 def chosen(coordinates: Tensor, rank: int, norm: int) -> Tensor:
@@ -19,7 +23,8 @@ def chosen(coordinates: Tensor, rank: int, norm: int) -> Tensor:
 
     By l2 these are the best so many columns of an orthogonal basis in Frobenius norm, by l1 (as published) not always.
     """
-    index: Tensor = torch.linalg.vector_norm(coordinates, norm, dim=0).topk(rank).indices.sort().values
+    sizes = (coordinates.abs() if norm == 1 else coordinates.square()).sum(0)  # ten times as fast as vector_norm
+    index: Tensor = sizes.topk(rank).indices.sort().values
     return index
 
 
@@ -37,8 +42,15 @@ def carried(state: State, index: Tensor) -> None:
     stayed = state["index"][place] == index
     for name in ("count", "m", "v"):
         old = state[name]
-        state[name] = torch.where(stayed, old.index_select(old.ndim - 1, place), torch.zeros_like(old))
+        state[name] = old.index_select(old.ndim - 1, place).masked_fill_(~stayed, 0)
     state["index"] = index
+
+
+def _turned(grad: Tensor, basis: Tensor | None, kind: str) -> Tensor:
+    """G Q, by Fourier transforms where they take less than a product: on the CPU from about a thousand columns on."""
+    if basis is None:
+        return grad
+    return cosine_transform(grad) if kind == "dct" and grad.shape[1] > FAST else grad @ basis
 
 
 @optimizer(
@@ -109,7 +121,7 @@ class DctAdamW(MatrixOptimizer):
         rank, basis = min(group["rank"], grad.shape[1]), self._basis(grad, group)
         grad = grad + state["error"] if "error" in state else grad
         if "index" not in state or (matrix.step - 1) % group["every"] == 0:
-            coordinates = grad if basis is None else grad @ basis
+            coordinates = _turned(grad, basis, group["basis"])
             index = chosen(coordinates, rank, group["norm"])
             if "index" in state:
                 carried(state, index)

@@ -76,4 +76,4 @@ class GaLore(MatrixOptimizer):
         if "basis" not in state:
             return torch.zeros_like(grad)
         moved = adam(project(grad, state["basis"]), state, matrix.step, group["betas"], group["eps"])
-        return back(moved, state["basis"], grad.shape).mul_(group["scale"])
+        return back(moved.mul_(group["scale"]), state["basis"], grad.shape)

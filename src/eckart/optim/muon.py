@@ -36,7 +36,7 @@ def newton_schulz(matrix: Tensor, steps: int = 5, dtype: torch.dtype | None = No
     a, b, c = QUINTIC
     for _ in range(steps):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     found: Tensor = (x.T if matrix.shape[0] > matrix.shape[1] else x).to(matrix.dtype)
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from eckart.ops.packing import pack, unpack
 from eckart.optim._adam import adam
 from eckart.optim._subspace import back, project, top_subspace
-from eckart.optim.contract import Matrix, MatrixOptimizer, State, optimizer
+from eckart.optim.contract import Group, Matrix, MatrixOptimizer, State, optimizer
 
 GROUP = 256
 LOOKS = 5
@@ -46,6 +46,29 @@ def unpack_basis(packed: Tensor, grid: Tensor, shape: tuple[int, int]) -> Tensor
     return rows.view(-1)[: shape[0] * shape[1]].view(shape)
 
 
+def in_eight_bits(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """W on a grid of 256 values from the smallest to the largest of every 256 entries, in its order.
+
+    Each entry goes to one of its two neighbours at random, so that its mean is kept: a step that is smaller than the
+    grid's would be lost otherwise.
+
+    Args:
+        weight: W, of any shape, float.
+        generator: of the rounding, on the CPU.
+
+    Returns:
+        a new tensor of the shape and dtype of W; 8 bits and a 128th of two numbers an entry are enough to store it.
+    """
+    flat = weight.reshape(-1).to(torch.promote_types(weight.dtype, torch.float32))
+    short = -len(flat) % GROUP
+    rows = torch.cat([flat, flat[-1:].expand(short)]).view(-1, GROUP)
+    low = rows.amin(1, keepdim=True)
+    width = (rows.amax(1, keepdim=True) - low) / 255
+    drawn = torch.rand(rows.shape, generator=generator).to(rows)
+    codes = ((rows - low) / torch.where(width > 0, width, 1.0) + drawn).floor().clamp(0, 255)
+    return (low + codes * width).view(-1)[: len(flat)].view(weight.shape).to(weight.dtype)
+
+
 @optimizer(
     "q-galore",
     paper="Zhang et al. 2024, arXiv 2407.08296",
@@ -58,7 +81,9 @@ class QGaLore(MatrixOptimizer):
     A look finds the new P; where the mean overlap of the last five with the one before is at least `lasting`, the gap
     doubles. The overlap is that of the whole subspaces, ||P^T P'||^2 / r; the published code asks for the signed cosine
     of the first vector alone, which a change of sign takes for a change of the subspace. P is two codes a byte, which
-    the published code leaves at one. Weights in 8 bits, its third part, are not here.
+    the published code leaves at one. With `weight_bits=8` matrices are rounded at random to 8 bits behind every step,
+    as published, so that they can be stored as such; while they train they stay in the dtype of the model here, which
+    saves nothing of memory then.
 
     Args:
         params: parameters, or groups of them with options of their own.
@@ -71,12 +96,14 @@ class QGaLore(MatrixOptimizer):
         scale: of the step.
         lasting: overlap from which on a subspace lasts.
         bits: 8, or 32 for moments in 32 bits.
+        weight_bits: 8 as published, or 32 for weights as they are.
         common: see `MatrixOptimizer`.
     """
 
     MOMENTS = ("m",)
     SQUARES = ("v",)
     LIMITS: ClassVar = {"rank": (1, inf), "every": (1, inf), "scale": (0, inf), "lasting": (0, inf)}
+    CHOICES: ClassVar = {"weight_bits": (32, 8)}
 
     def __init__(
         self,
@@ -91,6 +118,7 @@ class QGaLore(MatrixOptimizer):
         scale: float = 0.25,
         lasting: float = 0.4,
         bits: int = 8,
+        weight_bits: int = 32,
         **common: Any,
     ) -> None:
         options = {
@@ -103,6 +131,7 @@ class QGaLore(MatrixOptimizer):
             "scale": scale,
             "lasting": lasting,
             "bits": bits,
+            "weight_bits": weight_bits,
         }
         super().__init__(params, options, common)
 
@@ -123,7 +152,14 @@ class QGaLore(MatrixOptimizer):
             return torch.zeros_like(grad)
         basis = unpack_basis(state["packed"], state["grid"], shape)
         moved = adam(project(grad, basis), state, matrix.step, group["betas"], group["eps"])
-        return back(moved, basis, grad.shape).mul_(group["scale"])
+        return back(moved.mul_(group["scale"]), basis, grad.shape)
+
+    def _move(self, parameter: Tensor, group: Group, number: int) -> None:
+        super()._move(parameter, group, number)
+        if group["weight_bits"] == 8 and group["rule"] != "adamw" and parameter.ndim > 1:
+            state = self.state[parameter]
+            whole = Matrix(parameter, parameter, state, group, int(state["step"]), number)
+            parameter.copy_(in_eight_bits(parameter, whole.generator(2**40 + whole.step)))
 
 
 def _judge(state: State, found: Tensor, lasting: float) -> None:

@@ -23,11 +23,11 @@ def followed(basis: Tensor, factor: Tensor) -> Tensor:
     Returns:
         qr(L Q) (k, k), the columns of Q in the order of q^T L q, descending.
     """
-    exact, moved = factor.cpu().double(), basis.cpu().double()
-    product = exact @ moved
+    moved = basis.cpu()
+    product = factor.cpu() @ moved
     order = (moved * product).sum(0).argsort(descending=True, stable=True)
-    q: Tensor = torch.linalg.qr(product[:, order]).Q
-    return q.to(basis.dtype).to(basis.device)
+    q: Tensor = torch.linalg.qr(product[:, order]).Q  # orthogonal to the rounding of its dtype, whatever the product's
+    return q.to(basis.device)
 
 
 def eigenvectors(factor: Tensor) -> Tensor:
@@ -104,15 +104,15 @@ class Soap(MatrixOptimizer):
         if step:
             inside = turn(grad, state)
             rounding = 4 * torch.finfo(grad.dtype).eps * torch.linalg.vector_norm(grad)
-            inside = torch.where(inside.abs() <= rounding, 0.0, inside)
+            inside = torch.hardshrink(inside, float(rounding))
             moved = turn(adam(inside, state, step, group["betas"], group["eps"]), state, inverse=True)
         for side, (factor, basis) in enumerate((("L", "Q_L"), ("R", "Q_R"))):
             if grad.shape[side] > group["largest"]:
                 continue
             square = grad @ grad.T if side == 0 else grad.T @ grad
-            before = state.get(factor, torch.zeros_like(square))
-            after = before.lerp(square, 1 - group["betas"][1])
-            state[factor] = torch.where(torch.isfinite(square).all(), after, before)
+            before = state.setdefault(factor, torch.zeros_like(square))
+            if torch.isfinite(square.diagonal()).all():  # no entry is larger
+                before.lerp_(square, 1 - group["betas"][1])
             if step == 0:
                 state[basis] = eigenvectors(state[factor])
             elif step % group["every"] == 0:
