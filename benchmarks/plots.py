@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,53 @@ def draw_labels(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="lower right")
 
 
+def sugar() -> dict[str, Points]:
+    """The share of sugar in spectra of a fermentation with broken bands, and sugar as a laboratory measured it."""
+    found: dict[str, Points] = {}
+    for row in selected(results("estimators"), {"benchmark": "estimators.fermentation", "method": "unmixing-l21"}):
+        if row["sound"] != "all":
+            found[f"share, {row['arm']}"] = row["curve"]
+            found["sugar, by chromatography"] = row["measured"]
+    return found
+
+
+def draw_sugar(axes: Any, numbers: Mapping[str, Points]) -> None:
+    shares = {name: points for name, points in numbers.items() if name.startswith("share")}
+    for (name, points), colour in zip(shares.items(), COLOURS, strict=False):
+        hours, share = zip(*points, strict=True)
+        axes.plot(hours, share, color=colour, linewidth=1.4, label=name)
+    hours, grams = zip(*numbers["sugar, by chromatography"], strict=True)
+    axes.plot([], [], "o", markersize=3.5, color=GREY, label="sugar, by chromatography")
+    axes.set(xlabel="hours", ylabel="share", ylim=(-0.03, 1.03))
+    axes.legend(frameon=False, labelcolor="linecolor", loc="upper right")
+    other = axes.twinx()
+    other.plot(hours, grams, "o", markersize=3.5, color=GREY)
+    other.set(ylabel="grams a litre", ylim=(-0.03 * max(grams), 1.03 * max(grams)))
+    other.tick_params(colors=GREY)
+    other.yaxis.label.set_color(GREY)
+    other.spines[:].set_visible(False)
+
+
+def delays() -> dict[str, Points]:
+    """Accuracy on EEG without delays and with those that were chosen, and its standard error."""
+    select = {"benchmark": "estimators.trials", "part": "accuracy"}
+    return {
+        row["task"]: [(row[name], row["standard error"]) for name in ("plain", "chosen")]
+        for row in selected(results("estimators"), select)
+    }
+
+
+def draw_delays(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for i, (side, name) in enumerate(((-0.08, "covariances of channels"), (0.08, "with delays"))):
+        heights, errors = zip(*(points[i] for points in numbers.values()), strict=True)
+        places = [k + side for k in range(len(numbers))]
+        axes.errorbar(places, heights, errors, fmt="o", markersize=4, color=COLOURS[1 - i], linewidth=1.2, label=name)
+    # Long names in one word, broken before their second capital.
+    axes.set_xticks(range(len(numbers)), [re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", name, count=1) for name in numbers])
+    axes.set(ylabel="accuracy", xlim=(-0.5, len(numbers) - 0.5), ylim=(0.3, 0.82))
+    axes.legend(frameon=False, labelcolor="linecolor", loc="upper center", ncols=2)
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -146,6 +194,8 @@ PICTURES = {
     "learned-and-forgotten": Picture(learned_and_forgotten, draw_adapters, 4.4),
     "intruders-scaled-back": Picture(scaled_back, draw_intruders),
     "labels-asked-for": Picture(labels_asked_for, draw_labels, 3.6),
+    "sugar": Picture(sugar, draw_sugar),
+    "delays": Picture(delays, draw_delays),
 }
 
 

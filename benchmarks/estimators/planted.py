@@ -1,6 +1,6 @@
 """Solvers on planted problems: what the papers claim of them, beside plain forms of the published steps.
 
-    pip install 'eckart[data]'
+    pip install 'eckart[data]' pymanopt
     python -m benchmarks.estimators.planted [--part PART] [--speech FOLDER]
 
 Errors are relative and medians over seeds, unless said. Seconds are of one thread. FOLDER holds mono files of read
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,50 @@ from eckart.estimators.matrix_sensing import sense_matrix
 from eckart.estimators.self_calibration_ls import self_calibration, unit_mean
 from eckart.linalg.mode_products import mode_products
 
+PYMANOPT = "pymanopt's conjugate gradients"
+
+
+def on_manifold(a: Any, y: Any, rank: int, seed: int, *, symmetric: bool) -> list[float]:
+    """Residuals by |y|, step by step, of pymanopt's conjugate gradients on matrices of fixed rank."""
+    from pymanopt import Problem
+    from pymanopt.function import numpy as function
+    from pymanopt.manifolds import FixedRankEmbedded, PSDFixedRank
+    from pymanopt.manifolds.fixed_rank import _FixedRankPoint
+    from pymanopt.optimizers import ConjugateGradient
+
+    n, size = a.shape[1], float(np.linalg.norm(y))
+    manifold: Any = PSDFixedRank(n, rank) if symmetric else FixedRankEmbedded(n, n, rank)
+
+    def misfit(x: Any) -> Any:
+        return np.einsum("mij,ij->m", a, x) - y
+
+    def whole(point: tuple[Any, ...]) -> Any:
+        return point[0] @ point[0].T if symmetric else (point[0] * point[1]) @ point[2]
+
+    def slope(point: tuple[Any, ...]) -> Any:
+        inner = np.einsum("m,mij->ij", misfit(whole(point)), a) / size**2
+        if symmetric:
+            return (inner + inner.T) @ point[0]
+        u, s, vt = point
+        return inner @ vt.T * s, np.einsum("ik,ij,kj->k", u, inner, vt), (s[:, None] * u.T) @ inner
+
+    @function(manifold)
+    def cost(*point: Any) -> Any:
+        return float(np.square(misfit(whole(point))).sum()) / size**2 / 2
+
+    @function(manifold)
+    def gradient(*point: Any) -> Any:
+        return slope(point)
+
+    rng = np.random.default_rng(seed)
+    u, v = (np.linalg.qr(rng.standard_normal((n, rank)))[0] for _ in range(2))
+    start = rng.standard_normal((n, rank)) / n**0.5 if symmetric else _FixedRankPoint(u, np.linspace(1, 0.5, rank), v.T)
+    optimizer = ConjugateGradient(
+        max_iterations=1000, min_gradient_norm=1e-14, min_step_size=1e-16, verbosity=0, log_verbosity=1
+    )
+    log = optimizer.run(Problem(manifold, cost, euclidean_gradient=gradient), initial_point=start).log
+    return [float(np.sqrt(2 * each)) for each in log["iterations"]["cost"]]
+
 
 def sensing(seeds: int) -> Iterator[Found]:
     """Steps to a residual of 1e-6, and errors after 100 and 1000 steps, by what a rank too high does to descent."""
@@ -41,6 +86,8 @@ def sensing(seeds: int) -> Iterator[Found]:
         "preconditioned": {},
         "preconditioned, symmetric": {"symmetric": True},
     }
+    if find_spec("pymanopt"):
+        arms |= {PYMANOPT: {"symmetric": False}, f"{PYMANOPT}, symmetric": {"symmetric": True}}
     for kappa, rank in ((1.5, 4), (1.5, 2), (30.0, 4)):
         for arm, options in arms.items():
             found = []
@@ -50,15 +97,21 @@ def sensing(seeds: int) -> Iterator[Found]:
                 truth = (u * np.geomspace(1, 1 / kappa, r)) @ u.T
                 a = rng.standard_normal((m, n, n)) / m**0.5
                 y = np.einsum("mij,ij->m", a, truth)
-                solution = sense_matrix(a, y, rank, tolerance=1e-6, max_iter=1000, generator=seed, **options)
-                after = [solution.history[min(k, len(solution.history) - 1)] for k in (100, 1000)]
-                steps = solution.iterations if solution.error <= 1e-6 else np.inf
+                if arm.startswith(PYMANOPT):
+                    history: Any = on_manifold(a, y, rank, seed, **options)
+                    reached = [k for k, error in enumerate(history) if error <= 1e-6]
+                    steps = reached[0] if reached else np.inf
+                    history = history[: reached[0] + 1] if reached else history
+                else:
+                    solution = sense_matrix(a, y, rank, tolerance=1e-6, max_iter=1000, generator=seed, **options)
+                    history, steps = solution.history, solution.iterations if solution.error <= 1e-6 else np.inf
+                after = [history[min(k, len(history) - 1)] for k in (100, 1000)]
                 found.append((steps, *after))
             steps, early, late = middle(found)
             what = {"part": "sensing", "method": "matrix-sensing", "arm": arm, "kappa": kappa, "rank": rank}
             what |= {"n": n, "true rank": r, "measurements": m, "seeds": seeds}
-            reached = f"{steps:.0f}" if np.isfinite(steps) else "not in 1000"
-            yield what, {"steps": reached, "after 100": early, "after 1000": late}
+            told = f"{steps:.0f}" if np.isfinite(steps) else "not in 1000"
+            yield what, {"steps": told, "after 100": early, "after 1000": late}
 
 
 def gains(seeds: int) -> Iterator[Found]:

@@ -20,6 +20,7 @@ from sklearn.linear_model import Lasso, LinearRegression
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
 from eckart.estimators.ldp_sparse_regression import LocallyPrivateLasso, reports
+from eckart.linalg.gaussian_mechanism import noise_ratio
 
 try:
     from diffprivlib.models import LinearRegression as CentrallyPrivate
@@ -80,6 +81,33 @@ def errors(seeds: int) -> Iterator[Found]:
                 )
 
 
+def slopes(seeds: int) -> Iterator[Found]:
+    """The exponent of epsilon in the error, and in the deviation of the noise, between neighbouring epsilons."""
+    epsilons = (4, 8, 16, 32, 64, 128, 256)
+    arms: dict[str, dict[str, Any]] = {"lasso": {}, "closed form": {"method": "closed-form"}}
+    for n in (10**5, 10**6):
+        for seed in range(seeds):
+            x, y = drawn(n, np.random.default_rng(seed))
+            for arm, options in arms.items():
+                errors = []
+                for epsilon in epsilons:
+                    made = LocallyPrivateLasso(epsilon, x_bound=1.5, y_bound=2, random_state=seed, **options)
+                    errors.append(float(np.linalg.norm(made.fit(x, y).coef_ - THETA)))
+                for low, high in ((4, 16), (16, 64), (64, 256)):
+                    at = slice(epsilons.index(low), epsilons.index(high) + 1)
+                    logs = np.log(epsilons[at])
+                    noise = np.log([noise_ratio(each, 1e-6) for each in epsilons[at]])
+                    what = {"part": "slopes", "method": "ldp-sparse-regression", "arm": arm, "rows": n, "seed": seed}
+                    yield (
+                        what | {"epsilons": f"{low} to {high}"},
+                        {
+                            "slope": float(np.polyfit(logs, np.log(errors[at]), 1)[0]),
+                            "noise": float(np.polyfit(logs, noise, 1)[0]),
+                            "error": errors[at][-1],
+                        },
+                    )
+
+
 def audit(draws: int) -> Iterator[Found]:
     """A lower bound (95 %) of epsilon from a million reports of the two rows that are easiest to tell apart."""
     x, y = np.array([[1.0, 0.0], [0.5, np.sqrt(0.75)]]), np.array([1.0, -1.0])
@@ -116,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("estimators.private", options.json)
-    parts = {"errors": errors, "audit": lambda seeds: audit(10**6)}
+    parts = {"errors": errors, "slopes": slopes, "audit": lambda seeds: audit(10**6)}
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)

@@ -171,6 +171,29 @@ TABLES: dict[str, Table] = {
         [("epsilon", "{epsilon}"), ("", "{arm}")],
         [("{rows:,} rows", "{error:.3f}")],
     ),
+    "private-slopes": Table(
+        "estimators",
+        {"benchmark": "estimators.private", "part": "slopes"},
+        [
+            ("rows", "{rows:,}"),
+            ("", "{arm}"),
+            ("epsilon", "{epsilons}"),
+            ("exponent of the error", "{slope:.2f}"),
+            ("of the noise", "{noise:.2f}"),
+            ("error at the end", "{error:.3f}"),
+        ],
+    ),
+    "fermentation": Table(
+        "estimators",
+        {"benchmark": "estimators.fermentation"},
+        [
+            ("", "{arm}"),
+            ("sound bands", "{sound}"),
+            ("sugar", "{glucose:.3f}"),
+            ("alcohol", "{ethanol:.3f}"),
+            ("seconds", "{seconds:.1f}"),
+        ],
+    ),
     "private-audit": Table(
         "estimators",
         {"benchmark": "estimators.private", "part": "audit"},
@@ -298,6 +321,17 @@ TABLES: dict[str, Table] = {
             ("seconds", "{seconds:.2f}"),
         ],
     ),
+    "covariance-splits": Table(
+        "estimators",
+        {"benchmark": "estimators.learned", "part": "splits"},
+        [
+            ("task", "{task}"),
+            ("shrinkage", "{shrinkage}"),
+            ("", "{arm}"),
+            ("accuracy", "{accuracy:.3f}"),
+            ("by affine invariant", "[{by affine:+.3f} ± {error:.3f}]"),
+        ],
+    ),
     "clusters": Table(
         "estimators",
         {"benchmark": "estimators.learned", "part": "clusters"},
@@ -305,6 +339,8 @@ TABLES: dict[str, Table] = {
             ("pictures", "{data}"),
             ("", "{arm}"),
             ("accuracy", "{accuracy:.3f}"),
+            ("by spectral", "[{by spectral:+.3f} ± {error:.3f}]"),
+            ("by its start", "[{by its start:+.3f} ± {error of that:.3f}]"),
             ("mutual information", "{nmi:.3f}"),
             ("seconds", "{seconds:.1f}"),
         ],
@@ -316,8 +352,10 @@ TABLES: dict[str, Table] = {
             ("", "{arm}"),
             ("values kept", "{kept:%}"),
             ("area under the curve", "{auc:.4f}"),
+            ("by all", "[{by all:+.4f} ± {error:.4f}]"),
+            ("gates by as many frequent ones", "[{gates by this:+.4f} ± {error of that:.4f}]"),
             ("nats", "{loss:.4f}"),
-            ("seconds", "{seconds:.0f}"),
+            ("seconds", "{seconds:.1f}"),
         ],
     ),
 }

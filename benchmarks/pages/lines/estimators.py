@@ -17,7 +17,7 @@ ESTIMATORS: list[Lines] = [
         "estimators",
         "ratings",
         "MovieLens-100K, {folds} folds, clipped to 1..5: root mean squared error and processor seconds; "
-        "Surprise's SVD has 0.934 in 1.1 s",
+        "Surprise's SVD has 0.934 in 0.8 s, cmfrec with 50 factors 0.915 in 0.6 s",
         {"benchmark": "estimators.ratings", "part": "folds", "method": ("completion-altmin", "soft-impute")},
         "{arm} {rmse:.4f} in {seconds:.2f} s",
         together="; ",
@@ -99,6 +99,14 @@ ESTIMATORS: list[Lines] = [
         "of abundances, without and with 5 % of the bands spoilt",
         {"benchmark": "estimators.spectra", "part": "unmixing", "arm": ("norms of bands", "squares")},
         "{arm}, {spoilt:%} spoilt {angle:.2f}°, {rmse:.4f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "fermentation",
+        "{spectra} spectra of a fermentation, {bands} bands, as mixtures of two: correlation of a share with sugar",
+        {"benchmark": "estimators.fermentation"},
+        "{arm}, sound bands {sound}: {glucose:.2f}",
         together="; ",
     ),
     Lines(

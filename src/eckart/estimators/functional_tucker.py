@@ -150,7 +150,7 @@ class FunctionalTucker(RegressorMixin, Estimator):
 
     Args:
         ranks: functions of each mode, a number for all or one for each; None for 3, or less where the core would have
-            more than 64 entries.
+            more than 64 entries or a quarter of the targets.
         kernel: "matern-1/2", rough, or "matern-3/2", with a derivative.
         length_scale: of the functions, by the range of their coordinate; "learn" to learn one for each mode.
         damping: of the messages, 0..1; without it the bound on the evidence never falls.
@@ -201,7 +201,7 @@ class FunctionalTucker(RegressorMixin, Estimator):
             )
         scale: Any = self.length_scale
         length = None if isinstance(scale, str) and scale == "learn" else positive(length_scale=scale)
-        ranks = self._ranks(table.shape[1])
+        ranks = self._ranks(*table.shape)
         self.unit_ = np.array([power_of_two(column) for column in table.T])
         self.origin_ = table.min(axis=0) / self.unit_
         span = table.max(axis=0) / self.unit_ - self.origin_
@@ -260,9 +260,9 @@ class FunctionalTucker(RegressorMixin, Estimator):
         found: Dense = (table / self.unit_ - self.origin_) / self.span_
         return found
 
-    def _ranks(self, modes: int) -> tuple[int, ...]:
+    def _ranks(self, samples: int, modes: int) -> tuple[int, ...]:
         if self.ranks is None:
-            return (max(r for r in (1, 2, 3) if r**modes <= 64 or r == 1),) * modes
+            return (max(r for r in (1, 2, 3) if r**modes <= min(64, samples / 4) or r == 1),) * modes
         each: Any = self.ranks if isinstance(self.ranks, list | tuple | np.ndarray) else (self.ranks,) * modes
         ranks = tuple(r for r in each if whole(r) and r >= 1)
         if len(ranks) != len(each) or len(ranks) != modes or prod(map(int, ranks)) > MOST:

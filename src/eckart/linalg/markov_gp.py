@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.linalg.blas import dtrsm
-from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 
 from eckart.arrays import Dense
 
@@ -126,7 +126,7 @@ def smoothed(
     a, q = _blocks(kernel, np.diff(times, prepend=times[0]) / length, r)
     d = a.shape[1]
     low, z = roots(precision, shift)
-    m, p = np.zeros(d), np.eye(d)
+    m, p, identity = np.zeros(d), np.eye(d), np.eye(r)
     before, past = np.empty((n, d)), np.empty((n, d, d))
     filtered, spread = np.empty((n, d)), np.empty((n, d, d))
     gains, inverses, scores = np.empty((n, d, r)), np.empty((n, r, r)), np.empty((n, r))
@@ -141,8 +141,7 @@ def smoothed(
         inner.flat[:: r + 1] += 1
         factor = dpotrf(inner, lower=1, clean=0)[0]
         evidence -= float(np.log(factor.flat[:: r + 1]).sum())
-        half = dpotri(factor, lower=1)[0]
-        inverse = np.tril(half) + np.tril(half, -1).T
+        inverse = dpotrs(factor, identity, lower=1)[0]
         rest = z[i] - root.T @ m[:r]
         weighted = inverse @ rest
         evidence -= float(rest @ weighted) / 2

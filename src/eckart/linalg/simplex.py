@@ -72,6 +72,35 @@ def quadratic_programs(
     return x
 
 
+def sweeps(gram: Dense, linear: Dense, start: Dense, most: int, less: float) -> Dense:
+    """Exact minimisation of a G a^T / 2 - a b^T over one coordinate a_c >= 0 after the other, for all rows at once.
+
+    Args:
+        gram: (k, k), or (k, k, n) of each row.
+        linear: b (k, n).
+        start: (k, n), not negative.
+        most: sweeps over the coordinates at most.
+        less: ends where a sweep moves by less than this of what the first one did.
+
+    Returns:
+        a (k, n). A coordinate whose G_cc is 0 stays where it is.
+    """
+    a, first = start.copy(), np.inf
+    for _ in range(most):
+        moved = 0.0
+        for c, (row, diagonal) in enumerate(zip(gram, np.einsum("cc...->c...", gram), strict=True)):
+            slope = linear[c] - (row @ a if gram.ndim == 2 else np.einsum("kn,kn->n", row, a))
+            step = np.divide(slope, diagonal, out=np.zeros_like(slope), where=diagonal > 0)
+            step = np.maximum(step, -a[c])
+            a[c] += step
+            moved += float(step @ step)
+        if first == np.inf:
+            first = moved
+        if moved <= less**2 * first:
+            break
+    return a
+
+
 def corners(x: Dense, count: int) -> Dense:
     """Rows of x (n, p) that stand at the corners of their cloud: each is farthest from the span of those before.
 
