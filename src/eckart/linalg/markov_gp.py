@@ -99,7 +99,8 @@ def roots(precision: Dense, shift: Dense) -> tuple[Dense, Dense]:
 
     To a constant, that is what z = L^T u + Normal(0, I) says of u.
     """
-    values, vectors = np.linalg.eigh(precision)
+    alone = precision.shape[-1] == 1  # of one function, which is its own eigenvalue
+    values, vectors = (precision[..., 0], np.ones_like(precision)) if alone else np.linalg.eigh(precision)
     sound = values > values.shape[-1] * np.finfo(float).eps * values[:, -1:]
     root = np.sqrt(np.where(sound, values, 1.0))
     z = (np.swapaxes(vectors, 1, 2) @ shift[..., None])[..., 0] * sound / root
