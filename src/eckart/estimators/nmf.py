@@ -203,7 +203,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     takes="NaN as missing; sparse, where what is not stored is 0",
     planted=_planted,
     expression="Chain(Dense, Dense)",
-    unmeasured="the rows beside scikit-learn come next",
 )
 class NonnegativeFactorization(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """A table without negative entries as sums of a few parts without, where entries may be missing.
