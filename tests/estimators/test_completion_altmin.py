@@ -101,3 +101,21 @@ def test_what_cannot_be_met_is_refused() -> None:
         alternating_ridge(np.ones((3, 4)), 1, 0.0)
     with pytest.raises(Refused, match="'sketch' is none of cholesky, cg"):
         alternating_ridge(np.ones((3, 4)), 1, solver="sketch")
+
+
+def test_an_array_of_dask_gives_what_the_whole_table_does() -> None:
+    dask_array = pytest.importorskip("dask.array")
+    x, scale = ratings() * 2.0**-400, 2.0**400
+    parts = dask_array.from_array(x, chunks=(15, 11))
+    options = {"n_components": 3, "random_state": 0, "tol": 1e-2}
+    whole, by_parts = (AlternatingCompletion(**options).fit(each) for each in (x, parts))
+    np.testing.assert_allclose(by_parts.history_, whole.history_, rtol=1e-9)
+    said, same = (each.embedding_ @ each.components_ + each.mean_ for each in (by_parts, whole))
+    np.testing.assert_allclose(said * scale, same * scale, atol=1e-9)
+    np.testing.assert_allclose(by_parts.transform(parts).compute() * scale, whole.transform(x) * scale, atol=1e-9)
+    inexact = AlternatingCompletion(**options, solver="cg").fit(parts)
+    assert inexact.history_[-1] == pytest.approx(whole.history_[-1], rel=0.1)
+    with pytest.raises(Refused, match="none of the 40 x 30"):
+        AlternatingCompletion().fit(parts * np.nan)
+    with pytest.raises(ValueError, match="inf"):
+        AlternatingCompletion().fit(dask_array.where(parts > 0, np.inf, parts))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from eckart.linalg.cp import sweep
-from eckart.linalg.observed_tensors import Entries, cp_sweep, known_rows, tucker_sweep
+from eckart.linalg.observed_tensors import Entries, cp_sweep, cp_sweep_of_the_whole, few_gaps, known_rows, tucker_sweep
 
 
 def some(seed: int = 0) -> tuple[Entries, np.ndarray]:
@@ -41,6 +41,22 @@ def test_a_row_is_the_regression_on_its_own_entries() -> None:
             found[i], np.linalg.lstsq(design[own], entries.values[own], rcond=None)[0], rtol=1e-6
         )
     np.testing.assert_allclose(error, np.square(entries.values - (design * found[entries.index[0]]).sum(1)).sum())
+
+
+def test_a_sweep_of_the_whole_less_its_gaps_is_one_over_the_entries() -> None:
+    rng = np.random.default_rng(4)
+    whole = rng.standard_normal((6, 5, 4))
+    seen = rng.random(whole.shape) > 0.2
+    entries = Entries(whole.shape, np.nonzero(seen), whole[seen])
+    gaps = Entries(whole.shape, np.nonzero(~seen), np.zeros((~seen).sum()))
+    assert few_gaps(gaps, 1e-6)
+    assert not few_gaps(gaps, 0.0)
+    factors = [rng.standard_normal((n, 2)) for n in whole.shape]
+    plain, error = cp_sweep(entries, factors, 1e-9)
+    quick, again = cp_sweep_of_the_whole(np.where(seen, whole, 0.0), entries, gaps, factors, 1e-9)
+    np.testing.assert_allclose(again, error, rtol=1e-7)
+    for a, b in zip(plain, quick, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
 
 
 def test_sweeps_of_tucker_never_go_up_and_state_their_error() -> None:

@@ -152,7 +152,7 @@ def test_a_model_of_rank_zero_is_saved_too(tmp_path: Path) -> None:
     assert load(tmp_path / "zero").components_.shape == (0, 4)
 
 
-@pytest.mark.parametrize("card", TABLES)
+@pytest.mark.parametrize("card", [each for each in TABLES if "Dask" not in getattr(each.values[0], "takes", "")])
 def test_a_dask_array_is_refused_by_name(card: AnyCard) -> None:
     dask = pytest.importorskip("dask.array")
     with pytest.raises((Refused, TypeError), match=r"(?i)dask"):

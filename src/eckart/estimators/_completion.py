@@ -33,10 +33,16 @@ class Completion(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def _scores(self, x: sparse.csr_array) -> Dense:
         """Scores (rows, n_components) of rows, from their entries."""
 
-    def _entries(self, X: Any, *, fit: bool = False) -> sparse.csr_array:
-        """What is observed of X: what is stored where it is sparse, and what is not NaN where it is not."""
+    def _entries(self, X: Any, *, fit: bool = False, new: bool | None = None) -> sparse.csr_array:
+        """What is observed of X: what is stored where it is sparse, and what is not NaN where it is not.
+
+        Args:
+            X: (rows, features).
+            fit: whether it is all that is learned from, of which something is observed then.
+            new: whether the features are learned here, where X is a block of what is learned from; None where not.
+        """
         checks = {"accept_sparse": ["csr", "csc", "coo"], "ensure_all_finite": "allow-nan"}
-        table = self._table(X, fit=fit, **checks)
+        table = self._table(X, fit=fit, **checks) if new is None else self._block(X, new, **checks)
         if fit:
             return arrays.entries(table, "X")
         if not sparse.issparse(table) and np.isnan(table).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -11,11 +12,12 @@ from scipy import sparse
 from eckart.arrays import Array, Dense, entries, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._completion import Completion
+from eckart.estimators._row_blocks import ridge_by_blocks
 from eckart.estimators.contract import estimator
 from eckart.linalg.batched_ridge import Ragged, Solver, batched_ridge
 from eckart.linalg.solution import Solution
 from eckart.linalg.sparse_plus_low_rank import entries_of
-from eckart.scikit.base import at_least_one, generator_from
+from eckart.scikit.base import at_least_one, generator_from, of_dask, row_blocks
 from eckart.scikit.planted import Planted
 
 SPREAD = 0.1
@@ -84,21 +86,14 @@ def alternating_ridge(
     Raises:
         Refused: nothing is observed, an entry is infinite, or an argument is out of its range.
     """
-    at_least_one(max_iter=max_iter)
     x = entries(m)
-    if rank < 0:
-        raise Refused(f"rank={rank}, and at least 0 is needed, which is of biases alone")
-    if not 0 < penalty < np.inf:
-        raise Refused(f"penalty={penalty}, and a positive one is needed")
-    if solver not in get_args(Solver):
-        raise Refused(f"solver={solver!r} is none of {', '.join(get_args(Solver))}")
+    _checked(rank, penalty, solver, max_iter)
     rng = generator_from(generator)
     mean, spread, z = _standardized(x.data)
     numbered = sparse.csr_array((np.arange(x.nnz), x.indices, x.indptr), x.shape).tocsc()
     by_rows, by_columns = Ragged(x.indptr, x.indices), Ragged(numbered.indptr, numbered.indices)
     row = np.repeat(np.arange(x.shape[0]), by_rows.counts)
-    p = rng.standard_normal((x.shape[0], rank + 1)) * SPREAD
-    p[:, -1] = 0
+    p = begun(x.shape[0], rank, rng)
     found = Factors(p, np.zeros((x.shape[1], rank + 1)), mean, spread)
     best, history, fall = found, [1.0], np.inf
     while len(history) <= max_iter and fall > tolerance:
@@ -114,6 +109,23 @@ def alternating_ridge(
         history.append(reached)
     message = f"the objective fell by {fall:.1e} of itself in the last of {len(history) - 1} sweeps"
     return Solution(best, fall <= tolerance, len(history) - 1, tuple(history), message)
+
+
+def _checked(rank: int, penalty: float, solver: Solver, max_iter: int) -> None:
+    at_least_one(max_iter=max_iter)
+    if rank < 0:
+        raise Refused(f"rank={rank}, and at least 0 is needed, which is of biases alone")
+    if not 0 < penalty < np.inf:
+        raise Refused(f"penalty={penalty}, and a positive one is needed")
+    if solver not in get_args(Solver):
+        raise Refused(f"solver={solver!r} is none of {', '.join(get_args(Solver))}")
+
+
+def begun(rows: int, rank: int, rng: np.random.Generator) -> Dense:
+    """[p_i, 0] to begin with, (rows, rank + 1)."""
+    p = rng.standard_normal((rows, rank + 1)) * SPREAD
+    p[:, -1] = 0
+    return p
 
 
 def _regressed(pattern: Ragged, values: Dense, fixed: Dense, start: Dense, penalty: float, solver: Solver) -> Dense:
@@ -150,7 +162,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     paper="Gu et al. 2023, arXiv 2302.11068; Zhou et al. 2008",
     kind="transformer",
     gives="factors with biases, scores of new rows",
-    takes="NaN as missing; sparse, where what is stored is observed",
+    takes="NaN as missing; sparse, where what is stored is observed; arrays of Dask",
     planted=_planted,
     expression="Chain(Dense, Dense)",
 )
@@ -194,16 +206,23 @@ class AlternatingCompletion(Completion):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> AlternatingCompletion:
-        """Factors X (samples, features): NaN, or not stored where it is sparse, is missing; itself."""
-        solution = alternating_ridge(
-            self._entries(X, fit=True),
-            self.n_components,
-            self.penalty,
-            solver=self.solver,
-            tolerance=self.tol,
-            max_iter=self.max_iter,
-            generator=generator_from(self.random_state),
-        )
+        """Factors X (samples, features): NaN, or not stored where it is sparse, is missing; itself.
+
+        An array of Dask is read block after block of its rows, once a sweep and once before, and is never together: the
+        factors and (n_components + 1)^2 numbers a column are held. The columns' regressions are exact then.
+        """
+        if of_dask(X):
+            solution = self._by_blocks(X)
+        else:
+            solution = alternating_ridge(
+                self._entries(X, fit=True),
+                self.n_components,
+                self.penalty,
+                solver=self.solver,
+                tolerance=self.tol,
+                max_iter=self.max_iter,
+                generator=generator_from(self.random_state),
+            )
         found = solution.value
         self.spread_ = found.spread
         self.embedding_ = found.rows * found.spread
@@ -212,6 +231,31 @@ class AlternatingCompletion(Completion):
         self._n_features_out = self.n_components + 1
         self._finished(solution)
         return self
+
+    def _by_blocks(self, X: Any) -> Solution[Factors]:
+        _checked(self.n_components, self.penalty, self.solver, self.max_iter)
+        for name in {"n_features_in_", "feature_names_in_"} & vars(self).keys():
+            delattr(self, name)
+        rng = generator_from(self.random_state)
+
+        def blocks() -> Iterator[sparse.csr_array]:
+            for block in row_blocks(X):
+                if block.shape[0]:
+                    yield self._entries(block, new=not hasattr(self, "n_features_in_"))
+
+        def start(rows: int) -> Dense:
+            return begun(rows, self.n_components, rng)
+
+        found = ridge_by_blocks(
+            blocks,
+            start,
+            self.penalty,
+            solver=self.solver,
+            steps=STEPS,
+            tolerance=self.tol,
+            max_iter=self.max_iter,
+        )
+        return Solution(Factors(*found.value), found.converged, found.iterations, found.history, found.message)
 
     def _scores(self, x: sparse.csr_array) -> Dense:
         values = (x.data - self.mean_[x.indices]) / self.spread_

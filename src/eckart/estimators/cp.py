@@ -13,7 +13,7 @@ from eckart.errors import Refused
 from eckart.estimators._tensors import opened
 from eckart.estimators.contract import estimator
 from eckart.linalg.cp import STARTS, TRIAL, best_start, descend
-from eckart.linalg.observed_tensors import Entries, cp_sweep, known_rows
+from eckart.linalg.observed_tensors import Entries, cp_sweep, cp_sweep_of_the_whole, few_gaps, known_rows
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import at_least_one
 from eckart.scikit.planted import Planted
@@ -35,19 +35,38 @@ class OuterProducts(NamedTuple):
 
 
 def from_entries(
-    entries: Entries, rank: int, *, damping: float, gain: float, max_iter: int, rng: np.random.Generator
+    filled: Dense, seen: Dense, rank: int, *, damping: float, gain: float, max_iter: int, rng: np.random.Generator
 ) -> tuple[list[Dense], list[float], bool]:
-    """The best factors of `STARTS` starts after `TRIAL` sweeps, carried on; errors by sweeps; whether it settled."""
+    """The best factors of `STARTS` starts after `TRIAL` sweeps, carried on; errors by sweeps; whether it settled.
+
+    Args:
+        filled: the tensor, zero where it is not known.
+        seen: where it is.
+        rank: terms.
+        damping: of a sweep.
+        gain: fall of the squared error in a sweep, by the squared norm, at which it is enough.
+        max_iter: sweeps.
+        rng: of the starts.
+    """
+    entries = Entries(filled.shape, np.nonzero(seen), filled[seen])
+    gaps = Entries(filled.shape, np.nonzero(~seen), np.zeros(seen.size - len(entries.values)))
+    whole_too = few_gaps(gaps, damping)
+
+    def sweep(factors: list[Dense]) -> tuple[list[Dense], float]:
+        if whole_too:
+            return cp_sweep_of_the_whole(filled, entries, gaps, factors, damping)
+        return cp_sweep(entries, factors, damping)
+
     starts = []
     for _ in range(STARTS):
         factors, error = [rng.standard_normal((n, rank)) for n in entries.shape], inf
         for _ in range(TRIAL):
-            factors, error = cp_sweep(entries, factors, damping)
+            factors, error = sweep(factors)
         starts.append((error, factors))
     least, best = min(starts, key=lambda found: found[0])
     factors, history, whole = best, list[float](), float(np.square(entries.values).sum())
     for _ in range(max_iter):
-        factors, error = cp_sweep(entries, factors, damping)
+        factors, error = sweep(factors)
         history.append(error)
         gained = least - error
         if gained > 0:
@@ -88,8 +107,9 @@ def outer_products(
 
     Each factor in turn is the best one for the others. A whole tensor is read twice in a sweep, however many modes it
     has (a tree over the modes), with the iterates of plain sweeps. With missing entries each row of a factor is a
-    regression on the entries that its index has, in nnz rank^2, instead of filling in what the last sweep said of
-    them, which needs the more sweeps the more is missing. A row without entries becomes the mean of the others.
+    regression on the entries that its index has, in nnz rank^2 (or, where little is missing, in what is missing times
+    rank^2), instead of filling in what the last sweep said of them, which needs the more sweeps the more is missing. A
+    row without entries becomes the mean of the others.
 
     The best sum may not exist: terms that grow against each other then, which `damping` slows down.
 
@@ -122,9 +142,8 @@ def outer_products(
         found = descend(whole, start, max_iter, damping=damping, gain=tolerance)
         factors, history, settled = [f.numpy() for f in found.factors], found.history, found.settled
     else:
-        entries = Entries(held.shape, np.nonzero(seen), held[seen])
         factors, history, settled = from_entries(
-            entries, rank, damping=damping, gain=tolerance, max_iter=max_iter, rng=rng
+            held, seen, rank, damping=damping, gain=tolerance, max_iter=max_iter, rng=rng
         )
     size = float(np.square(held).sum())
     errors = tuple(float(np.sqrt(max(e, 0.0) / size)) for e in history)

@@ -10,7 +10,6 @@ from eckart.arrays import Array, Dense, observed, power_of_two
 from eckart.errors import Refused
 from eckart.estimators._subspace import RobustSubspace
 from eckart.estimators.contract import estimator
-from eckart.linalg.prox import soft
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD, spectral_norm, thresholded_svd
 from eckart.scikit.base import at_least_one, generator_from
@@ -18,6 +17,9 @@ from eckart.scikit.planted import Planted
 
 GROWTH = 1.2
 """Of mu in each step. Lin, Chen and Ma take 1.5, which ends sooner, and above the minimum where outliers are many."""
+
+CACHED = 2**14
+"""Numbers of a block of rows: those of six matrices stay in a core's own memory."""
 
 
 def principal_component_pursuit(
@@ -68,25 +70,70 @@ def principal_component_pursuit(
         return Solution((none, m), True, 0, (), "every entry that was observed is zero")
     spectral = spectral_norm(m, rng)
     mu, largest = 1.25 / spectral, 1.25e7 / spectral
-    multiplier = m / max(spectral, float(np.abs(m).max()) / penalty)
-    sparse, basis = np.zeros_like(m), none.right
+    # The multiplier is kept by mu: Y / mu is what shrinking took off the entries, at most penalty / mu.
+    taken = m / (mu * max(spectral, float(np.abs(m).max()) / penalty))
+    rest, sparse, basis = m + taken, np.zeros_like(m), none.right
+    missing = None if seen.all() else ~seen
     history: list[float] = []
     while len(history) < max_iter:
-        found = thresholded_svd(m - sparse + multiplier / mu, 1 / mu, basis, rng, tolerance=1e-4)
+        found = thresholded_svd(rest, 1 / mu, basis, rng, tolerance=1e-4)
         kept = int((found.values > 1 / mu).sum())
         low = ThinSVD(found.left[:, :kept], found.values[:kept] - 1 / mu, found.right[:, :kept])
         basis = low.right
-        rest = m - low.dense()
-        sparse = np.where(seen, soft(rest + multiplier / mu, penalty / mu), rest)
-        gap = rest - sparse
-        multiplier = multiplier + mu * gap
-        mu = min(GROWTH * mu, largest)
-        history.append(float(np.linalg.norm(gap)) / norm)
+        grown = min(GROWTH * mu, largest)
+        gap = _shrunk(m, low, missing, taken, sparse, rest, penalty / mu, mu / grown)
+        mu = grown
+        history.append(gap / norm)
         if history[-1] <= tolerance:
             break
     message = f"|M - L - S| is {history[-1]:.1e} of |M| after {len(history)} steps"
     value = ThinSVD(low.left, low.values * unit, low.right), np.where(seen, sparse * unit, 0.0)
     return Solution(value, history[-1] <= tolerance, len(history), tuple(history), message)
+
+
+def _shrunk(
+    m: Dense,
+    low: ThinSVD,
+    missing: Dense | None,
+    taken: Dense,
+    sparse: Dense,
+    rest: Dense,
+    threshold: float,
+    shorter: float,
+) -> float:
+    """The step of S and of Y, by blocks of rows that stay near until all is done with them.
+
+    Args:
+        m: M (rows, columns).
+        low: L.
+        missing: where nothing was observed; None for nowhere.
+        taken: Y / mu, of this step before and of the next one afterwards.
+        sparse: is made S.
+        rest: is made M - S + Y / mu of the next step.
+        threshold: lambda / mu.
+        shorter: mu by that of the next step.
+
+    Returns:
+        |M - L - S|.
+    """
+    left, right = low.left * low.values, np.ascontiguousarray(low.right.T)
+    square, step = 0.0, max(1, CACHED // m.shape[1])
+    for at in range(0, len(m), step):
+        part = slice(at, at + step)
+        gap, s, held = left[part] @ right, sparse[part], taken[part]
+        np.subtract(m[part], gap, out=s)
+        s += held
+        np.clip(s, -threshold, threshold, out=gap)
+        if missing is not None:
+            gap[missing[part]] = 0.0
+        s -= gap
+        np.subtract(gap, held, out=held)
+        flat = held.ravel()
+        square += float(flat @ flat)
+        np.multiply(gap, shorter, out=held)
+        np.subtract(m[part], s, out=rest[part])
+        rest[part] += held
+    return float(np.sqrt(square))
 
 
 def _planted(rng: np.random.Generator) -> Planted:

@@ -22,6 +22,8 @@ from eckart.linalg.tall_ridge import tall_ridge
 from eckart.machine import memory_available
 from eckart.scikit.base import Estimator, at_least_one, generator_from
 
+NEAR = 32
+"""How many times less than AT_ONCE is computed where each entry is gone through several times: it stays in a cache."""
 TILE = 1024
 """Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile."""
 Picked = Literal["rpcholesky", "greedy", "uniform"]
@@ -61,11 +63,11 @@ class Gram:
         return self.between(index, index)
 
     def columns(self, index: Tensor) -> Tensor:
-        """(n, b), by blocks of rows, so that what is needed on the way stays small."""
-        made = torch.empty(len(self), len(index), dtype=torch.float64)
-        for rows in blocks(len(self), len(index)):
-            made[rows] = self.between(rows, index)
-        return made
+        """(n, b), each column in one piece, by blocks of rows, so that what is needed on the way stays small."""
+        made = torch.empty(len(index), len(self), dtype=torch.float64)
+        for rows in blocks(len(self), NEAR * len(index)):
+            made[:, rows] = self.between(index, rows)
+        return made.T
 
     def times(self, v: Tensor) -> Tensor:
         """K v for v (n, k), each tile of a symmetric matrix computed once and used twice."""

@@ -103,7 +103,7 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         rest = (diagonal - features.square().sum(1)).clamp_min(0) if pivots is None else pivots.rest
         self.trace_error_ = float(rest.sum() / diagonal.sum()) if diagonal.any() else 0.0
         self.component_indices_, self.components_, self.root_ = found.index, found.points, found.root
-        return np.ascontiguousarray(features.numpy())
+        return features.numpy()
 
     @same_kind
     def transform(self, X: Any) -> Any:

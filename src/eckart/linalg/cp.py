@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from math import inf
 from typing import NamedTuple
@@ -81,16 +82,6 @@ def sweep(
     grams = [gram(f) for f in found]
     matched = 0.0
 
-    def contract(node: Tensor, modes: range, gone: range) -> Tensor:
-        columns = reduce(outer, (found[k] for k in gone))
-        shape = [len(found[k]) for k in modes if k not in gone]
-        if node is tensor:
-            flat = node.reshape(len(columns), -1) if gone.start == modes.start else node.reshape(-1, len(columns)).T
-            return (columns.T @ flat).reshape(-1, *shape)
-        first = gone.start == modes.start
-        flat = node.reshape(len(node), len(columns), -1) if first else node.reshape(len(node), -1, len(columns)).mT
-        return (columns.T[:, None] @ flat).reshape(-1, *shape)
-
     def update(mode: int, node: Tensor) -> None:
         nonlocal matched
         normal = reduce(torch.mul, (g for k, g in enumerate(grams) if k != mode))
@@ -98,12 +89,28 @@ def sweep(
         grams[mode] = gram(found[mode])
         matched = float((node.T * found[mode]).sum())
 
-    visit_modes(tensor, tuple(tensor.shape), range(tensor.ndim), contract, update)
+    visit_modes(tensor, tuple(tensor.shape), range(tensor.ndim), contraction(tensor, found), update)
     whole = float(tensor.square().sum()) if whole is None else whole
     error = whole - 2 * matched + float(reduce(torch.mul, grams).sum())
     norms = torch.stack([torch.linalg.vector_norm(f, dim=0) for f in found])
     even = norms.log().mean(0).exp()
     return [f * torch.where(even > 0, even / n, 0.0) for f, n in zip(found, norms, strict=True)], error
+
+
+def contraction(tensor: Tensor, factors: list[Tensor]) -> Callable[[Tensor, range, range], Tensor]:
+    """For `visit_modes`: nodes (r, n_i, n_j, ...) less a range of modes, with the columns that the list has by then."""
+
+    def contract(node: Tensor, modes: range, gone: range) -> Tensor:
+        columns = reduce(outer, (factors[k] for k in gone))
+        shape = [len(factors[k]) for k in modes if k not in gone]
+        if node is tensor:
+            flat = node.reshape(len(columns), -1) if gone.start == modes.start else node.reshape(-1, len(columns)).T
+            return (columns.T @ flat).reshape(-1, *shape)
+        first = gone.start == modes.start
+        flat = node.reshape(len(node), len(columns), -1) if first else node.reshape(len(node), -1, len(columns)).mT
+        return (columns.T[:, None] @ flat).reshape(-1, *shape)
+
+    return contract
 
 
 def updated(factor: Tensor, match: Tensor, normal: Tensor, damping: float = DAMPING) -> Tensor:

@@ -30,9 +30,9 @@ def rejection_cholesky(
 
     Args:
         diagonal: of A, (n,), not negative.
-        columns: indices (b,) -> A[:, index], (n, b).
+        columns: indices (b,) -> A[:, index], (n, b); read fastest where each column lies together.
         rank: columns to take; fewer where the rest is rounding, as in `pivoted_cholesky`.
-        block: candidates at once; by default rank / 8, at least 10.
+        block: candidates at once; by default rank / 4, or rank / 8 without `square`, at least 10.
         square: indices (b,) -> A[index, index], (b, b); with it no columns are asked for but those that are taken.
         tolerance: of tr(A - F F^T), by tr(A): no further block is drawn where it is reached.
         generator: of the draws, on the CPU.
@@ -48,13 +48,14 @@ def rejection_cholesky(
     if not largest < float("inf"):
         raise Refused("NaN or Inf entries on the diagonal")
     # By a power of four the factor keeps its digits, and no product of two entries vanishes or overflows.
-    half = (math.frexp(largest)[1] + 1) // 2 if largest else 0
+    half = math.frexp(largest)[1] // 2 if largest else 0
     up, down = math.ldexp(1.0, half), math.ldexp(1.0, -half)
     rest, largest = rest * down * down, largest * down * down
     negligible = n * torch.finfo(torch.float64).eps * largest
-    size = max(10, rank // 8) if block is None else max(1, block)
+    size = max(10, rank // (8 if square is None else 4)) if block is None else max(1, block)
     enough = tolerance * float(rest.sum())
-    factor = torch.empty(n, rank, dtype=torch.float64, device=rest.device)
+    # Columns of the factor lie together: a block of them is written, solved and summed where it stays.
+    factor = torch.empty(rank, n, dtype=torch.float64, device=rest.device)
     index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
     while True:
         if float(rest.min()) < -INDEFINITE * largest:
@@ -78,20 +79,23 @@ def rejection_cholesky(
             corner = given[at]
         else:
             given, corner = None, square(at)
-        of_rest = corner.detach().double() * down * down - factor[at, :k] @ factor[at, :k].T
+        of_rest = corner.detach().double() * down * down - factor[:k, at].T @ factor[:k, at]
         kept, lower = _kept(finite(of_rest).cpu(), weight[drawn], chances, rank - k, negligible)
         taken = at[kept.to(at.device)]
         whole = columns(taken) if given is None else given[:, kept.to(at.device)]
-        left = finite(torch.addmm(whole.detach().double() * down * down, factor[:, :k], factor[taken, :k].T, alpha=-1))
-        new: Tensor = torch.linalg.solve_triangular(lower, left.T.cpu(), upper=False).T
-        new = new.to(rest.device)
-        factor[:, k : k + len(kept)] = new
-        rest = rest - new.square().sum(1)
+        new = torch.mul(whole.detach().double().T, down, out=factor[k : k + len(kept)])
+        new = new.mul_(down) if down != 1 else new
+        finite(new.addmm_(factor[:k, taken].T, factor[:k], alpha=-1))
+        left = new.T
+        torch.linalg.solve_triangular(lower.T.to(left.device), left, upper=True, left=False, out=left)
+        for column in new:
+            rest.addcmul_(column, column, value=-1)
         index = torch.cat([index, drawn[kept]])
         rest[index.to(rest.device)] = 0
         gains = torch.cat([gains, lower.diagonal().square()])
-    factor = factor[:, : len(index)].mul_(up)
-    return Pivots(index.to(rest.device), factor, gains.to(rest.device) * up * up, rest * up * up)
+    found = factor[: len(index)].T
+    found = found if up == 1 else found.mul_(up)
+    return Pivots(index.to(rest.device), found, gains.to(rest.device) * up * up, rest * up * up)
 
 
 def finite(entries: Tensor) -> Tensor:

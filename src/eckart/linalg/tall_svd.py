@@ -17,6 +17,10 @@ TOO_FLAT = 1e-13
 """Of an eigenvalue of the product, by the largest: below it a second product does not help, and QR is taken."""
 BLOCK = 8192
 """Rows of an array at once."""
+CACHED = 2**16
+"""Numbers that are read twice while they are near."""
+FAR, FAR_SQUARED = 2.0**-900, 2.0**-200
+"""Units from here to one over it are taken out of what is small, and of its squares; beyond, X is divided."""
 
 
 def tall_svd(x: Any, rank: int | None = None) -> ThinSVD:
@@ -75,7 +79,7 @@ def tall_svd(x: Any, rank: int | None = None) -> ThinSVD:
 
 def _times(table: Any, unit: float, right: Dense) -> Any:
     """X / unit B."""
-    if 2.0**-900 < unit < 2.0**900:
+    if FAR < unit < 1 / FAR:
         return table @ (right / unit)
     if not isinstance(table, np.ndarray):
         return (table / unit) @ right
@@ -108,16 +112,21 @@ def _triangle(table: Any, unit: float) -> Dense:
 
 def _gram(table: Any, unit: float, right: Dense | None = None) -> Dense:
     """(X B / unit)^T X B / unit; B is the identity where it is None."""
+    near = FAR_SQUARED < unit < 1 / FAR_SQUARED
+    if right is not None and near:
+        right = right / unit
     if not isinstance(table, np.ndarray):
-        q = table / unit if right is None else (table / unit) @ right
-        return np.asarray((q.T @ q).compute())
+        q = table if near else table / unit
+        q = q if right is None else q @ right
+        found: Dense = np.asarray((q.T @ q).compute())
+        return found / unit**2 if near and right is None else found
     upper = np.zeros((table.shape[1],) * 2, order="F")
     for at in range(0, len(table), BLOCK):
-        q = table[at : at + BLOCK] / unit
+        q = table[at : at + BLOCK] if near else table[at : at + BLOCK] / unit
         q = q if right is None else q @ right
         upper = dsyrk(1.0, q.T, beta=1.0, c=upper, overwrite_c=True)
-    found: Dense = np.triu(upper) + np.triu(upper, 1).T
-    return found
+    found = np.triu(upper) + np.triu(upper, 1).T
+    return found / unit**2 if near and right is None else found
 
 
 def _descending(gram: Dense) -> tuple[Dense, Dense]:
@@ -126,8 +135,11 @@ def _descending(gram: Dense) -> tuple[Dense, Dense]:
 
 
 def _largest(table: Any) -> float:
-    largest = abs(table).max()
-    return float(largest if isinstance(table, np.ndarray) else largest.compute())
+    if not isinstance(table, np.ndarray):
+        return float(abs(table).max().compute())
+    step = max(1, CACHED // table.shape[1])
+    parts = (table[at : at + step] for at in range(0, len(table), step))
+    return float(np.max([(part.max(), -part.min()) for part in parts]))
 
 
 def _as_came(left: Any, x: Any) -> Any:

@@ -53,7 +53,8 @@ def thresholded_svd(
         threshold: at least 0.
         start: (n, k) columns near right singular vectors; k may be 0.
         generator: of the directions beside them.
-        tolerance: relative change of the values above the threshold at which they stand still.
+        tolerance: relative change of the values above the threshold, between a product with A and that with A^T, at
+            which they stand still.
         steps: products with A^T A at most, for one size of the block.
         most: triplets that are wanted at most; None for all above the threshold.
 
@@ -89,15 +90,16 @@ def leading_svd(
 
 
 def _settled(a: Any, right: Dense, threshold: float, tolerance: float, steps: int, most: int | None = None) -> ThinSVD:
-    before = np.zeros(0)
+    """A step is two halves, A V and A^T U; both give values, and what stands still between them is enough."""
     for _ in range(steps):
-        left = np.linalg.qr(a @ right)[0]
+        left, factor = np.linalg.qr(a @ right)
+        before = np.linalg.svd(factor, compute_uv=False)
+        before = before[before > threshold][:most]
         right, factor = np.linalg.qr(a.T @ left)
         u, values, v = np.linalg.svd(factor.T)
         above = values[values > threshold][:most]
         if len(above) == len(before) and np.allclose(above, before, rtol=tolerance, atol=0):
             break
-        before = above
     return ThinSVD(left @ u, values, right @ v.T)
 
 

@@ -32,7 +32,12 @@ class Estimator(BaseEstimator):
         """
         if not fit:
             check_is_fitted(self)
-        return validate_data(self, opened(X), opened(y), reset=fit, **{"dtype": np.float64, **checks})
+        name = type(self).__name__
+        return validate_data(self, opened(X, name), opened(y, name), reset=fit, **{"dtype": np.float64, **checks})
+
+    def _block(self, X: Any, first: bool, **checks: Any) -> Any:
+        """`_table` of one block of many that are learned from; the first one says what the features are."""
+        return validate_data(self, opened(X, type(self).__name__), reset=first, **{"dtype": np.float64, **checks})
 
     def _finished(self, solution: Solution[Any]) -> None:
         """Takes over how an iteration ended, and warns where that was too soon."""
@@ -87,8 +92,8 @@ def generator_from(random_state: int | np.random.Generator | np.random.RandomSta
     return generator_of(random_state, "random_state")
 
 
-def opened(X: Any) -> Any:
-    """X as scikit-learn reads it: a tensor as an array, floats in float64; of Dask it is Refused."""
+def opened(X: Any, name: str = "it") -> Any:
+    """X as scikit-learn reads it: a tensor as an array, floats in float64; of Dask Refused, for what bears the name."""
     library = type(X).__module__.partition(".")[0]
     if library == "torch" and str(X.layout) != "torch.strided":
         stored = X.detach().cpu().to_sparse_coo().coalesce()
@@ -96,7 +101,10 @@ def opened(X: Any) -> Any:
     if library == "torch":
         return X.detach().cpu().double().numpy() if X.is_floating_point() else X.detach().cpu().numpy()
     if of_dask(X):
-        raise Refused(f"X is {type(X).__name__} of Dask, whose parts are never together here: hand in X.compute()")
+        raise Refused(
+            f"{name} learns from all of X, and X is {type(X).__name__} of Dask, whose parts are never together here: "
+            "hand in X.compute()"
+        )
     return X
 
 
