@@ -43,7 +43,7 @@ KEPT = "/kept/"
 """Before the names of tensors that are no adapter's but go along with it to PEFT."""
 _PARTS = ("path", "taken", "frozen")
 
-_OF_OTHERS = re.compile(r"^lora_(unet|te\d?)_|[._]lora[._](up|down|A|B)\b")
+_OF_OTHERS = re.compile(r"^(lora|lycoris)_(unet|te\d?|transformer)_|[._]lora(_linear_layer)?[._](up|down|A|B)\b")
 """What is in the names of tensors of a LoRA that is not laid out as PEFT lays it out."""
 
 
@@ -156,13 +156,11 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
         Refused: no adapter there, one of another format, or damaged files.
     """
     if not (source / ADAPTER).is_file():
-        for file in sorted(source.glob("*.safetensors")):
-            if named := next((name for name in read_headers([file]) if _OF_OTHERS.search(name)), None):
-                raise Refused(
-                    f"{file} is a LoRA under the names that diffusers and kohya give to layers ({named}), without the "
-                    "adapter_config.json of PEFT that says where its factors belong and their scale; adapters of "
-                    "eckart and of PEFT are read"
-                )
+        if files := files_of_others(source):
+            raise Refused(
+                f"{files[0]} is a LoRA of diffusers or kohya, whose names say where it belongs only beside a model: in "
+                "Python, eckart.load_adapter(model, FILE), and eckart.save_adapter or eckart.save_peft of what comes"
+            )
         raise Refused(f"{source} has no {ADAPTER}, nor PEFT's adapter_config.json: it is no adapter")
     contents = read_json(source / ADAPTER)
     if contents.get("format") != FORMAT or not isinstance(contents.get("matrices"), dict):
@@ -190,6 +188,11 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
         for part, structure in _structures(parts).items():
             check_stored(structure, entries, f"{where}/{part}/")
     return contents, found
+
+
+def files_of_others(source: Path) -> list[Path]:
+    """The files of a directory that are LoRAs under the names that diffusers and kohya give to layers."""
+    return [file for file in sorted(source.glob("*.safetensors")) if any(map(_OF_OTHERS.search, read_headers([file])))]
 
 
 def _structures(parts: Parts) -> dict[str, StructuredMatrix]:

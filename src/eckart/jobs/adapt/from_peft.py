@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -82,13 +83,18 @@ def _tensors(source: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
         elif kind not in _OF_GRADIENTS:
             others[key] = tensor
     for where, pair in factors.items():
-        sizes = [pair[kind].ndim if kind in pair else 0 for kind in _FACTORS]
-        inner = (len(pair["lora_A"]), *(1, 1)[: sizes[0] - 2]) if all(sizes) else ()
-        if sizes not in ([2, 2], [3, 3], [4, 4]) or pair["lora_B"].shape[1:] != inner:
-            raise Refused(f"{file}: the factors of {where} do not multiply to a matrix or the filters of a convolution")
+        check_pair(pair, where, file)
     if not factors:
         raise Refused(f"{file} has no factors of a LoRA")
     return dict(factors), others
+
+
+def check_pair(pair: Factors, where: str, file: Path) -> None:
+    """Raises Refused where two factors are no matrix together, and no filters of a convolution either."""
+    sizes = [pair[kind].ndim if kind in pair else 0 for kind in _FACTORS]
+    inner = (len(pair["lora_A"]), *(1, 1)[: sizes[0] - 2]) if all(sizes) else ()
+    if sizes not in ([2, 2], [3, 3], [4, 4]) or pair["lora_B"].shape[1:] != inner:
+        raise Refused(f"{file}: the factors of {where} do not multiply to a matrix or the filters of a convolution")
 
 
 def _rank(lora: LoraConfig, where: str, pair: Factors, source: Path) -> int:
@@ -122,6 +128,24 @@ def _check_same(model: nn.Module, others: Mapping[str, Tensor], source: Path) ->
 def _parts(lora: LoraConfig, where: str, pair: Factors, scale: float, module: nn.Module | None) -> Parts:
     """The path of one matrix, and what its start took out of the matrix."""
     base = None if module is None else base_of(module)
+    parts = product(where, pair, scale, base)
+    if not lora.start or base is None:
+        return parts
+    return replace(parts, taken=_taken(lora.start, where, base, len(pair["lora_A"]), scale))
+
+
+def product(where: str, pair: Factors, scale: float, base: nn.Module | None) -> Parts:
+    """The scaled product of two factors, as the path of a matrix.
+
+    Args:
+        where: name of the matrix.
+        pair: `lora_B` (out, r) and `lora_A` (r, in), or the filters of two convolutions.
+        scale: what their product is multiplied by.
+        base: what holds the matrix; None where the model has none of that name.
+
+    Raises:
+        Refused: filters for a convolution of other dimensions, or of one with a dilation.
+    """
     dtype = torch.promote_types(pair["lora_A"].dtype, torch.float32)
     if base is not None and not isinstance(base, StructuredLinear):
         dtype = torch.promote_types(dtype, Site(where, base).weight.dtype)
@@ -137,8 +161,7 @@ def _parts(lora: LoraConfig, where: str, pair: Factors, scale: float, module: nn
             raise Refused(
                 f"{where} is a convolution of dilation {geometry.dilation}, which PEFT leaves out of its factors"
             )
-    taken = None if not lora.start or base is None else _taken(lora.start, where, base, len(right), scale)
-    return Parts(_scaled(low_rank(left, right), scale), taken, patch=patch)
+    return Parts(_scaled(low_rank(left, right), scale), patch=patch)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Adapters from disk, in eckart's form or in that of PEFT."""
+"""Adapters from disk, in eckart's form or in that of PEFT, diffusers or kohya."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 from eckart.errors import Refused
 from eckart.files.json import read_json
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.adapt.files import ADAPTER, load_own
+from eckart.jobs.adapt.files import ADAPTER, files_of_others, load_own
+from eckart.jobs.adapt.from_diffusers import load_lora
 from eckart.jobs.adapt.from_peft import load_peft
 from eckart.jobs.adapt.peft import CONFIG
 
@@ -18,19 +19,33 @@ TRAINING = "training.json"
 """What training did, beside the adapter."""
 
 
-def load_adapter(model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None) -> Adapter:
+def load_adapter(
+    model: nn.Module, directory: str | os.PathLike[str], *, name: str | None = None, part: str | None = None
+) -> Adapter:
     """Puts a saved adapter beside the linear maps of a model, in place, and makes it the active one.
 
     Args:
         model: the model that it was trained on, or another with matrices of the same names and shapes.
-        directory: what `save_adapter` wrote, or an adapter of PEFT of the type LoRA.
+        directory: what `save_adapter` wrote, an adapter of PEFT of the type LoRA, or a LoRA of diffusers or kohya: a
+            safetensors file, or the directory of one.
         name: instead of its own.
+        part: of a file of diffusers or kohya that is for several models, the word that begins the names for this one,
+            such as "unet" or "te2"; None where the names of the layers tell.
 
     Raises:
         Refused: no adapter there, damaged files, a model that lacks a matrix or has one of another shape, or a name
             that is taken; nothing is changed then.
     """
     source = Path(directory)
+    others = [source] if source.is_file() else []
+    if not others and not any((source / file).is_file() for file in (CONFIG, ADAPTER)):
+        others = files_of_others(source)
+    if len(others) > 1:
+        raise Refused(f"{source} has several LoRAs, {', '.join(file.name for file in others)}: name one of the files")
+    if others:
+        return load_lora(model, others[0], name=name or "default", part=part)
+    if part is not None:
+        raise Refused(f"part={part!r} is for files of diffusers and kohya, and {source} holds an adapter for one model")
     if (source / CONFIG).is_file():
         return load_peft(model, source, name=name or "default")
     return load_own(model, source, name)
