@@ -29,6 +29,7 @@ ROOMS = {
         "models/transformers*.py",
         "jobs/adapt/trainer_callback.py",
         "jobs/reparametrize/trainer_callback.py",
+        "jobs/learning/transformers_trackers.py",
     ],
     "sklearn": ["scikit/door.py", "estimators/*", "kernels/*"],
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import Parameter
 
 from eckart.cli import options as o
-from eckart.cli.options import Device, Model, Out, Resume, Talk
+from eckart.cli.options import Device, Model, Out, ReportTo, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import training_table
@@ -38,11 +38,14 @@ def adapt(
     training: Training,
     resume: Resume = False,
     device: Device = "cpu",
+    report_to: ReportTo = (),
     talk: Talk,
 ) -> int:
     """Trains a few numbers beside the frozen matrices of a model."""
     with bars(talk) as progress:
-        report = adapt_directory(model, out, request, training, resume=resume, device=device, progress=progress)
+        report = adapt_directory(
+            model, out, request, training, resume=resume, device=device, report_to=report_to, progress=progress
+        )
     seconds = sum(report["seconds"].values())
     wrote = f"wrote {out} in {seconds:.0f} s; put it to use with eckart.load_adapter"
     show(talk, report, [training_table(report)], [*warnings_of(report), wrote])

@@ -185,5 +185,14 @@ Memory = Annotated[
 DEVICE = Parameter(help="where models are run: cpu, cuda, mps, xpu or auto")
 Device = Annotated[str, DEVICE, Parameter(group=RUN)]
 Json = Annotated[bool, Parameter(help="print one JSON document instead of tables", group=OUTPUT, show_default=False)]
+ReportTo = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="tracker that follows the losses: tensorboard, wandb, mlflow, or another that transformers knows",
+        negative_iterable=(),
+        group=RUN,
+        show_default=False,
+    ),
+]
 Resume = Annotated[bool, Parameter(help="go on with an interrupted run", group=RUN, show_default=False)]
 NoSpeed = Annotated[bool, Parameter(help="do not time the models", group=RUN, show_default=False)]

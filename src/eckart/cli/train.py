@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import Parameter
 
 from eckart.cli import options as o
-from eckart.cli.options import Device, Model, Out, Resume, Talk
+from eckart.cli.options import Device, Model, Out, ReportTo, Resume, Talk
 from eckart.cli.progress_bars import bars
 from eckart.cli.results import show, warnings_of
 from eckart.cli.tables import learning_table
@@ -37,11 +37,14 @@ def train(
     training: Training,
     resume: Resume = False,
     device: Device = "cpu",
+    report_to: ReportTo = (),
     talk: Talk,
 ) -> int:
     """Trains all of a model, or its configuration from the start."""
     with bars(talk) as progress:
-        report = train_directory(model, out, request, training, resume=resume, device=device, progress=progress)
+        report = train_directory(
+            model, out, request, training, resume=resume, device=device, report_to=report_to, progress=progress
+        )
     wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s"
     show(talk, report, [learning_table(report)], [*warnings_of(report), wrote])
     return 0

@@ -18,6 +18,7 @@ from eckart.jobs.calibration import text_of
 from eckart.jobs.evaluate.quality import Evaluation, check_length, evaluate
 from eckart.jobs.learning.lessons import check_data, contents, lessons_of
 from eckart.jobs.learning.loop import Training
+from eckart.jobs.learning.transformers_trackers import check_trackers, following
 from eckart.jobs.workspace import workspace
 from eckart.models import transformers as hf
 from eckart.models.tasks import task_of
@@ -78,6 +79,7 @@ def adapt_directory(
     *,
     resume: bool = False,
     device: str = "cpu",
+    report_to: Sequence[str] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains an adapter into a new directory, with `training.json` and `report.html`, and returns what the first says.
@@ -89,6 +91,7 @@ def adapt_directory(
         training: how. An interrupted run may go on with another rate.
         resume: go on with the work an interrupted run left.
         device: where the model is run, see `eckart.machine.device_named`.
+        report_to: names of trackers that follow the losses, see `eckart.jobs.learning.transformers_trackers`.
         progress: told of the phases.
 
     Raises:
@@ -97,6 +100,7 @@ def adapt_directory(
     """
     card = ADAPTERS.find(request.method)
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
+    check_trackers(report_to)
     with workspace(out, asked, resume) as work:
         for file in filter(None, (request.data, request.validation)):
             check_data(file)
@@ -140,15 +144,17 @@ def adapt_directory(
         )
         work.lap("start")
         checkpoint = work.finished / CHECKPOINT
-        trained = train(
-            adapter,
-            lessons.learned,
-            lessons.validation,
-            training,
-            together=lessons.together,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+        with following(report_to, out, training, model) as tell:
+            trained = train(
+                adapter,
+                lessons.learned,
+                lessons.validation,
+                training,
+                together=lessons.together,
+                checkpoint=checkpoint,
+                progress=progress,
+                tell=tell,
+            )
         work.lap("train")
         after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
         report = as_json(
@@ -177,7 +183,7 @@ def adapt_directory(
                     AdaptedMatrix(name=name, rank=rank, error=adapter.errors[name])
                     for name, rank in adapter.ranks.items()
                 ],
-                command=repeating(source, request, training, device),
+                command=repeating(source, request, training, device, report_to),
                 coverage=adapter.coverage,
                 warnings=[*warnings, *adapter.warnings, *adapter.moved()],
             )
@@ -187,13 +193,15 @@ def adapt_directory(
     return report
 
 
-def repeating(source: str, request: Request, training: Training, device: str = "cpu") -> list[str]:
+def repeating(
+    source: str, request: Request, training: Training, device: str = "cpu", report_to: Sequence[str] = ()
+) -> list[str]:
     """The words of the command that repeats a training, but for its place."""
     told = changed(request)
     if "text" in told:
         told["eval"] = text_name(request.text)
         del told["text"]
-    own = {"device": None if device == "cpu" else device}
+    own = {"device": None if device == "cpu" else device, "report-to": report_to or None}
     return command_words("adapt", [source], {**told, **changed(training), **own})
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.learning.checkpoint import CheckpointFile
-from eckart.jobs.learning.loop import Together, Trained, Training
+from eckart.jobs.learning.loop import Tell, Together, Trained, Training, untold
 from eckart.jobs.learning.loop import train as learn
 from eckart.progress import Progress, silent
 from eckart.texts.examples import collate
@@ -73,6 +73,7 @@ def train(
     together: Together = collate,
     checkpoint: Path | None = None,
     progress: Progress = silent,
+    tell: Tell = untold,
 ) -> Trained:
     """Trains an adapter and leaves it with the values that did best on validation data.
 
@@ -84,6 +85,7 @@ def train(
         together: makes of some examples a batch with labels.
         checkpoint: a file that is written every `training.every` steps; where it is there, training goes on from it.
         progress: told of the phase "train".
+        tell: told the losses of every step.
 
     Raises:
         Refused: the loss is not finite; what the checkpoint holds is from before that.
@@ -96,4 +98,5 @@ def train(
         together=together,
         checkpoint=None if checkpoint is None else CheckpointFile(checkpoint),
         progress=progress,
+        tell=tell,
     )

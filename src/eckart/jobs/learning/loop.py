@@ -20,6 +20,12 @@ from eckart.texts.examples import collate
 
 Together = Callable[[Sequence[Any]], Mapping[str, Tensor]]
 """Makes a batch of some examples."""
+Tell = Callable[[int, Mapping[str, float]], None]
+"""Is told numbers of a step: `loss` and `learning_rate`, or `eval_loss`."""
+
+
+def untold(step: int, numbers: Mapping[str, float]) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ def train(
     together: Together = collate,
     checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
+    tell: Tell = untold,
 ) -> Trained:
     """Trains, and leaves what learns with the values that did best on validation data where those are to be kept.
 
@@ -145,6 +152,7 @@ def train(
         together: makes of some examples a batch with labels.
         checkpoint: written every `training.every` steps; where there is one, training goes on from it.
         progress: told of the phase "train".
+        tell: told the losses of every step, once it is done.
 
     Raises:
         Refused: the loss is not finite; what the checkpoint holds is from before that.
@@ -159,6 +167,7 @@ def train(
         best = checkpoint.read(learner, trained)
     elif validation:
         trained.validation.append((0, judged(model, validation, training.batch, together)))
+        tell(0, {"eval_loss": trained.validation[0][1]})
     for step in range(len(trained.losses), training.steps):
         progress("train", step, training.steps)
         for group, rate in zip(optimizer.param_groups, largest, strict=True):
@@ -179,12 +188,14 @@ def train(
         optimizer.step()
         learner.after_step()
         trained.losses.append(float(loss.detach()))
+        tell(step + 1, {"loss": trained.losses[-1], "learning_rate": training.rate_at(step)})
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
             if validation:
                 now = judged(model, validation, training.batch, together)
                 if keeps and math.isfinite(now) and now <= min(loss for _, loss in trained.validation):
                     best, trained.best = learner.values(), step + 1
                 trained.validation.append((step + 1, now))
+                tell(step + 1, {"eval_loss": now})
             if checkpoint is not None:
                 checkpoint.write(learner, trained, best)
     if keeps:

@@ -15,6 +15,7 @@ from eckart.errors import Refused, check_types
 from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.lessons import check_data, contents, lessons_of
 from eckart.jobs.learning.loop import Trained, Training, train
+from eckart.jobs.learning.transformers_trackers import check_trackers, following
 from eckart.jobs.named import check_names, check_options, parsed
 from eckart.jobs.reparametrize.run import Reparametrization, reparametrize
 from eckart.jobs.train.learner import COMMON, GIVEN, Learning
@@ -92,6 +93,7 @@ def train_directory(
     *,
     resume: bool = False,
     device: str = "cpu",
+    report_to: Sequence[str] = (),
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains a model into a new directory, with `train.json` and `report.html`, and returns what the first says.
@@ -103,6 +105,7 @@ def train_directory(
         training: how. An interrupted run may go on with another rate.
         resume: go on with the work an interrupted run left.
         device: where the model is run, see `eckart.machine.device_named`.
+        report_to: names of trackers that follow the losses, see `eckart.jobs.learning.transformers_trackers`.
         progress: told of the phases.
 
     Raises:
@@ -110,6 +113,7 @@ def train_directory(
             after which `resume` goes on from the last good checkpoint.
     """
     asked = {"model": source, "request": asdict(request), "training": {**asdict(training), "rate": None}}
+    check_trackers(report_to)
     with workspace(out, asked, resume) as work:
         for file in filter(None, (request.data, request.validation)):
             check_data(file)
@@ -136,20 +140,24 @@ def train_directory(
         other = request.other_rate or (training.rate if optimizer == "adamw" else float(OTHER["lr"]))
         learner = Learning(model, optimizer, options, training, made, other)
         work.lap("start")
-        trained = train(
-            learner,
-            lessons.learned,
-            lessons.validation,
-            training,
-            together=lessons.together,
-            checkpoint=CheckpointFile(work.finished / CHECKPOINT),
-            progress=progress,
-        )
+        with following(report_to, out, training, model) as tell:
+            trained = train(
+                learner,
+                lessons.learned,
+                lessons.validation,
+                training,
+                together=lessons.together,
+                checkpoint=CheckpointFile(work.finished / CHECKPOINT),
+                progress=progress,
+                tell=tell,
+            )
         learner.finish()
         work.lap("train")
         loaded.write(partial)
         seconds = TrainingSeconds(**work.lap.seconds)
-        report = as_json(reported(source, request, training, device, learner, lessons, trained, made, seconds))
+        report = as_json(
+            reported(source, request, training, device, report_to, learner, lessons, trained, made, seconds)
+        )
         write_report(report, partial, REPORT)
     return report
 
@@ -168,6 +176,7 @@ def reported(
     request: Request,
     training: Training,
     device: str,
+    report_to: Sequence[str],
     learner: Learning,
     lessons: Any,
     trained: Trained,
@@ -176,7 +185,7 @@ def reported(
 ) -> LearningReport:
     """What `train.json` says."""
     left = [] if made is None else [f"{name} stays dense: {why}" for name, why in made.left.items()]
-    own = {"device": None if device == "cpu" else device}
+    own = {"device": None if device == "cpu" else device, "report-to": report_to or None}
     return LearningReport(
         eckart=__version__,
         model=source,
