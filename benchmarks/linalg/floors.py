@@ -74,7 +74,7 @@ def kronecker(rounds: int) -> Iterator[Found]:
         eye = torch.eye(n, dtype=torch.float64)
         product, total = Kronecker(left, right), Sum(Kronecker(left, eye), Kronecker(eye, right))
         dense = [cola.ops.Dense(each) for each in (left, right)]
-        half = cola.ops.ScalarMul(0.5, (n * n, n * n), dtype=left.dtype)
+        half = cola.ops.ScalarMul(0.5, (n * n, n * n), left.dtype, left.device)
         theirs = cola.PSD(cola.ops.Sum(cola.ops.Kronecker(*dense), half))
         summed = cola.PSD(cola.ops.KronSum(*dense))
         size = f"{n}^2"
