@@ -168,6 +168,24 @@ def draw_delays(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="upper center", ncols=2)
 
 
+def sections_said() -> dict[str, Points]:
+    """Accuracy of the sections of packages by how many are known, by what they are said from."""
+    found: dict[str, Points] = {}
+    for row in selected(results("sketching"), {"benchmark": "sketching.sections"}):
+        found.setdefault(row["arm"], []).append((row["known"], row["accuracy"]))
+    return found
+
+
+def draw_sections(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for (name, points), colour in zip(numbers.items(), COLOURS, strict=False):
+        known, accuracy = zip(*points, strict=True)
+        axes.plot(known, accuracy, marker="o", markersize=3.5, color=colour, linewidth=1.4, label=name)
+    axes.set(xscale="log", xlabel="packages whose section is known", ylabel="right of 10,000 others", ylim=(0, None))
+    axes.set_xticks([300, 1000, 3000, 10000], ["300", "1000", "3000", "10,000"])
+    axes.minorticks_off()
+    axes.legend(frameon=False, labelcolor="linecolor", loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -196,6 +214,7 @@ PICTURES = {
     "labels-asked-for": Picture(labels_asked_for, draw_labels, 3.6),
     "sugar": Picture(sugar, draw_sugar),
     "delays": Picture(delays, draw_delays),
+    "sections-said": Picture(sections_said, draw_sections),
 }
 
 

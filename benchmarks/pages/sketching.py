@@ -85,6 +85,12 @@ TABLES = {
         _chosen("nodes"),
         [("embedding", "{arm}"), ("accuracy", "{accuracy:.3f}"), ("macro-F1", "{f1:.3f}")],
     ),
+    "sections": Table(
+        "sketching",
+        {"benchmark": "sketching.sections"},
+        [("", "{arm}")],
+        [("{known:,} known", "{accuracy:.3f}")],
+    ),
     "pruned-graphs": Table(
         "sketching",
         _chosen("pruned"),

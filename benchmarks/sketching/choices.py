@@ -262,24 +262,36 @@ def constraints() -> Iterator[Found]:
     yield what | {"equations": 5}, {"steps": int(peer.nit), "products": int(peer.nfev), "converged": bool(peer.success)}
 
 
-def packages(file: Path) -> tuple[sparse.csr_array, np.ndarray]:
-    """The graph of what depends on what, without hubs and loners, and the section of each package; the 20 largest."""
+def dependencies(file: Path, needed: str = "Depends|Recommends") -> tuple[list[str], list[str], sparse.csr_array]:
+    """Packages, the section of each, and who needs whom: edges in both directions, all of weight one.
+
+    Args:
+        file: what `apt-cache dumpavail` prints.
+        needed: fields that name what a package needs, as a regular expression.
+    """
     names: dict[str, int] = {}
     sections, needs = [], []
     for entry in file.read_text("utf-8", errors="replace").split("\n\n"):
-        field = dict(re.findall(r"^(Package|Section|Depends|Recommends): (.*)$", entry, re.M))
+        fields = re.findall(rf"^(Package|Section|{needed}): (.*)$", entry, re.M)
+        field = dict(fields)
         if "Package" not in field or field["Package"] in names:
             continue
         names[field["Package"]] = len(names)
         sections.append(field.get("Section", "").split("/")[-1])
-        text = f"{field.get('Depends', '')},{field.get('Recommends', '')}"
+        text = ",".join(each for name, each in fields if name not in ("Package", "Section"))
         needs.append({re.split(r"[ (:|]", part.strip())[0] for part in text.split(",") if part.strip()})
     ends = [(i, names[other]) for i, each in enumerate(needs) for other in each if other in names and names[other] != i]
     u, v = np.array(sorted({(min(e), max(e)) for e in ends})).T
-    largest = {name for name, _ in Counter(sections).most_common(20)}
-    labels = np.array([sorted(largest).index(s) if s in largest else -1 for s in sections])
     n = len(names)
     graph = sparse.csr_array((np.ones(2 * len(u)), (np.r_[u, v], np.r_[v, u])), shape=(n, n))
+    return list(names), sections, graph
+
+
+def packages(file: Path) -> tuple[sparse.csr_array, np.ndarray]:
+    """The graph of what depends on what, without hubs and loners, and the section of each package; the 20 largest."""
+    _, sections, graph = dependencies(file)
+    largest = {name for name, _ in Counter(sections).most_common(20)}
+    labels = np.array([sorted(largest).index(s) if s in largest else -1 for s in sections])
     kept = (labels >= 0) & (np.diff(graph.indptr) <= 300)
     graph, labels = graph[kept][:, kept], labels[kept]
     some = np.diff(graph.indptr) > 0

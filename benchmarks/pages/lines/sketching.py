@@ -81,6 +81,14 @@ SKETCHING = [
         {"part": "nodes"},
         "{arm} {accuracy:.3f}, {f1:.3f}",
     ),
+    Lines(
+        "sketching",
+        "sections",
+        "{nodes} packages of Debian with {edges} edges, hubs too, {sections} sections, of {asked} others: accuracy",
+        {"benchmark": "sketching.sections", "known": 3000},
+        "{arm}, {known} known {accuracy:.3f}",
+        together="; ",
+    ),
     _choices(
         "pruned",
         "{nodes} packages of Debian, 20 sections by a graph network of two layers, {seeds} seeds: accuracy",
