@@ -47,17 +47,11 @@ SIGNS = (1e-2, 3e-2, 1e-1, 3e-1)
 QUARTER = tuple(4 * rate for rate in ADAM)
 """For steps that are scaled by 0.25."""
 SGD = (1e-2, 3e-2, 1e-1, 3e-1)
-TEXT = {"AdamW": ADAM[:3], "SGD, Nesterov": (1e-1, 3e-1, 1.0), "muon": SIGNS[:3], "soap": ADAM[:3]}
-TEXT |= {"dion": SIGNS[:3], "galore": QUARTER[1:], "dct-adamw": ADAM[:3], "dct-adamw, identity": ADAM[:3]}
-TEXT |= {
-    "fira": QUARTER[1:],
-    "apollo": ADAM[:3],
-    "q-galore": QUARTER[1:],
-    "q-galore, weights in 8 bits": QUARTER[1:],
-    "adam-s, 2 of 4 left": ADAM[:3],
-}
-TEXT |= {"auon, paper": (0.16, 0.48, 1.6), "mfac": (1e-3, 1e-2, 1e-1)}
-"""The arms that learn text, with three rates each, three times apart."""
+TEXT = {"AdamW": ADAM[1:3], "muon": SIGNS[1:3], "soap": ADAM[1:3], "galore": QUARTER[1:3], "dct-adamw": ADAM[1:3]}
+TEXT |= {"dion": SIGNS[1:3], "fira": QUARTER[1:3], "apollo": ADAM[1:3], "q-galore, weights in 8 bits": QUARTER[1:3]}
+TEXT |= {"adam-s, 2 of 4 left": ADAM[1:3], "SGD, Nesterov": (0.3, 1.0), "auon, paper": (0.48, 1.6)}
+TEXT["mfac"] = 0.01, 0.1
+"""The arms that learn text, with two rates each, three times apart or more."""
 
 
 def arms(rank: int, every: int) -> dict[str, Arm]:

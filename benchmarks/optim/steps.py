@@ -5,10 +5,11 @@
 
 bytes: of the state a number of a matrix, 512 x 512 and 1024 x 256 at rank 64; everything is counted that is a tensor,
 inside of objects too. times: the processor seconds of 20 steps behind the first, a look for subspaces (every 20) and
-two of bases (every 10) among them, for 1024 x 1024 and 2048 x 1024 at rank 256; their mean, median and longest.
+two of bases (every 10) among them, for 256 x 256 at rank 64, and 1024 x 1024 and 2048 x 1024 at rank 256; their mean,
+median and longest.
 Beside ours stand torch's AdamW and Muon, and where they are installed AdamW of 8 bits by bitsandbytes, GaLore by its
 authors (galore-torch), and SOAP, GaLore, Fira, APOLLO and Muon of pytorch-optimizer. Both Muons compute in bfloat16,
-which takes seconds a step where a processor has no units for it: they take three steps of the smaller matrix.
+which takes seconds a step where a processor has no units for it: they take three steps of the smallest matrix.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from eckart.optim import OPTIMIZERS, state_bytes
 
 SIZES = {
     "bytes": [(512, 512, 64), (1024, 256, 64)],
-    "times": [(1024, 1024, 256), (2048, 1024, 256)],
+    "times": [(256, 256, 64), (1024, 1024, 256), (2048, 1024, 256)],
 }
 """Rows, columns and rank."""
 EVERY = 20
@@ -143,7 +144,7 @@ def main() -> None:
     for m, n, rank in SIZES[options.part]:
         for name, make in arms(rank).items():
             what = {"part": options.part, "arm": name, "rows": m, "columns": n, "rank": rank}
-            if rows.get(what) is not None or (name in SLOW and options.part == "times" and m > 1024):
+            if rows.get(what) is not None or (name in SLOW and options.part == "times" and m > 256):
                 continue
             if options.part == "bytes":
                 state, shared = counted(stepped(make, (m, n), 2)[0])

@@ -4,12 +4,13 @@
     python -m benchmarks.optim.training text [--json FILE] [--stages seconds | rates | steps | equal]
 
 pictures: a perceptron 784-128-128-10 on Fashion-MNIST, batches of 64; the share of the 10,000 others that is wrong.
-text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 512
+text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 256
 tokens; the loss on held-out articles.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
-tenth of warm-up. Every arm has four rates (of text three), of which one seed picks by data that are neither learned
-from nor judged by (`rates`); then all seeds run as many steps (`steps`), and as many as fit into the processor seconds
-of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a machine that is idle (`seconds`).
+tenth of warm-up. Every arm has four rates (of text two), of which one seed picks by data that are neither learned
+from nor judged by (`rates`; of text in half of the steps); then all seeds run as many steps (`steps`), and as many as
+fit into the processor seconds of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a
+machine that is idle (`seconds`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from eckart.optim import state_bytes
 FIRST = "AdamW"
 RANKS = {"pictures": 32, "text": 32}
 EVERY = 25
-TURNS, LAYERS = 2, 2
+TURNS, LAYERS, TEXTS = 2, 2, 2
 STAGES = ("seconds", "rates", "steps", "equal")
 
 
@@ -51,6 +52,7 @@ class Task:
         pick: a score by data that rates are picked by.
         judge: the score that is reported.
         steps: in all.
+        tried: steps of a rate that is tried.
     """
 
     start: Callable[[int], nn.Module]
@@ -59,6 +61,7 @@ class Task:
     pick: Callable[[nn.Module], float]
     judge: Callable[[nn.Module], float]
     steps: int
+    tried: int
 
 
 def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.Module, dict[str, Any]]:
@@ -112,10 +115,10 @@ def best_rate(rows: Rows, what: dict[str, Any], task: Task, name: str, arm: Arm)
     """The rate whose model scores best on the data for picking."""
     scores = {}
     for rate in arm.rates:
-        key = {**what, "stage": "rates", "arm": name, "rate": rate, "steps": task.steps}
+        key = {**what, "stage": "rates", "arm": name, "rate": rate, "steps": task.tried}
         row = rows.get(key)
         if row is None:
-            model, found = train(task, arm, rate, task.steps, 0)
+            model, found = train(task, arm, rate, task.tried, 0)
             score = task.pick(model)
             row = rows.add(key, {"score": score if math.isfinite(score) else None, **found})
         print(name, rate, row.found, flush=True)
@@ -182,6 +185,7 @@ def pictures(directory: Path, steps: int) -> Task:
         lambda model: 1 - float(right(model, picked, told).double().mean()),
         lambda model: 1 - float(right(model, others, labels).double().mean()),
         steps,
+        steps,
     )
 
 
@@ -200,7 +204,7 @@ def text(steps: int) -> Task:
     learn, held = cut(training), cut(held_out)
 
     def batches(seed: int) -> Any:
-        for tokens, _ in shuffled(learn, learn, 4)(seed):
+        for tokens, _ in shuffled(learn, learn, TEXTS)(seed):
             yield tokens[:, :-1], tokens[:, 1:]
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
@@ -217,6 +221,7 @@ def text(steps: int) -> Task:
         lambda model: score(model, held[96:160]),
         lambda model: score(model, held[:96]),
         steps,
+        steps // 2,
     )
 
 
@@ -240,7 +245,7 @@ def main() -> None:
         every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
     rows, what = Rows("optim.training", options.json), {"part": part, "rank": RANKS[part], "every": EVERY}
     if part == "text":
-        what["layers"] = LAYERS
+        what |= {"layers": LAYERS, "tokens": TEXTS * 128}
     stages = [stage for stage in options.stages if stage != "seconds"]
     if "seconds" in options.stages:
         step_seconds(rows, what, task, every)
