@@ -30,9 +30,8 @@ TABLES = {
         {"benchmark": "optim.steps", "part": "times"},
         [("", "{arm}")],
         [
-            ("{rows} x {columns}, mean", "{mean_ms:.1f}"),
-            ("{rows} x {columns}, median", "{median_ms:.1f}"),
-            ("{rows} x {columns}, longest", "{longest_ms:.0f}"),
+            ("{rows} x {columns}, mean", "{mean_ms:.2f}"),
+            ("{rows} x {columns}, longest", "{longest_ms:.1f}"),
         ],
     ),
     "optim-bytes": Table(

@@ -55,37 +55,6 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.1f}"),
         ],
     ),
-    "uncertainty": Table(
-        "parametrizations",
-        {"benchmark": "parametrizations.uncertainty"},
-        [
-            ("", "{arm}"),
-            (" ", "{by}"),
-            ("accuracy", "{accuracy:.4f} ± {accuracy_spread:.4f}"),
-            ("-ln p", "{loss:.4f} ± {loss_spread:.4f}"),
-            ("ECE", "{ece:.4f} ± {ece_spread:.4f}"),
-            ("processor seconds", "{cpu_seconds:.1f}"),
-        ],
-    ),
-    "two-of-four": Table(
-        "parametrizations",
-        {"benchmark": "parametrizations.two_of_four"},
-        [
-            ("", "{arm}"),
-            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
-            ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
-        ],
-    ),
-    "tasks": Table(
-        "parametrizations",
-        {"benchmark": "parametrizations.tasks"},
-        [("", "{arm}"), ("kept", "{keep:%}")],
-        [
-            ("{kind}: ACC", "{acc:.4f} ± {acc_spread:.4f}"),
-            ("{kind}: BWT", "{bwt:+.4f} ± {bwt_stderr:.4f}"),
-            ("{kind}: when learned", "{learned:.4f}"),
-        ],
-    ),
     "training-memory": Table(
         "parametrizations",
         {"benchmark": "parametrizations.memory"},

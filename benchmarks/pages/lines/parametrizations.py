@@ -30,36 +30,6 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
-        "trust",
-        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {keep:%} of the entries of two matrices, "
-        "{seeds} seeds; accuracy, -ln p of the right class, and expected calibration error; dense and RigL beside it",
-        {"benchmark": "parametrizations.uncertainty"},
-        "{arm}, by {by}: {accuracy:.4f}, {loss:.4f}, {ece:.4f}",
-        about={"benchmark": "parametrizations.uncertainty", "method": "ssvi"},
-        name="ssvi",
-        together="; ",
-    ),
-    Lines(
-        "parametrizations",
-        "clothes, two of four",
-        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes dense and {more} of an arm, {seeds} seeds; the "
-        "difference from the dense net that trains on is paired",
-        {"benchmark": "parametrizations.two_of_four"},
-        "{arm}: {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f}",
-        name="cast-2-4",
-        together="; ",
-    ),
-    Lines(
-        "parametrizations",
-        "tasks",
-        "five tasks of Fashion-MNIST one after the other, a perceptron 784-128-128 with a head each, {seeds} seeds; "
-        "mean accuracy in the end (ACC), and what became of it since each was learned (BWT)",
-        {"benchmark": "parametrizations.tasks"},
-        "{kind}, {arm}, {keep:%} kept: ACC {acc:.4f} ± {acc_spread:.4f}, BWT {bwt:+.4f} ± {bwt_stderr:.4f}",
-        name="dst-continual",
-    ),
-    Lines(
-        "parametrizations",
         "memory",
         "{layers} matrices of {side} x {side}, AdamW on {batch} vectors, {keep:%} of the bytes; peak memory of the "
         "process over one without a model",

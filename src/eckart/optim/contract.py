@@ -215,11 +215,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if vector:
             found = adam(grad, own, whole.step, group["betas"], group["eps"])
         else:
-            weight, flat = (x if x.ndim == 2 else x.reshape(len(x), -1) for x in (whole.weight, grad))
+            weight, flat = (x.reshape(len(x), -1) for x in (whole.weight, grad))
             found = self.direction(Matrix(weight, flat, own, group, whole.step, whole.number))
-        for key, x in own.items():  # strides, which files lose, change roundings
-            if not x.is_contiguous():
-                own[key] = x.contiguous()
+        own.update({key: x.contiguous() for key, x in own.items()})  # strides, which files lose, change roundings
         if group["bits"] == BITS:
             coded(own, *moments, whole.generator(-whole.step))
         return found.reshape(grad.shape)
