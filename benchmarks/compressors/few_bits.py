@@ -30,7 +30,7 @@ from eckart.models.sites import Site, find_sites
 from eckart.models.transformers import load_model
 from eckart.ops.packing import decode, encode, grouped, searched_grid
 from eckart.statistics import Need, Statistics, cache_directory, statistics_for
-from eckart.structures.quantized import Quantized
+from eckart.structures.quantized import quantized_cost
 from eckart.texts.sequences import sequences
 
 Arm = Callable[[Tensor, Statistics], tuple[Tensor, int]]
@@ -103,7 +103,7 @@ def searched(bits: int, group: int, power: float = 2.4) -> Arm:
         assert zeros is not None
         scale, zero = scales[..., None].float(), zeros[..., None]
         dense = decode(encode(values, scale, zero, bits), scale, zero, bits).view(weight.shape)
-        return dense, Quantized.empty(weight.shape, bits, group, weight.dtype).cost().bytes
+        return dense, quantized_cost(weight.shape, bits, group, weight.dtype).bytes
 
     return arm
 

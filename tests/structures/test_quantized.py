@@ -14,7 +14,7 @@ from torch import Tensor
 
 from eckart.compressors.gptq import gptq_quantize
 from eckart.ops.packing import normal_float, pack, row_bytes
-from eckart.structures.quantized import Quantized
+from eckart.structures.quantized import Quantized, quantized_cost
 from eckart.structures.specs import from_spec
 from support.quantizing import correlated, random
 
@@ -37,7 +37,7 @@ def test_cost_counts_codes_scales_and_zero_points(bits: int) -> None:
     assert cost.parameters == cost.macs == 6 * 80
     assert cost.bytes == 6 * (80 * bits // 8 + groups * 2 + min(groups, row_bytes(groups, bits)))
     assert cost.bytes == sum(t.numel() * t.element_size() for t in quantized.state_dict().values())
-    assert Quantized.empty((6, 80), bits, 32, torch.bfloat16).cost() == cost
+    assert quantized_cost((6, 80), bits, 32, torch.bfloat16) == cost
 
 
 @few
@@ -63,6 +63,8 @@ def test_forward_dense_and_rows_are_one_matrix(variant: str, dtype: torch.dtype)
     quantized = Quantized.quantize(random(7, 45, dtype=dtype), 4, 16, **VARIANTS[variant])
     dense = quantized.to_dense()
     assert dense.dtype == quantized.dtype == dtype
+    levels, symmetric = 16 if variant == "codebook" else 0, variant == "symmetric"
+    assert quantized_cost((7, 45), 4, 16, dtype, symmetric=symmetric, levels=levels) == quantized.cost()
     x = random(2, 3, 45, seed=3, dtype=dtype)
     tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
     torch.testing.assert_close(quantized(x), x @ dense.T, rtol=tolerance, atol=tolerance)

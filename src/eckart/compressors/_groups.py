@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -83,6 +84,7 @@ def cost_of(weight: Tensor, empty: Callable[[int], StructuredMatrix]) -> Callabl
     """The cost of a percentage: that of `empty(groups stored)` and of the order of the inputs."""
     order = Permutation(torch.empty(weight.shape[1], dtype=torch.int32, device="meta"))
 
+    @cache
     def cost(percent: int) -> Cost:
         return Chain(empty(stored_groups(weight, percent)), order).cost()
 

@@ -16,7 +16,7 @@ from eckart.linalg.low_rank import nested_errors, project
 from eckart.metrics import Metric
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
-from eckart.structures.quantized import Quantized
+from eckart.structures.quantized import Quantized, quantized_cost
 
 BITS = 8
 GROUP = 64
@@ -69,8 +69,8 @@ class Int8LowRank:
 
     def _cost(self, rank: int) -> Cost:
         out, columns = self.weight.shape
-        parts = (Quantized.empty(shape, BITS, GROUP, self.weight.dtype) for shape in ((out, rank), (rank, columns)))
-        return sum((part.cost() for part in parts), bias_cost(self.weight, self.mean))
+        parts = (quantized_cost(shape, BITS, GROUP, self.weight.dtype) for shape in ((out, rank), (rank, columns)))
+        return sum(parts, bias_cost(self.weight, self.mean))
 
     def build(self, size: int) -> Fitted:
         """The candidate of rank `size`, or the best one of a smaller rank where that has a smaller error."""

@@ -14,7 +14,7 @@ from eckart.errors import Refused
 from eckart.metrics import Metric
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost, StructuredMatrix
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 
 BITS = (2, 3, 4, 5, 6, 8)
 ROUNDING = 1e-12
@@ -131,7 +131,7 @@ def bits_family(
     weight, group = finite_matrix(weight), size_option("Quantized", "group", group)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, group, weight.dtype, symmetric=symmetric).cost()
+        return quantized_cost(weight.shape, bits, group, weight.dtype, symmetric=symmetric)
 
     return OneByOne(weight, BITS, cost, fit, metric, rounding)
 

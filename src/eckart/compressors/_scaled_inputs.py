@@ -10,7 +10,7 @@ from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
 from eckart.structures.diagonal import Diagonal
-from eckart.structures.quantized import Quantized
+from eckart.structures.quantized import Quantized, quantized_cost
 from eckart.structures.rounded_input import RoundedInput
 
 INPUT_BITS = 8
@@ -86,4 +86,4 @@ def cost_of_codes(weight: Tensor, bits: int, group: int, *, symmetric: bool) -> 
     """What `Chain(Quantized, Diagonal)` costs."""
     out, columns = weight.shape
     scales = Cost(columns, columns * weight.element_size(), columns)
-    return Quantized.empty((out, columns), bits, group, weight.dtype, symmetric=symmetric).cost() + scales
+    return quantized_cost((out, columns), bits, group, weight.dtype, symmetric=symmetric) + scales

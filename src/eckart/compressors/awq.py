@@ -63,8 +63,8 @@ def awq(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family
         def scaled(power: float) -> tuple[float, Diagonal, Tensor]:
             inverse, scales = divided(centred(sizes**power), weight.dtype)
             larger = w * scales.to(exact)
-            codes = Quantized.quantize(larger, bits, group, dtype=weight.dtype)
-            missed = w - codes.to_dense().detach().to(exact) * inverse.weight.detach().to(exact)
+            rounded = nearest(finite_matrix(larger), bits, weight.dtype, group).to(exact)
+            missed = w - rounded * inverse.weight.detach().to(exact)
             return float(metric.error(missed)), inverse, larger
 
         _, inverse, larger = min((scaled(step / POWERS) for step in range(POWERS)), key=lambda tried: tried[0])
@@ -72,6 +72,15 @@ def awq(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family
         return Chain(cut(larger, moment * by * by[:, None], bits, weight.dtype, group), inverse)
 
     return OneByOne(weight, paying(weight, BITS, cost), cost, fit, Metric(right=moment), rounding)
+
+
+def nearest(weight: Tensor, bits: int, dtype: torch.dtype, group: int) -> Tensor:
+    """`Quantized.quantize(...).to_dense()` of a matrix (out, in), whose codes are not packed in between."""
+    values = grouped(weight, min(group, weight.shape[1]))
+    scales, zeros = grid(values, bits, dtype)
+    assert zeros is not None
+    at = scales[..., None], zeros[..., None]
+    return decode(encode(values, *at, bits), *at, bits).flatten(-2)[:, : weight.shape[1]]
 
 
 def cut(weight: Tensor, moment: Tensor, bits: int, dtype: torch.dtype, group: int) -> Quantized:

@@ -13,11 +13,11 @@ from eckart.compressors.gptq import ordered_factor
 from eckart.linalg.optimal_brain_surgery import sweep
 from eckart.metrics import Metric
 from eckart.ops.codebooks import fitted_codebook
-from eckart.ops.packing import fitted_scales, grouped, normal_float, pack
+from eckart.ops.packing import fitted_scales, grouped, pack
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 
 BITS = (2, 3, 4, 5)
 GROUP = 64
@@ -125,6 +125,6 @@ def _family(weight: Tensor, group: int, metric: Metric, fit: Callable[[int], Qua
     weight = finite_matrix(weight)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, group, weight.dtype, codebook=normal_float(bits)).cost()
+        return quantized_cost(weight.shape, bits, group, weight.dtype, levels=1 << bits)
 
     return OneByOne(weight, paying(weight, BITS, cost), cost, fit, metric, rounding)

@@ -11,7 +11,7 @@ from eckart.compressors.contract import Family, compressor
 from eckart.metrics import Metric
 from eckart.statistics.needs import Need, Statistics
 from eckart.structures.base import Cost
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 from eckart.structures.rounded_input import RoundedInput
 
 BITS = 6
@@ -46,7 +46,7 @@ def flexq(weight: Tensor, statistics: Statistics) -> Family:
     moment, sample = moment_of(statistics, weight), inputs_of(statistics, weight)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, GROUP, weight.dtype, symmetric=True).cost()
+        return quantized_cost(weight.shape, bits, GROUP, weight.dtype, symmetric=True)
 
     def fit(bits: int) -> RoundedInput:
         codes = Quantized.quantize(weight, bits, GROUP, symmetric=True)

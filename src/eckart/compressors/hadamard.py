@@ -12,7 +12,7 @@ from eckart.statistics.needs import Statistics
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
 from eckart.structures.compose import Chain
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 from eckart.structures.rotations import drawn_rotation, spread
 
 GROUP = 64
@@ -49,7 +49,7 @@ def hadamard(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> F
 
     def cost(bits: int) -> Cost:
         rotation = spread(signs.to(weight.dtype), stored)
-        return Quantized.empty(weight.shape, bits, group, weight.dtype).cost() + rotation.cost()
+        return quantized_cost(weight.shape, bits, group, weight.dtype) + rotation.cost()
 
     def fit(bits: int) -> Chain:
         # What is stored of O is not quite orthogonal: what undoes it is its inverse.

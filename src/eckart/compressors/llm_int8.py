@@ -14,7 +14,7 @@ from eckart.structures.base import Cost, StructuredMatrix
 from eckart.structures.compose import Chain, Sum
 from eckart.structures.dense import Dense
 from eckart.structures.permutation import Selection
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 from eckart.structures.rounded_input import RoundedInput
 
 BITS = (2, 3, 4, 8)
@@ -60,7 +60,7 @@ def llm_int8(weight: Tensor, statistics: Statistics) -> Family:
     others = plain.nonzero()[:, 0]
 
     def cost(bits: int) -> Cost:
-        codes = Quantized.empty((out, len(others)), bits, columns, weight.dtype, symmetric=True).cost()
+        codes = quantized_cost((out, len(others)), bits, columns, weight.dtype, symmetric=True)
         if not len(outliers):
             return codes
         values, kept, left = out * len(outliers), Selection(outliers, size=columns), Selection(others, size=columns)

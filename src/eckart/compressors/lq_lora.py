@@ -21,7 +21,7 @@ from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
 from eckart.structures.compose import Sum
 from eckart.structures.low_rank import low_rank, low_rank_cost
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 
 BITS = (2, 3, 4, 8)
 GROUPS = (64, 32, 128, 256)
@@ -96,7 +96,7 @@ def lq_lora(weight: Tensor, statistics: Statistics, *, group: int | None = None,
 
     def cost(number: int) -> Cost:
         c = there[number]
-        coded = Quantized.empty(weight.shape, c.bits, c.group, weight.dtype, codebook=codebooks[c.bits]).cost()
+        coded = quantized_cost(weight.shape, c.bits, c.group, weight.dtype, levels=len(codebooks[c.bits]))
         return coded + low_rank_cost(out, size, c.rank, weight.element_size())
 
     def fit(number: int) -> Sum:

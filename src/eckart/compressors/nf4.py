@@ -11,7 +11,7 @@ from eckart.ops.packing import normal_float
 from eckart.statistics.needs import Statistics
 from eckart.structures._checks import size_option
 from eckart.structures.base import Cost
-from eckart.structures.quantized import Quantized, finite_matrix
+from eckart.structures.quantized import Quantized, finite_matrix, quantized_cost
 
 GROUP = 64
 
@@ -40,7 +40,7 @@ def nf4(weight: Tensor, statistics: Statistics, *, group: int = GROUP) -> Family
     codebook = normal_float(4)
 
     def cost(bits: int) -> Cost:
-        return Quantized.empty(weight.shape, bits, group, weight.dtype, codebook=codebook).cost()
+        return quantized_cost(weight.shape, bits, group, weight.dtype, levels=len(codebook))
 
     def fit(bits: int) -> Quantized:
         return Quantized.quantize(weight, bits, group, codebook=codebook)

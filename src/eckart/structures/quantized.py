@@ -20,6 +20,24 @@ from eckart.structures._quantized_leaves import check_bits, check_leaves
 from eckart.structures.base import Cost, StructuredMatrix, structure
 
 
+def quantized_cost(
+    shape: Sequence[int], bits: int, group: int, dtype: torch.dtype, *, symmetric: bool = False, levels: int = 0
+) -> Cost:
+    """What a `Quantized` of shape (out, in) costs, before there are codes.
+
+    Args:
+        shape, bits, group: as of `Quantized.quantize`.
+        dtype: of scales and codebook.
+        symmetric: without zero-points.
+        levels: of a codebook, which has no zero-points either; 0 for none.
+    """
+    out, columns = shape
+    groups = -(-columns // min(group, columns)) if columns else 0
+    zeros = 0 if symmetric or levels else min(groups, row_bytes(groups, bits))
+    stored = out * (row_bytes(columns, bits) + groups * dtype.itemsize + zeros) + levels * dtype.itemsize
+    return Cost(out * columns, stored, out * columns)
+
+
 @structure("quantized")
 class Quantized(StructuredMatrix):
     """A matrix of grid points: W[i, j] is code q[i, j] in the grid of row i and group j // group.
@@ -117,33 +135,6 @@ class Quantized(StructuredMatrix):
         scales, zeros = grid(groups, bits, dtype, symmetric, codebook)
         codes = encode(groups, scales[..., None], _at_groups(zeros), bits, codebook).view(len(weight), -1)[:, :columns]
         return cls(pack(codes, bits), scales, zeros, codebook, bits=bits, group=group, columns=columns)
-
-    @classmethod
-    def empty(
-        cls,
-        shape: Sequence[int],
-        bits: int,
-        group: int,
-        dtype: torch.dtype,
-        *,
-        symmetric: bool = False,
-        codebook: Tensor | None = None,
-    ) -> Quantized:
-        """A Quantized of that shape on the meta device: what it would cost, before there are codes."""
-        out, columns = shape
-        groups = -(-columns // group)
-        width = row_bytes(groups, bits)
-        affine = codebook is None and not symmetric
-        return cls(
-            torch.empty(out, row_bytes(columns, bits), dtype=torch.uint8, device="meta"),
-            torch.empty((out, groups), dtype=dtype, device="meta"),
-            torch.empty((out, groups), dtype=torch.uint8, device="meta") if affine and width >= groups else None,
-            None if codebook is None else codebook.to("meta", dtype),
-            torch.empty((out, width), dtype=torch.uint8, device="meta") if affine and width < groups else None,
-            bits=bits,
-            group=group,
-            columns=columns,
-        )
 
     def options(self) -> dict[str, Any]:
         return {"bits": self.bits, "group": self.group, "columns": self.columns}
