@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from eckart.statistics.gradients import mean_gradients
 from eckart.structures import low_rank
 from support import hard
 from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
-from support.cases import each
+from support.cases import each, in_turn
 from support.tiny import tiny_llama
 
 
@@ -39,8 +38,7 @@ def test_the_model_is_itself_at_the_start(method: str, kind: str) -> None:
         assert all(0 < error < 0.2 for error in adapter.errors.values())
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(("method", "kind"), in_turn(ADAPTERS, MODELS))
 def test_training_moves_the_paths_only_and_lowers_the_loss(method: str, kind: str) -> None:
     model = made(method, kind)
     adapter = adapted(model, method)
@@ -108,7 +106,7 @@ def test_beside_a_compressed_model(method: str) -> None:
 @pytest.mark.parametrize(
     ("method", "by"),
     # Low rank is beside each method in float32 above; here beside one that adds, one that splits, one that is in place.
-    [*itertools.product(sorted(ADAPTERS.keys() - IN_PLACE), ("", "rtn")), ("lora", "svd"), ("pissa", "svd")]
+    [*in_turn(sorted(ADAPTERS.keys() - IN_PLACE), ("", "rtn")), ("lora", "svd"), ("pissa", "svd")]
     + [(method, "svd") for method in sorted(IN_PLACE)],
 )
 def test_in_bfloat16_what_trains_is_float32(method: str, by: str) -> None:

@@ -86,7 +86,7 @@ def assert_stated(name: str, weight: Tensor, dense: Tensor, s: Statistics, state
 
 
 @pytest.mark.parametrize("name", METHODS)
-@each(2, weight_name=hard.ends())
+@each(4, weight_name=hard.ends())
 def test_matrices_at_the_ends_of_their_dtype(name: str, weight_name: str) -> None:
     weight = hard.ends()[weight_name]
     taken = assert_sound(name, weight, layer(*weight.shape)[2])
@@ -95,7 +95,7 @@ def test_matrices_at_the_ends_of_their_dtype(name: str, weight_name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name, card in METHODS.items() if card.needs])
-@each(3, out=[8, 12], where=hard_statistics(1, 1))
+@each(6, out=[8, 12], where=hard_statistics(1, 1))
 def test_statistics_of_any_size(name: str, out: int, where: str) -> None:
     weight = hard.normal(out, 20 - out, seed=33)
     statistics = hard_statistics(20 - out, out)[where]

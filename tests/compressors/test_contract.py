@@ -40,7 +40,7 @@ def middle(family: Family) -> int:
 
 
 @pytest.mark.parametrize("name", METHODS)
-@each(2, dtype=ROUNDING, shape=[(12, 24), (24, 16), (16, 16)])
+@each(4, dtype=ROUNDING, shape=[(12, 24), (24, 16), (16, 16)])
 def test_a_family_keeps_its_promises(name: str, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     weight, _, statistics = layer(*shape)
     weight = weight.to(dtype)
@@ -81,7 +81,7 @@ def test_full_rank_is_exact(name: str, dtype: torch.dtype, shape: tuple[int, int
 
 
 @pytest.mark.parametrize("name", METHODS)
-@each(2, weight_name=hard.weights())
+@each(4, weight_name=hard.weights())
 def test_hard_weights(name: str, weight_name: str) -> None:
     weight = hard.weights()[weight_name]
     _, _, statistics = layer(*weight.shape)
@@ -106,7 +106,7 @@ def test_hard_weights(name: str, weight_name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, card in METHODS.items() if card.needs])
-@each(3, moment_name=hard.second_moments(4), shape=[(8, 12), (12, 8)])
+@each(6, moment_name=hard.second_moments(4), shape=[(8, 12), (12, 8)])
 def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) -> None:
     weight, _, statistics = layer(*shape)
     left, right = (hard.second_moments(n)[moment_name] for n in shape)

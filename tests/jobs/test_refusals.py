@@ -268,7 +268,7 @@ def test_weights_that_are_not_contiguous(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
-@each(3, name=hard.weights())
+@each(6, name=hard.weights())
 def test_hard_matrices_are_compressed_and_saved_or_refused(method: str, name: str, tmp_path: Path) -> None:
     weight = hard.weights()[name]
 

@@ -13,6 +13,19 @@ from typing import Any
 import pytest
 
 
+def in_turn(
+    one: Iterable[object], other: Iterable[object], start: int = 0, count: int = 1
+) -> list[tuple[object, object]]:
+    """Each of `one` with so many of `other`, the next ones in turn; with all of them where ECKART_ALL_CASES=1 is set.
+
+    For `pytest.mark.parametrize`, of arguments that do not depend on each other: each value of both is there.
+    """
+    values = list(other)
+    if os.environ.get("ECKART_ALL_CASES"):
+        count = len(values)
+    return [(first, values[(start + count * i + k) % len(values)]) for i, first in enumerate(one) for k in range(count)]
+
+
 def each(by_turns: int = 1, **cases: Iterable[object]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Runs a test for every combination of some of its arguments, one after the other.
 

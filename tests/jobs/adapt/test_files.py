@@ -18,12 +18,12 @@ from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapted import Adapted
 from eckart.jobs.adapt.peft import export_adapter
 from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
+from support.cases import in_turn
 from support.tiny import tiny_gpt2, tiny_llama
 from support.zoo import outputs, zoo
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(("method", "kind"), in_turn(ADAPTERS, MODELS))
 def test_saved_and_loaded(method: str, kind: str, tmp_path: Path) -> None:
     model = made(method, kind)
     adapter = adapted(model, method, name="mine")

@@ -22,6 +22,7 @@ from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.host import host
 from eckart.jobs.adapt.peft import EXACT, export_adapter
 from support.adapting import IN_PLACE, MODELS, adapted, close, has_matrix, ids, logits, made, train, unquantized
+from support.cases import in_turn
 from support.tiny import tiny_llama
 from support.zoo import outputs, zoo
 
@@ -48,8 +49,7 @@ def shaken(adapter: Adapter) -> None:
             p.add_(0.05 * torch.randn(p.shape, generator=generator))
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize(("method", "kind"), in_turn(ADAPTERS, MODELS, start=1))
 def test_nothing_is_lost_by_default(method: str, kind: str, tmp_path: Path) -> None:
     model = made(method, kind)
     adapter = adapted(model, method)
