@@ -7,19 +7,28 @@ import os
 import random
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+from jsonschema import Draft202012Validator
 
 from eckart.report import schema
 
 SMALL = ["--samples", "4", "--length", "32", "--eval-samples", "3"]
 
 
+@cache
+def validator() -> Draft202012Validator:
+    """Of `report.json`; to check the schema itself takes longer than to check a report."""
+    found = schema()
+    Draft202012Validator.check_schema(found)
+    return Draft202012Validator(found)
+
+
 def report_of(directory: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((directory / "report.json").read_text())
-    jsonschema.validate(report, schema(), jsonschema.Draft202012Validator)
+    validator().validate(report)
     return report
 
 
