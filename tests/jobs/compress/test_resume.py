@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,14 @@ CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "shutil
 Arguments = Callable[..., list[str]]
 
 
-@pytest.fixture
-def arguments(texts: tuple[str, str], llama_directory: Path) -> Arguments:
-    def make(out: Path, *options: str) -> list[str]:
-        given = ["--calibration", texts[0], "--eval", texts[1], "--no-speed", *SMALL]
-        return ["compress", str(llama_directory), "--out", str(out), *given, *options]
+def command_of(texts: tuple[str, str], model: Path, out: Path, *options: str) -> list[str]:
+    given = ["--calibration", texts[0], "--eval", texts[1], "--no-speed", *SMALL]
+    return ["compress", str(model), "--out", str(out), *given, *options]
 
-    return make
+
+@pytest.fixture(scope="module")
+def arguments(texts: tuple[str, str], llama_directory: Path) -> Arguments:
+    return partial(command_of, texts, llama_directory)
 
 
 def watched(inside: Path, act: Callable[[int, str], None]) -> None:
@@ -90,6 +93,37 @@ def same(a: Path, b: Path) -> None:
         assert first[part] == second[part], part
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A run that came to its end, in `inside/out`, and the changes that it made to files."""
+
+    inside: Path
+    steps: list[str]
+
+    @property
+    def out(self) -> Path:
+        return self.inside / "out"
+
+
+@pytest.fixture(scope="module")
+def whole(
+    texts: tuple[str, str], llama_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Whole]:
+    """The whole run with some options, made once. Not to be changed."""
+    made: dict[tuple[str, ...], Whole] = {}
+
+    def run(*options: str) -> Whole:
+        if options not in made:
+            inside = tmp_path_factory.mktemp("whole")
+            command = command_of(texts, llama_directory, inside / "out", *options)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("ECKART_CACHE", str(inside / "cache"))
+                made[options] = Whole(inside, steps_of(command, inside, inside / "log.json"))
+        return made[options]
+
+    return run
+
+
 OPTIONS = {
     "auto": [],
     "gptq": ["--method", "gptq", "--of", "bytes", "--keep", "0.5", "--eval", "none", "--head"],
@@ -103,11 +137,15 @@ OPTIONS = {
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_killed_at_any_step(
-    case: str, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    case: str,
+    whole: Callable[..., Whole],
+    arguments: Arguments,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
-    monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "first" / "cache"))
-    first = tmp_path / "first" / "out"
-    steps = steps_of(arguments(first, *OPTIONS[case]), tmp_path / "first", tmp_path / "log.json")
+    done = whole(*OPTIONS[case])
+    first, steps = done.out, done.steps
     renames = [i for i, step in enumerate(steps) if step.startswith("os.rename")]
     targets = [Path(steps[i].split()[1]).name for i in renames]
     assert any("cache" in steps[i] for i in renames) != case.startswith("blocks")
@@ -142,12 +180,15 @@ def test_killed_at_any_step(
 
 @pytest.mark.parametrize("where", ["cache/", "finished/", "config.json", "report.json"])
 def test_interrupted_by_the_user(
-    where: str, arguments: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    where: str,
+    whole: Callable[..., Whole],
+    arguments: Arguments,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
-    monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "first" / "cache"))
-    first = tmp_path / "first" / "out"
-    steps = steps_of(arguments(first), tmp_path / "first", tmp_path / "log.json")
-    step = next(i for i, s in enumerate(steps) if where in s)
+    first = whole()
+    step = next(i for i, s in enumerate(first.steps) if where in s.replace(str(first.inside), ""))
     monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "second" / "cache"))
     out = tmp_path / "second" / "out"
     capfd.readouterr()
@@ -157,7 +198,7 @@ def test_interrupted_by_the_user(
     assert "Traceback" not in shown
     assert not out.exists()
     assert main([*arguments(out), "--resume"]) == 0
-    same(out, first)
+    same(out, first.out)
 
 
 PHASES = {
@@ -177,6 +218,7 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 def test_stopped_within_a_phase(
     phase: str,
+    whole: Callable[..., Whole],
     arguments: Arguments,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -201,7 +243,9 @@ def test_stopped_within_a_phase(
         monkeypatch.setattr(Bars, "__call__", tell)
         return main(command(sign.name))
 
-    assert main(command("first")) == 0
+    if phase == "speed":
+        assert main(command("first")) == 0
+    first = tmp_path / "first" / "out" if phase == "speed" else whole(*PHASES[phase]).out
     capfd.readouterr()
     signs = [(signal.SIGINT, 130)]
     if phase in ("statistics", "fit", "build"):  # at every step of the files: test_killed_at_any_step
@@ -214,7 +258,7 @@ def test_stopped_within_a_phase(
         assert ("eckart: interrupted" in shown) == (sign == signal.SIGINT)
         assert not out.exists()
         assert main([*command(sign.name), "--resume"]) == 0
-        same(out, tmp_path / "first" / "out")
+        same(out, first)
         assert sorted(os.listdir(out.parent)) == ["cache", "out"]
 
 
@@ -254,13 +298,22 @@ def report_of_site(directory: Path, name: str) -> dict[str, Any]:
     return dict(site)
 
 
-@pytest.fixture
-def interrupted(arguments: Arguments, tmp_path: Path) -> Path:
-    """The `out` of a run that was killed when half of its sites were there."""
-    inside = tmp_path / "run"
-    assert stopped(arguments(inside / "out"), inside, 40, signal.SIGKILL) == -signal.SIGKILL
+@pytest.fixture(scope="module")
+def killed(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a run was killed when half of its sites were there. Not to be changed."""
+    inside = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECKART_CACHE", str(inside / "cache"))
+        assert stopped(arguments(inside / "out"), inside, 40, signal.SIGKILL) == -signal.SIGKILL
     assert list((inside / "out.partial" / "finished").iterdir())
-    return inside / "out"
+    return inside
+
+
+@pytest.fixture
+def interrupted(killed: Path, tmp_path: Path) -> Path:
+    """The `out` of a run that was killed when half of its sites were there."""
+    shutil.copytree(killed / "out.partial", tmp_path / "run" / "out.partial")
+    return tmp_path / "run" / "out"
 
 
 @pytest.mark.parametrize(
