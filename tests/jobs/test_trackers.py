@@ -69,6 +69,7 @@ def test_trackers_that_are_installed(
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{tmp_path}/mlruns")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     request = Request(data[1], rank=2, length=16, text="")
     made = adapt_directory(data[0], tmp_path / "a", request, TRAINING, report_to=[tracker])
     if tracker == "tensorboard":
