@@ -183,6 +183,25 @@ TABLES: dict[str, Table] = {
             ("error at the end", "{error:.3f}"),
         ],
     ),
+    "parts-speed": Table(
+        "estimators",
+        {"benchmark": "estimators.parts", "part": "speed"},
+        [
+            ("table", "{data}"),
+            ("shape", "{shape}"),
+            ("parts", "{parts}"),
+            ("", "{arm}"),
+            ("seconds", "[{seconds:.2f}]"),
+            ("times", "[{times:.1f}]"),
+            ("error after 500 steps", "{end:.5f}"),
+        ],
+    ),
+    "parts-missing": Table(
+        "estimators",
+        {"benchmark": "estimators.parts", "part": "missing"},
+        [("table", "{data}"), ("missing", "{missing:%}")],
+        [("{arm}", "{error:.3f}")],
+    ),
     "fermentation": Table(
         "estimators",
         {"benchmark": "estimators.fermentation"},

@@ -111,6 +111,22 @@ ESTIMATORS: list[Lines] = [
     ),
     Lines(
         "estimators",
+        "parts",
+        "seconds to one error from the same start, median of {seeds} starts",
+        {"benchmark": "estimators.parts", "part": "speed"},
+        "{data}, {arm}[ {seconds:.2f}]",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
+        "parts-missing",
+        "relative error of entries that were held out, {parts} parts, median of {seeds} draws",
+        {"benchmark": "estimators.parts", "part": "missing"},
+        "{data}, {missing:%} missing, {arm} {error:.3f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
         "denoising",
         "PSNR in dB of images with white noise",
         {

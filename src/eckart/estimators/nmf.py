@@ -151,8 +151,8 @@ def nonnegative_factors(
         done = value < 1e-14 or (len(history) > WINDOW and history[-1 - WINDOW] - value <= tolerance * value)
     converged = done or len(history) <= max_iter
     message = f"|X - W H|^2 was {history[-1]:.3e} of |X|^2 after {len(history) - 1} steps, and falls slowly still"
-    value = best[0].T * unit, best[1]
-    return Solution(value, converged, len(history) - 1, tuple(history[1:]), message)
+    factors = best[0].T * unit, best[1]
+    return Solution(factors, converged, len(history) - 1, tuple(history[1:]), message)
 
 
 def scale_and_ridge(x: Table, seen: Dense | None, penalty: float | None) -> tuple[float, float]:
