@@ -202,6 +202,16 @@ TABLES: dict[str, Table] = {
         [("table", "{data}"), ("missing", "{missing:%}")],
         [("{arm}", "{error:.3f}")],
     ),
+    "objects": Table(
+        "estimators",
+        {"benchmark": "estimators.objects"},
+        [
+            ("", "{arm}"),
+            ("intersection over union", "{overlap:.3f}"),
+            ("of the squares found", "{squares:%}"),
+            ("seconds", "{seconds:.1f}"),
+        ],
+    ),
     "fermentation": Table(
         "estimators",
         {"benchmark": "estimators.fermentation"},

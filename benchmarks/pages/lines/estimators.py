@@ -127,6 +127,14 @@ ESTIMATORS: list[Lines] = [
     ),
     Lines(
         "estimators",
+        "objects",
+        "{frames} frames of {pixels} pixels, people and three squares that move, second half: intersection over union",
+        {"benchmark": "estimators.objects", "method": ("rsvddpd", "godec", "rpca-ialm", "rpca-unfolded")},
+        "{arm} {overlap:.3f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
         "denoising",
         "PSNR in dB of images with white noise",
         {

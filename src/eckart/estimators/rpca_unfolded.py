@@ -91,7 +91,6 @@ def _planted(rng: np.random.Generator) -> Planted:
     gives="probabilities of objects, pixel by pixel",
     takes="images (images, height, width), and masks of objects",
     planted=_planted,
-    unmeasured="masks of objects in films or infrared images are in no package",
 )
 class UnfoldedRobustPCA(TransformerMixin, Estimator):
     """Probabilities that pixels are of small objects, by unrolled steps of robust PCA with learned convolutions.
