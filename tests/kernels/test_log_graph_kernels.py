@@ -10,6 +10,8 @@ from scipy.linalg import expm
 from sklearn.metrics import adjusted_rand_score
 
 from eckart.errors import Refused
+from eckart.kernels._graph import _as_walks, _entrywise
+from eckart.kernels._walks import tail
 from eckart.kernels.log_graph_kernels import (
     PROXIMITIES,
     Graph,
@@ -142,3 +144,18 @@ def test_what_cannot_be_met_is_refused() -> None:
         with pytest.raises(Refused, match=words):
             make()
     assert np.isfinite(GraphKernel(a, "Comm", 1e3, log=True)(np.arange(6))).all()
+
+
+def test_short_walks_are_summed_where_eigenvalues_lose_their_digits() -> None:
+    a = np.zeros((9, 9))
+    a[0, 1:8] = a[1:8, 0] = 1.0
+    a[7, 8] = a[8, 7] = 1e-5
+    graph = Graph(a)
+    for kind, share in (("Walk", 0.1), ("Comm", 0.05), ("Heat", 0.05), ("For", 0.05), ("NHeat", 0.01), ("PPR", 0.01)):
+        t = torch.tensor(parameter(graph, kind, share), dtype=torch.float64)
+        walks, series, s = _as_walks(graph, kind, t)
+        assert walks.enough(series, float(s))
+        exact = _entrywise(graph, kind, t)
+        torch.testing.assert_close(proximity(graph, kind, t, log=True), exact, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(tail("exponential", torch.tensor([-3.0, 0.0, 2.0]).double(), 2)[[0, 2]],
+                               [np.exp(-3) - 1 + 3, np.exp(2) - 3], rtol=1e-14)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from eckart.arrays import Dense, generator_of
 from eckart.errors import Refused
-from eckart.kernels._graph import PROXIMITIES, Graph, parameter, proximity, spectrum
+from eckart.kernels._graph import PROXIMITIES, Graph, parameter, proximities, proximity, spectrum
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._parameters import log_parameter, plain
 from eckart.kernels.contract import Example, kernel
 from eckart.linalg.kernel_k_means import kernel_distances, kernel_k_means, silhouette
 
+TOGETHER = 2**22
+"""Numbers of matrices that are made at once."""
 SHARES = tuple(np.round(np.linspace(0.05, 0.95, 15), 4).tolist())
 
 
@@ -39,10 +42,12 @@ def sweep(
     """
     graph = Graph(a)
     for kind in kinds:
-        for log in logs:
-            for share in shares:
-                t = parameter(graph, kind, share)
-                yield kind, log, t, proximity(graph, kind, t, log).numpy()
+        ts = torch.tensor([parameter(graph, kind, share) for share in shares], dtype=torch.float64)
+        step = max(1, TOGETHER // graph.n**2)
+        for log, at in product(logs, range(0, len(ts), step)):
+            some = ts[at : at + step]
+            for t, k in zip(some.tolist(), proximities(graph, kind, some, log), strict=True):
+                yield kind, log, t, k.numpy()
 
 
 def choose_t(
