@@ -12,14 +12,18 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
+import torch
 from scipy.linalg import solve_sylvester
 
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
 from eckart.kernels.gp_hm import collocate
 
+STEPS = 2000
+"""Of Adam, of a network."""
 Function = Callable[[np.ndarray], np.ndarray]
 LINE: dict[str, tuple[float, Function, Function, tuple[int, ...]]] = {
     "sin 100x": (100, lambda x: np.sin(100 * x), lambda x: -1e4 * np.sin(100 * x), (200, 400)),
@@ -38,6 +42,8 @@ LINE: dict[str, tuple[float, Function, Function, tuple[int, ...]]] = {
     "sin 500x": (500, lambda x: np.sin(500 * x), lambda x: -25e4 * np.sin(500 * x), (400, 900, 1800)),
 }
 """Waves on the line, u, u'', and numbers of points."""
+SLOW: tuple[Function, Function] = (lambda x: np.sin(20 * x), lambda x: -400 * np.sin(20 * x))
+"""u and u''."""
 
 
 def chebyshev(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,6 +128,106 @@ def plane(_: int) -> Iterator[Found]:
             yield what | {"arm": "Chebyshev"}, {"error": error, "seconds": time.process_time() - start}
 
 
+def react(u: np.ndarray) -> np.ndarray:
+    """Allen and Cahn's u (u^2 - 1)."""
+    return np.asarray(u * (u * u - 1))
+
+
+def reacting(_: int) -> Iterator[Found]:
+    """u'' + u (u^2 - 1) = f with u at both ends, by waves and by Chebyshev's polynomials."""
+    for name, count in (("sin 20x", 200), ("sin 100x", 200), ("sin 100x", 400), ("sin 6x + 0.1 sin 100x", 400)):
+        u, bend = SLOW if name == "sin 20x" else LINE[name][1:3]
+
+        def f(x: np.ndarray, u: Function = u, bend: Function = bend) -> np.ndarray:
+            return bend(x) + react(u(x))
+
+        what = {"part": "reacting", "method": "gp-hm", "u": name, "n": count, "seed": 0}
+        x = np.linspace(0, 2 * np.pi, count)
+        for base in ("matern", "rbf"):
+            start = time.process_time()
+            found = collocate(f, (x,), boundary=u, reaction=react, base=base, tolerance=1e-8)
+            yield (
+                what | {"arm": f"waves, {'Matern 5/2' if base == 'matern' else 'Gaussian'}"},
+                {
+                    "error": relative(found.value.values, u(x)),
+                    "residual": found.error,
+                    "seconds": time.process_time() - start,
+                },
+            )
+        start = time.process_time()
+        z, d = chebyshev(count)
+        v, inner = u(z) * (np.abs(z - np.pi) > np.pi - 1e-9), slice(1, -1)
+        for _step in range(30):
+            rest = d[inner] @ v + react(v[inner]) - f(z[inner])
+            move = np.linalg.solve(d[inner, inner] + np.diag(3 * v[inner] ** 2 - 1), rest)
+            v[inner] -= move
+            if np.linalg.norm(move) <= 1e-12 * np.linalg.norm(v):
+                break
+        yield what | {"arm": "Chebyshev"}, {"error": relative(v, u(z)), "seconds": time.process_time() - start}
+
+
+def networks(_: int) -> Iterator[Found]:
+    """The same by networks, of 200 points."""
+    x = np.linspace(0, 2 * np.pi, 200)
+    for name in ("sin 20x", "sin 100x"):
+        u, bend = SLOW if name == "sin 20x" else LINE[name][1:3]
+        for arm in ("network", "network of waves"):
+            found = network(x, u, lambda x, u=u, bend=bend: bend(x) + react(u(x)), waves=arm != "network")
+            yield {"part": "reacting networks", "method": "gp-hm", "u": name, "n": 200, "arm": arm, "seed": 0}, found
+
+
+def network(x: np.ndarray, u: Function, f: Function, *, waves: bool) -> dict[str, float]:
+    """A network of three hidden layers of 64 tanh, trained on the equation at the points and u at the ends.
+
+    With `waves` its inputs are sines and cosines of 64 frequencies, normal of a deviation of 50. The last iterate
+    counts; the true u has no part in training.
+    """
+    torch.manual_seed(0)
+    start = time.process_time()
+    frequencies = torch.randn(64) * 50
+    points = torch.tensor(x, dtype=torch.float32)[:, None].requires_grad_()
+    wide = [128 if waves else 1, 64, 64, 64]
+    layers: list[torch.nn.Module] = []
+    for a, b in pairwise(wide):
+        layers += [torch.nn.Linear(a, b), torch.nn.Tanh()]
+    model = torch.nn.Sequential(*layers, torch.nn.Linear(64, 1))
+    source = torch.tensor(f(x), dtype=torch.float32)[:, None]
+    ends = torch.tensor(u(x[[0, -1]]), dtype=torch.float32)[:, None]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    scale = float(source.square().mean())
+    value = points
+    for _ in range(STEPS):
+        at = points * frequencies
+        value = model(torch.cat([at.sin(), at.cos()], 1) if waves else points / torch.pi - 1)
+        (first,) = torch.autograd.grad(value.sum(), points, create_graph=True)
+        (second,) = torch.autograd.grad(first.sum(), points, create_graph=True)
+        rest = second + value * (value**2 - 1) - source
+        loss = rest[1:-1].square().mean() / scale + (value[[0, -1]] - ends).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    error = relative(value.detach().double().numpy()[:, 0], u(x))
+    return {"error": error, "residual": float(loss.detach()) ** 0.5, "seconds": time.process_time() - start}
+
+
+def reacting_plane(_: int) -> Iterator[Found]:
+    """u_xx + u_yy + u (u^2 - 1) = f, u = sin kx sin ky."""
+    for k, n in ((20, 60), (20, 120)):
+
+        def u(x: np.ndarray, y: np.ndarray, k: float = k) -> np.ndarray:
+            return np.asarray(np.sin(k * x) * np.sin(k * y))
+
+        def f(x: np.ndarray, y: np.ndarray, k: float = k) -> np.ndarray:
+            return np.asarray(-2 * k * k * u(x, y, k) + react(u(x, y, k)))
+
+        x = np.linspace(0, 2 * np.pi, n)
+        start = time.process_time()
+        found = collocate(f, (x, x), boundary=u, reaction=react, tolerance=1e-8)
+        what = {"part": "reacting plane", "method": "gp-hm", "u": f"sin {k}x sin {k}y", "n": n, "seed": 0}
+        numbers = {"error": relative(found.value.values, u(x[:, None], x)), "residual": found.error}
+        yield what | {"arm": "waves, Matern 5/2"}, numbers | {"seconds": time.process_time() - start}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
@@ -129,7 +235,13 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.collocation", options.json)
-    parts = {"line": line, "plane": plane}
+    parts = {
+        "line": line,
+        "plane": plane,
+        "reacting": reacting,
+        "reacting plane": reacting_plane,
+        "reacting networks": networks,
+    }
     for name in options.only or parts:
         for what, found in medians(parts[name](1)):
             rows.add(what, found)

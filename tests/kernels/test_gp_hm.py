@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eckart.errors import Refused
-from eckart.kernels._collocation import between, peaks, waves_of
+from eckart.kernels._collocation import between, newton, peaks, waves_of
 from eckart.kernels.gp_hm import collocate
 
 X = np.linspace(0, 2 * np.pi, 100)
@@ -87,6 +87,39 @@ def test_the_plane_and_an_operator_with_all_its_terms() -> None:
     assert np.abs(found.value.predict(x[:5], y[3:9]) - truth[:5, 3:9]).max() < 1e-3
 
 
+def test_allen_and_cahns_equation_on_a_line_and_in_the_plane() -> None:
+    def react(u: np.ndarray) -> np.ndarray:
+        return u * (u * u - 1)
+
+    options = {"reaction": react, "base": "rbf", "lengthscale": 1.0, "tolerance": 1e-2}
+    found = collocate(lambda x: bent(x) + react(wave(x)), (X,), boundary=wave, **options)
+    assert found.converged
+    assert np.abs(found.value.values - wave(X)).max() < 1e-3
+
+    def flat(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.sin(8 * x) * np.sin(8 * y)
+
+    x = np.linspace(0, 2, 25)
+    found = collocate(
+        lambda x, y: -128 * flat(x, y) + react(flat(x, y)),
+        (x, x),
+        boundary=flat,
+        **options,
+    )
+    assert np.abs(found.value.values - flat(x[:, None], x)).max() < 1e-3
+
+
+def test_newtons_steps_are_halved_where_they_grow_and_end_where_nothing_is_gained() -> None:
+    def step(u: np.ndarray) -> np.ndarray:
+        return u - np.arctan(u) * (1 + u * u)
+
+    # Whole steps from 3 go to and fro without end.
+    np.testing.assert_allclose(newton(step, np.arctan, np.array([3.0])), 0, atol=1e-12)
+    assert newton(lambda u: u + 1, lambda u: 2 + np.cos(u), np.array([0.1]))[0] != 0.1
+    with pytest.raises(np.linalg.LinAlgError, match="begin"):
+        newton(step, lambda u: u * np.nan, np.array([-1.0]))
+
+
 def test_refusals() -> None:
     for make in (
         lambda: collocate(bent, (X[::-1],)),
@@ -107,6 +140,8 @@ def test_refusals() -> None:
     [
         {"frequencies": None},
         {"zeroth": "a"},
+        {"reaction": 2.0},
+        {"reaction": lambda u: u[:1]},
         {"boundary": None},
         {"boundary": "a"},
         {"source": np.zeros(9)},

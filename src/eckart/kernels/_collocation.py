@@ -1,15 +1,17 @@
-"""Linear differential equations on one or two axes from 0 to 1, met at the points of a grid by sums of kernels."""
+"""Equations on one or two axes from 0 to 1, linear but for a function of u, met at a grid by sums of kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.linalg import LinAlgError, lstsq, solve_sylvester
+from scipy.linalg import LinAlgError, lstsq, schur, solve_sylvester
+from scipy.linalg.lapack import dtrsyl
 from scipy.optimize import minimize
+from scipy.sparse.linalg import LinearOperator, gmres
 
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
@@ -22,6 +24,8 @@ JITTER = 1e-13
 """Of k(0), on the diagonal."""
 CUT = 1e-14
 """Of the largest singular value: smaller ones are left out on a line."""
+NEWTON, HALVINGS, KRYLOV = 40, 12, 80
+"""Newton's steps, how often one is halved, and products with the operator in each."""
 PEAKS, VISIBLE = 6, 1e-3
 """Frequencies to take of a source at most, and how large they are by the largest."""
 
@@ -93,14 +97,47 @@ def waves_of(frequencies: Dense, length: float, base: str) -> Kernel:
     return found
 
 
+def newton(step: Callable[[Dense], Dense], rest: Callable[[Dense], Dense], start: Dense) -> Dense:
+    """A root of `rest`, or where its norm falls no more: steps to where its linear part is zero, halved while it grows.
+
+    Raises:
+        LinAlgError: the norm at the start is no number.
+    """
+    at, size = start, float(np.linalg.norm(rest(start)))
+    if not np.isfinite(size):
+        raise LinAlgError("the equation's left side has NaN or Inf where Newton's steps begin")
+    for _ in range(NEWTON):
+        move = step(at) - at
+        for halving in range(HALVINGS):
+            there: Dense = at + move / 2**halving
+            fresh = float(np.linalg.norm(rest(there)))
+            if fresh < size:
+                break
+        else:
+            return at
+        gained, at, size = size - fresh, there, fresh
+        if gained < 1e-3 * fresh:
+            return at
+    return at
+
+
 class Problem:
     """The equation on axes from 0 to 1."""
 
     def __init__(
-        self, source: Any, boundary: Any, unit: Any, sides: Any, a: Dense, b: Dense, c: float, base: str
+        self,
+        source: Any,
+        boundary: Any,
+        unit: Any,
+        sides: Any,
+        a: Dense,
+        b: Dense,
+        c: float,
+        base: str,
+        reaction: Callable[[Any], Any] | None = None,
     ) -> None:
         self.unit, self.sides, self.a, self.b, self.c, self.base = unit, sides, a, b, c, base
-        self.function = source
+        self.function, self.reaction = source, reaction
         self.source = self.at(source, unit)
         self.boundary = self.at(boundary if callable(boundary) else lambda *_: float(boundary), unit)
         self.middles = tuple((axis[1:] + axis[:-1]) / 2 for axis in unit)
@@ -116,6 +153,22 @@ class Problem:
             return np.broadcast_to(found, shape)
         except ValueError as error:
             raise Refused(f"a function gave values of shape {found.shape} for points of shape {shape}") from error
+
+    def react(self, u: Dense) -> Dense:
+        """g(u), zero where there is none."""
+        if self.reaction is None:
+            return np.zeros_like(u)
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.reaction(u), np.float64)
+        if found.shape != u.shape:
+            raise Refused(f"reaction gave values of shape {found.shape} for u of shape {u.shape}")
+        return found
+
+    def slope(self, u: Dense) -> Dense:
+        """g'(u) by differences, of which Newton's steps need no more digits than they have."""
+        step = 1e-5 * (1 + np.abs(u))
+        found: Dense = (self.react(u + step) - self.react(u - step)) / (2 * step)
+        return found
 
     def peaks(self) -> list[Dense]:
         even = tuple(np.linspace(0, 1, (16 if len(self.unit) == 1 else 4) * len(axis)) for axis in self.unit)
@@ -140,24 +193,42 @@ class Problem:
         for p, (kernel, axis) in enumerate(zip(kernels, self.unit, strict=True)):
             u = between(kernel, axis, axis) @ u if p == 0 else u @ between(kernel, axis, axis).T
         made = Collocated(u, coefficients, self.unit, self.sides, kernels)
-        first = self.applied(kernels[0], 0, self.middles[0]) @ coefficients
+        k = [between(kernel, x, z) for kernel, x, z in zip(kernels, self.middles, self.unit, strict=True)]
+        rest = self.applied(kernels[0], 0, self.middles[0]) @ coefficients
         if len(kernels) == 1:
-            rest = first - self.between
+            rest = rest + self.react(k[0] @ coefficients) - self.between
         else:
-            k = [between(kernel, x, z) for kernel, x, z in zip(kernels, self.middles, self.unit, strict=True)]
             second = self.applied(kernels[1], 1, self.middles[1])
-            rest = first @ k[1].T + k[0] @ coefficients @ second.T - self.between
+            rest = rest @ k[1].T + k[0] @ coefficients @ second.T - self.between
+            rest = rest + self.react(k[0] @ coefficients @ k[1].T)
         error = float(np.sqrt(np.square(rest).mean())) / self.size
         return (error, made) if np.isfinite(error) and np.isfinite(u).all() else (np.inf, None)
 
     def _line(self, kernel: Kernel) -> Dense:
         """A of the equation at the inner points and the values at both ends, by least squares."""
         (axis,) = self.unit
-        rows = np.concatenate([self.applied(kernel, 0, axis[1:-1]), between(kernel, axis[[0, -1]], axis)])
-        right = np.concatenate([self.source[1:-1], self.boundary[[0, -1]]])
-        scale = np.linalg.norm(rows, axis=1)
-        found: Dense = lstsq(rows / scale[:, None], right / scale, cond=CUT, lapack_driver="gelsy")[0]
-        return found
+        inner = self.applied(kernel, 0, axis[1:-1])
+        ends, values = between(kernel, axis[[0, -1]], axis), between(kernel, axis[1:-1], axis)
+
+        def solve(tilt: Any, right: Dense) -> Dense:
+            rows = np.concatenate([inner + tilt * values, ends])
+            right = np.concatenate([right, self.boundary[[0, -1]]])
+            scale = np.linalg.norm(rows, axis=1)
+            found: Dense = lstsq(rows / scale[:, None], right / scale, cond=CUT, lapack_driver="gelsy")[0]
+            return found
+
+        if self.reaction is None:
+            return solve(0.0, self.source[1:-1])
+
+        def step(coefficients: Dense) -> Dense:
+            u = values @ coefficients
+            tilt = self.slope(u)
+            return solve(tilt[:, None], self.source[1:-1] - self.react(u) + tilt * u)
+
+        def rest(coefficients: Dense) -> Dense:
+            return inner @ coefficients + self.react(values @ coefficients) - self.source[1:-1]
+
+        return newton(step, rest, step(np.zeros(len(axis))))
 
     def _plane(self, kernels: Sequence[Kernel]) -> Dense:
         """A = K_1^-1 U K_2^-1 of the solution U of Sylvester's equation."""
@@ -169,9 +240,45 @@ class Problem:
         u, inner, ends, (left, other) = self.boundary.copy(), slice(1, -1), [0, -1], operators
         right = self.source[inner, inner] - left[inner][:, ends] @ u[ends, inner]
         right = right - u[inner][:, ends] @ other[inner][:, ends].T
-        u[inner, inner] = solve_sylvester(left[inner, inner], other[inner, inner].T, right)
+        if self.reaction is None:
+            u[inner, inner] = solve_sylvester(left[inner, inner], other[inner, inner].T, right)
+        else:
+            u[inner, inner] = self._reacting(left[inner, inner], other[inner, inner], right)
         found: Dense = inverses[0] @ u @ inverses[1].T
         return found
+
+    def _reacting(self, left: Dense, other: Dense, right: Dense) -> Dense:
+        """U of D_1 U + U D_2^T + g(U) = F: Newton's steps, each by Krylov's on what Sylvester's solve leaves of it.
+
+        D_1 V + V D_2^T = R is solved by the Schur forms of both, made once. By it each step's operator, with g'(U) V
+        added, is the identity and something smooth, for which a few products are enough.
+        """
+        (r, p), (s, q) = schur(left), schur(other.T)
+        shape = right.shape
+
+        def sylvester(rest: Dense) -> Dense:
+            found, scale, info = dtrsyl(r, s, p.T @ rest.reshape(shape) @ q)
+            if info < 0 or scale == 0:
+                raise LinAlgError("Sylvester's equation has no solution")
+            back: Dense = p @ (found / scale) @ q.T
+            return back
+
+        def step(u: Dense) -> Dense:
+            tilt = self.slope(u)
+
+            def product(v: Dense) -> Dense:
+                return v.ravel() + sylvester(tilt * v.reshape(shape)).ravel()
+
+            wanted = sylvester(right - self.react(u) + tilt * u).ravel()
+            operator = LinearOperator((u.size, u.size), matvec=product, dtype=np.float64)
+            found: Dense = gmres(operator, wanted, x0=u.ravel(), rtol=1e-12, restart=KRYLOV, maxiter=1)[0]
+            return found.reshape(shape)
+
+        def rest(u: Dense) -> Dense:
+            found: Dense = left @ u + u @ other.T + self.react(u) - right
+            return found
+
+        return newton(step, rest, step(np.zeros(shape)))
 
     def learned(self, frequencies: Sequence[Dense], length: float) -> tuple[float, Collocated | None]:
         """Frequencies and the lengthscale that leave the least residual, by the simplex of Nelder and Mead."""

@@ -34,7 +34,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     "gp-hm",
     paper="Fang, Cooley, Long, Li, Kirby and Zhe 2023, arXiv 2311.04465",
     kind="solver",
-    gives="the solution of a linear equation with Dirichlet's condition, on a grid and between",
+    gives="the solution of an equation with Dirichlet's condition, linear but for some g(u), on a grid and between",
     takes="functions",
     planted=_planted,
     expression="Kronecker",
@@ -47,19 +47,24 @@ def collocate(
     second: Sequence[float] | None = None,
     first: Sequence[float] | None = None,
     zeroth: float = 0.0,
+    reaction: Callable[[Any], Any] | None = None,
     frequencies: Literal["source", "learn"] | Sequence[Any] = "source",
     base: Literal["rbf", "matern"] = "matern",
     lengthscale: float | None = None,
     tolerance: float = 1e-6,
 ) -> Solution[Collocated]:
-    """Solves sum_p (a_p u_pp + b_p u_p) + c u = f on a grid by one linear solve, u being a Gaussian process of waves.
+    """Solves sum_p (a_p u_pp + b_p u_p) + c u + g(u) = f on a grid, by one linear solve where there is no g.
+
+    u is a Gaussian process of waves.
 
     In the plane u_xx = K_1'' K_1^-1 U, and so on: the equation at the inner points is Sylvester's matrix equation
     D_1 U + U D_2^T = F, of n^3 operations, the boundary's values being on the right. On a line the coefficients are
     found by least squares. Derivatives of kernels are in closed form. The paper finds U, frequencies and weights
     together, by 10^5 steps of Adam and more, and reports the least error against the true solution that was met; here
     frequencies are those of the source, and what stops is the equation's residual between the points, of which no
-    solve knows. Equations that are not linear are not solved.
+    solve knows. With g, as Allen and Cahn's u (u^2 - 1), it is Newton's method from u = 0, a step of which is the same
+    linear solve on a line, and in the plane Krylov's with Sylvester's equation as the preconditioner.
+    Such an equation may have several solutions, of which this is the one that the steps come to.
 
     Where there are pi points a wavelength Chebyshev's polynomials are better still; with fewer they fail, and waves of
     known frequencies do not.
@@ -71,6 +76,7 @@ def collocate(
         second: a_p, by default 1 each, Laplace's operator.
         first: b_p, by default 0.
         zeroth: c.
+        reaction: g, a function of arrays of u, each number by itself; its slope is found by differences.
         frequencies: "source", the peaks of its spectrum along each axis; "learn", these and the lengthscale, moved
             until the residual is least; or one array an axis, in cycles by its unit.
         base: what waves fade by, "rbf" or "matern".
@@ -98,6 +104,8 @@ def collocate(
     real(zeroth=zeroth)
     if not callable(source):
         raise Refused(f"source={source!r:.80} is no function of points: hand in one, as one that interpolates")
+    if reaction is not None and not callable(reaction):
+        raise Refused(f"reaction={reaction!r:.80} is no function of u: hand in one, or None")
     if not callable(boundary):
         real(boundary=boundary)
     lengths = np.array([length for _, length in sides])
@@ -108,7 +116,7 @@ def collocate(
             f"coefficients {a.tolist()}, {b.tolist()}, {zeroth} on axes from 0 to 1: some second one is needed"
         )
     unit = tuple((axis - low) / length for axis, (low, length) in zip(held, sides, strict=True))
-    problem = Problem(source, boundary, unit, sides, a, b, float(zeroth), base)
+    problem = Problem(source, boundary, unit, sides, a, b, float(zeroth), base, reaction)
     named = isinstance(frequencies, str)
     if frequencies not in ("source", "learn") if named else not isinstance(frequencies, Sized) or len(frequencies) != d:
         raise Refused(f"frequencies={frequencies!r} are no {d} arrays, one an axis, and none of source, learn")
