@@ -9,7 +9,7 @@ from scipy.stats import gaussian_kde
 from sklearn.neighbors import KernelDensity as Theirs
 
 from eckart.errors import Refused
-from eckart.kernels.kde_large_dim import KernelDensity, best_width, rule_of_thumb, thresholds
+from eckart.kernels.kde_large_dim import KernelDensity, best_width, rule_of_thumb, tail_index, thresholds
 from eckart.linalg.log_sums import log_sums
 
 
@@ -26,6 +26,32 @@ def test_the_full_shape_is_scipys_and_the_round_one_scikit_learns() -> None:
     assert one.score(new) == pytest.approx(theirs.score(new))
     drawn = ours.sample(4000, 0)
     np.testing.assert_allclose(np.cov(drawn.T, bias=True), np.cov(x.T, bias=True) * (1 + 0.25 * 80 / 79), atol=0.5)
+
+
+def test_a_matrix_is_the_kernels_covariance_in_the_units_of_the_data() -> None:
+    rng = np.random.default_rng(3)
+    x, new = rng.standard_normal((50, 2)), rng.standard_normal((7, 2))
+    h = np.array([[0.5, 0.3], [0.3, 0.4]])
+    inner = np.einsum("ijp,pq,ijq->ij", new[:, None] - x, np.linalg.inv(h), new[:, None] - x)
+    truth = np.log(np.exp(-inner / 2).mean(1) / (2 * np.pi * np.sqrt(np.linalg.det(h))))
+    for scale in (1.0, 2.0**300):
+        made = KernelDensity(h * scale**2).fit(x * scale)
+        np.testing.assert_allclose(made.score_samples(new * scale) + 2 * np.log(scale), truth, rtol=1e-9)
+    np.testing.assert_allclose(KernelDensity(0.3 * np.cov(x.T, bias=True)).fit(x).tail_index_,
+                               KernelDensity(0.3**0.5).fit(x).tail_index_)  # fmt: skip
+    for wrong in (np.eye(3), [[1.0, 0.5], [0.0, 1.0]], np.ones((2, 2)), -np.eye(2), [0.5, 0.5], [[np.nan, 0], [0, 1]]):
+        with pytest.raises(Refused, match="bandwidth"):
+            KernelDensity(wrong).fit(x)
+
+
+def test_hills_index_is_that_of_weights_with_a_known_tail() -> None:
+    # Squared distances to 0 whose e^(-r / 2) are uniform to the power -1 / a have the index a.
+    rng = np.random.default_rng(4)
+    for a in (0.7, 3.0):
+        squares = 2 / a * np.log(rng.random(20000)) + 100
+        z = np.sqrt(np.maximum(squares, 0))[:, None]
+        assert tail_index(np.vstack([[[0.0]], z]), 1.0, every=30000) == pytest.approx(a, rel=0.3)
+    assert tail_index(np.zeros((5, 2)), 1.0) == np.inf
 
 
 def test_the_best_width_has_the_greatest_likelihood_of_points_left_out() -> None:

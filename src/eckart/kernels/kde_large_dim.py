@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from scipy.optimize import brentq
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
 from eckart.kernels.contract import kernel_method
+from eckart.linalg.distances import squared_distances
 from eckart.linalg.log_sums import leave_one_out, log_sums
 from eckart.linalg.smooth_bins import SmoothBins
 from eckart.scikit.base import Estimator, generator_from, positive, same_kind
@@ -17,6 +19,8 @@ from eckart.scikit.planted import Planted
 
 SAMPLE = 500
 """Points of which it is told how many others make up their estimates."""
+BLOCK = 64
+"""Points whose distances to all are held at once."""
 FEW = 10.0
 """Points that make up an estimate, below which it is one of few."""
 OCTAVES, STEPS, WIDEST = 12, 4, 4.0
@@ -85,6 +89,30 @@ def best_width(z: Dense) -> float:
     return float(widths[at] * (widths[at + 1] / widths[at]) ** shift)
 
 
+def tail_index(z: Dense, width: float, every: int = 1) -> float:
+    """Hill's index of weights e^(-|x - z|^2 / 2 h^2), over the largest sqrt(n), the median over every some x of z.
+
+    1 / (the mean of ln w_i - ln w_k+1 over i up to k), Hill 1975; Inf where these are all equal.
+
+    Args:
+        z: (n, d), two or more.
+        width: h.
+        every: of which x, every so many.
+    """
+    if len(z) < 3:
+        return np.inf
+    count = min(len(z) - 2, round(len(z) ** 0.5))
+    found = []
+    for start in range(0, len(z), every * BLOCK):
+        own = np.arange(start, min(start + every * BLOCK, len(z)), every)
+        far = squared_distances(torch.from_numpy(z[own]), torch.from_numpy(z)).numpy()
+        far[np.arange(len(own)), own] = np.inf
+        near = np.partition(far, count, axis=1)[:, : count + 1]
+        gaps = (near[:, -1:] - near[:, :-1]).mean(1) / (2 * width**2)
+        found.append(np.divide(1, gaps, out=np.full(len(own), np.inf), where=gaps > 0))
+    return float(np.median(np.concatenate(found)))
+
+
 def _planted(rng: np.random.Generator) -> Planted:
     x, new = rng.standard_normal((300, 2)) @ [[3.0, 0.0], [1.0, 0.2]] + 5, rng.standard_normal((100, 2))
     truth = -np.square(new).sum(1) / 2 - np.log(2 * np.pi) - np.log(0.6)
@@ -114,7 +142,8 @@ class KernelDensity(Estimator):
     spread, "round" by the mean of their squares. Widths are in those units.
 
     Args:
-        bandwidth: "loo", "large-dim" (`thresholds`' best), "scott", "silverman", or a number.
+        bandwidth: "loo", "large-dim" (`thresholds`' best), "scott", "silverman", a number; or a matrix H (features,
+            features), the covariance of the kernel in the units of X, with which the width is 1 and no shape is taken.
         shape: "full", "diagonal" or "round".
         binned: in up to 3 dimensions, whether a grid is smoothed once, after which an estimate costs no distances: with
             errors below 1e-4 of the peak.
@@ -122,6 +151,8 @@ class KernelDensity(Estimator):
     Attributes:
         bandwidth_: h.
         effective_points_: the median of (sum of w)^2 / sum of w^2 over some 500 points, by weights w of the others.
+        tail_index_: Hill's index of the weights at the same points, over the largest sqrt(n) of them, the median: below
+            1 a sum of such weights is of a few, below 2 it has no variance and the central limit theorem fails.
         regime_: "few-points" where these are below 10, "heavy-tail" where those of w^2 are, "classical".
         members_: whitened, (n, features).
         mean_: (features,).
@@ -131,7 +162,7 @@ class KernelDensity(Estimator):
 
     def __init__(
         self,
-        bandwidth: Rule | float = "loo",
+        bandwidth: Rule | float | Any = "loo",
         *,
         shape: Literal["full", "diagonal", "round"] = "full",
         binned: bool = False,
@@ -156,13 +187,38 @@ class KernelDensity(Estimator):
         self.effective_points_ = float(np.median(np.exp(2 * plain - squares)))
         of_squares = float(np.median(np.exp(2 * squares - fourth)))
         few, heavy = self.effective_points_ < FEW, of_squares < FEW
+        self.tail_index_ = tail_index(self.members_, self.bandwidth_, -(-n // SAMPLE))
         self.regime_ = "few-points" if few else "heavy-tail" if heavy else "classical"
         if self.binned:
             bins = SmoothBins.of(self.members_, self.bandwidth_)
             self.grid_, self.grid_start_, self.grid_step_ = bins.log_density, bins.start, bins.step
         return self
 
+    def _of_matrix(self, table: Dense) -> None:
+        d = table.shape[1]
+        held = dense(self.bandwidth, "bandwidth")
+        scale = power_of_two(held)
+        if held.shape != (d, d) or not np.allclose(held / scale, held.T / scale, rtol=1e-12, atol=0):
+            raise Refused(f"bandwidth of shape {held.shape} is no symmetric matrix ({d}, {d})")
+        # A power of two whose square root is one too.
+        scale = scale if np.log2(scale) % 2 == 0 else 2 * scale
+        values, vectors = np.linalg.eigh(held / scale)
+        if values[0] <= d * np.finfo(float).eps * values[-1]:
+            raise Refused(
+                f"bandwidth has the eigenvalue {values[0] * scale:.3g}: a covariance with all above 0 is needed"
+            )
+        self.mean_ = table.mean(0)
+        self.rotation_ = vectors / np.sqrt(values) / np.sqrt(scale)
+        self.log_volume_ = float(-np.log(values).sum() / 2 - d * np.log(scale) / 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.members_ = (table - self.mean_) @ self.rotation_
+        if not np.isfinite(self.members_).all():
+            raise Refused("X spans more than float64 holds by this bandwidth: divide both by powers of two")
+
     def _whiten(self, table: Dense) -> None:
+        if np.ndim(self.bandwidth) > 0:
+            self._of_matrix(table)
+            return
         n, d = table.shape
         scale = power_of_two(table)
         centred = table / scale
@@ -193,6 +249,8 @@ class KernelDensity(Estimator):
         self.members_ = centred @ (turn / spread)
 
     def _width(self, n: int, d: int) -> float:
+        if np.ndim(self.bandwidth) > 0:
+            return 1.0
         if isinstance(self.bandwidth, str):
             if self.bandwidth == "loo":
                 return best_width(self.members_)
