@@ -122,5 +122,8 @@ def test_inputs_whose_features_are_beyond_floats_are_refused_and_others_finite(d
     for factor in (2.0**-60, 1.0, 2.0**60) if dtype == torch.float32 else (2.0**-600, 2.0**600):
         made = RandomFeatureLinear.from_linear(linear, "cos", x * factor, 16, generator=seeded())
         assert made(x * factor).isfinite().all()
+        with pytest.raises(Refused, match="times as long"):
+            made(x * factor * 1e4)
+    assert made((x * factor).new_full((1, 8), torch.nan)).isnan().all()
     with pytest.raises(Refused, match="outputs"):
         RandomFeatureLinear.from_linear(linear, lambda t: t / 0, x, 16)

@@ -106,7 +106,7 @@ class RandomFeatureLinear(nn.Module):
     worse on them. The projection is a buffer: a state that is loaded meets the features that it was fitted to.
 
     Exponential features grow as exp(g . x): of inputs some ten times as long as those that it was fitted to they are
-    beyond 32 bits, and what the layer says is NaN. `from_linear` refuses inputs of which some are.
+    beyond 32 bits. Such inputs are refused, here and by `from_linear`; a graph that was compiled says NaN or Inf.
 
     At equal parameters it has to be held against factors U V (`eckart.fit`), which are closer for trained layers.
 
@@ -157,10 +157,21 @@ class RandomFeatureLinear(nn.Module):
         return exponential_features(x * self.scale, self.projection)
 
     def forward(self, x: Tensor) -> Tensor:
-        """C phi(x) + c, (..., o)."""
+        """C phi(x) + c, (..., o).
+
+        Raises:
+            Refused: x has another number of features, or is finite and what comes out of it is not.
+        """
         if x.shape[-1] != self.in_features:
             raise Refused(f"x of shape {tuple(x.shape)} has no {self.in_features} features")
-        return F.linear(self.phi(x), self.weight, self.bias)
+        found = F.linear(self.phi(x), self.weight, self.bias)
+        if torch.compiler.is_compiling() or found.isfinite().all() or not x.isfinite().all():
+            return found
+        longest = float((x.detach().double() * self.scale).norm(dim=-1).max())
+        raise Refused(
+            f"{self.kind} features of an input {longest:.3g} times as long as those that the layer was made for are "
+            f"beyond {found.dtype}: scale the inputs, leave those far from the others out, or take kind='relu'"
+        )
 
     @classmethod
     @torch.no_grad()

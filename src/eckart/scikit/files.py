@@ -85,10 +85,11 @@ def _kind(card: Card) -> Any:
 
 
 def save(estimator: Any, path: str | Path) -> None:
-    """Writes a fitted estimator, or one that is not fitted yet, to one file, whole or not at all.
+    """Writes a fitted estimator, one that is not fitted yet, or a kernel by itself, to one file, whole or not at all.
 
     Args:
-        estimator: of `eckart.estimators`, `eckart.kernels` or `eckart.sketching`.
+        estimator: of `eckart.estimators`, `eckart.kernels` or `eckart.sketching`; or a kernel, sums and products of
+            some among them.
         path: a file; replaced if it exists. A generator among the options is saved where it stands.
 
     Raises:
@@ -100,21 +101,27 @@ def save(estimator: Any, path: str | Path) -> None:
     if not file.parent.is_dir() or file.is_dir():
         where = f"{file} is a directory" if file.is_dir() else f"there is no directory {file.parent}"
         raise Refused(f"{where}: name a file in a directory that is there")
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    if isinstance(estimator, tuple(cls for cls, _, _ in _KINDS.values())):
+        _write(file, {"object": _stored(type(estimator).__name__, "object", estimator, tensors)}, tensors)
+        return
     name = next((card.name for card in _cards() if _kind(card) is type(estimator)), None)
     if name is None:
         known = ", ".join(card.name for card in _cards() if isinstance(_kind(card), type))
         raise Refused(f"{type(estimator).__name__} is no estimator of eckart: there are {known}")
-    tensors: dict[str, torch.Tensor] = {}
-    values: dict[str, Any] = {}
     for key, value in vars(estimator).items():
         values[key] = _stored(f"{name}.{key}", key, value, tensors)
-    contents = {"eckart": __version__, "estimator": name, "values": values}
-    text = json.dumps(contents, ensure_ascii=False)
+    _write(file, {"estimator": name, "values": values}, tensors)
+
+
+def _write(file: Path, contents: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    text = json.dumps({"eckart": __version__, **contents}, ensure_ascii=False)
     write_safetensors(tensors, file, {CONTENTS: text, SEAL: seal(json.loads(text)), **sealed(tensors)})
 
 
 def load(path: str | Path) -> Any:
-    """The estimator that `save` wrote.
+    """The estimator or kernel that `save` wrote.
 
     Raises:
         Refused: the file is damaged, of another program, or of an estimator that is not here.
@@ -124,6 +131,8 @@ def load(path: str | Path) -> Any:
         raise Refused(f"{path} holds tensors, and no estimator of eckart")
     contents = json.loads(header[CONTENTS])
     check_seal(contents, header.get(SEAL), str(path))
+    if "object" in contents:
+        return _loaded("object", contents["object"], tensors)
     name = contents["estimator"]
     family = next((family for family in REGISTERS if name in register_of(family)), REGISTERS[0])
     kind = _kind(register_of(family).find(name))
