@@ -9,15 +9,24 @@ The demand is fpp2's elecdemand, Victoria 2014: 17,520 half-hours, of which a st
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
-from eckart.kernels import Cosine, GaussianProcess, Matern
+from eckart.errors import Refused
+from eckart.files.tensors import read_safetensors
+from eckart.kernels import Cosine, GaussianProcess, Matern, slim_kl
 from eckart.kernels.slim_kl import LinearMultipleKernelGP
 
 TONES = ((0.05, 1.0), (0.12, 0.7), (0.31, 0.4))
@@ -147,6 +156,94 @@ def gaps(seeds: int) -> Iterator[Found]:
         yield what | {"arm": "cubic spline"}, error(CubicSpline(t[seen], y[seen])(t[out]))
 
 
+WAVES: dict[str, Any] = {
+    "n_components": 100,
+    "frequencies": "tensor",
+    "width": 0.3,
+    "band": 124.5,
+    "solver": "mm",
+    "tol": 1e-6,
+    "random_state": 0,
+}
+
+
+@contextmanager
+def processes(count: int) -> Iterator[Any]:
+    """A client of that many processes of Dask."""
+    from distributed import Client, LocalCluster
+
+    settings: dict[str, Any] = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with LocalCluster(n_workers=count, processes=True, **settings) as cluster, Client(cluster) as client:
+        client.wait_for_workers(count)
+        yield client
+
+
+def workers(_: int) -> Iterator[Found]:
+    """Agents that are processes of Dask beside the same in one process."""
+    x, _clean, y = tones(0)
+    order = np.argsort(x[:, 0])
+    x, y = x[order], y[order]
+    for count in (1, 2, 4):
+        here = LinearMultipleKernelGP(n_agents=count, **WAVES).fit(x, y)
+        with processes(count) as client:
+            there = LinearMultipleKernelGP(n_agents=count, client=client, **WAVES).fit(x, y)
+        yield (
+            {"part": "workers", "method": "slim-kl", "workers": count, "rows": len(x), "seed": 0},
+            {
+                "apart": float(np.abs(there.weights_ - here.weights_).max() / here.weights_.max()),
+                "rounds": there.n_iter_,
+                "bytes": there.bytes_,
+                "bytes here": here.bytes_,
+                "left": int((there.weights_ > 0).sum()),
+            },
+        )
+
+
+def killed(_: int) -> Iterator[Found]:
+    """What a fit says of whose four workers one is killed after some rounds; one from its checkpoint comes to."""
+    x, _clean, y = tones(0)
+    order = np.argsort(x[:, 0])
+    x, y = x[order], y[order]
+    here = LinearMultipleKernelGP(n_agents=4, **WAVES).fit(x, y)
+    with TemporaryDirectory() as folder, processes(4) as client:
+        file, pids = Path(folder) / "rounds", client.run(os.getpid)
+        home, kept = sorted(pids)[2], slim_kl.written
+
+        def written(path: Any, state: Any, at: int, *rest: Any) -> None:
+            kept(path, state, at, *rest)
+            if at == 5:
+                os.kill(pids[home], signal.SIGKILL)
+
+        def fit() -> LinearMultipleKernelGP:
+            return LinearMultipleKernelGP(n_agents=4, client=client, checkpoint=str(file), **WAVES).fit(x, y)
+
+        said, start = "", time.perf_counter()
+        slim_kl.written = written
+        try:
+            fit()
+        except Refused as error:
+            said = str(error)
+        finally:
+            slim_kl.written = kept
+        at = json.loads(read_safetensors(file)[1]["rounds"])["round"]
+        found: dict[str, Any] = {
+            "named": int(f"agent 2 on worker {home} is lost" in said),
+            "rounds until": int(at),
+            "seconds until": time.perf_counter() - start,
+        }
+        client.wait_for_workers(4)
+        again = fit()
+    yield (
+        {"part": "killed", "method": "slim-kl", "workers": 4, "rows": len(x), "seed": 0},
+        found
+        | {
+            "rounds": again.n_iter_,
+            "bytes": again.bytes_,
+            "apart": float(np.abs(again.weights_ - here.weights_).max() / here.weights_.max()),
+        },
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -155,7 +252,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.multiple", options.json)
-    parts = {"planted": planted, "grids": grids, "demand": demand, "gaps": gaps}
+    parts = {"planted": planted, "grids": grids, "demand": demand, "gaps": gaps, "workers": workers, "killed": killed}
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)

@@ -27,9 +27,10 @@ TABLES: dict[str, Table] = {
             ("", "{graph}, {nodes} nodes"),
             ("largest difference, plain", "{plain:short}"),
             ("log", "{log:short}"),
-            ("seconds of six kinds, plain", "{plain seconds:.2f}"),
+            ("log, from sums alone", "{log by sums:short}"),
+            ("seconds of six kinds, plain", "{plain seconds:.3f}"),
             ("pygkernels by these", "{plain times:.1f}"),
-            ("log", "{log seconds:.2f}"),
+            ("log", "{log seconds:.3f}"),
             ("pygkernels by these", "{log times:.1f}"),
         ],
     ),
@@ -117,6 +118,16 @@ TABLES: dict[str, Table] = {
             ("s", "{seconds:.2f}"),
         ],
     ),
+    "waves-killed": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "killed"},
+        [
+            ("processes", "{workers}"),
+            ("rounds before one is killed", "{rounds until:.0f}"),
+            ("rounds at the end", "{rounds:.0f}"),
+            ("weights apart from those of no loss", "{apart:power}"),
+        ],
+    ),
     "waves-grids": Table(
         "kernels",
         {"benchmark": "kernels.multiple", "part": "grids"},
@@ -142,6 +153,12 @@ TABLES: dict[str, Table] = {
         "kernels",
         {"benchmark": "kernels.collocation", "part": "plane"},
         [("u", "{u}"), ("points", "{n} x {n}"), ("by wave", "{points by wave:.2g}")],
+        [("{arm}", "{error:short} ({seconds:.2f} s)")],
+    ),
+    "waves-reacting": Table(
+        "kernels",
+        {"benchmark": "kernels.collocation", "part": ("reacting", "reacting networks", "reacting plane")},
+        [("u", "{u}"), ("points by axis", "{n:,}")],
         [("{arm}", "{error:short} ({seconds:.2f} s)")],
     ),
     "nets-waves": Table(

@@ -56,10 +56,14 @@ class OnWorkers:
             raise Refused("the client has no workers: start them first")
         self.client = client
         self.homes = [workers[i % len(workers)] for i in range(len(parts))]
-        self.parts = [
-            client.scatter(part, workers=[home], broadcast=False, hash=False)
-            for part, home in zip(parts, self.homes, strict=True)
-        ]
+        self.parts = []
+        for part, home in zip(parts, self.homes, strict=True):
+            try:
+                self.parts.append(client.scatter(part, workers=[home], broadcast=False, hash=False))
+            except KeyError:
+                # What the scheduler says of a worker that has gone since it was asked which there are.
+                self._all_there()
+                raise
 
     def __call__(self, work: Work, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What each agent's work gives.
