@@ -34,9 +34,9 @@ OPTIM = [
     Lines(
         "optim",
         "text",
-        "a Llama of {layers} layers of width 128 on articles of Wikipedia, {steps} steps of {tokens} tokens, rank {rank}, "
-        "{seeds} seeds, the best of {trials} rates each; the loss on others, and its difference from AdamW, paired "
-        "by seed",
+        "a Llama of {layers} layers of width 128 on articles of Wikipedia, {steps} steps of {tokens} tokens, rank "
+        "{rank}, {seeds} seeds, the best of {trials} rates each; the loss on others, and its difference from AdamW, "
+        "paired by seed",
         {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds"), "card": CARDS},
         "{arm}, {stage} ({steps}): {score:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to AdamW",
         about={"benchmark": "optim.training", "part": "text", "stage": "equal steps"},
