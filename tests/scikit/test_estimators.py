@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,13 @@ def planted_of(card: AnyCard, seed: int = 0) -> Planted:
     return card.planted(np.random.default_rng(seed))
 
 
+@cache
+def known(name: str) -> tuple[Planted, Any]:
+    """What is planted first, and what is found there. Not to be changed."""
+    planted = planted_of(ALL[name])
+    return planted, found(ALL[name], planted)
+
+
 def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
     """What a fitted estimator says of rows."""
     if card.kind == "clusterer":
@@ -81,8 +89,9 @@ def test_scikit_learn_finds_nothing_wrong(card: AnyCard) -> None:
 
 @pytest.mark.parametrize("card", CARDS)
 def test_what_was_planted_is_found(card: AnyCard) -> None:
-    errors = []
-    for seed in range(10):
+    planted, first = known(card.name)
+    errors = [float(planted.error(first))]
+    for seed in range(1, 10):
         planted = planted_of(card, seed)
         errors.append(float(planted.error(found(card, planted, seed))))
     assert np.median(errors) <= planted.within, errors
@@ -92,8 +101,9 @@ def test_what_was_planted_is_found(card: AnyCard) -> None:
 def test_a_seed_is_all_that_it_depends_on(card: AnyCard) -> None:
     planted = planted_of(card)
     held = copy.deepcopy(dict(planted.arguments))
+    first = known(card.name)[1]
     before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
-    first, again = found(card, planted), found(card, planted)
+    again = found(card, planted)
     assert (np.random.get_state()[1] == before[0]).all()  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[1])
     for name, value in held.items():
@@ -108,7 +118,7 @@ def test_a_seed_is_all_that_it_depends_on(card: AnyCard) -> None:
 
 @pytest.mark.parametrize("card", SOLVERS)
 def test_a_solution_says_why_it_stopped(card: AnyCard) -> None:
-    solution = found(card, planted_of(card))
+    solution = known(card.name)[1]
     assert isinstance(solution, Solution)
     assert solution.converged
     assert solution.message
@@ -116,10 +126,9 @@ def test_a_solution_says_why_it_stopped(card: AnyCard) -> None:
 
 @pytest.mark.parametrize("card", TABLES)
 def test_tensors_come_back_as_tensors(card: AnyCard) -> None:
-    planted = planted_of(card)
+    planted, fitted = known(card.name)
     dense = {name: value for name, value in planted.arguments.items() if isinstance(value, np.ndarray)}
     tensors = {name: torch.from_numpy(value.copy()) for name, value in dense.items()}
-    fitted = found(card, planted)
     again = seeded(card.entry(**planted.options)).fit(**{**planted.arguments, **tensors})
     if card.kind == "clusterer" or "X" not in tensors:
         return
@@ -130,8 +139,7 @@ def test_tensors_come_back_as_tensors(card: AnyCard) -> None:
 
 @pytest.mark.parametrize("card", TABLES)
 def test_what_is_saved_comes_back(card: AnyCard, tmp_path: Path) -> None:
-    planted = planted_of(card)
-    fitted = found(card, planted)
+    planted, fitted = known(card.name)
     save(fitted, tmp_path / "fitted")
     loaded = load(tmp_path / "fitted")
     assert type(loaded) is type(fitted)

@@ -57,7 +57,8 @@ def drawn(page: str, directory: Path, address: str = "", width: int = 1280) -> s
     assert BROWSER is not None
     file = directory / "report.html"
     file.write_text(page, encoding="utf-8")
-    own = [f"--user-data-dir={directory / 'profile'}", f"--window-size={width},900"]
+    # The browser takes a quarter of its time to make a profile, in which pages keep nothing: one for all tests.
+    own = [f"--user-data-dir={directory.parent / 'profile-of-the-browser'}", f"--window-size={width},900"]
     command = [BROWSER, *FLAGS, *own, "--dump-dom", file.as_uri() + address]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
 

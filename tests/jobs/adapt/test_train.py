@@ -101,10 +101,10 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
         pass
 
     def stop(phase: str, done: int, total: int) -> None:
-        if phase == "train" and done == 4:
+        if phase == "train" and done == 3:
             raise Stop
 
-    training, ends = Training(steps=6, every=3, rate=1e-2), []
+    training, ends = Training(steps=4, every=2, rate=1e-2), []
     for file in (tmp_path / "whole", tmp_path / "stopped"):
         model = made(method)
         arguments = (examples(), examples(4, seed=1), training)
