@@ -10,7 +10,7 @@ from sklearn.gaussian_process.kernels import RBF as PeerRBF
 from sklearn.gaussian_process.kernels import ConstantKernel, WhiteKernel
 
 from eckart.errors import Refused
-from eckart.kernels import Even, Grid
+from eckart.kernels import Cosine, Even, Grid
 from eckart.kernels.gaussian_process import GaussianProcess
 from eckart.kernels.matern import Matern
 from eckart.kernels.rbf import RBF
@@ -102,7 +102,7 @@ def test_a_long_series_is_begun_at_the_width_of_its_waves() -> None:
     y = np.sin(2 * x[:, 0]) + 0.1 * RNG.standard_normal(600)
     found = GaussianProcess(max_iter=10).fit(x, y)
     assert found.structure_ == "toeplitz"
-    assert 0.2 < float(found.kernel_.log_lengthscale.exp()) < 3
+    assert 0.2 < found.kernel_.options()["lengthscale"] < 3
     assert np.sqrt(found.noise_) < 0.13
 
 
@@ -137,3 +137,16 @@ def test_a_noise_below_rounding_is_told_from_an_indefinite_kernel() -> None:
     x = np.random.default_rng(0).standard_normal((10, 2)).repeat(2, 0)
     with pytest.raises(Refused, match="larger noise"):
         GaussianProcess(noise=1e-20, optimize=False).fit(x, x[:, 0])
+
+
+def test_what_requires_no_gradient_is_not_learned() -> None:
+    x = np.arange(60.0)[:, None]
+    y = np.sin(2 * np.pi * 0.1 * x[:, 0]) + 0.3 * np.sin(x[:, 0] / 20) + 0.01 * RNG.standard_normal(60)
+    kernel = Matern(1.5, 10.0) + Cosine(0.11).requires_grad_(False)
+    found = GaussianProcess(kernel, max_iter=5).fit(x, y)
+    again = GaussianProcess(found.kernel_, max_iter=1).fit(x, y)
+    for each in (found, again):
+        assert each.kernel_.second.options()["frequency"] == pytest.approx(0.11, rel=1e-15)
+        assert each.kernel_.first.options()["lengthscale"] != pytest.approx(10.0, rel=1e-3)
+    free = GaussianProcess(Matern(1.5, 10.0) + Cosine(0.11), max_iter=20).fit(x, y)
+    assert free.kernel_.second.options()["frequency"] == pytest.approx(0.1, rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.decomposition import KernelPCA as Peer
 
 from eckart.errors import Refused
-from eckart.kernels import Grid, _rows
+from eckart.kernels import Grid, _rows, kernel_pca
 from eckart.kernels.kernel_k_means import KernelKMeans
 from eckart.kernels.kernel_pca import KernelPCA
 from eckart.kernels.kernel_ridge import KernelRidge
@@ -63,6 +64,28 @@ def test_few_columns_have_the_leading_components() -> None:
     lost = exact.eigenvalues_ - found.eigenvalues_
     assert (lost > -1e-10).all()
     assert (lost <= found.trace_error_ * 300).all()
+
+
+def test_few_components_are_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, new = rows(120), rows(9, 1)
+    turned = np.linalg.qr(np.random.default_rng(0).standard_normal((120, 120)))[0]
+    indefinite = turned @ np.diag([3.0, 2.0, *[0.0] * 117, -0.1]) @ turned.T
+
+    def found(scale: float = 1.0) -> KernelPCA:
+        return KernelPCA(6, kernel="linear", solver="exact").fit(x * scale)
+
+    whole, smooth = found(), KernelPCA(6, gamma=0.05, solver="exact").fit(x)
+    monkeypatch.setattr(kernel_pca, "SEVERAL", 100)
+    called = Mock(wraps=kernel_pca.leading)
+    monkeypatch.setattr(kernel_pca, "leading", called)
+    few = KernelPCA(6, gamma=0.05, solver="exact").fit(x)
+    np.testing.assert_allclose(few.eigenvalues_, smooth.eigenvalues_, rtol=1e-12)
+    np.testing.assert_allclose(few.transform(new), smooth.transform(new), atol=1e-9)
+    for scale in (1.0, 2.0**-60):  # three components of six that are asked for
+        np.testing.assert_allclose(found(scale).eigenvalues_, whole.eigenvalues_ * scale**2, rtol=1e-10)
+    with pytest.raises(Refused, match="not positive semi-definite"):
+        KernelPCA(2, kernel="precomputed", solver="exact").fit((indefinite + indefinite.T) / 2)
+    assert called.call_count == 4
 
 
 def test_rows_come_back_without_their_noise() -> None:

@@ -12,6 +12,7 @@ from sklearn.kernel_ridge import KernelRidge as Peer
 
 from eckart.errors import Refused
 from eckart.kernels import _checks, _rows
+from eckart.kernels._rows import Gram
 from eckart.kernels.kernel_ridge import KernelRidge
 from eckart.kernels.matern import Matern
 from eckart.kernels.rbf import RBF
@@ -65,6 +66,17 @@ def test_errors_left_out_are_those_of_fits_without_the_sample(solver: str, rank:
     np.testing.assert_allclose(found.loo_residuals_, expected[best], atol=1e-8)
     again = KernelRidge(kernel, alpha=alphas[best], solver=solver, n_components=rank, random_state=0).fit(x, y)
     np.testing.assert_allclose(found.predict(x), again.predict(x), atol=1e-9)
+
+
+def test_tiles_of_products_are_the_kernel() -> None:
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.standard_normal((40, 3)) + 1e3)
+    x[7] = x[30]
+    rows, columns = slice(0, 20), slice(20, 40)
+    for kernel in (RBF([0.3, 1.0, 2.0]), Matern(1.5, 0.5), Matern(0.5, 0.5), RBF(1e-6)):
+        gram = Gram(kernel, x)
+        for one, other in ((rows, columns), (columns, columns)):
+            np.testing.assert_allclose(gram.tile()(one, other), gram.between(one, other), rtol=0, atol=1e-11)
 
 
 def test_few_columns_save_most_steps() -> None:

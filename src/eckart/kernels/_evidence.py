@@ -213,7 +213,7 @@ def begun(model: Multiple, x: Tensor, y: Tensor, steps: int) -> None:
     def cost() -> Tensor:
         return surprise(*quadratic_and_logdet(model.gram(x), goal), len(goal), None)
 
-    widths = [p for name, p in model.named_parameters() if name.endswith("log_lengthscale")]
+    widths = [p for name, p in model.named_parameters() if name.endswith("log_lengthscale") and p.requires_grad]
     first = [p.detach().clone() for p in (*widths, model.log_factor)]
     best, least = (1.0, 1.0), FAILED
 
@@ -234,8 +234,8 @@ def begun(model: Multiple, x: Tensor, y: Tensor, steps: int) -> None:
 
 
 def learned(model: Multiple, cost: Callable[[], Tensor], steps: int) -> Solution[float]:
-    """Moves the parameters of a model to where a cost is least, by L-BFGS; its value there."""
-    parameters = list(model.named_parameters())
+    """Moves the parameters of a model that require gradients to where a cost is least, by L-BFGS; its value there."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     leaves = [p for _, p in parameters]
     start = np.concatenate([p.detach().numpy().ravel() for p in leaves])
     logs = np.concatenate([np.full(p.numel(), name.rpartition(".")[2].startswith("log_")) for name, p in parameters])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from eckart.kernels._checks import blocks, symmetric
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._named import as_kernel
 from eckart.kernels._points import Points
+from eckart.kernels._stationary import Stationary
 from eckart.linalg.pivoted_cholesky import Pivots, pivoted_cholesky
 from eckart.linalg.rejection_cholesky import rejection_cholesky
 from eckart.linalg.tall_ridge import tall_ridge
@@ -24,8 +26,10 @@ from eckart.scikit.base import Estimator, at_least_one, generator_from
 
 NEAR = 32
 """How many times less than AT_ONCE is computed where each entry is gone through several times: it stays in a cache."""
-TILE = 1024
-"""Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile."""
+TILE = 512
+"""Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile, so that caches hold it."""
+WIDE = 1e4
+"""Squared sizes, in lengthscales, up to which |x|^2 + |z|^2 - 2 x z rounds a kernel by 1e-11 at most."""
 Picked = Literal["rpcholesky", "greedy", "uniform"]
 PRECOMPUTED = "precomputed"
 
@@ -69,14 +73,36 @@ class Gram:
             made[:, rows] = self.between(index, rows)
         return made.T
 
+    @torch.no_grad()
+    def tile(self) -> Callable[[slice, slice], Tensor]:
+        """Computes the entries of rows and columns for products, which a rounding of 1e-11 does not hurt.
+
+        Squared distances are a product of matrices then, where `between` takes differences of few dimensions one by
+        one: five times the speed.
+        """
+        if not isinstance(self.kernel, Stationary) or not self.kernel.smooth:
+            return self.between
+        kernel, x = self.kernel, self.kernel.scaled(self.x)
+        size = x.square().sum(1)
+        if not float(size.max()) <= WIDE:
+            return self.between
+
+        def found(rows: slice, columns: slice) -> Tensor:
+            squares = torch.addmm(size[columns], x[rows], x[columns].T, alpha=-2).add_(size[rows, None]).clamp_min_(0)
+            if rows == columns:
+                squares.fill_diagonal_(0)
+            return kernel.profile(squares)
+
+        return found
+
     def times(self, v: Tensor) -> Tensor:
         """K v for v (n, k), each tile of a symmetric matrix computed once and used twice."""
-        n, out = len(self), torch.zeros_like(v)
+        n, out, entries = len(self), torch.zeros_like(v), self.tile()
         tiles = [slice(at, min(at + TILE, n)) for at in range(0, n, TILE)]
         for i, rows in enumerate(tiles):
-            out[rows] += self.between(rows, rows) @ v[rows]
+            out[rows] += entries(rows, rows) @ v[rows]
             for columns in tiles[:i]:
-                tile = self.between(rows, columns)
+                tile = entries(rows, columns)
                 out[rows] += tile @ v[columns]
                 out[columns] += tile.T @ v[rows]
         return out

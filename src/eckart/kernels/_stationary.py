@@ -24,6 +24,8 @@ class Stationary(Kernel):
     """
 
     sees_only = frozenset({"difference"})
+    smooth = True
+    """Whether f has a derivative at 0, so that what rounds s rounds f as much."""
 
     def __init__(self, lengthscale: Any = 1.0) -> None:
         super().__init__()
@@ -40,11 +42,23 @@ class Stationary(Kernel):
     def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """f'(s) and s f''(s) in closed form."""
 
-    def _between(self, x: Tensor, z: Tensor) -> Tensor:
-        length = length_of(self, x.shape[1])
-        first, second = (each / length for each in around_one(x, None if z is x else z))
-        if not bool(torch.isfinite(first).all() and torch.isfinite(second).all()):
+    def profile(self, s: Tensor) -> Tensor:
+        """f(s) of scaled squared distances s, not negative."""
+        return self._profile(s)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Points (n, d) by lengthscales, around one of them: the kernel is f of squared distances between these."""
+        return self._scaled(*around_one(x))[0]
+
+    def _scaled(self, *points: Tensor) -> list[Tensor]:
+        length = length_of(self, points[0].shape[1])
+        found = [each / length for each in points]
+        if not all(bool(torch.isfinite(each).all()) for each in found):
             raise Refused(f"{type(self).__name__}: points by lengthscales are beyond floating point: scale them down")
+        return found
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        first, second = self._scaled(*around_one(x, None if z is x else z))
         return self._profile(squared_distances(first, None if z is x else second))
 
     def _diagonal(self, x: Tensor) -> Tensor:

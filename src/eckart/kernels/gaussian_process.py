@@ -70,6 +70,10 @@ class GaussianProcess(RegressorMixin, OfKernel):
     feature a Toeplitz matrix; both are exact. "low-rank" maximises a lower bound of the evidence (Titsias 2009) in the
     span of n_components rows that RPCholesky draws: n x n_components numbers of memory.
 
+    What is known beforehand is not to be learned: parameters of the kernel that require no gradient stay as they are,
+    those of `Cosine(1 / 24).requires_grad_(False)` say. Of even rows a wave of more than half a cycle by row has a slow
+    one of the same values there, and no evidence tells one from the other.
+
     Args:
         kernel: by scikit-learn's name, of a lengthscale that is that of X to begin with; or a `Kernel`, not changed.
         structure: "exact", "kronecker", "toeplitz", "low-rank"; "auto" takes what the rows allow, "exact" for up to
@@ -148,9 +152,9 @@ class GaussianProcess(RegressorMixin, OfKernel):
 
         if learn:
             self._finished(learned(model, cost, self.max_iter))
-        model.requires_grad_(False)
-        self.log_marginal_likelihood_ = -float(cost()) - len(goal) * float(np.log(unit))
-        quadratic = self._settle(model, found, x, drawn, goal)
+        with torch.no_grad():
+            self.log_marginal_likelihood_ = -float(cost()) - len(goal) * float(np.log(unit))
+            quadratic = self._settle(model, found, x, drawn, goal)
         self.noise_ = noise if fixed is not None else squared(unit, quadratic / len(goal))
         self.scale_ = squared(1.0, self.noise_ * self.ratio_)
         self.dual_coef_ = self.dual_coef_ * unit

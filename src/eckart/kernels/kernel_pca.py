@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from eckart.arrays import dense
@@ -24,6 +25,8 @@ from eckart.scikit.planted import Planted
 SOLVERS = ("rpcholesky", "exact")
 RIDGES = 10.0 ** torch.arange(-8, 3, dtype=torch.float64)
 """Ridges that `inverse_transform` chooses from."""
+SEVERAL, FEW = 500, 0.05
+"""Rows from which on, and the share of components up to which, these are found without the others."""
 
 
 def _planted(rng: np.random.Generator) -> Planted:
@@ -37,6 +40,27 @@ def _planted(rng: np.random.Generator) -> Planted:
         return 1 - max(float(abs(np.corrcoef(found[:, j], inner)[0, 1])) for j in range(found.shape[1]))
 
     return Planted({"X": x}, error, 0.05, {"gamma": 2.0, "n_components": 5})
+
+
+def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """The largest eigenvalues of a matrix (n, n), ascending, and their vectors (n, count), by Lanczos (ARPACK).
+
+    None where it is negative somewhere by more than rounding, which Cholesky's decomposition tells, or does not end.
+    """
+    n, scale = len(matrix), float(matrix.diagonal().abs().max())
+    if not scale:
+        return None
+    times = LinearOperator((n, n), lambda v: (matrix @ torch.from_numpy(v.ravel())).numpy() / scale, dtype=np.float64)
+    try:
+        found, vectors = eigsh(times, count, which="LA", v0=np.random.default_rng(0).standard_normal(n))
+    except ArpackError:
+        return None
+    order = np.argsort(found, kind="stable")
+    shifted = matrix.clone()
+    shifted.diagonal().add_(INDEFINITE * scale * float(found.max()))
+    if torch.linalg.cholesky_ex(shifted).info:
+        return None
+    return scale * torch.from_numpy(found[order]), torch.from_numpy(vectors[:, order])
 
 
 @kernel_method(
@@ -53,7 +77,8 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
 
     "rpcholesky" takes the components of K ~ F F^T with F (n, n_landmarks) from columns of the kernel, centred: an SVD
     of F. What is left out, `trace_error_`, bounds the error of every eigenvalue. "exact" is the eigendecomposition of
-    the centred K. In both new rows need the kernel with the rows in `X_fit_` only.
+    the centred K, by Lanczos where few components of many rows are asked for. In both new rows need the kernel with the
+    rows in `X_fit_` only.
 
     Args:
         kernel: by name, as `as_kernel` takes it; a `Kernel`; or "precomputed", X being the kernel of all pairs, and in
@@ -159,7 +184,10 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         total = float(matrix.diagonal().abs().sum())
         matrix -= means
         matrix -= matrix.mean(1, keepdim=True)
-        values, vectors = torch.linalg.eigh(matrix)
+        count = self.n_components
+        few = count is not None and len(gram) >= SEVERAL and count <= FEW * len(gram)
+        found = leading(matrix, count) if few and count is not None else None
+        values, vectors = torch.linalg.eigh(matrix) if found is None else found
         # What centring leaves of a constant kernel is rounding of the kernel, and not of itself.
         floor = 8 * torch.finfo(torch.float64).eps * total
         low, high = float(values.min()), float(values.abs().max())

@@ -84,7 +84,7 @@ class Matern(Stationary):
         super().__init__(lengthscale)
         if nu not in SMOOTHNESS:
             raise Refused(f"Matern: nu={nu} is none of {', '.join(map(str, SMOOTHNESS))}")
-        self.nu = float(nu)
+        self.nu, self.smooth = float(nu), nu > 1
 
     def options(self) -> dict[str, Any]:
         return {"nu": self.nu, **super().options()}
