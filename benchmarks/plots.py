@@ -186,6 +186,23 @@ def draw_sections(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
 
 
+def by_logarithms() -> dict[str, Points]:
+    """Medians over the parameter of six proximities, plain and as logarithms, by graph."""
+    found: dict[str, Points] = {}
+    for row in selected(results("kernels"), {"benchmark": "kernels.graphs", "part": "clusters"}):
+        found.setdefault(row["graph"], []).append((row["plain median"], row["log median"]))
+    return found
+
+
+def draw_logarithms(axes: Any, numbers: Mapping[str, Points]) -> None:
+    axes.plot([-0.1, 1.05], [-0.1, 1.05], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    for (name, points), colour in zip(numbers.items(), COLOURS, strict=False):
+        plain, logarithms = zip(*points, strict=True)
+        axes.plot(plain, logarithms, "o", markersize=5, alpha=0.8, color=colour, label=name)
+    axes.set(xlabel="right by the proximity itself", ylabel="right by its logarithm", aspect="equal")
+    axes.legend(frameon=False, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1.02, 0.5))
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -215,6 +232,7 @@ PICTURES = {
     "sugar": Picture(sugar, draw_sugar),
     "delays": Picture(delays, draw_delays),
     "sections-said": Picture(sections_said, draw_sections),
+    "logarithms-of-proximities": Picture(by_logarithms, draw_logarithms, 3.6),
 }
 
 

@@ -190,9 +190,14 @@ TABLES: dict[str, Table] = {
         {"benchmark": "kernels.multiple", "part": "gaps"},
         [
             ("", "{arm}"),
+            ("draws", "{seeds}"),
             ("error", "{error:.3f}"),
         ],
-        right=[("bars of 95 % hold", "[{covered:%1}]"), ("s to learn", "[{seconds:.1f}]")],
+        right=[
+            ("bars of 95 % hold", "[{covered:%1}]"),
+            ("s to learn", "[{seconds:.1f}]"),
+            ("evidence", "[{evidence:.1f}]"),
+        ],
     ),
     "density-gaussian": Table(
         "kernels",

@@ -1,0 +1,74 @@
+"""gpytorch's exact processes on grids: Kronecker and Toeplitz matrices, conjugate gradients, Adam.
+
+pip install --no-deps gpytorch linear_operator
+
+Settings are those of its own examples: Adam of rate 0.1, and tolerances as they come.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gpytorch
+import numpy as np
+import torch
+from gpytorch.kernels import CosineKernel, GridKernel, MaternKernel, RBFKernel, ScaleKernel
+
+
+class OnGrid(gpytorch.models.ExactGP):
+    """A process of a kernel on the full grid of some axes."""
+
+    def __init__(self, axes: list[torch.Tensor], y: torch.Tensor, likelihood: Any, kernel: Any) -> None:
+        x = gpytorch.utils.grid.create_data_from_grid(axes)
+        super().__init__(x, y, likelihood)
+        self.mean_module = gpytorch.means.ZeroMean()
+        self.covar_module = GridKernel(kernel, axes)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+
+def fitted(axes: list[np.ndarray], y: np.ndarray, kernel: Any, noise: float, steps: int) -> Any:
+    """A process whose parameters some steps of Adam learned from values (n,) without mean; in the order of the grid."""
+    torch.manual_seed(0)
+    likelihood = gpytorch.likelihoods.GaussianLikelihood().double()
+    likelihood.noise = noise
+    model = OnGrid([torch.from_numpy(axis) for axis in axes], torch.from_numpy(y), likelihood, kernel.double()).double()
+    model.train()
+    evidence = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = -evidence(model(model.train_inputs[0]), model.train_targets)
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def predicted(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations of f at rows x."""
+    with torch.no_grad():
+        found = model(torch.from_numpy(x))
+        return found.mean.numpy(), found.variance.sqrt().numpy()
+
+
+def gaussian() -> Any:
+    """A multiple of a Gaussian kernel of one lengthscale, which is 1 to begin with."""
+    kernel = ScaleKernel(RBFKernel())
+    kernel.base_kernel.lengthscale = 1.0
+    return kernel
+
+
+def daily(order: float, hours: float, frequencies: list[float]) -> Any:
+    """A Matern kernel of hours, and a slow one times waves whose frequencies stay."""
+    rough, slow = ScaleKernel(MaternKernel(order)), MaternKernel(1.5)
+    rough.base_kernel.lengthscale, rough.outputscale, slow.lengthscale = hours, 1.0, 300.0
+    waves = []
+    for frequency in frequencies:
+        wave = CosineKernel()
+        wave.period_length = 0.5 / frequency  # of cos(pi t / p)
+        wave.raw_period_length.requires_grad_(False)
+        waves.append(wave)
+    both = ScaleKernel(slow * sum(waves[1:], waves[0]))
+    both.outputscale = 0.2
+    return rough + both
