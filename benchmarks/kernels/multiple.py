@@ -305,11 +305,15 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.multiple", options.json)
-<<<<<<< HEAD
-    parts = {"planted": planted, "grids": grids, "demand": demand, "gaps": gaps, "workers": workers, "killed": killed}
-=======
-    parts = {"planted": planted, "grids": grids, "demand": demand, "gaps": gaps, "gpytorch": gaps_by_gpytorch}
->>>>>>> 0ea9e75 (The gaps of a series with the frequencies of a day held: why no restart could have found them; where logarithms of proximities help, as a picture; gpytorch on grids beside)
+    parts = {
+        "planted": planted,
+        "grids": grids,
+        "demand": demand,
+        "gaps": gaps,
+        "gpytorch": gaps_by_gpytorch,
+        "workers": workers,
+        "killed": killed,
+    }
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)
