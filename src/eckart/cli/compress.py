@@ -30,6 +30,8 @@ EACH: dict[str, Any] = {
 }
 """Sizes of every matrix."""
 
+WHEN = "(default: where auto shares out bytes)"
+
 RECIPE = o.options_of(
     Recipe,
     {
@@ -42,8 +44,8 @@ RECIPE = o.options_of(
     method=o.METHOD,
     include=o.TAKE,
     exclude=o.LEAVE,
-    embeddings=Parameter(help="compress the embeddings too"),
-    head=Parameter(help="compress the output head too"),
+    embeddings=Parameter(help=f"compress the embeddings too {WHEN}", negative="--no-embeddings"),
+    head=Parameter(help=f"compress the output head too {WHEN}", negative="--no-head"),
     keep=Parameter(
         group=(o.BUDGET, EITHER), converter=o.share, help=f"share that is kept, 0.8 or 80% (default {KEEP})"
     ),

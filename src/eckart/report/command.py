@@ -14,22 +14,23 @@ if TYPE_CHECKING:
 def command_words(command: str, models: Sequence[str], options: Mapping[str, object]) -> list[str]:
     """A command line as words, which a shell has still to be kept from reading anything into.
 
-    An option that is None, False or empty is left out; True is its name alone; a list is repeated.
+    An option that is None or empty is left out; True is its name alone, and False that with `no` before it; a list is
+    repeated.
 
     Args:
         command: of `eckart`.
         models: what stands before the options; a name that begins with a hyphen is a path from here on.
         options: values by name; underscores stand for hyphens.
 
-    >>> command_words("compress", ["llama"], {"keep": 0.5, "include": ["a", "-b"], "head": True, "allocation": None})
-    ['eckart', 'compress', 'llama', '--keep', '0.5', '--include', 'a', '--include=-b', '--head']
+    >>> command_words("compress", ["llama"], {"keep": 0.5, "include": ["a", "-b"], "head": False, "allocation": None})
+    ['eckart', 'compress', 'llama', '--keep', '0.5', '--include', 'a', '--include=-b', '--no-head']
     """
     words = ["eckart", command, *(f"./{model}" if model.startswith("-") else model for model in models)]
     for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
-        if value is True:
+        option = f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
+        if isinstance(value, bool):
             words.append(option)
-        elif value is not None and value is not False:
+        elif value is not None:
             for each in value if isinstance(value, list | tuple) else [value]:
                 text = str(each)
                 words += [f"{option}={text}"] if text.startswith("-") else [option, text]

@@ -86,7 +86,7 @@ def test_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", width)
     line = ["compress", str(llama_directory), "--dry-run", "--calibration", texts[0], "--eval", texts[1]]
-    assert main([*line, "--samples", "4", "--length", "32", "-q", "--exclude", "q_proj"]) == 0
+    assert main([*line, "--samples", "4", "--length", "32", "-q", "--exclude", "q_proj", "--no-embeddings"]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     # Notes are lines for whatever reads them; what is drawn fits the terminal.

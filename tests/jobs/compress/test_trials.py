@@ -37,7 +37,7 @@ def test_every_eighth_sequence_is_held_back() -> None:
     assert len(kept) == 2
 
 
-@pytest.mark.parametrize(("of", "keep"), [("bytes", 0.5), ("bytes", 0.45), ("linear-parameters", 0.6), ("macs", 0.7)])
+@pytest.mark.parametrize(("of", "keep"), [("bytes", 0.3), ("bytes", 0.2), ("linear-parameters", 0.6), ("macs", 0.7)])
 def test_the_mixture_is_no_worse_than_its_best_member_on_what_was_held_back(of: str, keep: float) -> None:
     model = tiny_llama()
     result = eckart.compress(model, "auto", keep=keep, of=of, calibration=ids(16))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from eckart.budget.contract import find as find_allocation
 from eckart.budget.currencies import CURRENCIES
@@ -14,6 +14,13 @@ from eckart.report.numbers import read_percent
 
 KEEP = 0.8
 """The share that is kept where neither that nor a size is said."""
+
+
+class Takes(TypedDict):
+    """What of a model beside its inner matrices is taken."""
+
+    embeddings: bool
+    head: bool
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,8 @@ class Recipe:
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
         exclude: patterns of those to leave.
-        embeddings: take the embeddings too.
-        head: take the output head too.
+        embeddings: take the embeddings too; None for wherever `auto` shares out bytes, of which they have many.
+        head: take the output head too; None as for the embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
@@ -53,8 +60,8 @@ class Recipe:
     floor: float = 0.1
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    embeddings: bool = False
-    head: bool = False
+    embeddings: bool | None = None
+    head: bool | None = None
     rotate: bool = False
     sequential: bool = False
     heal: int = 0
@@ -109,6 +116,16 @@ class Recipe:
         if self.keep is None:
             raise Refused("no share is kept: a size is said for every matrix")
         return self.keep
+
+    @property
+    def takes(self) -> Takes:
+        """Whether embeddings and the head are taken, for `find_sites`."""
+        # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken unless said.
+        default = self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
+        return {
+            "embeddings": default if self.embeddings is None else self.embeddings,
+            "head": default if self.head is None else self.head,
+        }
 
     @property
     def options(self) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def compress(
     floor: float = 0.1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    embeddings: bool = False,
-    head: bool = False,
+    embeddings: bool | None = None,
+    head: bool | None = None,
     rotate: bool = False,
     sequential: bool = False,
     heal: int = 0,
@@ -94,8 +94,8 @@ def compress(
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
         exclude: patterns of those to leave, of what `include` takes.
-        embeddings: take the embeddings too.
-        head: take the output head too.
+        embeddings: take the embeddings too; None for wherever `auto` shares out bytes, of which they have many.
+        head: take the output head too; None as for the embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
