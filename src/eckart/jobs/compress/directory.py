@@ -192,8 +192,8 @@ def repeating(
     asked |= {} if recipe.size else {"keep": recipe.keep, "of": recipe.of}
     if max_loss is not None:
         asked |= {"max_loss": max_loss, "keep": None}
-    run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9, "no_speed": None if measure_speed else True}
-    run["device"] = None if device == "cpu" else device
+    run = {"scheduler": scheduler, "memory": None if memory is None else memory / 1e9}
+    run |= {"no_speed": None if measure_speed else True, "device": None if device == "cpu" else device}
     return command_words("compress", [source], {**asked, **options_of(texts), **run})
 
 

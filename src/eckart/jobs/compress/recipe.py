@@ -37,7 +37,8 @@ class Recipe:
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
         exclude: patterns of those to leave.
-        embeddings: take the embeddings too; None for wherever `auto` shares out bytes, of which they have many.
+        embeddings: take the embeddings too; None is False, but where `auto` shares out bytes and nothing is said of the
+            head either, since embeddings have many.
         head: take the output head too; None as for the embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
@@ -120,12 +121,10 @@ class Recipe:
     @property
     def takes(self) -> Takes:
         """Whether embeddings and the head are taken, for `find_sites`."""
+        said = self.embeddings is not None or self.head is not None
         # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken unless said.
-        default = self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
-        return {
-            "embeddings": default if self.embeddings is None else self.embeddings,
-            "head": default if self.head is None else self.head,
-        }
+        default = not said and self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
+        return {"embeddings": self.embeddings or default, "head": self.head or default}
 
     @property
     def options(self) -> dict[str, Any]:

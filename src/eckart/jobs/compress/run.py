@@ -94,7 +94,8 @@ def compress(
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
             behind `re:`; all linear maps but the head where there are none.
         exclude: patterns of those to leave, of what `include` takes.
-        embeddings: take the embeddings too; None for wherever `auto` shares out bytes, of which they have many.
+        embeddings: take the embeddings too; None is False, but where `auto` shares out bytes and nothing is said of the
+            head either, since embeddings have many.
         head: take the output head too; None as for the embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
