@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import math
@@ -32,11 +33,25 @@ BLOCK = "model.layers.0."
 
 
 @pytest.fixture(scope="module")
-def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def found() -> list[tuple[Any, Any]]:
+    """A copy of the model as the command reads it, and its tokenizer."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def compressed(found: list[tuple[Any, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first block at 85 % of its parameters, by `kfac` and with the default texts."""
+    read = transformers._load_gguf
+
+    def copied(*arguments: Any) -> tuple[Any, Any]:
+        model, tokenizer = read(*arguments)
+        found.append((copy.deepcopy(model), tokenizer))
+        return model, tokenizer
+
     root = tmp_path_factory.mktemp("real")
     patch = pytest.MonkeyPatch()
     patch.setenv("ECKART_CACHE", str(root / "cache"))
+    patch.setattr(transformers, "_load_gguf", copied)
     out = root / "out"
     # The first block is a thirtieth of the linear parameters.
     arguments = ["compress", "smollm2", "--out", str(out), *FEW, "--include", f"{BLOCK}*"]
@@ -46,6 +61,11 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         patch.undo()
     return out
+
+
+@pytest.fixture(scope="module")
+def loaded(compressed: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(compressed)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +92,9 @@ def test_the_report(report: dict[str, Any], compressed: Path) -> None:
 
 
 @torch.no_grad()
-def test_the_model_still_predicts_text(report: dict[str, Any], compressed: Path) -> None:
+def test_the_model_still_predicts_text(report: dict[str, Any], found: list[tuple[Any, Any]], loaded: Any) -> None:
     """The numbers of the report by plain torch from the files, and the damage beside that of a plain truncation."""
-    dense, tokenizer = load_model("smollm2")
+    dense, tokenizer = found[0]
     ids = sequences(tokenizer, text_of("news"), 128, 1, 0)
 
     def log_probabilities(model: Any) -> Tensor:
@@ -88,7 +108,7 @@ def test_the_model_still_predicts_text(report: dict[str, Any], compressed: Path)
         return float((log_p.exp() * (log_p - log_q)).sum(1).mean())
 
     log_p = log_probabilities(dense)
-    log_q = log_probabilities(AutoModelForCausalLM.from_pretrained(compressed))
+    log_q = log_probabilities(loaded)
     quality, kl = report["quality"], divergence(log_q)
     assert quality["before"]["mean"] == pytest.approx(perplexity(log_p), rel=1e-3)
     assert quality["after"]["mean"] == pytest.approx(perplexity(log_q), rel=1e-3)
@@ -103,8 +123,8 @@ def test_the_model_still_predicts_text(report: dict[str, Any], compressed: Path)
     assert 0 < kl < 0.05 * divergence(log_probabilities(dense))
 
 
-def test_from_pretrained(report: dict[str, Any], compressed: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(compressed)
+def test_from_pretrained(report: dict[str, Any], compressed: Path, loaded: Any) -> None:
+    model = loaded
     tokenizer = AutoTokenizer.from_pretrained(compressed)
     cost = model_cost(model)
     for name in ("parameters", "linear_parameters", "macs_per_token"):
