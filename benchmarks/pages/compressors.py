@@ -195,10 +195,21 @@ TABLES = {
         right=[("perplexity", "{perplexity:perplexity}"), ("loss over dense", "{rise:+.3f} ± {paired:.3f}")],
     ),
     "third": _of(
-        {"benchmark": "compressors.third", "keep": 0.333},
+        {"benchmark": "compressors.third", "keep": 0.333, "embeddings": False},
         [METHOD, ("bytes", "{share:.3f}")],
         [
             ("perplexity", "{perplexity:perplexity}"),
+            ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
+            ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
+            CPU,
+        ],
+    ),
+    "third-embeddings": _of(
+        {"benchmark": "compressors.third", "embeddings": True},
+        [("asked for", "{keep}"), METHOD, ("bytes", "{share:.3f}")],
+        [
+            ("perplexity", "{perplexity:perplexity}"),
+            ("change", "{change:%1} ± {change_stderr:%1}"),
             ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
             ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
             CPU,
