@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.decomposition import KernelPCA as Peer
 
 from eckart.errors import Refused
-from eckart.kernels import Grid, _rows, kernel_pca
+from eckart.kernels import Grid, _gram, kernel_pca
 from eckart.kernels.kernel_k_means import KernelKMeans
 from eckart.kernels.kernel_pca import KernelPCA
 from eckart.kernels.kernel_ridge import KernelRidge
@@ -118,7 +118,7 @@ def test_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     for solver in ("exact", "rpcholesky"):
         with pytest.raises(Refused, match="not positive semi-definite"):
             KernelPCA(kernel="precomputed", solver=solver).fit(np.diag([1.0, 1.0, -1.0]))
-    monkeypatch.setattr(_rows, "memory_available", lambda: 1000)
+    monkeypatch.setattr(_gram, "memory_available", lambda: 1000)
     with pytest.raises(Refused, match="take solver='rpcholesky'"):
         KernelPCA(solver="exact").fit(rows())
 

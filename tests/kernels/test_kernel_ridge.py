@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.kernel_ridge import KernelRidge as Peer
 
 from eckart.errors import Refused
-from eckart.kernels import _checks, _rows
-from eckart.kernels._rows import Gram
+from eckart.kernels import _checks, _gram
+from eckart.kernels._gram import Gram
 from eckart.kernels.kernel_ridge import KernelRidge
 from eckart.kernels.matern import Matern
 from eckart.kernels.rbf import RBF
@@ -27,7 +27,7 @@ def problem(n: int = 50, targets: int = 2) -> tuple[np.ndarray, np.ndarray, np.n
 
 @pytest.mark.parametrize("solver", ["exact", "pcg", "subset"])
 def test_all_solvers_agree_with_scikit_learn(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_rows, "TILE", 16)
+    monkeypatch.setattr(_gram, "TILE", 16)
     monkeypatch.setattr(_checks, "AT_ONCE", 500)
     x, y, new = problem()
     weight = np.random.default_rng(1).uniform(0.1, 2.0, 50)
@@ -118,7 +118,7 @@ def test_bad_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         KernelRidge().fit(x, y, -np.ones(9))
     with pytest.raises(Refused, match="not positive semi-definite"):
         KernelRidge("precomputed", alpha=0.1).fit(-np.eye(9), y)
-    monkeypatch.setattr(_rows, "memory_available", lambda: 1000)
+    monkeypatch.setattr(_gram, "memory_available", lambda: 1000)
     with pytest.raises(Refused, match="take solver='pcg'"):
         KernelRidge().fit(x, y)
 

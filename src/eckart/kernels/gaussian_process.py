@@ -27,10 +27,11 @@ from eckart.kernels._evidence import (
     surprise,
     thin,
 )
+from eckart.kernels._gram import Gram, finite
 from eckart.kernels._kernel import Kernel, Multiple
 from eckart.kernels._named import as_kernel
 from eckart.kernels._points import Points
-from eckart.kernels._rows import Gram, OfKernel, combined, finite, landmarks_of, tensor, torch_generator
+from eckart.kernels._rows import OfKernel, combined, landmarks_of, tensor, torch_generator
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import at_least_one, generator_from, positive, same_kind
 from eckart.scikit.door import RegressorMixin, check_is_fitted

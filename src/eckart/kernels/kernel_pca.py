@@ -13,7 +13,8 @@ from torch import Tensor
 from eckart.arrays import dense
 from eckart.errors import Refused
 from eckart.kernels._checks import share
-from eckart.kernels._rows import Gram, OfKernel, combined, landmarks_of, tensor
+from eckart.kernels._gram import Gram
+from eckart.kernels._rows import OfKernel, combined, landmarks_of, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.kernels.rbf import RBF
 from eckart.linalg.pivoted_cholesky import INDEFINITE

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from eckart.arrays import Dense, dense, power_of_two
 from eckart.errors import Refused
-from eckart.kernels._rows import Gram, OfKernel, combined, drawn_columns, landmarks_of, tensor
+from eckart.kernels._gram import Gram
+from eckart.kernels._rows import OfKernel, combined, drawn_columns, landmarks_of, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.krylov import pcg
 from eckart.linalg.pivoted_cholesky import INDEFINITE

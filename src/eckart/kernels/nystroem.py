@@ -9,7 +9,8 @@ import numpy as np
 from eckart.arrays import Dense, dense
 from eckart.errors import Refused
 from eckart.kernels._checks import share
-from eckart.kernels._rows import Gram, Landmarks, OfKernel, Picked, decoder, landmarks_of, tensor
+from eckart.kernels._gram import Gram
+from eckart.kernels._rows import Landmarks, OfKernel, Picked, decoder, landmarks_of, tensor
 from eckart.kernels.contract import kernel_method
 from eckart.scikit.base import at_least_one, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
