@@ -203,6 +203,27 @@ def draw_logarithms(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1.02, 0.5))
 
 
+def growth_of_time() -> dict[str, Points]:
+    """Processor seconds of each method by how often the smallest number of rows, edges or entries."""
+    select = {"benchmark": "linalg.growth", "part": "growth", "by": ("rows", "edges", "entries")}
+    return {
+        row["method"]: [(n / row["first"], seconds) for n, seconds in zip(row["sizes"], row["seconds"], strict=True)]
+        for row in selected(results("estimators"), select)
+    }
+
+
+def draw_growth(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for at, (name, points) in enumerate(numbers.items()):
+        times, seconds = zip(*points, strict=True)
+        style: Any = "-" if at < len(COLOURS) else (0, (4, 2))
+        colour = COLOURS[at % len(COLOURS)]
+        axes.plot(times, seconds, marker="o", markersize=3, color=colour, linewidth=1.2, linestyle=style, label=name)
+    low = min(seconds for points in numbers.values() for _, seconds in points)
+    axes.plot([1, 16], [low, 16 * low], color=GREY, linewidth=1, linestyle=(0, (1, 3)), label="in proportion")
+    axes.set(xscale="log", yscale="log", xlabel="times the smallest size", ylabel="processor seconds")
+    axes.legend(frameon=False, labelcolor="linecolor", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -233,6 +254,7 @@ PICTURES = {
     "delays": Picture(delays, draw_delays),
     "sections-said": Picture(sections_said, draw_sections),
     "logarithms-of-proximities": Picture(by_logarithms, draw_logarithms, 3.6),
+    "growth-of-time": Picture(growth_of_time, draw_growth, 3.6),
 }
 
 

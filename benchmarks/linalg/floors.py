@@ -31,7 +31,7 @@ from eckart.linalg.cp import descend
 from eckart.linalg.graphs import effective_resistance
 from eckart.linalg.pivoted_qr import cqrrpt
 from eckart.linalg.tall_svd import tall_svd
-from eckart.structures import Kronecker, Sum
+from eckart.structures import Dense, Kronecker, kronecker_sum
 
 LONG = 1.0
 """Seconds from which on an arm has one round."""
@@ -71,8 +71,7 @@ def kronecker(rounds: int) -> Iterator[Found]:
         rng = np.random.default_rng(n)
         a, b, y = definite(n, rng), definite(n, rng), rng.standard_normal(n * n)
         left, right, rhs = (torch.from_numpy(each) for each in (a, b, y))
-        eye = torch.eye(n, dtype=torch.float64)
-        product, total = Kronecker(left, right), Sum(Kronecker(left, eye), Kronecker(eye, right))
+        product, total = Kronecker(left, right), kronecker_sum(Dense(left), Dense(right))
         dense = [cola.ops.Dense(each) for each in (left, right)]
         half = cola.ops.ScalarMul(0.5, (n * n, n * n), left.dtype, left.device)
         theirs = cola.PSD(cola.ops.Sum(cola.ops.Kronecker(*dense), half))
