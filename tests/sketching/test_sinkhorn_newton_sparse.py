@@ -35,7 +35,7 @@ def test_a_step_with_all_entries_is_newtons() -> None:
     p = np.random.default_rng(1).random((5, 4)) + 0.1
     hessian = np.block([[np.diag(p.sum(1)), p], [p.T, np.diag(p.sum(0))]])
     rhs = hessian @ np.random.default_rng(2).standard_normal(9)
-    for step in (_whole_step(p, rhs[:5], rhs[5:]), _sparse_step(p, rhs[:5], rhs[5:], 1.0)):
+    for step in (_whole_step(p, rhs[:5], rhs[5:], 0.0), _sparse_step(p, rhs[:5], rhs[5:], 1.0)):
         # Up to the null vector (1, -1).
         np.testing.assert_allclose(hessian @ np.concatenate(step), rhs, rtol=3e-3, atol=3e-3 * np.abs(rhs).max())
 
@@ -72,3 +72,14 @@ def test_masses_of_zero_and_what_does_not_converge() -> None:
 def test_refusals(options: dict[str, object]) -> None:
     with pytest.raises(Refused):
         sinkhorn_newton(clouds(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("strength", [1e4, 1e6])
+def test_no_regularisation_is_too_small(strength: float) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((60, 2)), rng.standard_normal((80, 2)) + 1
+    cost = np.square(x[:, None] - y).sum(-1)
+    a, b = rng.uniform(0.1, 1, 60), rng.uniform(0.1, 1, 80)
+    found = sinkhorn_newton(cost, a / a.sum(), b / b.sum(), reg=np.ptp(cost) / strength)
+    assert found.converged
+    assert found.iterations < 200

@@ -19,6 +19,8 @@ from eckart.sketching.contract import sketch
 _LARGEST_DENSE = 1500
 _FIRST = 20.0
 """The first of the strengths 1/reg, by the cost's range."""
+_DAMPED, _DAMPINGS = 1e-6, 20
+"""The damping that Newton's steps begin with, and how many are tried for one."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,12 @@ class _Dual:
         return float(np.abs(p.sum(1) - self.a).sum() + np.abs(p.sum(0) - self.b).sum())
 
 
-def _whole_step(p: Dense, left: Dense, right: Dense) -> tuple[Dense, Dense]:
-    """d with [diag(P 1) P; P^T diag(P^T 1)] d = (left, right), by the Schur complement of the first block."""
-    r, c = p.sum(1), p.sum(0)
+def _whole_step(p: Dense, left: Dense, right: Dense, damping: float) -> tuple[Dense, Dense]:
+    """d with [diag(P 1) P; P^T diag(P^T 1)] d = (left, right), by the Schur complement of the first block.
+
+    The diagonal is taken 1 + damping times: where reg is small P is nearly a permutation, whose complement is zero.
+    """
+    r, c = p.sum(1) * (1 + damping), p.sum(0) * (1 + damping)
     scaled = p / r[:, None]
     schur = np.diag(c) - p.T @ scaled
     # Its null vector is (1, ..., 1): a potential may be shifted against the other.
@@ -113,8 +118,9 @@ def sinkhorn_newton(
 
     The paper's "sns" keeps the largest entries of the Hessian and solves by conjugate gradients; from a bad start, or
     with strong 1/reg, it stalls where Newton's method with the whole Hessian, whose Schur complement is m x m, does
-    not. Both go through 1/reg = 20, 40, ... of the cost's range unless `anneal` is off, as published. Where a step
-    finds no rise of the dual, one of Sinkhorn's is taken.
+    not: its diagonal is raised until a step makes the dual rise, and a step of Sinkhorn's follows each. Both go through
+    1/reg = 20, 40, ... of the cost's range unless `anneal` is off, as published. Where a sparse step finds no rise,
+    one of Sinkhorn's is taken.
 
     Args:
         cost: C (n, m).
@@ -171,6 +177,7 @@ def _solve(
     best = (np.inf, x, y)
     for level in levels:
         dual, target = _Dual(c, a, b, level), goal if level == reg else 1e-3
+        damping = _DAMPED
         for _ in range(warm):
             x, y = dual.sinkhorn(x, y)
         while True:
@@ -181,22 +188,39 @@ def _solve(
             if error <= target or len(history) >= most:
                 break
             history.append(error)
-            x, y = dual.sinkhorn(x, y) if method == "sinkhorn" else _newton(dual, p, x, y, method, keep)
+            if method == "newton":
+                x, y, damping = _newton(dual, p, x, y, damping)
+            else:
+                x, y = dual.sinkhorn(x, y) if method == "sinkhorn" else _sparse(dual, p, x, y, keep)
     return best[1], best[2], history, best[0]
 
 
-def _newton(dual: _Dual, p: Dense, x: Dense, y: Dense, method: str, keep: float) -> tuple[Dense, Dense]:
-    """One step of Newton's with backtracking, or of Sinkhorn's where there is no rise."""
+def _newton(dual: _Dual, p: Dense, x: Dense, y: Dense, damping: float) -> tuple[Dense, Dense, float]:
+    """One step by the whole Hessian, damped until the dual rises, and one of Sinkhorn's; with the next damping."""
     left, right = dual.a - p.sum(1), dual.b - p.sum(0)
-    try:
-        dx, dy = _whole_step(p, left, right) if method == "newton" else _sparse_step(p, left, right, keep)
-    except LinAlgError:
-        return dual.sinkhorn(x, y)
-    dx, dy = dual.reg * dx, dual.reg * dy
+    start = dual.value(x, y)
+    for _ in range(_DAMPINGS):
+        try:
+            dx, dy = _whole_step(p, left, right, damping)
+        except LinAlgError:
+            damping = max(8 * damping, _DAMPED)
+            continue
+        dx, dy = dual.reg * dx, dual.reg * dy
+        slope = float(left @ dx + right @ dy)
+        # Near the maximum the gain is lost in rounding, where whole steps are right.
+        if 0 <= slope < 1e-12 or (slope > 0 and dual.value(x + dx, y + dy) - start >= 1e-4 * slope):
+            return *dual.sinkhorn(x + dx, y + dy), damping / 4
+        damping = max(8 * damping, _DAMPED)
+    return *dual.sinkhorn(x, y), damping
+
+
+def _sparse(dual: _Dual, p: Dense, x: Dense, y: Dense, keep: float) -> tuple[Dense, Dense]:
+    """One step by the Hessian's largest entries with backtracking, or of Sinkhorn's where there is no rise."""
+    left, right = dual.a - p.sum(1), dual.b - p.sum(0)
+    dx, dy = (dual.reg * d for d in _sparse_step(p, left, right, keep))
     slope, start, step = float(left @ dx + right @ dy), dual.value(x, y), 1.0
     while slope > 0 and step > 1e-4:
         gain = dual.value(x + step * dx, y + step * dy) - start
-        # Near the maximum the gain is lost in rounding, where whole steps are right.
         if gain >= 1e-4 * step * slope or (step == 1 and slope < 1e-10):
             return x + step * dx, y + step * dy
         step /= 2
