@@ -40,6 +40,22 @@ TABLES = {
         _part("transport"),
         [("range of the cost / reg", "{eta}"), ("", "{arm}"), ("steps", "{steps}"), ("error", "{error:short}")],
     ),
+    "transport-peers": Table(
+        "sketching",
+        {"benchmark": "sketching.peers", "part": "transport", "points": 300},
+        [("", "{arm}")],
+        across=[("range of the cost / reg {eta:,}", "[{error:short}], {seconds:.1f} s")],
+    ),
+    "distance-peers": Table(
+        "sketching",
+        {"benchmark": "sketching.peers", "part": "distance"},
+        [("", "{arm}"), ("gain", "{gain:.2f}"), ("seconds", "{seconds:.4f}")],
+    ),
+    "node-peers": Table(
+        "sketching",
+        {"benchmark": "sketching.peers", "part": "nodes"},
+        [("", "{arm}"), ("sections right", "{accuracy:%1}"), ("seconds", "{seconds:.1f}")],
+    ),
     "sliced-distances": Table(
         "sketching",
         _part("distance"),
