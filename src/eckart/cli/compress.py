@@ -30,8 +30,6 @@ EACH: dict[str, Any] = {
 }
 """Sizes of every matrix."""
 
-WHEN = "(default: where auto shares out bytes)"
-
 RECIPE = o.options_of(
     Recipe,
     {
@@ -44,8 +42,11 @@ RECIPE = o.options_of(
     method=o.METHOD,
     include=o.TAKE,
     exclude=o.LEAVE,
-    embeddings=Parameter(help=f"compress the embeddings too {WHEN}", negative="--no-embeddings"),
-    head=Parameter(help=f"compress the output head too {WHEN}", negative="--no-head"),
+    embeddings=Parameter(
+        help="compress the embeddings too, and a head that is tied to them (default: where auto shares out bytes)",
+        negative="--no-embeddings",
+    ),
+    head=Parameter(help="compress the output head too"),
     keep=Parameter(
         group=(o.BUDGET, EITHER), converter=o.share, help=f"share that is kept, 0.8 or 80% (default {KEEP})"
     ),

@@ -195,6 +195,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
     refused({f"{key}.lora_up.weight": torch.ones(5, 2)}, rf"the factors of {key} do not multiply")
     refused(good | {f"{key}.lora_up.weight": torch.ones(4, 2)}, r"has shape \(4, 6\); in this Module it is \(5, 6\)")
     refused(good | {f"{key}.lora_mid.weight": torch.ones(2, 2)}, "the three factors of .* do not multiply")
+    refused(good | {f"{key}.lora_up.weight": torch.full((5, 2), torch.nan)}, "has NaN or Inf entries")
+    refused(good | {f"{key}.lora_up.weight": torch.ones(5)}, r"of shape \(5,\) and torch.float32 is no factor")
+    refused(good | {f"{key}.lora_up.weight": torch.ones(5, 2, dtype=torch.int8)}, "int8 is no factor")
+    refused(good | {f"{key}.lora_B.weight": torch.ones(5, 2)}, "twice, by two ways of naming")
     refused(good, "lora_adapter_metadata in its header is damaged", {"lora_adapter_metadata": "["})
     diffusers = {f"unet.mid_block.resnets.1.time_emb_proj.lora_{k}.weight": torch.ones(n) for k, n in
                  {"A": (2, 6), "B": (5, 2)}.items()}  # fmt: skip

@@ -108,13 +108,28 @@ def _sorted_out(tensors: Mapping[str, Tensor], file: Path) -> dict[str, list[_La
             )
         word, rest, flat = _split(match["where"])
         layer = layers.setdefault((word, rest), _Layer(match["where"], rest, flat))
-        layer.tensors["alpha" if match["alpha"] else _KINDS[match["kind"]]] = tensor
+        kind = "alpha" if match["alpha"] else _KINDS[match["kind"]]
+        if kind in layer.tensors:
+            raise Refused(f"{file} has {kind} of {abridged(layer.key)} twice, by two ways of naming")
+        layer.tensors[kind] = tensor if kind == "alpha" else _factor(tensor, key, file)
     parts: dict[str, list[_Layer]] = {}
     for (word, _), layer in layers.items():
         parts.setdefault(word, []).append(layer)
     if not parts:
         raise Refused(f"{file} holds no tensors")
     return parts
+
+
+def _factor(tensor: Tensor, key: str, file: Path) -> Tensor:
+    """A factor, in a type that is computed with; Refused where it is none."""
+    if not tensor.is_floating_point() or tensor.ndim < 2 or not tensor.numel():
+        raise Refused(
+            f"{file}: {abridged(key)} of shape {tuple(tensor.shape)} and {tensor.dtype} is no factor of a matrix"
+        )
+    computed = tensor if tensor.element_size() > 1 else tensor.float()
+    if not computed.isfinite().all():
+        raise Refused(f"{file}: {abridged(key)} has NaN or Inf entries")
+    return computed
 
 
 def _split(where: str) -> tuple[str, str, bool]:
@@ -238,7 +253,7 @@ def _pair(layer: _Layer, module: nn.Module, file: Path) -> dict[str, Tensor]:
 
 def _alpha(layer: _Layer, file: Path) -> float:
     tensor = layer.tensors["alpha"]
-    value = float(tensor) if tensor.numel() == 1 else math.nan
+    value = float(tensor) if tensor.numel() == 1 and not tensor.is_complex() else math.nan
     if not math.isfinite(value) or value == 0:
         raise Refused(f"{file}: alpha of {layer.key} is {abridged(tensor.tolist())}, and must be one number, not 0")
     return value
@@ -249,6 +264,6 @@ def _stated(header: Mapping[str, str], part: str, file: Path) -> dict[str, Any]:
     try:
         stated = json.loads(header.get(METADATA, "{}"))
         inner = {key.removeprefix(f"{part}."): value for key, value in stated.items() if key.startswith(f"{part}.")}
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise Refused(f"{file}: {METADATA} in its header is damaged: {error}") from error
     return inner if part else stated

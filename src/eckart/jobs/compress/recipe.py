@@ -37,9 +37,9 @@ class Recipe:
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, or regular expressions behind `re:`; empty for all.
         exclude: patterns of those to leave.
-        embeddings: take the embeddings too; None is False, but where `auto` shares out bytes and nothing is said of the
-            head either, since embeddings have many.
-        head: take the output head too; None as for the embeddings.
+        embeddings: take the embeddings too, and a head that is tied to them; None where `auto` shares out bytes without
+            rotate.
+        head: take the output head too.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
@@ -62,7 +62,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     embeddings: bool | None = None
-    head: bool | None = None
+    head: bool = False
     rotate: bool = False
     sequential: bool = False
     heal: int = 0
@@ -121,10 +121,9 @@ class Recipe:
     @property
     def takes(self) -> Takes:
         """Whether embeddings and the head are taken, for `find_sites`."""
-        said = self.embeddings is not None or self.head is not None
-        # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken unless said.
-        default = not said and self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
-        return {"embeddings": self.embeddings or default, "head": self.head or default}
+        # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken.
+        default = self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
+        return {"embeddings": default if self.embeddings is None else self.embeddings, "head": self.head}
 
     @property
     def options(self) -> dict[str, Any]:

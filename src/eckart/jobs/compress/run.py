@@ -63,7 +63,7 @@ def compress(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool | None = None,
-    head: bool | None = None,
+    head: bool = False,
     rotate: bool = False,
     sequential: bool = False,
     heal: int = 0,
@@ -92,11 +92,11 @@ def compress(
         allocation: uniform, greedy, exact, threshold, farms or influence; None for the method's own.
         floor: least share of its dense cost that a matrix keeps.
         include: patterns of the names of matrices to take, such as `model.layers.*.mlp.*`, or regular expressions
-            behind `re:`; all linear maps but the head where there are none.
+            behind `re:`; all linear maps where there are none, and what `embeddings` and `head` say.
         exclude: patterns of those to leave, of what `include` takes.
-        embeddings: take the embeddings too; None is False, but where `auto` shares out bytes and nothing is said of the
-            head either, since embeddings have many.
-        head: take the output head too; None as for the embeddings.
+        embeddings: take the embeddings too, and a head that is tied to them; None where `auto` shares out bytes without
+            rotate.
+        head: take the output head too.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.
