@@ -21,3 +21,5 @@ def test_kernels_by_themselves_are_saved(tmp_path: Path) -> None:
     for made, inputs in ((2.5 * RBF(0.3) + RBF(2.0) * Cosine(0.7), x), (GraphKernel(edges, "Heat", 0.2), np.arange(3))):
         save(made, tmp_path / "kernel")
         np.testing.assert_array_equal(load(tmp_path / "kernel")(inputs), made(inputs))
+    save(RBF(2.0) * Cosine(0.7).requires_grad_(False), tmp_path / "kernel")
+    assert [p.requires_grad for p in load(tmp_path / "kernel").parameters()] == [True, False]

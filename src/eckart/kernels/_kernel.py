@@ -258,6 +258,10 @@ class Times(_Both):
         return torch.stack(terms).sum(0)
 
 
+HELD = "parameters that are not learned"
+"""What files call their names."""
+
+
 def from_options(kind: str, options: dict[str, Any]) -> Kernel:
     """The kernel that `type(kernel).__name__` and `kernel.options()` describe.
 
@@ -270,7 +274,16 @@ def from_options(kind: str, options: dict[str, Any]) -> Kernel:
         list(KERNELS.values())
     if kind not in KINDS:
         raise Refused(f"unknown kernel {kind!r}; there are {', '.join(sorted(KINDS))}")
-    return KINDS[kind](**options)
+    held = options.get(HELD, [])
+    made = KINDS[kind](**{name: value for name, value in options.items() if name != HELD})
+    for name in held:
+        made.get_parameter(name).requires_grad_(False)
+    return made
 
 
-rebuilds("kernel", Kernel, lambda kernel: (type(kernel).__name__, kernel.options()), from_options)
+def _described(kernel: Kernel) -> tuple[str, dict[str, Any]]:
+    held = [name for name, parameter in kernel.named_parameters(recurse=False) if not parameter.requires_grad]
+    return type(kernel).__name__, {**kernel.options(), **({HELD: held} if held else {})}
+
+
+rebuilds("kernel", Kernel, _described, from_options)

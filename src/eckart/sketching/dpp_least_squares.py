@@ -150,7 +150,11 @@ class SampledLeastSquares(RegressorMixin, Estimator):
             Refused: y is NaN at a row that was drawn.
         """
         values = opened(y)
-        values = values if y is None else np.asarray(values)
+        if y is not None:
+            try:
+                values = np.asarray(values, np.float64 if np.asarray(values).dtype.kind in "OUSb" else None)
+            except (TypeError, ValueError) as error:
+                raise Refused(f"y holds what is no number: {error}") from error
         missing = np.isnan(values) if y is not None and values.dtype.kind == "f" else np.zeros(np.shape(values), bool)
         x, known = self._table(X, fit=True, y=np.where(missing, 0, values) if missing.any() else y, y_numeric=True)
         scale, (u, s, vh) = self._features(x)
