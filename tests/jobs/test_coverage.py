@@ -39,10 +39,16 @@ def test_every_number_of_every_class_is_taken_or_left_for_a_reason(name: str) ->
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_all_linear_maps_are_taken(make: object) -> None:
-    found = covered_by(make(), Recipe())  # type: ignore[operator]
+    model = make()  # type: ignore[operator]
+    found = covered_by(model, Recipe(embeddings=False))
     assert found.parameters.taken == found.linear_parameters.taken
     assert found.linear_parameters.taken / found.linear_parameters.total > 0.95  # all but the biases
     assert "an embedding: --embeddings takes it" in whys(found).values()
+    of_bytes = covered_by(model, Recipe())
+    assert of_bytes.linear_parameters == found.linear_parameters
+    assert of_bytes.parameters.taken / of_bytes.parameters.total > 0.95
+    for other in (Recipe(of="linear-parameters"), Recipe("svd"), Recipe(rotate=True)):
+        assert covered_by(model, other).parameters == found.parameters
 
 
 def test_patterns_and_the_head() -> None:
