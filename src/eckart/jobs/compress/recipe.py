@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict
+from typing import Any
 
 from eckart.budget.contract import find as find_allocation
 from eckart.budget.currencies import CURRENCIES
@@ -14,13 +14,6 @@ from eckart.report.numbers import read_percent
 
 KEEP = 0.8
 """The share that is kept where neither that nor a size is said."""
-
-
-class Takes(TypedDict):
-    """What of a model beside its inner matrices is taken."""
-
-    embeddings: bool
-    head: bool
 
 
 @dataclass(frozen=True)
@@ -119,11 +112,12 @@ class Recipe:
         return self.keep
 
     @property
-    def takes(self) -> Takes:
-        """Whether embeddings and the head are taken, for `find_sites`."""
+    def takes_embeddings(self) -> bool:
+        """Whether embeddings are taken, and a head that is tied to them."""
+        if self.embeddings is not None:
+            return self.embeddings
         # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken.
-        default = self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
-        return {"embeddings": default if self.embeddings is None else self.embeddings, "head": self.head}
+        return self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
 
     @property
     def options(self) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def rotation_adds(model: Any, recipe: Recipe) -> dict[str, int]:
     """
     if not recipe.rotate:
         return {}
-    if any(recipe.takes.values()) and getattr(getattr(model, "config", None), "tie_word_embeddings", False):
+    if (recipe.takes_embeddings or recipe.head) and getattr(
+        getattr(model, "config", None), "tie_word_embeddings", False
+    ):
         raise Refused(
             "the head is tied to the embedding, which it reads through a small matrix once the stream is rotated: "
             "leave out embeddings= and head=, or rotate="

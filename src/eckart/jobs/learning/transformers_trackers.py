@@ -59,12 +59,14 @@ def following(names: Sequence[str], out: str | Path, training: Training, model: 
         for tracker in trackers:
             tracker.on_log(arguments, state, control, logs=dict(numbers), model=model)
 
-    for tracker in trackers:
-        tracker.on_train_begin(arguments, state, control, model=model)
+    begun = []
     try:
+        for tracker in trackers:
+            tracker.on_train_begin(arguments, state, control, model=model)
+            begun.append(tracker)
         yield tell
     finally:
-        for tracker in trackers:
+        for tracker in begun:
             tracker.on_train_end(arguments, state, control, model=model, processing_class=None)
 
 
@@ -82,6 +84,7 @@ def check_trackers(names: Sequence[str]) -> list[Any]:
 
     if unknown := [name for name in names if name not in KNOWN]:
         raise Refused(f"transformers has no tracker {unknown[0]!r}: it has {', '.join(sorted(KNOWN))}")
+    names = list(dict.fromkeys(names))  # one that is said twice would be told twice
     for name in names:
         try:
             KNOWN[name]()
