@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import fcntl
+import json
+import os
 import re
+import select
 import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,19 +58,101 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-extensions",
+    "--remote-debugging-pipe",
 ]
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome on PATH")
+
+AS_THREE_AND_FOUR = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3), os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class Browser:
+    """A headless browser that answers the DevTools protocol over two pipes: started once, as a start takes a second."""
+
+    def __init__(self, path: str) -> None:
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        its_in, to = os.pipe()
+        back, its_out = os.pipe()
+        # It reads descriptor 3 and writes 4; what lies there in between is moved out of the way.
+        its_in, its_out = fcntl.fcntl(its_in, fcntl.F_DUPFD, 10), fcntl.fcntl(its_out, fcntl.F_DUPFD, 10)
+        command = [sys.executable, "-c", AS_THREE_AND_FOUR, str(its_in), str(its_out), path, *FLAGS]
+        self.process = subprocess.Popen(
+            [*command, f"--user-data-dir={self.profile.name}"],
+            pass_fds=(its_in, its_out),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(its_in)
+        os.close(its_out)
+        self.back, self.to = os.fdopen(back, "rb"), os.fdopen(to, "wb")
+        self.rest, self.number = b"", 0
+        self.waiting: list[dict[str, Any]] = []
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.profile.cleanup()
+
+    def heard(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first message that is wanted; the others wait."""
+        while True:
+            for index, message in enumerate(self.waiting):
+                if wanted(message):
+                    return self.waiting.pop(index)
+            ready, _, _ = select.select([self.back], [], [], 180)
+            more = os.read(self.back.fileno(), 1 << 20) if ready else b""
+            if not more:
+                raise RuntimeError(f"the browser is silent; its process: {self.process.poll()}")
+            *whole, self.rest = (self.rest + more).split(b"\0")
+            self.waiting += map(json.loads, whole)
+
+    def ask(self, method: str, session: str | None = None, **parameters: object) -> dict[str, Any]:
+        """What a command of the protocol returns."""
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": parameters}
+        self.to.write(json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
+        self.to.flush()
+        answer = self.heard(lambda message: message.get("id") == self.number)
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        found: dict[str, Any] = answer["result"]
+        return found
+
+    def document(self, address: str, width: int) -> str:
+        """The document at an address once it is loaded, in a profile of its own that forgets it afterwards."""
+        context = self.ask("Target.createBrowserContext")["browserContextId"]
+        target = self.ask("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
+        session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        shape = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", session, **shape)
+        self.ask("Page.enable", session)
+        self.ask("Page.setLifecycleEventsEnabled", session, enabled=True)
+        load = {"name": "load", "loaderId": self.ask("Page.navigate", session, url=address)["loaderId"]}
+        self.heard(lambda message: load.items() <= message.get("params", {}).items())
+        whole = "new XMLSerializer().serializeToString(document.doctype) + document.documentElement.outerHTML"
+        text: str = self.ask("Runtime.evaluate", session, expression=whole)["result"]["value"]
+        self.ask("Target.disposeBrowserContext", browserContextId=context)
+        self.waiting.clear()
+        return text
+
+
+@cache
+def _browser() -> Browser:
+    assert BROWSER is not None
+    started = Browser(BROWSER)
+    atexit.register(started.close)
+    return started
 
 
 def drawn(page: str, directory: Path, address: str = "", width: int = 1280) -> str:
     """The document after its script has run, serialised by a headless browser; `address` is what follows its name."""
-    assert BROWSER is not None
     file = directory / "report.html"
     file.write_text(page, encoding="utf-8")
-    # The browser takes a quarter of its time to make a profile, in which pages keep nothing: one for all tests.
-    own = [f"--user-data-dir={directory.parent / 'profile-of-the-browser'}", f"--window-size={width},900"]
-    command = [BROWSER, *FLAGS, *own, "--dump-dom", file.as_uri() + address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    return _browser().document(file.as_uri() + address, width)
 
 
 def asked(page: str, script: str, directory: Path, address: str = "", width: int = 1280) -> dict[str, str | None]:
