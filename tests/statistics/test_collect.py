@@ -121,7 +121,7 @@ def test_padding_is_left_out() -> None:
 
 
 def test_padding_of_embeddings_is_left_out() -> None:
-    model = tiny_llama()
+    model = tiny_llama(tied=False)
     ids, mask = tokens(2, 6), torch.ones(2, 6, dtype=torch.long)
     mask[1, 2:] = 0
     batch = {"input_ids": ids, "attention_mask": mask}

@@ -14,6 +14,7 @@ from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.padding import longest, without_padding
 from eckart.statistics.recorder import Mingled, Recorder
+from eckart.statistics.ties import also_looked_up, joined, with_ties
 
 OnProgress = Callable[[int, int], None]
 
@@ -31,8 +32,9 @@ def collect(
 
     Gradients are those of the log-likelihood of labels drawn from the model itself, see `sampled_gradient`. Weights get
     no gradients; the graph starts at the first measured module. Modules that are handed one and the same tensor share
-    its statistics. Where a model puts the rows of several samples together and a statistic is one of samples, or where
-    a matrix is used once for all samples of a batch, samples are run one by one.
+    its statistics. A matrix that other modules hold too, as a head tied to the embedding does, is measured in all of
+    them, see `joined`. Where a model puts the rows of several samples together and a statistic is one of samples, or
+    where a matrix is used once for all samples of a batch, samples are run one by one.
 
     Args:
         model: in eval mode; called as `model(ids)` for a tensor, `model(**batch)` for a mapping.
@@ -70,11 +72,12 @@ def _collect(
     on_progress: OnProgress | None,
 ) -> dict[str, Statistics]:
     """`collect`, one sample at a time if so wanted; else Mingled where samples cannot be told from each other."""
-    recorder = Recorder(modules, frozenset(needs))
+    watched = with_ties(model, modules)
+    recorder = Recorder(watched, frozenset(needs), also_looked_up(watched))
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
-        for name, module in modules.items():
+        for name, module in watched.items():
             handle = module.register_forward_hook(recorder.hook(name))
             stack.callback(handle.remove)
         for done, batch in enumerate(batches):
@@ -84,7 +87,7 @@ def _collect(
                     _measure(model, part, recorder, generator)
             if on_progress:
                 on_progress(done + 1, len(batches))
-    return recorder.results()
+    return joined(recorder.results())
 
 
 def _measure(model: nn.Module, batch: Batch, recorder: Recorder, generator: torch.Generator) -> None:

@@ -35,12 +35,17 @@ class Recorder:
     Args:
         modules: what is measured, by name.
         needs: what is kept of each.
+        also_looked_up: see there, in `ties`; of their gradients only the squares are kept, and always.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], needs: frozenset[Need]) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], needs: frozenset[Need], also_looked_up: frozenset[str] = frozenset()
+    ) -> None:
         self.modules = modules
         self.needs = needs
-        self.gradients = bool(needs & GRADIENT_NEEDS) or any(isinstance(m, nn.Embedding) for m in modules.values())
+        self._also_looked_up = also_looked_up
+        looked_up = {name for name, module in modules.items() if isinstance(module, nn.Embedding)} | also_looked_up
+        self.gradients = bool(needs & GRADIENT_NEEDS) or not looked_up.isdisjoint(modules)
         self.recording_inputs = False
         self.leader: dict[str, str] = {}
         self.kept: dict[tuple[str, Need], Accumulator] = {}
@@ -179,7 +184,10 @@ class Recorder:
             self._add_pairs(name, [(ids.reshape(self._here, -1), self._by_sample(gradient))])
 
     def _add_gradient(self, name: str, x: Tensor | None, gradient: Tensor, geometry: Geometry | None) -> None:
-        if Need.GRADIENT_SECOND_MOMENT in self.needs:
+        if name in self._also_looked_up:  # the moment of a table is as long as it has rows
+            squares = exact_sum(_rows(gradient).square(), 0)
+            self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, Sum).add(squares)
+        elif Need.GRADIENT_SECOND_MOMENT in self.needs:
             rows = _rows(gradient) if geometry is None else _rows(geometry.images(gradient).movedim(1, -1))
             self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, SecondMoment).add(rows)
         if x is None:

@@ -23,6 +23,7 @@ from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.padding import longest, without_padding
 from eckart.statistics.recorder import Mingled, Recorder
+from eckart.statistics.ties import also_looked_up, joined, with_ties
 
 LABELS = "labels"
 
@@ -63,7 +64,7 @@ class Walk:
         limit: int,
     ) -> None:
         self._model, self._files, self._needs, self._seed, self._limit = model, files, tuple(needs), seed, limit
-        self._units = [{site.name: site.module for site in sites} for sites in units]
+        self._units = [with_ties(model, {site.name: site.module for site in sites}) for sites in units]
         self._parts = [part for batch in batches for part in without_padding(model, batch)]
         tables = any(site.is_embedding for site in units[-1])
         self.backward = bool(GRADIENT_NEEDS & set(needs)) or tables
@@ -94,9 +95,9 @@ class Walk:
         """The statistics of the matrices of a unit, whose weights are there, and which was prepared."""
         with _samples_apart():
             if unit == len(self._files):
-                return self._outside()
+                return joined(self._outside())
             through = self._through_back if self.backward else self._through
-            return through(unit, self._units[unit])
+            return joined(through(unit, self._units[unit]))
 
     def done(self, unit: int) -> None:
         """Says that the statistics of a unit are not asked for again: removes what only they were made from."""
@@ -244,7 +245,7 @@ class Walk:
 
     @contextmanager
     def _recording(self, modules: Mapping[str, nn.Module]) -> Iterator[Recorder]:
-        recorder = Recorder(modules, frozenset(self._needs))
+        recorder = Recorder(modules, frozenset(self._needs), also_looked_up(self._units[-1]))
         with ExitStack() as stack:
             stack.enter_context(frozen(self._model))
             for name, module in modules.items():
