@@ -194,6 +194,16 @@ TABLES = {
         [KEPT, METHOD, ("shared out", "{allocation}"), ("matrices", "{taken:code}")],
         right=[("perplexity", "{perplexity:perplexity}"), ("loss over dense", "{rise:+.3f} ± {paired:.3f}")],
     ),
+    "narrow-speed": _of(
+        {"benchmark": "compressors.narrow", "part": "speed"},
+        [KEPT, METHOD, ("matrices", "{taken:code}")],
+        right=[
+            ("what is smaller", "{sizes}"),
+            ("prefill", "{prefill_ratio:.2f}"),
+            ("decoding", "{decode_ratio:.2f}"),
+            ("cache", "{cache:.2f}"),
+        ],
+    ),
     "third": _of(
         {"benchmark": "compressors.third", "keep": 0.333, "embeddings": False},
         [METHOD, ("bytes", "{share:.3f}")],
@@ -201,6 +211,16 @@ TABLES = {
             ("perplexity", "{perplexity:perplexity}"),
             ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
             ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
+            CPU,
+        ],
+    ),
+    "third-16-bits": _of(
+        {"benchmark": "compressors.third", "dtype": "bfloat16"},
+        [("asked for", "{keep}"), METHOD, ("bytes", "{share:.3f}")],
+        [
+            ("perplexity", "{perplexity:perplexity}"),
+            ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
+            ("over the first", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
             CPU,
         ],
     ),

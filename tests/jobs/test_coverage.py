@@ -37,7 +37,7 @@ def test_every_number_of_every_class_is_taken_or_left_for_a_reason(name: str) ->
         assert kind.taken or (kind.name in found.sentence) or re.search(r"and \d+ more", found.sentence)
 
 
-@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, lambda: tiny_llama(tied=False)])
 def test_all_linear_maps_are_taken(make: object) -> None:
     model = make()  # type: ignore[operator]
     found = covered_by(model, Recipe(embeddings=False))

@@ -46,7 +46,10 @@ RECIPE = o.options_of(
         help="compress the embeddings too, and a head that is tied to them (default: where auto shares out bytes)",
         negative="--no-embeddings",
     ),
-    head=Parameter(help="compress the output head too"),
+    head=Parameter(
+        help="compress the output head too (default: where auto shares out bytes and takes embeddings)",
+        negative="--no-head",
+    ),
     keep=Parameter(
         group=(o.BUDGET, EITHER), converter=o.share, help=f"share that is kept, 0.8 or 80% (default {KEEP})"
     ),

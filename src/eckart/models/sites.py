@@ -35,12 +35,14 @@ class Site:
         module: the linear layer, convolution or embedding that holds it; see `eckart.models.layers`.
         tied: further names of modules that hold the same tensor (a head tied to the embedding), or of this module.
         share: of the tokens that come here, for an expert of a mixture whose experts are visited equally often.
+        takes_bias: whether a bias may be added here: no table has one, and no configuration speaks of a head's.
     """
 
     name: str
     module: nn.Module
     tied: tuple[str, ...] = ()
     share: float = 1.0
+    takes_bias: bool = True
 
     @property
     def weight(self) -> Tensor:
@@ -185,7 +187,7 @@ def _all_sites(model: nn.Module) -> list[Site]:
         for parameter in module._parameters.values():
             if parameter is not None:
                 holders.setdefault(id(parameter), []).append((name, module))
-    shares = _shares(model)
+    shares, heads = _shares(model), _heads(model)
     sites = []
     for tensor, held in holders.items():
         if not all((is_embedding(module) or is_linear(module)) and id(module.weight) == tensor for _, module in held):
@@ -197,7 +199,9 @@ def _all_sites(model: nn.Module) -> list[Site]:
             continue
         name, module = next(((n, m) for n, m in held if isinstance(m, nn.Embedding)), held[0])
         tied = tuple(n for n, _ in held if n != name)
-        sites.append(Site(name, module, tied, shares.get(id(module), 1.0)))
+        is_table = isinstance(module, nn.Embedding)
+        biased = not is_table and (name not in heads or getattr(module, "bias", None) is not None)
+        sites.append(Site(name, module, tied, shares.get(id(module), 1.0), biased))
     return sites
 
 

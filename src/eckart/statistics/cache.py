@@ -157,6 +157,7 @@ def read_statistics(file: Path, modules: Mapping[str, nn.Module]) -> dict[str, S
                 uses=index[name]["uses"],
                 lookup=index[name]["lookup"],
                 patch=patch_of(module),
+                takes_bias=True,
                 **{need.value: loaded[index[name][need.value]] for need in Need if need.value in index[name]},
             )
             for name, module in modules.items()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
 from eckart.statistics.needs import Need, Statistics
@@ -29,5 +32,11 @@ def centred(moment: Tensor, mean: Tensor) -> Tensor:
 
 
 def bias_mean(statistics: Statistics) -> Tensor | None:
-    """E[x] (in,), float64, from which a bias is made; None for a table of look-ups, which takes no bias."""
-    return None if statistics.lookup else statistics.get(Need.INPUT_MEAN)
+    """E[x] (in,), float64, from which a bias is made; None for a table of look-ups, or where there is to be no bias."""
+    return None if statistics.lookup or not statistics.takes_bias else statistics.get(Need.INPUT_MEAN)
+
+
+def without_bias(statistics: Statistics) -> Statistics:
+    """The statistics of a matrix whose place takes no bias: errors in the mean output count as all others do."""
+    mean = statistics.input_mean
+    return replace(statistics, input_mean=None if mean is None else torch.zeros_like(mean), takes_bias=False)

@@ -49,6 +49,7 @@ class Statistics:
         lookup: W is a table whose rows are looked up, and the roles of inputs and gradients are turned; see `collect`.
         patch: height and width of the patches that x are, channel by channel and row by row; None where x are not.
         input_sample: inputs of tokens at even distances, (at most 256, in); of no table of look-ups.
+        takes_bias: whether what a candidate adds to the mean output may be taken back by a bias; see `without_bias`.
 
     Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
     the sum over the positions of an image, not their mean: then half of an error in Metric(E[g g^T], E[x x^T]) is the
@@ -69,6 +70,7 @@ class Statistics:
     lookup: bool = False
     patch: tuple[int, int] | None = None
     input_sample: Tensor | None = None
+    takes_bias: bool = True
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; Refused that names it where it was not collected or is not finite."""

@@ -256,6 +256,7 @@ class Recorder:
                 uses=tokens / self.labels if tokens and self.labels and patch is None else 1.0,
                 lookup=isinstance(self.modules[name], nn.Embedding),
                 patch=patch,
+                takes_bias=True,
                 **values,
             )
         return results

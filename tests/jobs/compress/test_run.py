@@ -160,6 +160,16 @@ def test_budgets_are_kept_with_embeddings_and_head(method: str, kind: str, optio
     assert finite(model)
 
 
+@pytest.mark.parametrize("method", ["auto", "eora", "kfac", "lord", "modegpt", "svd"])
+def test_a_head_without_a_bias_gets_none(method: str) -> None:
+    # No configuration of transformers speaks of one, so that the model could not be written as an ordinary one.
+    model = compressed(separate(), method, keep=0.7, of="bytes", embeddings=True, head=True).model
+    assert isinstance(model.lm_head, StructuredLinear)
+    assert model.lm_head.bias is None
+    inside = [module for module in model.model.modules() if isinstance(module, StructuredLinear)]
+    assert any(module.bias is not None for module in inside) == (method in ("auto", "kfac", "lord", "modegpt"))
+
+
 @pytest.mark.parametrize(("method", "kind"), in_turn(sorted(METHODS), ["llama", "gpt2", "plain"]))
 def test_keeping_everything_changes_nothing(method: str, kind: str) -> None:
     model = MODELS[kind]()

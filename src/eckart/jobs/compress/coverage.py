@@ -19,7 +19,9 @@ from eckart.statistics.cache import finite_weights
 
 def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
     """The matrices a recipe is about; Refused where a pattern matches none, or weights are not finite."""
-    sites = find_sites(model, recipe.include, recipe.exclude, embeddings=recipe.takes_embeddings, head=recipe.head)
+    sites = find_sites(
+        model, recipe.include, recipe.exclude, embeddings=recipe.takes_embeddings, head=recipe.takes_head
+    )
     finite_weights({site.name: site.module for site in sites})
     return sites
 
@@ -27,7 +29,7 @@ def sites_of(model: nn.Module, recipe: Recipe) -> list[Site]:
 def covered_by(model: nn.Module, recipe: Recipe, left: Mapping[str, str] | None = None) -> Coverage:
     """What a recipe takes of a model, and what it leaves and why; `left` are further reasons by name."""
     taken = [site for site in sites_of(model, recipe) if site.name not in (left or {})]
-    return coverage(model, taken, embeddings=recipe.takes_embeddings, head=recipe.head, left=left)
+    return coverage(model, taken, embeddings=recipe.takes_embeddings, head=recipe.takes_head, left=left)
 
 
 UNREACHED = "the model did not call it on the calibration data, so that nothing is known of its inputs"

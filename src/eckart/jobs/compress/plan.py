@@ -22,6 +22,7 @@ from eckart.models.layers import is_compressed
 from eckart.models.sites import Site, model_bytes, model_cost
 from eckart.progress import Progress, silent
 from eckart.statistics import Statistics
+from eckart.statistics.moments import without_bias
 
 OnProgress = Callable[[int, int], None]
 
@@ -69,7 +70,8 @@ class Plan:
 
     def members(self, group: Group) -> Members:
         """What a method is given of a group, in the memory of the CPU, where candidates are fitted."""
-        statistics = tuple(self.statistics.get(site.name, Statistics()) for site in group.sites)
+        known = ((site.takes_bias, self.statistics.get(site.name, Statistics())) for site in group.sites)
+        statistics = tuple(each if takes_bias else without_bias(each) for takes_bias, each in known)
         weights = tuple(site.weight.cpu() for site in group.sites)
         biases = tuple(None if site.bias is None else site.bias.cpu() for site in group.sites)
         return Members(weights, statistics, group.heads, biases, group.mixture, group.layers)
@@ -94,8 +96,7 @@ class Plan:
             for group, future in zip(portion, futures, strict=True):
                 family, curve = future.result()
                 self.curves[group.name] = curve
-                usual = sum(4 * sum(site.shape) * min(site.shape) for site in group.sites)
-                size = getattr(family, "held_bytes", usual)
+                size = getattr(family, "held_bytes", sum(4 * sum(s.shape) * min(s.shape) for s in group.sites))
                 if family is not None and held + size <= self.held_limit:
                     self._families[group.name] = family
                     held += size
@@ -295,5 +296,5 @@ def apply(
 
 
 def put(model: nn.Module, site: Site, fitted: Fitted) -> None:
-    """Puts a candidate in the place of a matrix; a table has no bias."""
-    places.replace(model, site, fitted.structure, None if site.is_embedding else fitted.bias)
+    """Puts a candidate in the place of a matrix."""
+    places.replace(model, site, fitted.structure, fitted.bias if site.takes_bias else None)

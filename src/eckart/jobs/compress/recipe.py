@@ -32,7 +32,7 @@ class Recipe:
         exclude: patterns of those to leave.
         embeddings: take the embeddings too, and a head that is tied to them; None where `auto` shares out bytes without
             rotate.
-        head: take the output head too.
+        head: take the output head too; None where `auto` shares out bytes and takes embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else; 0 for none.
@@ -55,7 +55,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     embeddings: bool | None = None
-    head: bool = False
+    head: bool | None = None
     rotate: bool = False
     sequential: bool = False
     heal: int = 0
@@ -117,7 +117,17 @@ class Recipe:
         if self.embeddings is not None:
             return self.embeddings
         # A rotated head that is tied to the embedding has a matrix before it, so that neither is taken.
-        return self.method == "auto" and self.of == "bytes" and self.size is None and not self.rotate
+        return self._whole and not self.rotate
+
+    @property
+    def takes_head(self) -> bool:
+        """Whether the output head is taken."""
+        return self._whole and self.takes_embeddings if self.head is None else self.head
+
+    @property
+    def _whole(self) -> bool:
+        """Whether all that has many bytes is taken, unless it is said otherwise."""
+        return self.method == "auto" and self.of == "bytes" and self.size is None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def rotation_adds(model: Any, recipe: Recipe) -> dict[str, int]:
     """
     if not recipe.rotate:
         return {}
-    if (recipe.takes_embeddings or recipe.head) and getattr(
+    if (recipe.takes_embeddings or recipe.takes_head) and getattr(
         getattr(model, "config", None), "tie_word_embeddings", False
     ):
         raise Refused(

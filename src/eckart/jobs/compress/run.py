@@ -63,7 +63,7 @@ def compress(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     embeddings: bool | None = None,
-    head: bool = False,
+    head: bool | None = None,
     rotate: bool = False,
     sequential: bool = False,
     heal: int = 0,
@@ -96,7 +96,7 @@ def compress(
         exclude: patterns of those to leave, of what `include` takes.
         embeddings: take the embeddings too, and a head that is tied to them; None where `auto` shares out bytes without
             rotate.
-        head: take the output head too.
+        head: take the output head too; None where `auto` shares out bytes and takes embeddings.
         rotate: rotate the residual stream of a language model first, which changes its matrices and not its outputs.
         sequential: fit block by block again, on what the compressed blocks before it hand on.
         heal: steps of training for each block, after all else.

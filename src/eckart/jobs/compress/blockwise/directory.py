@@ -42,7 +42,7 @@ TEXTS = "texts"
 
 def needed_at_once(model: nn.Module, recipe: Recipe) -> int:
     """Bytes that the whole model takes at least: its weights, what becomes of them, the statistics of one matrix."""
-    sites = all_sites(model, embeddings=recipe.takes_embeddings, head=recipe.head)
+    sites = all_sites(model, embeddings=recipe.takes_embeddings, head=recipe.takes_head)
     moments = {Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT} & set(recipe.card.needs)
     side = max((min(max(site.shape), LARGEST) for site in sites), default=0)
     return 2 * model_bytes(model) + (12 * side * side if moments else 0)
