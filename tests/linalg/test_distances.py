@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eckart.linalg.distances import squared_distances
+from eckart.linalg.distances import SMALL, squared_distances
 
 
 @pytest.mark.parametrize("d", [1, 5, 100])
@@ -19,9 +19,9 @@ def test_they_are_those_of_differences(d: int) -> None:
     assert (squared_distances(x).diagonal() == 0).all()
 
 
-@pytest.mark.parametrize("d", [2, 40])
+@pytest.mark.parametrize("d", [2, SMALL + 1])
 def test_gradients_are_right_to_the_second_order_at_zero_too(d: int) -> None:
-    x = torch.randn(3, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = torch.cat([x[:1].clone(), x[1:] + 1])
     inputs = (x.requires_grad_(), z.requires_grad_())
     assert torch.autograd.gradcheck(squared_distances, inputs)

@@ -40,6 +40,14 @@ def test_a_mean_of_matrices_far_apart_converges() -> None:
     np.testing.assert_allclose(affine_mean(a).value, np.eye(3), atol=1e-6)
 
 
+def test_a_mean_of_ill_conditioned_matrices_takes_few_steps() -> None:
+    rng = np.random.default_rng(3)
+    q = np.linalg.qr(rng.standard_normal((30, 6, 6)))[0]
+    found = affine_mean((q * np.exp(rng.uniform(-5, 5, (30, 1, 6)))) @ np.swapaxes(q, 1, 2))
+    assert found.converged
+    assert found.iterations <= 25  # Steps of length one take 100 and more.
+
+
 def test_tangent_vectors_have_the_distance_as_their_length_and_come_back() -> None:
     a = matrices()
     vectors = tangent_vectors(a, a[1])
