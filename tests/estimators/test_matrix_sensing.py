@@ -76,6 +76,9 @@ def test_pairs_of_vectors_and_places_are_sensed_too(symmetric: bool) -> None:
     y = np.einsum("mi,ij,mj->m", a, truth, b)
     found = sense_matrix(RankOneMeasurements(a, b), y, 3, symmetric=symmetric, generator=0)
     np.testing.assert_allclose(found.value.dense(), truth, atol=1e-4 * np.abs(truth).max())
+    for scale in (2.0**-500, 2.0**500):
+        scaled = sense_matrix(RankOneMeasurements(a * scale, b), y, 3, symmetric=symmetric, generator=0)
+        np.testing.assert_allclose(scaled.value.values * scale, found.value.values, rtol=1e-9)
     rows, columns = np.divmod(rng.permutation(196)[:150], 14)
     entries = EntryMeasurements(rows, columns, (14, 14))
     found = sense_matrix(entries, truth[rows, columns], 2, symmetric=symmetric, generator=0)

@@ -9,7 +9,7 @@ import numpy as np
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, power_of_two
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
-from eckart.linalg.measurements import DenseMeasurements, Measurements
+from eckart.linalg.measurements import DenseMeasurements, Measurements, ScaledMeasurements
 from eckart.linalg.solution import Solution
 from eckart.linalg.thresholded_svd import ThinSVD, leading_svd, spectral_norm
 from eckart.scikit.planted import Planted
@@ -122,6 +122,8 @@ def sense_matrix(
     if size == 0:
         zero = ThinSVD(np.zeros((n1, rank)), np.zeros(rank), np.zeros((n2, rank)))
         return Solution(ThinSVD(*(back(each, y) for each in zero)), True, 0, (), "every measurement is zero")
+    a, unit_of_a = _near_one(a, b)
+    scale_of_a *= unit_of_a
     preconditioned = method == "preconditioned"
     correlated = a.adjoint(b)
     top = _start(correlated, rank, symmetric, rng)
@@ -188,6 +190,16 @@ def _scaled(measurements: Array | Measurements) -> tuple[Any, float]:
     table = dense(measurements, "the measurements", ndim=3)
     unit = power_of_two(table)
     return DenseMeasurements(table / unit), unit
+
+
+def _near_one(a: Measurements, b: Dense) -> tuple[Measurements, float]:
+    """A by a power of two, so that A*(y) is of the size of y, and that power."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = np.asarray(a.adjoint(b) @ np.cos(np.arange(a.shape[2])))
+    if not np.isfinite(seen).all():
+        raise Refused("A*(y) is beyond floating point: scale the measurements")
+    unit = power_of_two(seen)
+    return ScaledMeasurements(a, unit), unit
 
 
 def _start(correlated: Any, rank: int, symmetric: bool, rng: np.random.Generator) -> ThinSVD:

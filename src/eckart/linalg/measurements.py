@@ -112,3 +112,20 @@ class EntryMeasurements:
 
     def adjoint(self, e: Dense) -> sparse.csr_array:
         return sparse.csr_array((e, (self.rows, self.columns)), shape=self._matrix)
+
+
+class ScaledMeasurements:
+    """Measurements divided by a number: A_i / unit."""
+
+    def __init__(self, measurements: Measurements, unit: float) -> None:
+        self.measurements, self.unit = measurements, unit
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.measurements.shape
+
+    def of(self, f: Dense, g: Dense) -> Dense:
+        return self.measurements.of(f, g) / self.unit
+
+    def adjoint(self, e: Dense) -> Any:
+        return self.measurements.adjoint(e / self.unit)
