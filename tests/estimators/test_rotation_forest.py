@@ -67,6 +67,19 @@ def test_without_rotation_it_is_as_good_as_a_random_forest() -> None:
     assert ours == pytest.approx(theirs, abs=0.04)
 
 
+def test_a_tree_that_looks_at_all_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(8)
+    (x, y), (new, _) = slanted(120, rng), slanted(60, rng)
+    shape = {"max_features": None, "bootstrap": False, "max_depth": 3}
+    fitted = RotationForest("none", n_members=1, n_trees=1, **shape, random_state=0).fit(x, y)
+    one, other = ((each - x.mean(0)) / x.std(0) for each in (x, new))
+    seed = int(np.random.default_rng(0).integers(2**31))
+    tree = DecisionTreeClassifier(max_depth=3, random_state=seed).fit(one, y)
+    np.testing.assert_allclose(fitted.predict_proba(new), tree.predict_proba(other), atol=1e-12)
+    turned = RotationForest(n_members=3, n_trees=1, **shape, random_state=0).fit(x, y)
+    assert not np.allclose(*turned.rotations_[:2])
+
+
 def test_a_slanted_border_is_easier_for_rotated_trees() -> None:
     rng = np.random.default_rng(4)
     (x, y), (new, truth) = slanted(300, rng), slanted(1000, rng)
@@ -85,3 +98,7 @@ def test_units_of_features_do_not_matter() -> None:
 def test_what_cannot_be_met_is_refused() -> None:
     with pytest.raises(Refused, match="rotation='spin'"):
         RotationForest("spin").fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(Refused, match=r"max_features=0\.5"):
+        RotationForest(max_features=0.5).fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(Refused, match=r"n_trees=1\.5"):
+        RotationForest(n_trees=1.5).fit(np.eye(4), [0, 1, 0, 1])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from eckart.arrays import Dense, back
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
-from eckart.scikit.base import Estimator, generator_from, same_kind
+from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
 from eckart.scikit.door import ClassifierMixin
 from eckart.scikit.planted import Planted
 
@@ -79,6 +79,9 @@ class RotationForest(ClassifierMixin, Estimator):
     Features are standardised first. Where single features mean something (categories, counts) rotations lose what
     axes had: compare with rotation="none".
 
+    The forest of Rodríguez, Kuncheva and Alonso has a rotation for each tree, which is grown on all samples and looks
+    at all features: n_members=100, n_trees=1, max_features=None, bootstrap=False. It takes longer.
+
     Args:
         rotation: "pca", principal axes of random groups of features; "sparse", random projections of few entries;
             "haar", uniform rotations; "none".
@@ -86,6 +89,8 @@ class RotationForest(ClassifierMixin, Estimator):
         n_trees: of a forest.
         group_size: features of a group of "pca".
         max_depth: of a tree; None for no limit.
+        max_features: what a cut chooses among: "sqrt" of the features, drawn anew, or None for all.
+        bootstrap: whether a tree sees as many samples, drawn with repetition, instead of all.
         random_state: of all draws.
 
     Attributes:
@@ -105,6 +110,8 @@ class RotationForest(ClassifierMixin, Estimator):
         n_trees: int = 10,
         group_size: int = 3,
         max_depth: int | None = None,
+        max_features: Literal["sqrt"] | None = "sqrt",
+        bootstrap: bool = True,
         random_state: int | np.random.Generator | np.random.RandomState | None = None,
     ) -> None:
         self.rotation = rotation
@@ -112,6 +119,8 @@ class RotationForest(ClassifierMixin, Estimator):
         self.n_trees = n_trees
         self.group_size = group_size
         self.max_depth = max_depth
+        self.max_features = max_features
+        self.bootstrap = bootstrap
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> RotationForest:
@@ -121,14 +130,12 @@ class RotationForest(ClassifierMixin, Estimator):
 
         table, target = self._table(X, fit=True, y=y)
         check_classification_targets(target)
-        if (
-            self.rotation not in ("pca", "sparse", "haar", "none")
-            or min(self.n_members, self.n_trees, self.group_size) < 1
-        ):
+        if self.rotation not in get_args(Rotation) or self.max_features not in ("sqrt", None):
             raise Refused(
-                f"rotation={self.rotation!r}, n_members={self.n_members}, n_trees={self.n_trees}, "
-                f"group_size={self.group_size}: pca, sparse, haar or none, and at least 1"
+                f"rotation={self.rotation!r}, max_features={self.max_features!r}: one of "
+                f"{', '.join(get_args(Rotation))}, and 'sqrt' or None"
             )
+        at_least_one(n_members=self.n_members, n_trees=self.n_trees, group_size=self.group_size)
         rng = generator_from(self.random_state)
         self.classes_, codes = np.unique(target, return_inverse=True)
         self.mean_ = table.mean(axis=0)
@@ -142,10 +149,11 @@ class RotationForest(ClassifierMixin, Estimator):
             rotations.append(rotation_of(self.rotation, standard, self.group_size, rng))
             seen = (standard @ rotations[-1]).astype(np.float32)
             for _ in range(self.n_trees):
-                # A tree of a random forest: on as many samples, drawn with repetition, sqrt(p) features a cut.
-                drawn = np.bincount(rng.integers(0, len(seen), len(seen)), minlength=len(seen)).astype(float)
+                drawn = None
+                if self.bootstrap:
+                    drawn = np.bincount(rng.integers(0, len(seen), len(seen)), minlength=len(seen)).astype(float)
                 tree = DecisionTreeClassifier(
-                    max_features="sqrt", max_depth=self.max_depth, random_state=int(rng.integers(2**31))
+                    max_features=self.max_features, max_depth=self.max_depth, random_state=int(rng.integers(2**31))
                 )
                 trees.append(tree.fit(seen, codes, sample_weight=drawn, check_input=False).tree_)
         self.rotations_ = np.stack(rotations)
