@@ -1,7 +1,7 @@
 """Unmixing with outlying bands, and images of many bands without noise.
 
     pip install scikit-learn scikit-image pillow chemotools pandas tifffile imagecodecs
-    python -m benchmarks.estimators.spectra --landsat L7_ETMs.tif
+    python -m benchmarks.estimators.spectra --landsat L7_ETMs.tif [--picture docs/images/denoised.png]
 
 Spectra are halves of real ones, the mean of chemotools' coffees and a fermentation, resampled to 60 or 200 bands. No
 hyperspectral image is in a package: mixtures are drawn, or are photographs of scikit-image as abundances. The Landsat
@@ -151,14 +151,32 @@ def denoising(seeds: int, landsat: Path | None) -> Iterator[Found]:
                 yield what | {"arm": "nlm, band by band"}, psnr(one)
 
 
+def picture(landsat: Path | None, sigma: int = 50) -> Image.Image:
+    """A band of each image, a row: noisy, by total variation on principal components, and clean."""
+    rows = []
+    for _, clean in images(landsat):
+        noisy = clean + sigma / 255 * np.random.default_rng(0).standard_normal(clean.shape)
+        near = SpectralSubspaceDenoiser().fit(noisy).transform(noisy)
+        band = clean.shape[2] // 2
+        low, high = np.quantile(clean[..., band], (0.002, 0.998))
+        panels = [np.clip((each[..., band] - low) / (high - low), 0, 1) for each in (noisy, near, clean)]
+        rows.append(np.hstack([np.pad(panel, 2, constant_values=1) for panel in panels]))
+    grey = np.kron(np.vstack(rows), np.ones((2, 2)))
+    return Image.fromarray((255 * grey).round().astype(np.uint8))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--landsat", type=Path, metavar="FILE")
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draws this one of the denoised images, no more")
     add_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.picture:
+        picture(options.landsat).save(options.picture, optimize=True)
+        return
     rows = Rows("estimators.spectra", options.json)
     parts = {"unmixing": unmixing, "denoising": lambda seeds: denoising(min(seeds, 2), options.landsat)}
     for name in options.only or parts:
