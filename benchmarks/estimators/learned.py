@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ class SPDNet:
         return float((self.names[said] == labels).mean())
 
 
-def splits(count: int) -> Iterator[Found]:
+def splits(count: int, tasks: Sequence[str] = TASKS) -> Iterator[Found]:
     """The same in splits of the size they come with, beside pyriemann and a network of spd-learn, by pairs."""
     arms = dict(TANGENTS)
     if find_spec("pyriemann"):
@@ -214,7 +214,7 @@ def splits(count: int) -> Iterator[Found]:
         arms |= {
             f"pyriemann, {metric}": lambda m=metric: TangentSpace(metric=m) for metric in ("riemann", "wasserstein")
         }
-    for task in TASKS:
+    for task in tasks:
         (x, y), (new, truth) = trials(task, "TRAIN"), trials(task, "TEST")
         x, y, held = np.concatenate([x, new]), np.concatenate([y, truth]), len(truth)
         for shrinkage in SHRINKAGES:
@@ -249,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", metavar="PART", help="of the parts; all where it is left out")
     parser.add_argument("--seeds", type=int, default=10, help="draws, and splits")
+    parser.add_argument("--task", action="append", choices=TASKS, help="of the splits; all where it is left out")
     parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), metavar="FOLDER")
     add_option(parser)
     options = parser.parse_args()
@@ -256,7 +257,7 @@ def main() -> None:
     rows = Rows("estimators.learned", options.json)
     parts: dict[str, Any] = {
         "covariances": covariances,
-        "splits": lambda: splits(options.seeds),
+        "splits": lambda: splits(options.seeds, options.task or TASKS),
         "clusters": lambda: clusters(options.seeds, options.fashion),
         "values": lambda: values(options.seeds),
     }

