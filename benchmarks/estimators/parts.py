@@ -6,7 +6,8 @@
 
 Starts are the same for all: singular vectors, and uniform noise by seeds. The error that is to be reached is a
 thousandth above the larger one of those at which extrapolated HALS and scikit-learn's "cd" stand after 500 steps. Fits
-of scikit-learn go on from their own factors by tens of steps, which is what one fit does.
+of scikit-learn go on from their own factors by tens of steps, which is what one fit does. Runs of 500 steps say how
+many each arm needs; then all run that far in turns, some rounds, the order turned around in every other one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import argparse
 import gzip
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from benchmarks.common.seeds import Found, medians
 from eckart.estimators.nmf import NonnegativeFactorization, nonnegative_factors, singular_start
 from eckart.estimators.soft_impute import SoftImpute
 
-STEPS, CLOSE = 500, 1.001
+STEPS, TENS, CLOSE = 500, 10, 1.001
 Factors = tuple[np.ndarray, np.ndarray]
 
 
@@ -68,30 +70,37 @@ def error(x: Any, w: np.ndarray, h: np.ndarray) -> float:
     return 1 + float(((w.T @ w) * (h @ h.T)).sum() - 2 * ((x @ h.T) * w).sum()) / whole(x)
 
 
-def ours(x: Any, start: Factors, steps: int) -> list[tuple[float, float]]:
-    """Seconds and errors; a step is a step, so that their seconds are shares of the whole."""
+def ours(x: Any, start: Factors, steps: int) -> tuple[float, list[float]]:
+    """Seconds, and the error after each step."""
     begun = time.process_time()
     history = nonnegative_factors(x, len(start[1]), start=start, tolerance=1e-12, max_iter=steps).history
-    each = (time.process_time() - begun) / len(history)
-    return [(each * (k + 1), value) for k, value in enumerate(history)]
+    return time.process_time() - begun, list(history)
 
 
-def theirs(x: Any, start: Factors, steps: int, solver: str) -> list[tuple[float, float]]:
+def theirs(x: Any, start: Factors, steps: int, solver: str) -> tuple[float, list[float]]:
+    """The same of scikit-learn, whose error is looked at after tens of steps and stays what it was between these."""
     w, h = (np.array(each) for each in start)
     if solver == "mu":  # which keeps zeros for ever
         w, h = (np.maximum(each, 1e-3 * each.mean()) for each in (w, h))
-    found, spent = [], 0.0
-    for _ in range(steps // 10):
-        model = NMF(len(h), init="custom", solver=solver, tol=0, max_iter=10)
+    errors, spent = [np.inf], 0.0
+    for _ in range(0, steps, TENS):
+        model = NMF(len(h), init="custom", solver=solver, tol=0, max_iter=TENS)
         begun = time.process_time()
         w = model.fit_transform(x, W=w, H=h)
         spent += time.process_time() - begun
         h = model.components_
-        found.append((spent, error(x, w, h)))
-    return found
+        errors += [errors[-1]] * (TENS - 1) + [error(x, w, h)]
+    return spent, errors[1:]
 
 
-def speed(seeds: int, texts: Path | None, fashion: Path) -> Iterator[Found]:
+ARMS: dict[str, Callable[[Any, Factors, int], tuple[float, list[float]]]] = {
+    "extrapolated": ours,
+    "scikit-learn, cd": lambda x, start, steps: theirs(x, start, steps, "cd"),
+    "scikit-learn, mu": lambda x, start, steps: theirs(x, start, steps, "mu"),
+}
+
+
+def speed(seeds: int, rounds: int, texts: Path | None, fashion: Path) -> Iterator[Found]:
     """Seconds to an error that both reach, from the same start."""
     for name, x, k in tables(texts, fashion):
         for seed in range(seeds + 1):
@@ -102,19 +111,24 @@ def speed(seeds: int, texts: Path | None, fashion: Path) -> Iterator[Found]:
             else:
                 left, right = singular_start(x, k, rng)
                 start = left.T, right
-            runs = {
-                "extrapolated": ours(x, start, STEPS),
-                "scikit-learn, cd": theirs(x, start, STEPS, "cd"),
-                "scikit-learn, mu": theirs(x, start, STEPS, "mu"),
+            errors = {arm: run(x, start, STEPS)[1] for arm, run in ARMS.items()}
+            aim = CLOSE * max(min(errors[arm]) for arm in list(ARMS)[:2])
+            steps = {
+                arm: next((n + 1 for n, value in enumerate(run) if value <= aim), 0) for arm, run in errors.items()
             }
-            aim = CLOSE * max(min(value for _, value in runs[arm]) for arm in list(runs)[:2])
-            reached = {arm: next((s for s, value in run if value <= aim), np.inf) for arm, run in runs.items()}
-            for arm, run in runs.items():
+            spent: dict[str, list[float]] = {arm: [] for arm in ARMS}
+            for turn in range(rounds):
+                for arm in list(ARMS)[:: -1 if turn % 2 else 1]:
+                    if steps[arm]:
+                        spent[arm].append(ARMS[arm](x, start, steps[arm])[0])
+            for arm in ARMS:
                 what = {"part": "speed", "method": "nmf", "data": name, "arm": arm, "parts": k, "seed": seed}
-                what |= {"shape": " x ".join(map(str, x.shape))}
-                found = {"end": min(value for _, value in run)}
-                if reached[arm] < np.inf:
-                    found |= {"seconds": reached[arm], "times": reached[arm] / reached["extrapolated"]}
+                what |= {"shape": " x ".join(map(str, x.shape)), "rounds": rounds}
+                # Infinite where it never came so far: a median over starts has those too.
+                found = {"end": min(errors[arm]), "steps": steps[arm] or np.inf, "seconds": np.inf, "times": np.inf}
+                if steps[arm]:
+                    pairs = zip(spent[arm], spent["extrapolated"], strict=True)
+                    found |= {"seconds": median(spent[arm]), "times": median(one / other for one, other in pairs)}
                 yield what, found
 
 
@@ -148,6 +162,7 @@ def missing(seeds: int) -> Iterator[Found]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3, help="random starts beside that of singular vectors, and draws")
+    parser.add_argument("--rounds", type=int, default=5, help="in which arms take turns, of each start")
     parser.add_argument("--texts", type=Path, metavar="FOLDER")
     parser.add_argument("--fashion", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), metavar="FOLDER")
     parser.add_argument("--only", action="append", choices=("speed", "missing"))
@@ -156,12 +171,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = Rows("estimators.parts", options.json)
     parts = {
-        "speed": lambda: speed(options.seeds, options.texts, options.fashion),
+        "speed": lambda: speed(options.seeds, options.rounds, options.texts, options.fashion),
         "missing": lambda: missing(options.seeds),
     }
     for name in options.only or parts:
         for what, found in medians(parts[name]()):
-            rows.add(what, found)
+            rows.add(what, {each: value for each, value in found.items() if np.isfinite(value)})
 
 
 if __name__ == "__main__":

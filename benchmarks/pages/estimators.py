@@ -191,6 +191,7 @@ TABLES: dict[str, Table] = {
             ("shape", "{shape}"),
             ("parts", "{parts}"),
             ("", "{arm}"),
+            ("steps", "[{steps:.0f}]"),
             ("seconds", "[{seconds:.2f}]"),
             ("times", "[{times:.1f}]"),
             ("error after 500 steps", "{end:.5f}"),
