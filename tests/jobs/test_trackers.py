@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,7 +90,46 @@ def test_trackers_that_are_installed(
         assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: False)
-    with pytest.raises(eckart.Refused, match="report-to tensorboard: TensorBoardCallback requires tensorboard"):
-        check_trackers(["tensorboard"])
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow"])
+def test_a_tracker_that_is_not_installed(tracker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration_utils, f"is_{tracker}_available", lambda: False)
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: pytest.fail(f"a second traceback: {told.exc_value}"))
+    with pytest.raises(eckart.Refused, match=f"report-to {tracker} needs a package .* pip install {tracker}"):
+        check_trackers([tracker])
+    gc.collect()
+
+
+@pytest.mark.parametrize("when", ["on_train_begin", "on_log", "on_train_end"])
+def test_a_tracker_that_fails_is_named_and_training_goes_on(
+    when: str, data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+
+    class Good(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            told.append(state.global_step)
+
+    class Bad(TrainerCallback):
+        pass
+
+    def fail(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if when != "on_log" or state.global_step == 2:
+            raise ConnectionError("no network")
+
+    setattr(Bad, when, fail)
+    monkeypatch.setattr(integration_utils, "INTEGRATION_TO_CALLBACK", {"bad": Bad, "good": Good})
+
+    def run() -> dict[str, Any]:
+        asked = Whole(data[1], length=16)
+        return train_directory(data[0], tmp_path / "t", asked, TRAINING, report_to=("bad", "good"))
+
+    if when == "on_train_begin":
+        with pytest.raises(eckart.Refused, match="report-to bad failed as it began: ConnectionError: no network"):
+            run()
+        return
+    with pytest.warns(UserWarning, match="report-to bad failed .*: ConnectionError: no network") as seen:
+        report = run()
+    said = [str(each.message) for each in seen if "report-to" in str(each.message)]
+    assert len(said) == 1
+    assert said[0] in report["warnings"]
+    assert told == [0, 1, 2, 2, 3, 3]

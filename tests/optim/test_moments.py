@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from eckart.optim._moments import coded, decode, decoded, encode, encode_squares
+from eckart.optim._moments import (
+    FINENESS,
+    LEAST_SHARE,
+    PIECE,
+    coded,
+    decode,
+    decoded,
+    encode,
+    encode_squares,
+)
 
 
 def generator() -> torch.Generator:
@@ -32,6 +41,26 @@ def test_means_are_kept() -> None:
     for encoding in (encode, encode_squares):
         mean = decode(*encoding(x, generator())).mean(0)
         torch.testing.assert_close(mean, x[0], rtol=0.02, atol=1e-3)
+
+
+def test_what_is_below_the_least_keeps_its_mean_and_the_largest_its_value() -> None:
+    x = torch.zeros(2000, 256)
+    x[:, 0], x[:, 1:] = -3.0, torch.tensor(3 * LEAST_SHARE * 0.3)
+    found = decode(*encode(x, generator()))
+    assert (found[:, 0] == -3).all()
+    assert abs(float(found[:, 1:].double().mean() / x[0, 1].double()) - 1) < 0.02
+
+
+def test_pieces_are_blocks_side_by_side() -> None:
+    x = torch.randn(PIECE + 1000, generator=generator()) * torch.logspace(-2, 2, PIECE + 1000)
+    for encoding, source in ((encode, x), (encode_squares, x.square())):
+        codes, largest = encoding(source, generator())
+        blocks = torch.nn.functional.pad(source, (0, -len(x) % 256)).view(-1, 256)
+        torch.testing.assert_close(largest, blocks.abs().amax(1, keepdim=True), rtol=0, atol=0)
+        found = decode(codes, largest)
+        inside = source.abs() > 1e-6 * largest.repeat_interleave(256)[: len(x)]
+        assert float((found / source)[inside].log().abs().max()) < FINENESS + 1e-4
+    assert encode(x[:0], generator())[1].shape == (0, 1)
 
 
 def test_a_slow_average_follows_and_its_roots_are_off_by_a_seventh() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,12 @@ LEAST = 4096
 """Entries from which on a tensor is worth coding."""
 RANGE = 16.0
 """Nats between the largest entry of a block and the smallest above zero, a factor of 9e6; of squares twice that."""
+FINENESS = RANGE / 126
+"""Nats between two neighbouring codes, of squares too: 32 / 254."""
+LEAST_SHARE = math.exp(-RANGE)
+"""Of the largest, that a code for both signs stands for."""
+PIECE = 128 * BLOCK
+"""Entries that are coded at a time, few enough to stay in a processor's cache from one operation to the next."""
 
 
 def encode(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -28,8 +35,7 @@ def encode(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     Returns:
         codes of the shape of x, int8, 0 for zero; and the largest of each block, (blocks, 1), in float32.
     """
-    codes, largest = _magnitudes(x, 127, RANGE, generator, least=0)
-    return (codes * x.sign()).to(torch.int8), largest
+    return _encode(x, torch.int8, generator)
 
 
 def encode_squares(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -41,38 +47,74 @@ def encode_squares(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     Returns:
         codes of the shape of x, uint8; and the largest of each block, (blocks, 1), in float32.
     """
-    codes, largest = _magnitudes(x, 255, 2 * RANGE, generator, least=1)
-    return (codes * (x > 0)).to(torch.uint8), largest
+    return _encode(x, torch.uint8, generator)
 
 
 def decode(codes: Tensor, largest: Tensor) -> Tensor:
     """What `encode` or `encode_squares` coded, in float32."""
-    top, span = (127, RANGE) if codes.dtype == torch.int8 else (255, 2 * RANGE)
-    blocks = _blocks(codes.float())
-    values = _value(blocks.abs(), top, span) * blocks.sign() * largest
-    return values.view(-1)[: codes.numel()].view(codes.shape)
+    values = _values(codes.dtype).to(codes.device)
+    flat, found = codes.reshape(-1), torch.empty(codes.shape, device=codes.device)
+    out, first = found.view(-1), 127 if codes.dtype == torch.int8 else 0
+    for i in range(0, len(flat), PIECE):
+        piece = values.index_select(0, flat[i : i + PIECE].int() + first)
+        _by_block(out[i : i + PIECE], piece, largest[i // BLOCK : (i + PIECE) // BLOCK])
+    return found
 
 
-def _magnitudes(x: Tensor, top: int, span: float, generator: torch.Generator, least: int) -> tuple[Tensor, Tensor]:
-    blocks = _blocks(x.abs().float())
-    largest = blocks.amax(1, keepdim=True)
-    share = blocks / largest.clamp_min(torch.finfo(torch.float32).tiny)
-    low = (top + share.log() * ((top - 1) / span)).floor().clamp(least, top)
-    below, above = (_value(code, top, span) for code in (low, (low + 1).clamp_max(top)))
-    chance = ((share - below) / (above - below).clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
-    drawn = torch.rand(blocks.shape, generator=generator).to(x.device)
-    code = (low + (drawn < chance)).clamp_max(top)
-    return code.view(-1)[: x.numel()].view(x.shape), largest
+def _by_block(out: Tensor, piece: Tensor, scale: Tensor) -> Tensor:
+    """Every entry of a piece times the scale of its block, into `out`; the last block may be short."""
+    whole = len(piece) // BLOCK
+    torch.mul(piece[: whole * BLOCK].view(-1, BLOCK), scale[:whole], out=out[: whole * BLOCK].view(-1, BLOCK))
+    if len(piece) > whole * BLOCK:
+        torch.mul(piece[whole * BLOCK :], scale[whole], out=out[whole * BLOCK :])
+    return out
 
 
-def _blocks(x: Tensor) -> Tensor:
+def _encode(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     flat = x.reshape(-1)
-    return torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+    codes = torch.empty(flat.shape, dtype=dtype, device=x.device)
+    largest = [
+        _encode_piece(flat[i : i + PIECE].float(), codes[i : i + PIECE], generator) for i in range(0, len(flat), PIECE)
+    ]
+    return codes.view(x.shape), torch.cat(largest) if largest else flat.new_zeros(0, 1, dtype=torch.float32)
 
 
-def _value(code: Tensor, top: int, span: float) -> Tensor:
-    """The share of the largest that a code stands for: exp(span (code - top) / (top - 1)), and 0 of 0."""
-    return torch.where(code > 0, ((code - top) * (span / (top - 1))).exp(), 0.0)
+def _encode_piece(x: Tensor, codes: Tensor, generator: torch.Generator) -> Tensor:
+    """The codes of some blocks, into `codes`; returns the largest of each block.
+
+    |x| as a share s of the largest lies between two values that codes k and k + 1 stand for, a factor f = exp(FINENESS)
+    apart, and has to go up with the chance (s / value - 1) / (f - 1): where a number u that is evenly drawn from (0, 1)
+    is below it, which is where k + 1 is below top + 1 + log(s / (1 + u (f - 1))) / FINENESS.
+    """
+    size, top = x.abs(), 127 if codes.dtype == torch.int8 else 255
+    whole = torch.nn.functional.pad(size, (0, -len(x) % BLOCK)) if len(x) % BLOCK else size
+    largest: Tensor = whole.view(-1, BLOCK).amax(1, keepdim=True)
+    share = _by_block(size, size, 1 / largest.clamp_min(torch.finfo(torch.float32).tiny))
+    even = _even(len(x), generator).to(x.device)
+    place = (even * math.expm1(FINENESS)).add_(1)
+    place = torch.div(share, place, out=place).log_().mul_(1 / FINENESS).add_(top + 1).clamp_(0, top)
+    if codes.dtype == torch.uint8:
+        torch.maximum(place, x.sign(), out=place)
+    else:
+        if bool(share.amin() < LEAST_SHARE):  # is coded as zero or the least
+            place = torch.where(share < LEAST_SHARE, (even * LEAST_SHARE < share).float(), place)
+        place.copysign_(x)
+    codes.copy_(place)  # without what is behind the point
+    return largest
+
+
+def _even(count: int, generator: torch.Generator) -> Tensor:
+    """Numbers in (0, 1), each of 65536 equally likely; four of every 64 bits that are drawn."""
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return bits.view(torch.int16)[:count].float().mul_(2**-16).add_(0.5 + 2**-17)
+
+
+def _values(dtype: torch.dtype) -> Tensor:
+    """The shares of the largest that codes stand for, in order: exp(FINENESS (code - top)), and 0 of 0."""
+    top = 127 if dtype == torch.int8 else 255
+    found = ((torch.arange(top + 1) - top) * FINENESS).exp()
+    found[0] = 0
+    return torch.cat([-found[1:].flip(0), found]) if dtype == torch.int8 else found
 
 
 def coded(state: dict[str, Tensor], moments: Sequence[str], squares: Sequence[str], generator: torch.Generator) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 
@@ -25,11 +27,22 @@ def top_subspace(grad: Tensor, rank: int, before: Tensor | None = None) -> Tenso
     if not torch.isfinite(side).all() or not side.any():
         return None
     scaled = (side / side.abs().amax()).cpu().double()
-    vectors = torch.linalg.eigh(scaled @ scaled.T).eigenvectors
-    top: Tensor = vectors[:, -rank:].flip(1).to(grad.dtype).to(grad.device)
+    top = _last_eigenvectors(scaled @ scaled.T, rank).flip(1).to(grad.dtype).to(grad.device)
     if before is not None and before.shape == top.shape:
         top *= torch.where((top * before).sum(0) < 0, -1.0, 1.0)
     return top
+
+
+def _last_eigenvectors(symmetric: Tensor, count: int) -> Tensor:
+    """The eigenvectors of the largest eigenvalues, in rising order; where they are few the others are not computed."""
+    size = len(symmetric)
+    if 2 * count > size:
+        every: Tensor = torch.linalg.eigh(symmetric).eigenvectors
+        return every[:, -count:]
+    _, found = eigh(
+        symmetric.numpy(), subset_by_index=(size - count, size - 1), driver="evr", check_finite=False, overwrite_a=True
+    )
+    return torch.from_numpy(np.ascontiguousarray(found))
 
 
 def project(grad: Tensor, basis: Tensor) -> Tensor:

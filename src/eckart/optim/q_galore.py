@@ -82,8 +82,9 @@ class QGaLore(MatrixOptimizer):
     doubles. The overlap is that of the whole subspaces, ||P^T P'||^2 / r; the published code asks for the signed cosine
     of the first vector alone, which a change of sign takes for a change of the subspace. P is two codes a byte, which
     the published code leaves at one. With `weight_bits=8` matrices are rounded at random to 8 bits behind every step,
-    as published, so that they can be stored as such; while they train they stay in the dtype of the model here, which
-    saves nothing of memory then.
+    as published, so that they can be stored as such: 1.03 bytes a number. The authors' saving of memory is not realised
+    for weights: while they train they are held in the dtype of the model, 4 bytes a number in float32, as PyTorch
+    wants parameters to be of the dtype of their gradients; what is saved is of the state alone.
 
     Args:
         params: parameters, or groups of them with options of their own.

@@ -11,11 +11,14 @@ from transformers import Trainer, TrainingArguments
 
 import eckart
 from eckart.cli.app import main
+from eckart.errors import Refused
 from eckart.files.json import read_json
+from eckart.files.tensors import read_safetensors
 from eckart.jobs.adapt.train import train
 from eckart.jobs.adapt.trainer_callback import AdapterCallback
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.diagnose.directory import diagnose_directory
+from eckart.jobs.learning import loop
 from eckart.jobs.learning.loop import Order, Training, judged
 from eckart.jobs.texts import Texts
 from eckart.models.transformers import load_model
@@ -120,13 +123,28 @@ def test_an_interrupted_training_goes_on_to_the_same_end(method: str, tmp_path: 
     assert all(torch.equal(p, ends[1][1][n]) for n, p in ends[0][1].items())
 
 
-def test_a_loss_that_is_not_finite_stops_and_the_checkpoint_is_good(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_and_says_what_the_checkpoint_is_worth(tmp_path: Path) -> None:
     model = tiny_llama()
     adapter = eckart.adapt(model, "lora", rank=2)
     file = tmp_path / "checkpoint"
     training = Training(steps=40, rate=1e30, every=1)
-    with pytest.raises(ValueError, match=r"loss of step \d+ is .*lower the rate of 1e\+30.*has the last good values"):
+    with pytest.raises(Refused, match=r"of step \d+ is .*lower the rate of 1e\+30.*has the values that gave this"):
         train(adapter, examples(), [], training, checkpoint=file)
+
+
+@pytest.mark.parametrize("what", ["the gradient of step 2", "the validation loss behind step 2"])
+def test_values_that_are_not_finite_are_not_kept(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter, file, nan = eckart.adapt(tiny_llama(), "lora", rank=2), tmp_path / "checkpoint", float("nan")
+    if "gradient" in what:
+        real, count = torch.nn.utils.clip_grad_norm_, iter([1.0, nan])
+        monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *told: real(*told) * next(count))
+    else:
+        losses = iter([3.0, 2.0, nan])
+        monkeypatch.setattr(loop, "judged", lambda *told: next(losses))
+    kept = "the values that gave this" if "gradient" in what else "the good values of step 1"
+    with pytest.raises(Refused, match=rf"{what} is nan: lower the rate of 0.1; .* has {kept}"):
+        train(adapter, examples(), examples(2, seed=1), Training(steps=4, rate=0.1, every=1), checkpoint=file)
+    assert len(json.loads(read_safetensors(file)[1]["history"])["losses"]) == 1
 
 
 def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,6 +155,7 @@ def adapt_directory(
                 progress=progress,
                 tell=tell,
             )
+        warnings += tell.warnings
         work.lap("train")
         after = None if held_out is None else evaluate(model, held_out, micro_batch=4)
         report = as_json(

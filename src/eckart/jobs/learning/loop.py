@@ -155,16 +155,17 @@ def train(
         tell: told the losses of every step, once it is done.
 
     Raises:
-        Refused: the loss is not finite; what the checkpoint holds is from before that.
+        Refused: a loss or a gradient is not finite; what the checkpoint holds is from before that.
     """
     model, optimizer = learner.model, learner.optimizer
     order = Order(len(examples), training.batch, training.seed)
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     largest = [float(group["lr"]) for group in optimizer.param_groups]
     trained, keeps = Trained(), bool(validation) and learner.keeps_best
-    best = learner.values() if keeps else {}
+    best, kept = learner.values() if keeps else {}, 0
     if checkpoint is not None and checkpoint.there():
         best = checkpoint.read(learner, trained)
+        kept = len(trained.losses)
     elif validation:
         trained.validation.append((0, judged(model, validation, training.batch, together)))
         tell(0, {"eval_loss": trained.validation[0][1]})
@@ -177,13 +178,10 @@ def train(
         with drawing(model, training.seed * 1_000_003 + step), WideProducts():
             loss = loss_of(model, together([examples[i] for i in order.of(step)]))
         total = loss + learner.regulariser()
-        if not torch.isfinite(total):
-            kept = f"; {checkpoint} has the last good values: go on from it" if checkpoint and step else ""
-            raise Refused(
-                f"the loss of step {step + 1} is {float(total.detach())}: lower the rate of {training.rate}{kept}"
-            )
+        finite(total, f"the loss of step {step + 1}", step, training, checkpoint, kept)
         total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, training.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, training.clip)
+        finite(norm, f"the gradient of step {step + 1}", step, training, checkpoint, kept)
         learner.after_backward()
         optimizer.step()
         learner.after_step()
@@ -192,18 +190,35 @@ def train(
         if (step + 1) % training.every == 0 or step + 1 == training.steps:
             if validation:
                 now = judged(model, validation, training.batch, together)
-                if keeps and math.isfinite(now) and now <= min(loss for _, loss in trained.validation):
+                finite(now, f"the validation loss behind step {step + 1}", step + 1, training, checkpoint, kept)
+                if keeps and now <= min(loss for _, loss in trained.validation):
                     best, trained.best = learner.values(), step + 1
                 trained.validation.append((step + 1, now))
                 tell(step + 1, {"eval_loss": now})
             if checkpoint is not None:
                 checkpoint.write(learner, trained, best)
+                kept = step + 1
     if keeps:
         learner.restore(best)
     elif validation:
         trained.best = training.steps
     progress("train", training.steps, training.steps)
     return trained
+
+
+def finite(
+    number: Tensor | float, what: str, done: int, training: Training, checkpoint: Checkpoint | None, kept: int
+) -> None:
+    """Says how to go on where a number behind `done` steps is not finite; the checkpoint is of `kept` steps."""
+    value = float(number.detach()) if isinstance(number, Tensor) else number
+    if math.isfinite(value):
+        return
+    hint = ""
+    if kept and kept < done:
+        hint = f"; {checkpoint} has the good values of step {kept}: go on from it"
+    elif kept:
+        hint = f"; {checkpoint} has the values that gave this: begin anew, unless it comes of one batch alone"
+    raise Refused(f"{what} is {value}: lower the rate of {training.rate}{hint}")
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,41 @@ from typing import Any
 from torch import nn
 
 from eckart.errors import Refused
-from eckart.jobs.learning.loop import Tell, Training, untold
+from eckart.jobs.learning.loop import Training
+
+
+class Told:
+    """Tells trackers by name; one that fails is told nothing more, and training goes on.
+
+    Attributes:
+        trackers: those that are told, by name; each is called with the step and its numbers.
+        warnings: which failed, when and how.
+    """
+
+    def __init__(self) -> None:
+        self.trackers: dict[str, Callable[[int, Mapping[str, float]], None]] = {}
+        self.warnings: list[str] = []
+
+    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
+        for name, tracker in list(self.trackers.items()):
+            try:
+                tracker(step, numbers)
+            except Exception as error:  # noqa: BLE001 - whatever a service or its package raises
+                del self.trackers[name]
+                self.failed(name, f"at step {step}", error)
+
+    def failed(self, name: str, when: str, error: Exception) -> None:
+        """Warns, now and in `warnings`."""
+        text = f"report-to {name} failed {when} and is told nothing more: {type(error).__name__}: {error}"
+        self.warnings.append(text)
+        warnings.warn(text, stacklevel=3)
 
 
 @contextmanager
-def following(names: Sequence[str], out: str | Path, training: Training, model: nn.Module) -> Iterator[Tell]:
+def following(names: Sequence[str], out: str | Path, training: Training, model: nn.Module) -> Iterator[Told]:
     """What to tell of each step, to every tracker that is named; their runs begin here and end with the block.
+
+    A tracker that fails once training runs does not end it: it is told nothing more, which is a warning.
 
     Args:
         names: transformers' words for trackers, such as "tensorboard", "wandb", "mlflow"; see `check_trackers`.
@@ -26,10 +56,11 @@ def following(names: Sequence[str], out: str | Path, training: Training, model: 
         model: what trains.
 
     Raises:
-        Refused: see `check_trackers`.
+        Refused: see `check_trackers`; or one fails as it begins.
     """
+    told = Told()
     if not names:
-        yield untold
+        yield told
         return
     found = check_trackers(names)
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -52,42 +83,52 @@ def following(names: Sequence[str], out: str | Path, training: Training, model: 
     )
     # The CPU is only said so that no device is looked for: the model is where it is.
     state, control = TrainerState(max_steps=training.steps), TrainerControl()
-    trackers = [each() for each in found]
-
-    def tell(step: int, numbers: Mapping[str, float]) -> None:
-        state.global_step = step
-        for tracker in trackers:
-            tracker.on_log(arguments, state, control, logs=dict(numbers), model=model)
-
-    begun = []
+    begun: dict[str, Any] = {}
     try:
-        for tracker in trackers:
-            tracker.on_train_begin(arguments, state, control, model=model)
-            begun.append(tracker)
-        yield tell
+        for name, entry in found.items():
+            tracker = entry()
+            try:
+                tracker.on_train_begin(arguments, state, control, model=model)
+            except Exception as error:
+                raise Refused(f"report-to {name} failed as it began: {type(error).__name__}: {error}") from error
+            begun[name] = tracker
+
+            def tell(step: int, numbers: Mapping[str, float], tracker: Any = tracker) -> None:
+                state.global_step = step
+                tracker.on_log(arguments, state, control, logs=dict(numbers), model=model)
+
+            told.trackers[name] = tell
+        yield told
     finally:
-        for tracker in begun:
-            tracker.on_train_end(arguments, state, control, model=model, processing_class=None)
+        for name, tracker in begun.items():
+            try:
+                tracker.on_train_end(arguments, state, control, model=model, processing_class=None)
+            except Exception as error:  # noqa: BLE001
+                told.failed(name, "as it ended", error)
 
 
-def check_trackers(names: Sequence[str]) -> list[Any]:
-    """The classes of trackers.
+def check_trackers(names: Sequence[str]) -> dict[str, Any]:
+    """The classes of trackers, by name.
 
     Raises:
         Refused: transformers knows none of that name, or the package that it needs is not installed.
     """
     if not names:
-        return []
+        return {}
     if importlib.util.find_spec("accelerate") is None:
         raise Refused(f"report-to {names[0]} needs accelerate, which is not installed: pip install accelerate")
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK as KNOWN
+    from transformers.integrations import integration_utils
 
+    KNOWN = integration_utils.INTEGRATION_TO_CALLBACK
     if unknown := [name for name in names if name not in KNOWN]:
         raise Refused(f"transformers has no tracker {unknown[0]!r}: it has {', '.join(sorted(KNOWN))}")
-    names = list(dict.fromkeys(names))  # one that is said twice would be told twice
     for name in names:
+        # Asked before one is made: what is left of a half-made MLflowCallback prints a traceback of its own.
+        there = getattr(integration_utils, f"is_{name}_available", None)
+        if there is not None and not there():
+            raise Refused(f"report-to {name} needs a package that is not installed: pip install {name}")
         try:
             KNOWN[name]()
         except (RuntimeError, ImportError) as error:
             raise Refused(f"report-to {name}: {error}") from error
-    return [KNOWN[name] for name in names]
+    return {name: KNOWN[name] for name in names}  # one that is said twice would be told twice

@@ -151,6 +151,7 @@ def train_directory(
                 progress=progress,
                 tell=tell,
             )
+        learner.warnings += tell.warnings
         learner.finish()
         work.lap("train")
         loaded.write(partial)
