@@ -47,11 +47,26 @@ SIGNS = (1e-2, 3e-2, 1e-1, 3e-1)
 QUARTER = tuple(4 * rate for rate in ADAM)
 """For steps that are scaled by 0.25."""
 SGD = (1e-2, 3e-2, 1e-1, 3e-1)
-TEXT = {"AdamW": ADAM[1:3], "muon": SIGNS[1:3], "soap": ADAM[1:3], "galore": QUARTER[1:3], "dct-adamw": ADAM[1:3]}
-TEXT |= {"dion": SIGNS[1:3], "fira": QUARTER[1:3], "apollo": ADAM[1:3], "q-galore, weights in 8 bits": QUARTER[1:3]}
-TEXT |= {"adam-s, 2 of 4 left": ADAM[1:3], "SGD, Nesterov": (0.3, 1.0), "auon, paper": (0.48, 1.6)}
-TEXT["mfac"] = 0.01, 0.1
-"""The arms that learn text, with two rates each, three times apart or more."""
+TEXT = {
+    "AdamW": ADAM[1:],
+    "SGD, Nesterov": (0.3, 1.0, 3.0),
+    "muon": SIGNS[1:],
+    "soap": ADAM[1:],
+    "galore": QUARTER[1:],
+    "fira": QUARTER[1:],
+    "apollo": ADAM[1:],
+    "auon, code": (6.0, 20.0, 60.0),
+    "auon, paper": (0.48, 1.6, 4.8),
+    "dct-adamw": ADAM[1:],
+    "q-galore": QUARTER[1:],
+    "q-galore, weights in 8 bits": QUARTER[1:],
+    "dion": SIGNS[1:],
+    "mfac": (0.001, 0.01, 0.1),
+    "adam-s, 2 of 4 left": ADAM[1:],
+}
+"""The arms that learn text, with three rates each, three times apart or more."""
+LONGER = ("AdamW", "muon", "soap", "galore", "fira", "apollo", "dion", "q-galore")
+"""Those that also do so for longer."""
 
 
 def arms(rank: int, every: int) -> dict[str, Arm]:

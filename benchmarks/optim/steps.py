@@ -1,12 +1,12 @@
 """What a step of an optimizer takes: bytes of state, which are counted, and time, on a machine that is idle.
 
     python -m benchmarks.optim.steps bytes [--json FILE]
-    python -m benchmarks.optim.steps times [--json FILE]
+    python -m benchmarks.optim.steps times [--json FILE] [--arms NAME ...]
 
 bytes: of the state a number of a matrix, 512 x 512 and 1024 x 256 at rank 64; everything is counted that is a tensor,
-inside of objects too. times: the processor seconds of 20 steps behind the first, a look for subspaces (every 20) and
-two of bases (every 10) among them, for 256 x 256 at rank 64, and 1024 x 1024 and 2048 x 1024 at rank 256; their mean,
-median and longest.
+inside of objects too; of weights that are rounded to 8 bits also what they take while they train. times: the processor
+seconds of 20 steps behind the first, a look for subspaces (every 20) and two of bases (every 10) among them, for
+256 x 256 at rank 64, and 1024 x 1024 and 2048 x 1024 at rank 256; their mean, median and longest.
 Beside ours stand torch's AdamW and Muon, and where they are installed AdamW of 8 bits by bitsandbytes, GaLore by its
 authors (galore-torch), and SOAP, GaLore, Fira, APOLLO and Muon of pytorch-optimizer. Both Muons compute in bfloat16,
 which takes seconds a step where a processor has no units for it: they take three steps of the smallest matrix.
@@ -33,6 +33,7 @@ SIZES = {
 }
 """Rows, columns and rank."""
 EVERY = 20
+EIGHT = "q-galore, weights in 8 bits"
 SLOW, FEW = ("torch: Muon", "pytorch-optimizer: Muon"), 3
 Make = Callable[[list[Any]], torch.optim.Optimizer]
 
@@ -52,6 +53,8 @@ def ours(rank: int) -> dict[str, Make]:
         found[name] = lambda p, entry=card.entry, told=told: entry(p, **told)  # type: ignore[misc]
         if name in ("adamw", "muon", "galore", "apollo"):
             found[f"{name}, 8 bits"] = lambda p, entry=card.entry, told=told: entry(p, bits=8, **told)  # type: ignore[misc]
+        if name == "q-galore":
+            found[EIGHT] = lambda p, entry=card.entry, told=told: entry(p, weight_bits=8, **told)  # type: ignore[misc]
     return found
 
 
@@ -137,6 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["bytes", "times"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--arms", nargs="*", help="only these")
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -146,9 +150,14 @@ def main() -> None:
             what = {"part": options.part, "arm": name, "rows": m, "columns": n, "rank": rank}
             if rows.get(what) is not None or (name in SLOW and options.part == "times" and m > 256):
                 continue
+            if options.arms and name not in options.arms:
+                continue
             if options.part == "bytes":
-                state, shared = counted(stepped(make, (m, n), 2)[0])
+                optimizer = stepped(make, (m, n), 2)[0]
+                state, shared = counted(optimizer)
                 found: dict[str, Any] = {"state": state / (m * n), "shared": shared / (m * n) or None}
+                if name == EIGHT:
+                    found["weight"] = optimizer.param_groups[0]["params"][0].element_size()
             else:
                 seconds = stepped(make, (m, n), 1 + (FEW if name in SLOW else EVERY))[1][1:]
                 found = {"mean_ms": 1e3 * statistics.mean(seconds)}

@@ -1,16 +1,17 @@
 """What optimizers of matrices reach in equal steps and in equal seconds: pictures of clothes, and text.
 
     python -m benchmarks.optim.training pictures --fashion DIR [--json FILE]
-    python -m benchmarks.optim.training text [--json FILE] [--stages seconds | rates | steps | equal]
+    python -m benchmarks.optim.training text [--json FILE] [--stages seconds | rates | steps | equal] [--steps 400]
 
 pictures: a perceptron 784-128-128-10 on Fashion-MNIST, batches of 64; the share of the 10,000 others that is wrong.
 text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 256
 tokens; the loss on held-out articles.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
-tenth of warm-up. Every arm has four rates (of text two), of which one seed picks by data that are neither learned
+tenth of warm-up. Every arm has four rates (of text three), of which one seed picks by data that are neither learned
 from nor judged by (`rates`; of text in half of the steps); then all seeds run as many steps (`steps`), and as many as
 fit into the processor seconds of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a
-machine that is idle (`seconds`).
+machine that is idle (`seconds`). Text for more than 100 steps is learned by some of the arms. What --json holds is not
+done again, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from torch import Tensor, nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
-from benchmarks.optim.arms import TEXT, Arm, arms
+from benchmarks.optim.arms import LONGER, TEXT, Arm, arms
 from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled
 from eckart.optim import state_bytes
 
 FIRST = "AdamW"
 RANKS = {"pictures": 32, "text": 32}
 EVERY = 25
-TURNS, LAYERS, TEXTS = 2, 2, 2
+STEPS, TURNS, LAYERS, TEXTS = 100, 2, 2, 2
 STAGES = ("seconds", "rates", "steps", "equal")
 
 
@@ -89,7 +90,9 @@ def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.
 
 
 def step_seconds(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm]) -> None:
-    """A row an arm: the median processor seconds of a step, forward and backward in it, the arms in turns."""
+    """A row an arm: the mean processor seconds of a step, forward and backward in it, the arms in turns."""
+    if all(rows.get({**what, "stage": "seconds", "arm": name}) is not None for name in every):
+        return
     runs: dict[str, Any] = {}
     for name, arm in every.items():
         model = task.start(0).train()
@@ -130,11 +133,12 @@ def compare(
     rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int, stages: Sequence[str]
 ) -> None:
     """A row an arm and stage: mean and spread over seeds, and the difference from AdamW, paired by seed."""
+    told = {"budget": task.steps} if what["part"] == "text" else {}
     rates = {name: best_rate(rows, what, task, name, arm) for name, arm in every.items()}
     first: list[float] = []
     for stage in [f"equal {'steps' if each == 'steps' else 'seconds'}" for each in stages if each != "rates"]:
         for name, arm in every.items():
-            key = {**what, "stage": stage, "arm": name, "seeds": seeds, "trials": len(arm.rates)}
+            key = {**what, **told, "stage": stage, "arm": name, "seeds": seeds, "trials": len(arm.rates)}
             row = rows.get(key)
             if row is None:
                 rate, steps, ratio = rates[name], task.steps, 1.0
@@ -230,17 +234,18 @@ def main() -> None:
     parser.add_argument("part", choices=["pictures", "text"])
     parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="the default is 100")
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--arms", nargs="*", help="only these, beside AdamW")
     parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES)
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     part: str = options.part
-    task = pictures(options.fashion, options.steps or 100) if part == "pictures" else text(options.steps or 100)
+    task = pictures(options.fashion, options.steps) if part == "pictures" else text(options.steps)
     every = arms(RANKS[part], EVERY)
     if part == "text":
-        every = {name: replace(every[name], rates=rates) for name, rates in TEXT.items()}
+        longer = LONGER if options.steps > STEPS else tuple(TEXT)
+        every = {name: replace(every[name], rates=rates) for name, rates in TEXT.items() if name in longer}
     if options.arms:
         every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
     rows, what = Rows("optim.training", options.json), {"part": part, "rank": RANKS[part], "every": EVERY}

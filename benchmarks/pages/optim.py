@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from benchmarks.pages.tables import Table
 
+_TEXT = [
+    ("{stage}", "{score:.3f} ± {spread:.3f}"),
+    ("{stage}, to AdamW", "{change:+.3f} ± {change_stderr:.3f}"),
+    ("{stage}, steps", "{steps}"),
+]
+
 TABLES = {
     "optim-pictures": Table(
         "optim",
@@ -17,12 +23,17 @@ TABLES = {
     ),
     "optim-text": Table(
         "optim",
-        {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds")},
+        {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds"), "budget": 100},
         [("", "{arm}"), ("rate", "{rate:g}")],
+        _TEXT,
+    ),
+    "optim-width": Table(
+        "optim",
+        {"benchmark": "optim.width"},
+        [("", "{rule}"), ("width", "{width}")],
         [
-            ("{stage}", "{score:.3f} ± {spread:.3f}"),
-            ("{stage}, to AdamW", "{change:+.3f} ± {change_stderr:.3f}"),
-            ("{stage}, steps", "{steps}"),
+            ("rate {rate:g}, wrong", "{wrong:.4f} ± {spread:.4f}"),
+            ("rate {rate:g}, singular value", "{gain_ratio:.2f}"),
         ],
     ),
     "optim-times": Table(
@@ -38,6 +49,6 @@ TABLES = {
         "optim",
         {"benchmark": "optim.steps", "part": "bytes"},
         [("", "{arm}")],
-        [("{rows} x {columns}, rank {rank}", "{state:.2f}[ + {shared:.2f}]")],
+        [("{rows} x {columns}, rank {rank}", "{state:.2f}[ + {shared:.2f}][, the weight {weight}]")],
     ),
 }

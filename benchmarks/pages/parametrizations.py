@@ -55,6 +55,27 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.1f}"),
         ],
     ),
+    "uncertainty": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.uncertainty"},
+        [("", "{arm}"), ("by", "{by}")],
+        right=[
+            ("accuracy", "{accuracy:.4f} ± {accuracy_spread:.4f}"),
+            ("-ln p", "{loss:.4f} ± {loss_spread:.4f}"),
+            ("calibration error", "{ece:.4f} ± {ece_spread:.4f}"),
+            ("processor seconds", "{cpu_seconds:.0f}"),
+        ],
+    ),
+    "tasks": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.tasks"},
+        [("tasks", "{kind}"), ("kept by each", "{keep:%}"), ("", "{arm}")],
+        right=[
+            ("accuracy in the end", "{acc:.4f} ± {acc_spread:.4f}"),
+            ("once learned", "{learned:.4f} ± {learned_spread:.4f}"),
+            ("backward transfer", "{bwt:+.4f} ± {bwt_stderr:.4f}"),
+        ],
+    ),
     "training-memory": Table(
         "parametrizations",
         {"benchmark": "parametrizations.memory"},

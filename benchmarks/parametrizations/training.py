@@ -42,10 +42,11 @@ def train(
     loss: Loss = F.cross_entropy,
     rate: float = 1e-3,
     made: eckart.Reparametrization | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> float:
-    """AdamW without decay under a cosine rate, gradients clipped to 1; processor seconds."""
+    """AdamW without decay, or another optimizer, under a cosine rate, gradients clipped to 1; processor seconds."""
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     hooks = made.schedule(optimizer, steps) if made is not None else None
     clock = time.process_time()
     for step, (x, y) in zip(range(steps), batches(seed), strict=False):

@@ -34,13 +34,23 @@ OPTIM = [
     Lines(
         "optim",
         "text",
-        "a Llama of {layers} layers of width 128 on articles of Wikipedia, {steps} steps of {tokens} tokens, rank "
-        "{rank}, {seeds} seeds, the best of {trials} rates each; the loss on others, and its difference from AdamW, "
-        "paired by seed",
+        "a Llama of {layers} layers of width 128 on articles of Wikipedia, batches of {tokens} tokens, rank {rank}, "
+        "{seeds} seeds, the best of {trials} rates each; the loss on others after as many steps as AdamW takes, or as "
+        "many as take as long, and its difference from AdamW, paired by seed",
         {"benchmark": "optim.training", "part": "text", "stage": ("equal steps", "equal seconds"), "card": CARDS},
-        "{arm}, {stage} ({steps}): {score:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to AdamW",
+        "{arm}, {stage} as {budget} of AdamW ({steps}): {score:.3f} ± {spread:.3f}, {change:+.3f} ± "
+        "{change_stderr:.3f} to it",
         about={"benchmark": "optim.training", "part": "text", "stage": "equal steps"},
         name="{card}",
+    ),
+    Lines(
+        "optim",
+        "width",
+        "a perceptron 784-d-d-d-10 on Fashion-MNIST, {steps} steps, {seeds} seeds, rates and decay of width 32; the "
+        "share of wrong answers, and the largest singular value of hidden matrices over that at width 32",
+        {"benchmark": "optim.width"},
+        "{rule}, width {width}, rate {rate:g}: {wrong:.4f} ± {spread:.4f} wrong, {gain_ratio:.2f}",
+        name="weight-decay-scaling",
     ),
     Lines(
         "optim",
@@ -57,7 +67,8 @@ OPTIM = [
         "state",
         "bytes of state a number of a matrix, after two steps; AdamW keeps 8",
         {"benchmark": "optim.steps", "part": "bytes", "card": CARDS},
-        "{arm}, {rows} x {columns}, rank {rank}: {state:.2f}[ and {shared:.2f} for all of a size]",
+        "{arm}, {rows} x {columns}, rank {rank}: {state:.2f}[ and {shared:.2f} for all of a size][, beside {weight} "
+        "of the weight while it trains]",
         name="{card}",
     ),
 ]

@@ -30,6 +30,26 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "uncertainty",
+        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {seeds} seeds, {keep:%} of the entries; mean "
+        "of 20 draws",
+        {"benchmark": "parametrizations.uncertainty", "by": "drawn"},
+        "{arm}: accuracy {accuracy:.4f} ± {accuracy_spread:.4f}, -ln p {loss:.3f}, calibration error {ece:.4f} ± "
+        "{ece_spread:.4f}",
+        name="ssvi",
+    ),
+    Lines(
+        "parametrizations",
+        "tasks",
+        "five tasks one after the other on Fashion-MNIST by a perceptron 784-128-128, {seeds} seeds; beside it one net "
+        "that trains all entries in all tasks",
+        {"benchmark": "parametrizations.tasks"},
+        "{kind}, {arm}, {keep:%} for each: accuracy {acc:.4f} ± {acc_spread:.4f}, backward transfer {bwt:+.4f} ± "
+        "{bwt_stderr:.4f}",
+        name="dst-continual",
+    ),
+    Lines(
+        "parametrizations",
         "memory",
         "{layers} matrices of {side} x {side}, AdamW on {batch} vectors, {keep:%} of the bytes; peak memory of the "
         "process over one without a model",

@@ -18,7 +18,7 @@ FINENESS = RANGE / 126
 """Nats between two neighbouring codes, of squares too: 32 / 254."""
 LEAST_SHARE = math.exp(-RANGE)
 """Of the largest, that a code for both signs stands for."""
-PIECE = 128 * BLOCK
+PIECE = 256 * BLOCK
 """Entries that are coded at a time, few enough to stay in a processor's cache from one operation to the next."""
 
 

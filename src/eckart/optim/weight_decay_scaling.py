@@ -17,7 +17,6 @@ from eckart.optim.contract import optimizer
     paper="Fan 2025, arXiv 2510.15262",
     expression="matrices: lr d0/d, decay sqrt(d/d0); vectors: lr, decay 0",
     state="nothing",
-    unmeasured="its claim is about steady states at widths up to 2048, after thousands of steps of each",
 )
 def at_width(groups: Iterable[Mapping[str, Any]], *, base: int, width: int) -> list[dict[str, Any]]:
     """Groups for AdamW whose rates and decays, found at width d0, are those for width d.

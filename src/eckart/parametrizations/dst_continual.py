@@ -116,7 +116,6 @@ class Task(Schedule):
     paper="Yildirim et al. 2023, arXiv 2308.14831",
     expression="ByTask*",
     schedule=Task,
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def dst_continual(layer: Layer, *, tasks: int = 5, keep: float = 0.2, distribution: str = "erk") -> ByTask:
     """Of each matrix every task uses a share `keep`, chosen by dynamic sparse training; earlier tasks are not changed.

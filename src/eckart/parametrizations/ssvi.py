@@ -95,7 +95,6 @@ class Selecting(AlongGradient):
     expression="Gaussian*",
     schedule=Selecting,
     fold=stored,
-    unmeasured="its runs are not finished: of the comparison at equal bytes only a part is there",
 )
 def ssvi(layer: Layer, *, keep: float = 0.1, of: str = "parameters", distribution: str = "erk") -> Gaussian:
     """A share `keep` of the entries, each with a mean and a deviation; the least of signal to noise move now and then.

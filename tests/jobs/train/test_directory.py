@@ -103,6 +103,17 @@ def test_on_the_command_line(
     assert (out / "report.html").stat().st_size > 10_000
 
 
+def test_adam_s_knows_the_length_of_the_run_and_leaves_two_of_four(
+    llama_directory: Path, texts: tuple[str, str], tmp_path: Path
+) -> None:
+    out, few = tmp_path / "out", Training(steps=2, batch=4, every=1, rate=1e-2)
+    report = train_directory(str(llama_directory), out, request(texts, optimizer="adam-s"), few)
+    assert report["best_step"] == few.steps
+    hidden = {name: w for name, w in load_file(out / "model.safetensors").items() if "_proj" in name}
+    assert hidden
+    assert all(int((w.view(-1, 4) != 0).sum(1).max()) == 2 for w in hidden.values())
+
+
 @in_browser
 def test_its_page_is_drawn_whole(llama_directory: Path, texts: tuple[str, str], tmp_path: Path) -> None:
     training = Training(steps=3, batch=1, every=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from eckart.optim import groups, state_bytes
 from eckart.optim.contract import OPTIMIZERS
 
 SPECTRA = "spectra"
+TOTAL = "total"
 GIVEN = {"params", "lr", "weight_decay"}
 """Arguments of an optimizer that are not its options: they are those of the training."""
 COMMON = {"bits": int, "betas": tuple[float, ...], "eps": float}
@@ -44,8 +46,11 @@ class Learning:
         other_rate: float,
     ) -> None:
         self.model, self._made, self.done = model.train(), made, 0
-        self.keeps_best = made is None or made.method.schedule is None
         entry = OPTIMIZERS.find(optimizer).entry
+        if TOTAL in inspect.signature(entry).parameters:  # the run's length
+            options = {TOTAL: training.steps, **options}
+        # An optimizer that has `finish` ends in a pattern, as parametrizations with a schedule do.
+        self.keeps_best = (made is None or made.method.schedule is None) and not hasattr(entry, "finish")
         common = {"lr": training.rate, "weight_decay": training.decay}
         parts = groups(model, {}, {**common, "lr": other_rate}, show=False)
         self.optimizer: torch.optim.Optimizer = entry(parts, **common, seed=training.seed, **options)
@@ -114,6 +119,8 @@ class Learning:
 
     def finish(self) -> None:
         """What is trained takes its last form."""
+        if hasattr(self.optimizer, "finish"):
+            self.optimizer.finish()
         if self._made is not None:
             self._made.finish()
 
