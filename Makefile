@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait sleep instead of spinning, which on a busy machine would slow everything down.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test test-oldest lint docs bench clean
 .NOTPARALLEL:
 
 ## demo: compresses a real language model of 135 M parameters and lets both models speak
@@ -26,6 +26,15 @@ demo: .venv/.demo
 ## test: style, types, who imports whom, tests
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+## test-oldest: the tests of models with the oldest transformers, NumPy and others that eckart takes, laid over .venv; not
+## with the oldest torch, whose wheels bring libraries of CUDA
+OLDEST := transformers==5.0.0 huggingface_hub==1.3.0 tokenizers==0.22.0 safetensors==0.4.5 numpy==1.26.0 scipy==1.11.4 \
+	scikit-learn==1.6.1 pandas==2.2.3 lazy_loader==0.4 rich==13.0.0 cyclopts==4.25.0 \
+	typer typer-slim shellingham httpx httpcore h11 anyio sniffio
+test-oldest: .venv/.oldest
+	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal \
+		tests/models/test_transformers.py tests/models/test_zoo.py
 
 lint: .venv/.dev
 	$(BIN)/ruff check
@@ -83,4 +92,8 @@ clean:
 
 .venv/.docs: pyproject.toml constraints.txt $(NATIVE) | .venv/.made
 	$(INSTALL) -e '.[docs]'
+	@touch $@
+
+.venv/.oldest: Makefile | .venv/.dev
+	$(BIN)/python -m pip install --prefer-binary --no-compile --no-deps --upgrade --target .venv/oldest $(OLDEST)
 	@touch $@

@@ -1,26 +1,38 @@
-"""Fits on a real Dask cluster, a scheduler and two worker processes on the loopback; memory that was freed."""
+"""Work on a real Dask cluster, a scheduler and two worker processes on the loopback; memory that was freed."""
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from distributed import Client, LocalCluster
-from torch import Tensor
+from torch import Tensor, nn
 
 from eckart.cli.app import main
 from eckart.compressors.contract import METHODS, Family
+from eckart.errors import Refused
+from eckart.jobs.cluster import both, changed, cluster_at
 from eckart.jobs.compress.plan import make_plan
-from eckart.machine import return_freed_memory
+from eckart.jobs.compress.trials import judge_here
+from eckart.machine import client_at, return_freed_memory
+from eckart.models.places import replace as replace_matrix
+from eckart.models.sharing import share
 from eckart.models.sites import find_sites
-from eckart.statistics import Statistics
+from eckart.statistics import Need, Statistics, collect
+from eckart.statistics.batches import Batch
+from eckart.statistics.collect import measure, statistics_of
+from eckart.statistics.sample import Sample
+from eckart.structures import Quantized
 from support.commands import SMALL, report_of
 from support.tiny import tiny_llama
 
@@ -32,16 +44,117 @@ def cluster() -> Iterator[LocalCluster]:
         yield running
 
 
-@pytest.mark.parametrize("method", [["kfac"], ["gptq", "--allocation", "exact", "--of", "bytes", "--keep", "0.45"]])
-def test_the_same_bits_as_in_process(
-    cluster: LocalCluster, llama_directory: Path, texts: tuple[str, str], tmp_path: Path, method: list[str]
+def test_the_same_as_in_process(
+    cluster: LocalCluster, llama_directory: Path, texts: tuple[str, str], tmp_path: Path
 ) -> None:
-    given = ["--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL, "--method", *method]
+    given = ["--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL, "--samples", "12", "--keep", "0.5"]
     for name, more in (("alone", []), ("cluster", ["--scheduler", cluster.scheduler_address])):
-        assert main(["compress", str(llama_directory), "--out", str(tmp_path / name), *given, *more]) == 0
-    alone, spread = (tmp_path / name for name in ("alone", "cluster"))
-    assert (alone / "model.safetensors").read_bytes() == (spread / "model.safetensors").read_bytes()
-    assert report_of(alone)["sites"] == report_of(spread)["sites"]
+        # Statistics of a cache would be those of the first run.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ECKART_CACHE", str(tmp_path / f"cache-{name}"))
+            assert main(["compress", str(llama_directory), "--out", str(tmp_path / name), *given, *more]) == 0
+    alone, spread = (report_of(tmp_path / name) for name in ("alone", "cluster"))
+    for one, other in zip(alone["sites"], spread["sites"], strict=True):
+        assert one | {"error": None} == other | {"error": None}
+        assert one["error"] == pytest.approx(other["error"], rel=1e-4)
+    assert [t["kl"] for t in alone["trials"]] == pytest.approx([t["kl"] for t in spread["trials"]], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[nn.Module, dict[str, nn.Module], list[Batch], dict[str, Statistics]]:
+    """A model, its matrices and its embedding, batches of several shapes, and the statistics of one process."""
+    model = tiny_llama().eval()
+    modules = {site.name: site.module for site in find_sites(model, embeddings=True)}
+    draw = torch.Generator().manual_seed(3)
+    shapes = [(2, 16)] * 3 + [(3, 12), (2, 16), (1, 40)]
+    batches: list[Batch] = [torch.randint(model.config.vocab_size, shape, generator=draw) for shape in shapes]
+    batches[3] = {"input_ids": batches[3]}
+    return model, modules, batches, collect(model, modules, list(Need), batches, seed=5)
+
+
+Measured = tuple[nn.Module, dict[str, nn.Module], list[Batch], dict[str, Statistics]]
+
+
+def assert_same(found: dict[str, Statistics], wanted: dict[str, Statistics]) -> None:
+    assert list(found) == list(wanted)
+    for name, one in wanted.items():
+        assert (one.tokens, one.uses, one.lookup) == (found[name].tokens, found[name].uses, found[name].lookup)
+        for need in Need:
+            ours, theirs = getattr(found[name], need.value), getattr(one, need.value)
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("edges", [[0, 1, 6], [0, 4, 5, 6]])
+def test_statistics_of_shares_join_to_those_of_all(measured: Measured, edges: list[int]) -> None:
+    model, modules, batches, whole = measured
+    parts = [measure(model, modules, list(Need), batches, seed=5, share=range(*each)) for each in pairwise(edges)]
+    kept = copy.deepcopy(parts)
+    assert_same(statistics_of(model, modules, reduce(both, parts)), whole)
+    # A task that a worker does once more is given the same.
+    again = (statistics_of(model, modules, reduce(both, each)) for each in (parts, kept))
+    assert_same(*again)
+
+
+def test_samples_of_a_stream_join_to_that_of_all() -> None:
+    rows = torch.arange(3001.0)[:, None]
+    for edges in ([0, 1, 700, 3001], [0, 255, 257, 1500, 3001], [0, 2999, 3001]):
+        samples = []
+        for start, stop in pairwise(edges):
+            samples.append(Sample())
+            samples[-1].start_behind(start)
+            for part in rows[start:stop].split(97):
+                samples[-1].add(part)
+        alone = Sample()
+        alone.add(rows)
+        for each in samples[1:]:
+            samples[0].join(each)
+        assert torch.equal(samples[0].result(1), alone.result(1))
+
+
+def test_statistics_as_tasks_though_a_worker_is_killed(cluster: LocalCluster, measured: Measured) -> None:
+    model, modules, batches, whole = measured
+    told: list[tuple[int, int]] = []
+
+    with cluster_at(cluster.scheduler_address) as workers, Client(cluster.scheduler_address) as client:
+        assert workers is not None
+        processes = list(client.run(os.getpid).values())
+
+        def kill(done: int, total: int) -> None:
+            if not told:
+                os.kill(processes[0], signal.SIGKILL)
+            told.append((done, total))
+
+        assert_same(workers.collect(model, modules, list(Need), batches, seed=5, on_progress=kill), whole)
+        assert told[0][1] == len(batches)
+        trial = share(model)
+        for site in find_sites(trial)[:3]:
+            replace_matrix(trial, site, Quantized.quantize(site.weight, 4, 16))
+        assert list(changed(model, trial)) == [site.name for site in find_sites(model)[:3]]
+        tokens = torch.cat([batch for batch in batches if isinstance(batch, Tensor) and len(batch) == 2])
+        assert workers.divergence(model, tokens, trial) == pytest.approx(judge_here(model, tokens)(trial))
+
+
+def test_a_scheduler_that_is_gone_is_named() -> None:
+    def lose() -> None:
+        made = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+        with made, client_at(made.scheduler_address) as client:
+            future = client.submit(time.sleep, 60)
+            made.close()
+            future.result()
+
+    with pytest.raises(Refused, match=r"the Dask scheduler at 'inproc:.*' does not answer any more.*--resume"):
+        lose()
+
+
+def test_a_scheduler_without_workers_is_named() -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as made,
+        pytest.raises(Refused, match="has no workers: start some"),
+        cluster_at(made.scheduler_address),
+    ):
+        pass
 
 
 def test_a_worker_that_is_killed_loses_nothing(cluster: LocalCluster) -> None:

@@ -3,9 +3,10 @@
     python -m benchmarks.models.engines [--group N ...] [--format NAME ...] [--json FILE]
 
 smollm2 (which comes in 4 bits, taken as dense) with its 210 matrices rounded to symmetric integers of 4 bits. Each row
-is a format and what runs it: bytes of the weights, and the divergence (nats a token) of the next tokens of a paragraph
-from those of the dense model and from those that eckart computes with the same codes. Programs that are not installed
-(onnxruntime, xllamacpp, compressed-tensors) are left out by name.
+is a format and what runs it: bytes of the weights; the divergence (nats a token) of the next tokens of a paragraph
+from those of the dense model and from those that eckart computes with the same codes; tokens that are read and, where
+the program keeps keys and values, written in a second of a processor, one thread. Programs that are not installed
+(onnxruntime, openvino, xllamacpp, compressed-tensors) are left out by name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import importlib.util
 import json
 import re
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +42,8 @@ TEXT = (
     "Ships carried grain from Odessa to London at that time, and the price of bread was written on a board outside of "
     "the bakery every morning."
 )
+READ, WRITTEN = 256, 32
+"""Tokens that are read at once, and written one after the other behind 16 of them."""
 WEIGHTS = ("*.safetensors", "*.gguf", "*.onnx", "*.onnx.data")
 
 
@@ -74,68 +80,147 @@ def measure(rows: Rows, place: Path, group: int, tokens: Tensor, dense: Tensor, 
             continue
         directory = place / form
         said = "" if form == "eckart" or directory.exists() else writer(form)(str(source), directory)
-        given = run(directory, tokens)
+        engine = run(directory)
+        given = engine.logits(tokens)
         size = sum(file.stat().st_size for ends in WEIGHTS for file in directory.glob(ends))
         found = {
             "bytes": size,
             "from dense": divergence(dense, given),
             "from eckart": divergence(own, given),
             "top": float((given.argmax(-1) == own.argmax(-1)).double().mean()),
+            **speeds(engine, tokens),
         }
+        del engine
         rows.add(what, found)
         print(what, found, said, flush=True)
 
 
-def by_transformers(directory: Path, tokens: Tensor) -> Tensor:
+@dataclass
+class Engine:
+    """A program with a model in it.
+
+    Attributes:
+        logits: of the next tokens, (n, vocabulary), float64, for tokens (1, n).
+        read: computes them and returns nothing of it.
+        write: writes so many tokens behind those of a text; None where keys and values are not kept.
+    """
+
+    logits: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], object]
+    write: Callable[[Tensor, int], object] | None = None
+
+
+def speeds(engine: Engine, tokens: Tensor) -> dict[str, float]:
+    """Tokens a second of a processor, the best of three."""
+    long = tokens.repeat(1, -(-READ // tokens.shape[1]))[:, :READ]
+    found = {"read a second": READ / seconds(lambda: engine.read(long))}
+    if (write := engine.write) is not None:
+        few, more = (seconds(partial(write, long[:, :16], count)) for count in (1, 1 + WRITTEN))
+        found["written a second"] = WRITTEN / (more - few)
+    return found
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Processor seconds, the least of three after one that warms up."""
+    work()
+    found = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def of_torch(model: Any) -> Engine:
+    @torch.no_grad()
+    def read(tokens: Tensor) -> object:
+        return model(input_ids=tokens)
+
+    def write(tokens: Tensor, count: int) -> object:
+        return model.generate(tokens, min_new_tokens=count, max_new_tokens=count, do_sample=False)
+
+    return Engine(lambda tokens: logits(model, tokens), read, write if hasattr(model, "generate") else None)
+
+
+def by_transformers(directory: Path) -> Engine:
     from transformers import AutoModelForCausalLM
 
-    return logits(AutoModelForCausalLM.from_pretrained(directory), tokens)
+    return of_torch(AutoModelForCausalLM.from_pretrained(directory))
 
 
-def by_eckart(directory: Path, tokens: Tensor) -> Tensor:
-    return logits(hf.load(str(directory)).model, tokens)
+def by_eckart(directory: Path) -> Engine:
+    return of_torch(hf.load(str(directory)).model)
 
 
-def gguf_by_transformers(directory: Path, tokens: Tensor) -> Tensor:
-    return by_eckart(directory / "model.gguf", tokens)
+def gguf_by_transformers(directory: Path) -> Engine:
+    return by_eckart(directory / "model.gguf")
 
 
-def by_llama_cpp(directory: Path, tokens: Tensor) -> Tensor:
+def by_llama_cpp(directory: Path) -> Engine:
     """Logits less a constant, from the probabilities of all next tokens of each beginning of the text."""
     engine = importlib.import_module("xllamacpp")
     options = engine.CommonParams()
     options.model.path = str(directory / "model.gguf")
-    options.cpuparams.n_threads, options.warmup, options.n_ctx = 1, False, 512
+    options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
+    options.warmup, options.n_ctx, options.n_parallel = False, 512, 1
     server = engine.Server(options)
-    ids: list[int] = tokens[0].tolist()
     size = len(json.loads((directory.parent / "eckart" / "tokenizer.json").read_text("utf-8"))["model"]["vocab"])
-    plain = {"n_predict": 1, "n_probs": size, "temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
-    found = torch.full((len(ids), size), -100.0, dtype=torch.float64)
-    for end in range(1, len(ids) + 1):
-        answer = server.handle_completions({"prompt": ids[:end], "cache_prompt": True, **plain})
-        for each in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-            found[end - 1, each["id"]] = each["logprob"]
-    return found
+    plain = {"temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0}
+
+    def found(tokens: Tensor) -> Tensor:
+        ids: list[int] = tokens[0].tolist()
+        given = torch.full((len(ids), size), -100.0, dtype=torch.float64)
+        for end in range(1, len(ids) + 1):
+            asked = {"prompt": ids[:end], "cache_prompt": True, "n_predict": 1, "n_probs": size, **plain}
+            answer = server.handle_completions(asked)
+            for each in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+                given[end - 1, each["id"]] = each["logprob"]
+        return given
+
+    def write(tokens: Tensor, count: int) -> object:
+        asked = {"prompt": tokens[0].tolist(), "cache_prompt": False, "ignore_eos": True, "n_predict": count}
+        return server.handle_completions(asked)
+
+    return Engine(found, lambda tokens: write(tokens, 1), write)
 
 
-def by_onnxruntime(directory: Path, tokens: Tensor) -> Tensor:
-    session = importlib.import_module("onnxruntime").InferenceSession(str(directory / "model.onnx"))
-    return torch.from_numpy(session.run(["logits"], {"input_ids": tokens.numpy()})[0][0]).double()
+def by_onnxruntime(directory: Path) -> Engine:
+    engine = importlib.import_module("onnxruntime")
+    options = engine.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = engine.InferenceSession(str(directory / "model.onnx"), options)
+
+    def read(tokens: Tensor) -> Any:
+        return session.run(["logits"], {"input_ids": tokens.numpy()})[0]
+
+    return Engine(lambda tokens: torch.from_numpy(read(tokens)[0]).double(), read)
 
 
-def by_the_loader_of_the_docs(directory: Path, tokens: Tensor) -> Tensor:
+def by_openvino(directory: Path) -> Engine:
+    core = importlib.import_module("openvino").Core()
+    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(str(directory / "model.onnx"), "CPU", hints)
+
+    def read(tokens: Tensor) -> Any:
+        return compiled({"input_ids": tokens.numpy()})[compiled.output("logits")]
+
+    return Engine(lambda tokens: torch.from_numpy(read(tokens)[0]).double(), read)
+
+
+def by_the_loader_of_the_docs(directory: Path) -> Engine:
     page = Path(__file__).parents[2] / "docs" / "reference" / "plain.md"
     (source,) = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.S | re.M)
     space: dict[str, Any] = {}
     exec(compile(source, str(page), "exec"), space)
-    return logits(space["load"](directory), tokens)
+    return of_torch(space["load"](directory))
 
 
-RUNS: tuple[tuple[str, str, Callable[[Path, Tensor], Tensor]], ...] = (
+RUNS: tuple[tuple[str, str, Callable[[Path], Engine]], ...] = (
     ("eckart", "eckart", by_eckart),
     ("gguf", "llama.cpp", by_llama_cpp),
     ("gguf", "transformers", gguf_by_transformers),
     ("onnx", "onnxruntime", by_onnxruntime),
+    ("onnx", "openvino", by_openvino),
     ("compressed-tensors", "transformers", by_transformers),
     ("gptq", "eckart", by_eckart),
     ("awq", "eckart", by_eckart),
@@ -145,6 +230,7 @@ RUNS: tuple[tuple[str, str, Callable[[Path, Tensor], Tensor]], ...] = (
 NEEDS = {
     ("gguf", "llama.cpp"): "xllamacpp",
     ("onnx", "onnxruntime"): "onnxruntime",
+    ("onnx", "openvino"): "openvino",
     ("compressed-tensors", "transformers"): "compressed_tensors",
 }
 

@@ -31,6 +31,20 @@ TABLES = {
         {"benchmark": "models.formats", "works": "no"},
         [("", "{kind}"), ("", "`{format}`"), ("what it says", "{says}")],
     ),
+    "engines": Table(
+        "models",
+        {"benchmark": "models.engines"},
+        [
+            ("", "`{format}`"),
+            ("run by", "{program}"),
+            ("bytes", "{bytes:,}"),
+            ("nats from the dense model", "{from dense:.4f}"),
+            ("from eckart", "{from eckart:.1e}"),
+            ("same next token", "{top:%1}"),
+            ("tokens read a second", "{read a second:.0f}"),
+            ("written", "[{written a second:.1f}]"),
+        ],
+    ),
     "larger": Table(
         "models",
         {"benchmark": "models.larger"},

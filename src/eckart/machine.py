@@ -6,9 +6,10 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,8 +76,20 @@ def executor_at(scheduler: str | None) -> Iterator[Executor]:
             torch.set_num_threads(threads)
             return_freed_memory()
         return
+    with client_at(scheduler) as client:
+        yield client.get_executor()
+
+
+@contextmanager
+def client_at(scheduler: str) -> Iterator[Any]:
+    """A client of the Dask scheduler at an address.
+
+    Raises:
+        Refused: Dask is missing, no scheduler answers, or none does any more, or tasks killed one worker after another.
+    """
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
+        from distributed.comm import CommClosedError
     except ImportError as error:
         raise Refused("--scheduler needs Dask: pip install 'eckart[dist]'") from error
     try:
@@ -89,7 +102,15 @@ def executor_at(scheduler: str | None) -> Iterator[Executor]:
             "address, such as tcp://localhost:8786"
         ) from error
     with client:
-        yield client.get_executor()
+        try:
+            yield client
+        except (CancelledError, CommClosedError, TimeoutError) as error:
+            raise Refused(
+                f"the Dask scheduler at {scheduler!r} does not answer any more, or has lost all its workers "
+                f"({type(error).__name__}): start them again, and go on with --resume"
+            ) from error
+        except KilledWorker as error:
+            raise Refused(f"workers of {scheduler!r} died one after the other, for want of memory? {error}") from error
 
 
 def check_scheduler(address: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
 from eckart.machine import DEVICES, device_named
 from eckart.models import transformers as hf
+from eckart.models.modules import Structured
 from eckart.ops.polynomial_attention import polynomial_attention
 from eckart.statistics import Need, statistics_for
 from support.directories import save_data, save_zoo
@@ -73,6 +75,26 @@ def logits(model: Any) -> Tensor:
 
 def close(found: Tensor, wanted: Tensor, within: float = 1e-4) -> None:
     assert float((found - wanted).norm()) <= within * float(wanted.norm())
+
+
+@pytest.mark.parametrize("method", ["kfac", "gptq"])
+def test_a_model_that_accelerate_has_spread(method: str) -> None:
+    alone, spread = make(CPU), make(CPU)
+    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb"), CPU)
+    accelerate.dispatch_model(
+        spread, places | {"model.layers.1": DEVICE, "lm_head": DEVICE}, main_device="cpu", force_hooks=True
+    )
+    assert {parameter.device for parameter in spread.parameters()} == {CPU, DEVICE}
+    for model in (alone, spread):
+        eckart.compress(model, method, keep=0.6, calibration=IDS, head=True)
+    specs = [
+        {n: m.structure.spec() for n, m in model.named_modules() if isinstance(m, Structured)}
+        for model in (spread, alone)
+    ]
+    assert specs[0] == specs[1] != {}
+    assert {parameter.device for parameter in spread.lm_head.parameters()} == {DEVICE}
+    found, wanted = (evaluate(model, IDS[0]).nll for model in (spread, alone))
+    assert found == pytest.approx(wanted, rel=1e-4)
 
 
 def test_the_device_is_another_one() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from torch import distributed, nn
 
 import eckart
 from eckart.jobs.evaluate.quality import evaluate
@@ -68,6 +68,30 @@ def test_one_offloaded_tensor_is_enough(use: str) -> None:
 def test_a_layer_that_was_never_called_is_refused(use: str) -> None:
     with pytest.raises(eckart.Refused, match=r"0\.weight of .* has no shape yet: call the model once"):
         USES[use](nn.Sequential(nn.LazyLinear(8)))
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """One process that believes to be all of several."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("use", ["compress", "diagnose", "compensate-against", "save"])
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DTensor"])
+def test_shards_are_refused(use: str, kind: str, group: None) -> None:
+    from torch.distributed import device_mesh, fsdp
+
+    model = net()
+    if kind == "DTensor":
+        fsdp.fully_shard(model, mesh=device_mesh.init_device_mesh("cpu", (1,)))
+    else:
+        model = fsdp.FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+    with pytest.raises(eckart.Refused, match=rf"is (a )?{kind}, one process's shard of the numbers: gather it first"):
+        USES[use](model)
 
 
 def test_a_model_with_adapters_of_peft_in_it_is_refused() -> None:

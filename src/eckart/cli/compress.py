@@ -91,7 +91,9 @@ def compress(
     device: Device = "cpu",
     no_speed: NoSpeed = False,
     resume: Resume = False,
-    scheduler: Annotated[str | None, Parameter(help="address of a Dask scheduler for the fits", group=o.RUN)] = None,
+    scheduler: Annotated[
+        str | None, Parameter(help="address of a Dask scheduler for statistics, fits and trials", group=o.RUN)
+    ] = None,
     dry_run: Annotated[
         bool,
         Parameter(

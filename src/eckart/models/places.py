@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from eckart.errors import Refused
@@ -68,9 +70,17 @@ def _keep_hooks(old: nn.Module, new: nn.Module) -> None:
 
 
 def set_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """`model.<name> = module`, with the training flag of what stood there, and told its name."""
+    """`model.<name> = module`, with the training flag of what stood there, and told its name.
+
+    Where accelerate has spread the model, inputs go on being brought to where the module is.
+    """
     parent, _, leaf = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
+    before: Any = model.get_submodule(name)
+    module.train(before.training)
+    if hasattr(before, "_hf_hook"):
+        from accelerate.hooks import add_hook_to_module
+
+        add_hook_to_module(module, before._hf_hook)
     setattr(model.get_submodule(parent), leaf, module)
     if isinstance(module, Readable):
         module.where = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -36,14 +37,16 @@ def check_model(model: object, whose: str = "the model") -> None:
 def present(model: nn.Module, whose: str = "the model") -> None:
     """Raises Refused for what is no model, and names the first tensor of one that holds no numbers.
 
-    Such are those on the meta device, where a model stands that was only laid out, or whose weights were offloaded; and
-    those of lazy layers, which have no shape before the first call.
+    Such are those on the meta device, where a model stands that was only laid out, or whose weights were offloaded;
+    those of lazy layers, which have no shape before the first call; and shards of tensors that are spread over
+    processes (FSDP, tensor parallelism).
 
     Args:
         model: any module.
         whose: what the message calls it.
     """
     check_model(model, whose)
+    _whole(model, whose)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         if is_lazy(tensor):
             raise Refused(f"{name} of {whose} has no shape yet: call the model once, which makes its lazy layers real")
@@ -52,6 +55,25 @@ def present(model: nn.Module, whose: str = "the model") -> None:
                 f"{name} of {whose} is on the meta device and holds no numbers: load the weights first, onto a device "
                 "that holds them all (from_pretrained without an offload folder, or to_empty() and load_state_dict())"
             )
+
+
+def _whole(model: nn.Module, whose: str) -> None:
+    """Raises Refused where this process has shards of tensors only.
+
+    What spreads a model is loaded where one is spread; to load it for a look would take a second.
+    """
+    advice = (
+        "gather it first (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+        "StateDictOptions(full_state_dict=True, cpu_offload=True)) and load that into a model that is not spread"
+    )
+    wrapper = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", ())
+    for name, module in model.named_modules():
+        if isinstance(module, wrapper):
+            raise Refused(f"{name or whose} is FullyShardedDataParallel, one process's shard of the numbers: {advice}")
+    sharded = getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", ())
+    for name, tensor in model.named_parameters():
+        if isinstance(tensor, sharded):
+            raise Refused(f"{name} of {whose} is a DTensor, one process's shard of the numbers: {advice}")
 
 
 def no_single_layer(model: nn.Module) -> None:

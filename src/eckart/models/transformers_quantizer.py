@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -66,7 +67,8 @@ class EckartQuantizer(HfQuantizer):
         checkpoint.rebuild(model, modules)
         files = [Path(file) for file in checkpoint_files or () if file.endswith(".safetensors")]
         if files:
-            check_files(files, manifest, "config.json", model.state_dict())
+            with torch.device("cpu"):  # transformers 5.0 is here where tensors are made on the meta device
+                check_files(files, manifest, "config.json", model.state_dict())
         for name in modules:
             # The skeleton has the dtype that was asked for.
             model.get_submodule(name).to(dense[name].weight.dtype)

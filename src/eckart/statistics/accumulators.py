@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ class Accumulator(Protocol):
 
     def settle(self) -> None:
         """Moves what was added up in float32 to float64."""
+
+    def join(self, other: Any) -> None:
+        """Adds what another of the same class, settled, was given of the rows behind these."""
 
     def result(self, count: int) -> Tensor:
         """The statistic for that many tokens or samples; nothing can be added afterwards."""

@@ -27,6 +27,8 @@ from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint, s
 from eckart.statistics.needs import Need, Statistics
 
 OnProgress = Callable[[int, int], None]
+Collect = Callable[..., dict[str, Statistics]]
+"""With the arguments of `collect`."""
 
 
 def cache_directory() -> Path:
@@ -47,6 +49,7 @@ def statistics_for(
     cache: Path | None = None,
     memory: int | None = None,
     identity: str | None = None,
+    collect: Collect = collect,
     on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Statistics], int]:
     """Statistics of the modules, from the cache or from as many passes as fit in memory.
@@ -56,6 +59,7 @@ def statistics_for(
         cache: a directory for the statistics; None keeps them in memory.
         memory: bytes that accumulators may take; more modules than fit are measured in further passes.
         identity: `model_fingerprint(model)`, where that is known already.
+        collect: what runs a pass; another than that of this process gives the same to rounding.
 
     Returns:
         Statistics by name, and the passes it took: 0 when all came from the cache.

@@ -8,12 +8,14 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from eckart.statistics.ahead import pass_over
 from eckart.statistics.batches import Batch, call, numbered, one_by_one
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.padding import longest, without_padding
 from eckart.statistics.recorder import Mingled, Recorder
+from eckart.statistics.tally import Tally
 from eckart.statistics.ties import also_looked_up, joined, with_ties
 
 OnProgress = Callable[[int, int], None]
@@ -57,37 +59,66 @@ def collect(
             be left out.
     """
     try:
-        return _collect(model, modules, needs, batches, False, seed, on_progress)
+        tally = measure(model, modules, needs, batches, seed=seed, on_progress=on_progress)
     except Mingled:
-        return _collect(model, modules, needs, batches, True, seed, on_progress)
+        tally = measure(model, modules, needs, batches, singly=True, seed=seed, on_progress=on_progress)
+    return statistics_of(model, modules, tally)
 
 
-def _collect(
+def measure(
     model: nn.Module,
     modules: Mapping[str, nn.Module],
     needs: Sequence[Need],
     batches: Sequence[Batch],
-    singly: bool,
-    seed: int,
-    on_progress: OnProgress | None,
-) -> dict[str, Statistics]:
-    """`collect`, one sample at a time if so wanted; else Mingled where samples cannot be told from each other."""
+    *,
+    singly: bool = False,
+    seed: int = 0,
+    share: range | None = None,
+    on_progress: OnProgress | None = None,
+) -> Tally:
+    """What `collect` makes its statistics of, on all batches or on a share of them.
+
+    Shares that follow one another, joined, are what all batches give, to rounding: labels are those that are drawn
+    where no batch is left out, for which one batch of each shape before the share is run too.
+
+    Args:
+        model, modules, needs, batches, seed, on_progress: as for `collect`.
+        singly: run one sample at a time.
+        share: the positions of those that are measured; None for all.
+
+    Raises:
+        Mingled: samples cannot be told from each other, unless they are run singly.
+    """
     watched = with_ties(model, modules)
     recorder = Recorder(watched, frozenset(needs), also_looked_up(watched))
     generator = torch.Generator().manual_seed(seed)
+    share = range(len(batches)) if share is None else share
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
+        if share.start and (recorder.gradients or Need.INPUT_SAMPLE in needs):
+            before = (part for batch in batches[: share.start] for part in parts_of(model, batch, singly))
+            recorder.passed = pass_over(model, watched, before, generator)
         for name, module in watched.items():
-            handle = module.register_forward_hook(recorder.hook(name))
-            stack.callback(handle.remove)
-        for done, batch in enumerate(batches):
-            with numbered(done):
-                groups = without_padding(model, batch)
-                for part in [one for group in groups for one in one_by_one(group)] if singly else groups:
+            stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
+        for done, position in enumerate(share, 1):
+            with numbered(position):
+                for part in parts_of(model, batches[position], singly):
                     _measure(model, part, recorder, generator)
             if on_progress:
-                on_progress(done + 1, len(batches))
-    return joined(recorder.results())
+                on_progress(done, len(share))
+    recorder.tally.settle()
+    return recorder.tally
+
+
+def statistics_of(model: nn.Module, modules: Mapping[str, nn.Module], tally: Tally) -> dict[str, Statistics]:
+    """The statistics of modules, by name, from what `measure` found on all batches; the tally is used up."""
+    return joined(tally.results(with_ties(model, modules)))
+
+
+def parts_of(model: nn.Module, batch: Batch, singly: bool) -> list[Batch]:
+    """What a model is called with for a batch, one call after the other."""
+    groups = without_padding(model, batch)
+    return [one for group in groups for one in one_by_one(group)] if singly else list(groups)
 
 
 def _measure(model: nn.Module, batch: Batch, recorder: Recorder, generator: torch.Generator) -> None:
@@ -97,7 +128,7 @@ def _measure(model: nn.Module, batch: Batch, recorder: Recorder, generator: torc
         output = call(model, batch)
         if recorder.gradients:
             target, gradient, labels = sampled_gradient(output, generator)
-            recorder.labels += labels
+            recorder.tally.labels += labels
             recorder.recording_inputs = False
             torch.autograd.backward(target, gradient)
     recorder.finish()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,20 +33,25 @@ def sampled_gradient(output: Any, generator: torch.Generator) -> tuple[Tensor, T
     Raises:
         Refused: the output has NaN or Inf entries, or none; or it is a mapping without logits.
     """
+    target, kind = drawn_from(output)
+    _check_numbers(target)
+    noise = kind.noise(target.shape, target.dtype, generator).to(target.device)
+    width = 1 if kind is not GAUSSIAN and target.ndim < 2 else target.shape[-1]
+    return target, kind.gradient(target.detach(), noise), target.numel() // width
+
+
+def drawn_from(output: Any) -> tuple[Tensor, Kind]:
+    """The part of a model's output that labels are drawn from, and how.
+
+    Raises:
+        Refused: it is a mapping without logits.
+    """
     logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
-    target: Tensor
-    if logits is None:
-        if type(output) is dict:
-            raise Refused(f"the model returns a dict of {', '.join(map(repr, output))} and no 'logits' to draw from")
-        target = output if isinstance(output, Tensor) else output[0]
-        _check_numbers(target)
-        gradient = torch.randn(target.shape, generator=generator, dtype=target.dtype).to(target.device)
-    else:
-        target = logits
-        _check_numbers(target)
-        gradient = (_binary if logits.ndim < 2 or logits.shape[-1] == 1 else _categorical)(logits.detach(), generator)
-    width = 1 if logits is not None and target.ndim < 2 else target.shape[-1]
-    return target, gradient, target.numel() // width
+    if logits is not None:
+        return logits, BINARY if logits.ndim < 2 or logits.shape[-1] == 1 else CATEGORICAL
+    if type(output) is dict:
+        raise Refused(f"the model returns a dict of {', '.join(map(repr, output))} and no 'logits' to draw from")
+    return output if isinstance(output, Tensor) else output[0], GAUSSIAN
 
 
 def _check_numbers(target: Tensor) -> None:
@@ -54,23 +61,45 @@ def _check_numbers(target: Tensor) -> None:
         raise Refused("the model's output on calibration data has NaN or Inf entries")
 
 
-def _categorical(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _categorical(logits: Tensor, noise: Tensor) -> Tensor:
     gradient = logits.float().softmax(-1).flatten(0, -2)
-    labels = draw(gradient, generator)
+    labels = _drawn(gradient, noise)
     gradient.scatter_add_(1, labels, gradient.new_full(labels.shape, -1.0))
     return gradient.view(logits.shape).to(logits.dtype)
 
 
-def _binary(logits: Tensor, generator: torch.Generator) -> Tensor:
+def _binary(logits: Tensor, noise: Tensor) -> Tensor:
     p = logits.float().sigmoid()
-    label = torch.rand(p.shape, generator=generator).to(p.device) < p
-    return (p - label.float()).to(logits.dtype)
+    return (p - (noise < p).float()).to(logits.dtype)
 
 
 def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """One index from each row of probabilities (n, k): (n, 1), int64."""
-    u = torch.rand(len(probabilities), 1, generator=generator).to(probabilities.device)
+    return _drawn(probabilities, torch.rand(len(probabilities), 1, generator=generator).to(probabilities.device))
+
+
+def _drawn(probabilities: Tensor, u: Tensor) -> Tensor:
     # Some rows at a time: the sums over a vocabulary are as large as its probabilities.
     parts = zip(torch.split(probabilities, ROWS), torch.split(u, ROWS), strict=True)
     found = [torch.searchsorted(rows.cumsum(-1), each) for rows, each in parts]
     return torch.cat(found).clamp_max(probabilities.shape[1] - 1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How labels are drawn from what a model returns.
+
+    Attributes:
+        noise: all that is random for a shape and a dtype; a generator that made it is where it is behind the labels.
+        gradient: of -log p(y) by the output, of the output and that noise.
+    """
+
+    noise: Callable[[torch.Size, torch.dtype, torch.Generator], Tensor]
+    gradient: Callable[[Tensor, Tensor], Tensor]
+
+
+CATEGORICAL = Kind(lambda size, _, generator: torch.rand(size[:-1].numel(), 1, generator=generator), _categorical)
+BINARY = Kind(lambda size, _, generator: torch.rand(size, generator=generator), _binary)
+GAUSSIAN = Kind(
+    lambda size, dtype, generator: torch.randn(size, dtype=dtype, generator=generator), lambda _, noise: noise
+)

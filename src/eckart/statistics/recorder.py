@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.layouts.look_ups import scale_of
-from eckart.layouts.patches import Geometry, geometry_of, patch_of
+from eckart.layouts.patches import Geometry, geometry_of
 from eckart.machine import exact_sum
 from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
 from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import patches_of, positions, products
+from eckart.statistics.sample import Sample
 from eckart.statistics.second_moment import SecondMoment
 from eckart.statistics.sums import Sum
+from eckart.statistics.tally import Tally, shared_at_times
 
 BATCHES_IN_FLOAT32 = 16
 """Products of so many batches are summed in float32 before they are added in float64."""
@@ -36,6 +38,12 @@ class Recorder:
         modules: what is measured, by name.
         needs: what is kept of each.
         also_looked_up: see there, in `ties`; of their gradients only the squares are kept, and always.
+
+    Attributes:
+        gradients: whether they are measured.
+        recording_inputs: whether what modules are given counts; not while blocks are computed anew.
+        tally: what was measured so far.
+        passed: tokens before the first batch, by name of the module; of a share of all batches.
     """
 
     def __init__(
@@ -47,13 +55,9 @@ class Recorder:
         looked_up = {name for name, module in modules.items() if isinstance(module, nn.Embedding)} | also_looked_up
         self.gradients = bool(needs & GRADIENT_NEEDS) or not looked_up.isdisjoint(modules)
         self.recording_inputs = False
-        self.leader: dict[str, str] = {}
-        self.kept: dict[tuple[str, Need], Accumulator] = {}
-        self.batches = 0
-        self.labels = 0
-        self.tokens: dict[str, int] = {}
-        self.images: dict[str, int] = {}
-        self.samples = 0
+        self.tally = Tally()
+        self.passed: Mapping[str, int] = {}
+        self._batches = 0
         self._here = 1
         self._longest: int | None = None
         self._calls: dict[str, int] = {}
@@ -73,20 +77,18 @@ class Recorder:
             self._add_samples(name, *(torch.cat(parts, 1) for parts in zip(*pairs, strict=True)))
         self._pairs.clear()
         self._seen.clear()
-        self.samples += self._here
-        self.batches += 1
-        if self.batches % BATCHES_IN_FLOAT32 == 0:
-            self._settle()
-
-    def _settle(self) -> None:
-        for accumulator in self.kept.values():
-            accumulator.settle()
+        self.tally.samples += self._here
+        self._batches += 1
+        if self._batches % BATCHES_IN_FLOAT32 == 0:
+            self.tally.settle()
 
     def _accumulator(self, name: str, need: Need, make: Callable[[], Accumulator]) -> Accumulator:
-        key = (name, need)
-        if key not in self.kept:
-            self.kept[key] = make()
-        return self.kept[key]
+        kept, key = self.tally.kept, (name, need)
+        if key not in kept:
+            kept[key] = made = make()
+            if isinstance(made, Sample):
+                made.start_behind(self.passed.get(name, 0))
+        return kept[key]
 
     def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
         def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
@@ -151,14 +153,14 @@ class Recorder:
 
     def _add_input(self, name: str, x: Tensor, geometry: Geometry | None) -> None:
         found = self._seen.setdefault((id(x), geometry), (x, name))[1]
-        leader = self.leader.setdefault(name, found)
+        leader = self.tally.leader.setdefault(name, found)
         tokens = positions(x, geometry) if geometry else x[..., 0].numel()
-        self.tokens[name] = self.tokens.get(name, 0) + tokens
+        self._count(self.tally.tokens, name, tokens)
         if geometry:
-            self.images[name] = self.images.get(name, 0) + len(geometry.images(x))
+            self._count(self.tally.images, name, len(geometry.images(x)))
         if leader != name:
             if found != leader:
-                raise Refused(f"{name!r} shared its input with {leader!r} in one batch and not in another")
+                raise shared_at_times(name, leader)
             return
         kept = [self._accumulator(name, need, make) for need, make in OF_INPUTS.items() if need in self.needs]
         if not kept:
@@ -167,9 +169,12 @@ class Recorder:
             for accumulator in kept:
                 accumulator.add(rows)
 
+    def _count(self, counts: dict[str, int], name: str, more: int) -> None:
+        counts[name] = counts.get(name, 0) + more
+
     def _count_rows(self, name: str, module: nn.Embedding, ids: Tensor) -> None:
-        self.leader[name] = name
-        self.tokens[name] = self.tokens.get(name, 0) + ids.numel()
+        self.tally.leader[name] = name
+        self._count(self.tally.tokens, name, ids.numel())
         counts = torch.bincount(ids.flatten(), minlength=module.num_embeddings)
         self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, Sum).add(counts)
 
@@ -235,31 +240,7 @@ class Recorder:
 
     def results(self) -> dict[str, Statistics]:
         """The statistics of each module; one that never ran has `tokens == 0`."""
-        self._settle()
-        done: dict[tuple[str, Need], Tensor] = {}
-        for name, need in list(self.kept):
-            count = self.tokens[name] if need not in OF_FISHER else self.samples
-            if need is Need.GRADIENT_SECOND_MOMENT and name in self.images:
-                count = self.images[name]
-            done[name, need] = self.kept.pop((name, need)).result(count)
-        results = {}
-        for name in self.modules:
-            leader = self.leader.get(name, name)
-            values = {}
-            for need in Need:
-                value = done.get((leader if need in OF_INPUTS else name, need))
-                if value is not None:
-                    values[need.value] = value
-            tokens, patch = self.tokens.get(name, 0), patch_of(self.modules[name])
-            results[name] = Statistics(
-                tokens=tokens,
-                uses=tokens / self.labels if tokens and self.labels and patch is None else 1.0,
-                lookup=isinstance(self.modules[name], nn.Embedding),
-                patch=patch,
-                takes_bias=True,
-                **values,
-            )
-        return results
+        return self.tally.results(self.modules)
 
 
 def _rows(x: Tensor) -> Tensor:

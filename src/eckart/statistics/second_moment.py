@@ -47,6 +47,12 @@ class SecondMoment:
         for total, block in zip(self._total, blocks, strict=True):
             total.add_(block.cpu())
 
+    def join(self, other: SecondMoment) -> None:
+        """Adds another sum, which is settled."""
+        assert other._total is not None
+        self.settle()
+        self._to_total(other._total)
+
     def result(self, count: int) -> Tensor:
         """The mean over `count` rows: a matrix in float32, as statistics are kept in files; a diagonal in float64."""
         assert self._total is not None

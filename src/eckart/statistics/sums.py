@@ -19,6 +19,11 @@ class Sum:
     def settle(self) -> None:
         """Does nothing: no sum is in float32."""
 
+    def join(self, other: Sum) -> None:
+        """Adds another sum."""
+        assert other._total is not None
+        Sum.add(self, other._total)  # a row already, where rows are added
+
     def result(self, count: int) -> Tensor:
         """The sum by `count`."""
         assert self._total is not None

@@ -208,6 +208,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(eckart.Refused, match=r"lora\.pt is no safetensors file; pickled ones can run code"):
         eckart.load_adapter(unet(), tmp_path / "lora.pt")
     save_file(good, file)
-    save_file(good, tmp_path / "second.safetensors")
-    with pytest.raises(eckart.Refused, match=r"several LoRAs, lora\.safetensors, second\.safetensors: name one"):
+    save_file(good, tmp_path / "second.SAFETENSORS")
+    with pytest.raises(eckart.Refused, match=r"several LoRAs, lora\.safetensors, second\.SAFETENSORS: name one"):
         eckart.load_adapter(unet(), tmp_path)
+    assert list(eckart.load_adapter(unet(), tmp_path / "second.SAFETENSORS").places)
+    with pytest.raises(eckart.Refused, match=r"there is no file or directory .*third\.safetensors"):
+        eckart.load_adapter(unet(), tmp_path / "third.safetensors")

@@ -14,6 +14,7 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.jobs.exports._factors import Product, even, tensors
 from eckart.jobs.exports.plain import FILE, write
+from eckart.models.modules import Structured
 from eckart.models.transformers import load
 from eckart.structures import Chain, Dense, Diagonal, Permutation, Quantized, RoundedInput, StructuredMatrix, Sum
 from jobs.exports.test_codes import logits, saved
@@ -53,7 +54,9 @@ def test_the_loader_of_the_page_computes_what_eckart_does(make: Any, tmp_path: P
     model = make()
     source = saved(tmp_path / "m", of_all_kinds, model, model.dtype)
     said = write(source, tmp_path / "o")
-    assert re.match(r"\d+ matrices as factors and codes; run by plain PyTorch", said)
+    ordinary = r"(?:, (\d+) compressed ones as ordinary matrices \(Chain\))?"
+    told = re.match(rf"\d+ matrices as factors and codes{ordinary}; run by plain PyTorch", said)
+    assert told
     found, own = loader()(tmp_path / "o"), load(source).model
     assert found.dtype == model.dtype
     assert not any("eckart" in type(module).__module__ for module in found.modules())
@@ -62,6 +65,8 @@ def test_the_loader_of_the_page_computes_what_eckart_does(make: Any, tmp_path: P
     stored = load_file(tmp_path / "o" / FILE)
     kept = {name.split(".factors.")[0] for name in stored if ".factors." in name}
     assert said.startswith(f"{len(kept)} matrices")
+    compressed = sum(isinstance(module, Structured) for module in own.modules())
+    assert int(told[1] or 0) == compressed - len(kept)
     assert not any(f"{name}.weight" in stored for name in kept)
 
 

@@ -155,6 +155,8 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
     Raises:
         Refused: no adapter there, one of another format, or damaged files.
     """
+    if not source.exists():
+        raise Refused(f"there is no file or directory {source}")
     if not (source / ADAPTER).is_file():
         if files := files_of_others(source):
             raise Refused(
@@ -192,7 +194,8 @@ def read_adapter(source: Path) -> tuple[dict[str, Any], dict[str, Parts]]:
 
 def files_of_others(source: Path) -> list[Path]:
     """The files of a directory that are LoRAs under the names that diffusers and kohya give to layers."""
-    return [file for file in sorted(source.glob("*.safetensors")) if any(map(_OF_OTHERS.search, read_headers([file])))]
+    files = (file for file in source.iterdir() if file.suffix.lower() == ".safetensors") if source.is_dir() else ()
+    return [file for file in sorted(files) if any(map(_OF_OTHERS.search, read_headers([file])))]
 
 
 def _structures(parts: Parts) -> dict[str, StructuredMatrix]:

@@ -70,7 +70,7 @@ def load_lora(model: nn.Module, file: Path, *, name: str = "default", part: str 
         Refused: pickled files, tensors that are no factors (DoRA, LoHa, LoKr), names that no linear map of the model
             has, several parts that fit the model, or damaged files.
     """
-    if file.suffix != ".safetensors":
+    if file.suffix.lower() != ".safetensors":
         raise Refused(f"{file} is no safetensors file; pickled ones can run code when read: save it with safetensors")
     tensors, header = read_safetensors(file)
     parts = _sorted_out(tensors, file)

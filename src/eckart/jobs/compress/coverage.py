@@ -10,7 +10,7 @@ from eckart.compressors.contract import CompressorCard
 from eckart.errors import Refused
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.coverage import coverage
-from eckart.models.sites import Site, find_sites
+from eckart.models.sites import Site, all_sites, find_sites
 from eckart.report.types import Coverage
 from eckart.statistics import Statistics
 from eckart.statistics.accumulators import GRADIENT_NEEDS
@@ -30,6 +30,18 @@ def covered_by(model: nn.Module, recipe: Recipe, left: Mapping[str, str] | None 
     """What a recipe takes of a model, and what it leaves and why; `left` are further reasons by name."""
     taken = [site for site in sites_of(model, recipe) if site.name not in (left or {})]
     return coverage(model, taken, embeddings=recipe.takes_embeddings, head=recipe.takes_head, left=left)
+
+
+def untaken(model: nn.Module, sites: Sequence[Site]) -> str:
+    """The options by which more of a model would be taken, as part of a sentence; "" where there are none."""
+    names = {name for site in sites for name in (site.name, *site.tied)}
+    inner = {site.name for site in all_sites(model, embeddings=False, head=False)}
+    more = {
+        "--embeddings": all_sites(model, embeddings=True, head=False),
+        "--head": all_sites(model, embeddings=False, head=True),
+    }
+    words = [word for word, found in more.items() if {site.name for site in found} - inner - names]
+    return f" without {' and '.join(words)}" if words else ""
 
 
 UNREACHED = "the model did not call it on the calibration data, so that nothing is known of its inputs"

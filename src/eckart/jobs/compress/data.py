@@ -1,18 +1,26 @@
-"""What a recipe asks of the calibration data, and what of them is held back."""
+"""What a recipe asks of the calibration data, what is measured on them, and what of them is held back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from eckart.compressors.contract import CompressorCard
+from eckart.compressors.contract import METHODS, CompressorCard
 from eckart.errors import Refused
 from eckart.jobs.compress.recipe import Recipe, needs_data
 from eckart.jobs.compress.trials import HELD_BACK, held_back
+from eckart.machine import memory_available
+from eckart.models.checkpointing import activation_bytes, checkpointed
+from eckart.models.sites import Site
 from eckart.models.tasks import writes
+from eckart.progress import Progress, phase
+from eckart.statistics import Statistics, collect, statistics_for
 from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
+from eckart.statistics.cache import Collect
+from eckart.statistics.fingerprint import model_fingerprint
 
 
 def check_data(model: nn.Module, recipe: Recipe, method: CompressorCard, batches: Sequence[Batch]) -> None:
@@ -46,3 +54,34 @@ def set_aside(model: nn.Module, recipe: Recipe, batches: Sequence[Batch]) -> tup
     if competing and len(tokens) == len(batches) and sum(map(len, tokens)) >= HELD_BACK:
         return held_back(tokens)
     return batches, None
+
+
+def measured(
+    model: nn.Module,
+    sites: Sequence[Site],
+    recipe: Recipe,
+    batches: Sequence[Batch],
+    cache: Path | None,
+    identity: str | None,
+    memory: int | None,
+    progress: Progress,
+    collected: Collect = collect,
+) -> tuple[dict[str, Statistics], int, bool]:
+    """What the method reads of every site, in how many passes, and whether activations were computed twice for it."""
+    activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
+    if cache is not None and identity is None:
+        identity = model_fingerprint(model)  # before blocks are switched to computing activations anew
+    with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
+        statistics, passes = statistics_for(
+            model,
+            {site.name: site.module for site in sites},
+            METHODS.find(recipe.method).needs,
+            batches,
+            seed=recipe.seed,
+            cache=cache,
+            memory=memory,
+            identity=identity,
+            collect=collected,
+            on_progress=phase(progress, "statistics"),
+        )
+    return statistics, passes, recomputed

@@ -67,7 +67,7 @@ def compress_directory(
         max_loss: instead of `recipe.keep`: the smallest model whose perplexity on the first half of the evaluation
             sequences rises by at most this share.
         resume: go on with the work an interrupted run left.
-        scheduler: address of a Dask scheduler.
+        scheduler: address of a Dask scheduler, see `run`.
         cache: directory of statistics; None for the user's.
         memory: bytes the run may take; None for what is free. A model that takes more is compressed block by block.
         device: where the model is run, see `eckart.machine.device_named`.

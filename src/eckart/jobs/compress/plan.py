@@ -39,7 +39,7 @@ class Plan:
         scheduler: where fits are made; see `fit`.
         compressed_before: matrices of the model that are no sites, because a structure stands in for them already.
         totals: of the model as it was given, by currency.
-        added: what a rotation has added to them.
+        added, without: what a rotation has added to them; what is said of options that would take more of the model.
         clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
         influence: of blocks, by name; where such an allocation is asked for.
@@ -56,6 +56,7 @@ class Plan:
     factors: dict[str, float] = field(default_factory=dict)
     compressed_before: int = 0
     added: Mapping[str, int] = field(default_factory=dict)
+    without: str = ""
     clock: Clock | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     influence: Mapping[str, float] = field(default_factory=dict)
@@ -147,10 +148,8 @@ class Plan:
         asked = {group.name: (curve, known, size) for group, curve, size, known in open_}
         for portion in self.portions([g for g, _, _, _ in open_]):
             with executor_at(self.scheduler) as executor:
-                futures = []
-                for g in portion:
-                    given = g.kind, self.members(g), self._families.get(g.name), *asked[g.name][1:]
-                    futures.append(executor.submit(measured, self.method, *given))
+                given = [(g.kind, self.members(g), self._families.get(g.name), *asked[g.name][1:]) for g in portion]
+                futures = [executor.submit(measured, self.method, *each) for each in given]
                 for group, future in zip(portion, futures, strict=True):
                     asked[group.name][0].enter(*future.result(), self.factors)
         return len(open_)
@@ -202,9 +201,9 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
-            said = unmet(self.failures(), self.compressed_before)
             raise Refused(
-                f"{said}keep={keep} of {of} cannot be met with {self.method.name}: the least is {least:.4f} "
+                f"{unmet(self.failures(), self.compressed_before)}keep={keep} of {of} cannot be met with "
+                f"{self.method.name}: the least is {least:.4f}{self.without} "
                 f"({fixed / total:.1%} lies outside the matrices that are compressed)"
             ) from error
         picked = zip(self.groups, curves, rows, chosen, strict=True)

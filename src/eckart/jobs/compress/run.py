@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 
 from eckart.budget.contract import find as find_allocation
-from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.calibration import Calibration, as_batches
+from eckart.jobs.cluster import Cluster, cluster_at
 from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.compression import Compression
-from eckart.jobs.compress.coverage import covered_by, sites_of, unreached
-from eckart.jobs.compress.data import check_data, of_one_batch, set_aside, tokens_of
+from eckart.jobs.compress.coverage import covered_by, sites_of, unreached, untaken
+from eckart.jobs.compress.data import check_data, measured, of_one_batch, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.influence import attach_influence
@@ -31,19 +32,16 @@ from eckart.jobs.compress.store import Store
 from eckart.jobs.compress.timed import attach_clock
 from eckart.jobs.compress.trials import Tried, trials
 from eckart.jobs.coverage import warnings_of
-from eckart.machine import memory_available
-from eckart.models.checkpointing import activation_bytes, checkpointed
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
 from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
-from eckart.models.sites import Site, as_patterns
+from eckart.models.sites import as_patterns
 from eckart.progress import Laps, Progress, phase, shown, silent
-from eckart.statistics import Statistics, cache_directory, statistics_for
+from eckart.statistics import cache_directory, collect
 from eckart.statistics.batches import Batch
-from eckart.statistics.fingerprint import model_fingerprint
 from eckart.texts.tokenizer import Tokenizer
 
 Search = Callable[[Plan, nn.Module], Choice]
@@ -178,7 +176,7 @@ def run(
         cache: directory for statistics; None keeps them in memory.
         identity: `model_fingerprint(model)`, where that is known already.
         memory: bytes the statistics may take in one pass.
-        scheduler: address of a Dask scheduler for the fits.
+        scheduler: address of a Dask scheduler for statistics, fits and trials.
         store: where finished sites are kept, so that an interrupted run goes on; None for nowhere.
         search: picks the sizes instead of `recipe.keep`.
         lap, progress: the clock, and what else is told of the phases; without a clock it has one of its own.
@@ -199,23 +197,27 @@ def run(
         sites, identity = sites_of(model, recipe), None  # what is known of the model as it was is not of this one
         lap("rotate")
     healing = distillation = None
-    with in_eval_mode(model):
+    with in_eval_mode(model), cluster_at(scheduler) as cluster:
         dense = share(model) if recipe.distill else None
         observed = None
         if recipe.sequential or recipe.heal:
             observed = observe(model, sites, cut(batches) if recipe.heal else batches)
-        statistics, passes, recomputed = measured(model, sites, recipe, batches, cache, identity, memory, progress)
+        collected = collect if cluster is None else cluster.collect
+        statistics, passes, recomputed = measured(
+            model, sites, recipe, batches, cache, identity, memory, progress, collected
+        )
         lap("statistics")
         statistics = per_token(model, statistics)
         left = unreached(sites, method, statistics)
         found = covered_by(model, recipe, left | kept_by_rotation(model, added))
         plan = make_plan(model, [site for site in sites if site.name not in left], method, statistics, added)
+        plan.without = "" if recipe.of == "linear-parameters" else untaken(model, sites)
         allocation = find_allocation(recipe.allocation or method.allocation)
         plan.fit(scheduler, phase(progress, "fit"), errors=search is not None or not (recipe.size or allocation.blind))
         lap("fit")
         timed = attach_clock(plan, model, recipe, cache or cache_directory(), progress)
         attach_influence(plan, model, recipe.allocation or method.allocation, batches)
-        choice, tried = chosen(plan, model, recipe, search, back, progress)
+        choice, tried = chosen(plan, model, recipe, search, back, progress, cluster)
         lap("solve")
         errors = apply(model, plan, choice, store, progress)
         lap("build")
@@ -253,37 +255,14 @@ def run(
     )
 
 
-def measured(
-    model: nn.Module,
-    sites: Sequence[Site],
-    recipe: Recipe,
-    batches: Sequence[Batch],
-    cache: Path | None,
-    identity: str | None,
-    memory: int | None,
-    progress: Progress,
-) -> tuple[dict[str, Statistics], int, bool]:
-    """What the method reads of every site, in how many passes, and whether activations were computed twice for it."""
-    activations = activation_bytes([site.shape for site in sites if not site.is_embedding], batches)
-    if cache is not None and identity is None:
-        identity = model_fingerprint(model)  # before blocks are switched to computing activations anew
-    with checkpointed(model, activations > (memory or memory_available()) // 2) as recomputed:
-        statistics, passes = statistics_for(
-            model,
-            {site.name: site.module for site in sites},
-            METHODS.find(recipe.method).needs,
-            batches,
-            seed=recipe.seed,
-            cache=cache,
-            memory=memory,
-            identity=identity,
-            on_progress=phase(progress, "statistics"),
-        )
-    return statistics, passes, recomputed
-
-
 def chosen(
-    plan: Plan, model: nn.Module, recipe: Recipe, search: Search | None, back: Tensor | None, progress: Progress
+    plan: Plan,
+    model: nn.Module,
+    recipe: Recipe,
+    search: Search | None,
+    back: Tensor | None,
+    progress: Progress,
+    cluster: Cluster | None = None,
 ) -> tuple[Choice, list[Tried]]:
     """The size of every group: by a search, by trials on sequences that were held back, or by the errors alone."""
 
@@ -296,5 +275,6 @@ def chosen(
     if recipe.size is not None:
         return sized(plan, *recipe.size), []
     if back is not None:
-        return trials(plan, model, back, choose, apply, progress)
+        judge = None if cluster is None else partial(cluster.divergence, model, back)
+        return trials(plan, model, back, choose, apply, progress, judge)
     return choose(), []

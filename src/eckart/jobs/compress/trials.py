@@ -11,15 +11,12 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.plan import Plan
-from eckart.jobs.evaluate.quality import Reference, config_of, evaluate, logits_of
-from eckart.machine import memory_available
+from eckart.jobs.evaluate.quality import TOGETHER, evaluate, remembered
 from eckart.models.sharing import share
 from eckart.progress import Progress
 
 HELD_BACK = 8
 """One calibration sequence in so many is held back for the trials."""
-TOGETHER = 4
-"""Sequences of a trial in one forward pass."""
 
 
 class Tried(TypedDict):
@@ -40,8 +37,6 @@ class Tried(TypedDict):
     kl: float
 
 
-SHARE = 8
-"""Of the memory there is, the logits of the dense model may take this part."""
 HOPELESS = 4.0
 """A method is not tried whose errors alone predict so many times the least divergence that was measured."""
 UNLIKELY = 1.0
@@ -64,6 +59,7 @@ class Choose(Protocol):
 
 
 Put = Callable[[nn.Module, Plan, Choice], object]
+Judge = Callable[[nn.Module], float]
 
 
 def held_back(batches: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
@@ -78,20 +74,16 @@ def held_back(batches: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     return kept, torch.cat(back)
 
 
-def remembered(model: nn.Module, sequences: Tensor) -> Reference:
-    """The dense model as what trials are compared with, its logits computed once where there is memory for them."""
-    vocabulary = config_of(model).vocab_size
-    if 4 * sequences.numel() * vocabulary > memory_available() // SHARE:
-        return model
-    known: dict[bytes, Tensor] = {}
+def judge_here(model: nn.Module, sequences: Tensor) -> Judge:
+    """Measures the mean divergence of models from a dense one."""
+    reference = remembered(model, sequences)
 
-    def logits(tokens: Tensor) -> Tensor:
-        key = tokens.numpy(force=True).tobytes()
-        if key not in known:
-            known[key] = logits_of(model, tokens)
-        return known[key]
+    def judge(trial: nn.Module) -> float:
+        divergence = evaluate(trial, sequences, reference, micro_batch=TOGETHER).kl
+        assert divergence is not None
+        return divergence
 
-    return logits
+    return judge
 
 
 def trials(
@@ -101,6 +93,7 @@ def trials(
     choose: Choose,
     put: Put,
     progress: Progress,
+    judge: Judge | None = None,
 ) -> tuple[Choice, list[Tried]]:
     """The best of the choices that one method makes alone and of those that all make together.
 
@@ -120,12 +113,13 @@ def trials(
         choose: the choice at the asked size.
         put: builds a choice into a model.
         progress: told of the phase "compete".
+        judge: measures the divergence of a model that was put together; None for here.
 
     Returns:
         The choice, and for each trial its method (or "mixture"), the predicted and the measured divergence.
     """
     names = sorted({name for curve in plan.curves.values() for name, _ in curve.members})
-    reference = remembered(model, sequences)
+    judge = judge or judge_here(model, sequences)
     found: list[tuple[float, Choice]] = []
     history: list[Tried] = []
     steps = 2 * len(names) + 3
@@ -135,8 +129,7 @@ def trials(
         if divergence is None:
             trial = share(model)
             put(trial, plan, choice)
-            divergence = evaluate(trial, sequences, reference, micro_batch=TOGETHER).kl
-        assert divergence is not None
+            divergence = judge(trial)
         found.append((divergence, choice))
         predicted = plan.error(choice) / 2
         history.append({"method": name, "even": even, "uniform": uniform, "predicted_kl": predicted, "kl": divergence})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.machine import memory_available
 from eckart.models.presence import present
 from eckart.ops.wide_products import WideProducts
 from eckart.report.numbers import shown_number
@@ -20,6 +21,11 @@ from eckart.report.types import Estimate, Quality
 from eckart.statistics.batches import device_of
 
 Reference = nn.Module | Callable[[Tensor], Tensor]
+
+TOGETHER = 4
+"""Sequences of a trial in one forward pass."""
+SHARE = 8
+"""Of the memory there is, the logits of the dense model may take this part."""
 
 # Positions whose log-probabilities exist in float32 at a time, so that a large vocabulary costs one logit tensor only.
 _POSITIONS = 128
@@ -183,6 +189,22 @@ def logits_of(model: Reference, ids: Tensor) -> Tensor:
     if not isinstance(model, nn.Module):
         return model(ids)
     logits: Tensor = model(input_ids=ids.to(device_of(model)), use_cache=False).logits
+    return logits
+
+
+def remembered(model: nn.Module, sequences: Tensor) -> Reference:
+    """The dense model as what trials are compared with, its logits computed once where there is memory for them."""
+    vocabulary = config_of(model).vocab_size
+    if 4 * sequences.numel() * vocabulary > memory_available() // SHARE:
+        return model
+    known: dict[bytes, Tensor] = {}
+
+    def logits(tokens: Tensor) -> Tensor:
+        key = tokens.numpy(force=True).tobytes()
+        if key not in known:
+            known[key] = logits_of(model, tokens)
+        return known[key]
+
     return logits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,8 @@ from eckart.errors import Refused
 from eckart.models.convolution import StructuredConv2d
 from eckart.models.experts import mixtures
 from eckart.models.fused_experts import is_packed
-from eckart.models.modules import StructuredLinear
-from eckart.structures import Chain, Diagonal, Quantized, StructuredMatrix, Sum
+from eckart.models.modules import Structured, StructuredLinear
+from eckart.structures import Chain, Dense, Diagonal, Quantized, StructuredMatrix, Sum
 
 
 def factored(model: nn.Module, source: str, form: str) -> dict[str, list[list[StructuredMatrix]]]:
@@ -38,6 +38,13 @@ def factored(model: nn.Module, source: str, form: str) -> dict[str, list[list[St
             if sum(_bytes(each) for term in terms for each in term) < 4 * structure.shape[0] * structure.shape[1]:
                 found[name] = terms
     return found
+
+
+def made_ordinary(model: nn.Module, kept: Container[str]) -> str:
+    """Said of compressed matrices that become ordinary ones, because their terms are none of these: "" for none."""
+    compressed = [(name, module.structure) for name, module in model.named_modules() if isinstance(module, Structured)]
+    left = [type(each).__name__ for name, each in compressed if name not in kept and not isinstance(each, Dense)]
+    return f", {len(left)} compressed ones as ordinary matrices ({', '.join(sorted(set(left)))})" if left else ""
 
 
 def _terms(structure: StructuredMatrix) -> list[list[StructuredMatrix]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from eckart.errors import Refused, abridged
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.exports._divergence import compared, drawn, logits
-from eckart.jobs.exports._factors import Product, factored, tensors
+from eckart.jobs.exports._factors import Product, factored, made_ordinary, tensors
 from eckart.jobs.exports._ordinary import made_dense, own_bias
 from eckart.models import transformers as hf
 from eckart.models.places import set_module
@@ -54,6 +54,7 @@ def write(source: str, out: str | Path) -> str:
     tokens = drawn(model)
     own = logits(model, tokens)
     kept = factored(model, source, "onnx")
+    rest = made_ordinary(model, kept)
     made_dense(model)
     coded = 0
     for name, terms in kept.items():
@@ -71,7 +72,7 @@ def write(source: str, out: str | Path) -> str:
         session = importlib.import_module("onnxruntime").InferenceSession(str(partial / FILE))
         given = torch.from_numpy(session.run(["logits"], {"input_ids": tokens.numpy()})[0][0])
         said = compared(own, given.double(), "onnxruntime")
-    return f"{len(kept)} matrices as factors and codes, {coded} products by codes as they are; {said}"
+    return f"{len(kept)} matrices as factors and codes{rest}, {coded} products by codes as they are; {said}"
 
 
 class _Product(Product):

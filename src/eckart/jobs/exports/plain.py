@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.exports._divergence import compared, drawn, logits
-from eckart.jobs.exports._factors import Product, factored, tensors
+from eckart.jobs.exports._factors import Product, factored, made_ordinary, tensors
 from eckart.jobs.exports._ordinary import made_dense, own_bias
 from eckart.models import transformers as hf
 from eckart.models.places import set_module
@@ -44,6 +44,7 @@ def write(source: str, out: str | Path) -> str:
     tokens = drawn(model)
     own = logits(hf.load(source).model.float(), tokens)
     kept = {name: tensors(terms) for name, terms in factored(model, source, "plain").items()}
+    rest = made_ordinary(model, kept)
     made_dense(model)
     state = model.state_dict(keep_vars=True)
     once = {id(tensor): name for name, tensor in reversed(state.items())}
@@ -61,4 +62,4 @@ def write(source: str, out: str | Path) -> str:
             read = {part: again[f"{name}.factors.{part}"] for part in parts}
             set_module(model, name, Product(read, own_bias(model.get_submodule(name))))
         said = compared(own, logits(model.float(), tokens), "plain PyTorch")
-    return f"{len(kept)} matrices as factors and codes; {said}"
+    return f"{len(kept)} matrices as factors and codes{rest}; {said}"

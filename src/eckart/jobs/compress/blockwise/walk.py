@@ -161,7 +161,7 @@ class Walk:
             with self._recording({name: modules[name] for name in chunk}) as recorder:
                 for i, part in enumerate(self._parts):
                     note = self._gradients.note(block + 1, i)
-                    recorder.labels += int(note[LABELS])
+                    recorder.tally.labels += int(note[LABELS])
                     recorder.start(part, longest(self._model, part))
                     given = self._hidden.get(block, i).requires_grad_()
                     with torch.enable_grad():
@@ -188,7 +188,7 @@ class Walk:
                 with torch.enable_grad():
                     output = self._skeleton.leave(part, given.clone())
                     target, gradient, labels = sampled_gradient(output, generator)
-                recorder.labels += labels
+                recorder.tally.labels += labels
                 recorder.recording_inputs = False
                 torch.autograd.backward(target, gradient)
                 recorder.finish()
@@ -213,7 +213,7 @@ class Walk:
         if self._front:
             with self._recording(self._front) as recorder:
                 for i, part in enumerate(self._parts):
-                    recorder.labels += int(self._gradients.note(0, i)[LABELS])
+                    recorder.tally.labels += int(self._gradients.note(0, i)[LABELS])
                     recorder.start(part, longest(self._model, part))
                     with torch.enable_grad():
                         hidden = self._skeleton.enter(part)
