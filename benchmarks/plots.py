@@ -150,7 +150,7 @@ def draw_sugar(axes: Any, numbers: Mapping[str, Points]) -> None:
 
 def delays() -> dict[str, Points]:
     """Accuracy on EEG without delays and with those that were chosen, and its standard error."""
-    select = {"benchmark": "estimators.trials", "part": "accuracy"}
+    select = {"benchmark": "estimators.trials", "part": "accuracy", "arm": "augmented-covariance"}
     return {
         row["task"]: [(row[name], row["standard error"]) for name in ("plain", "chosen")]
         for row in selected(results("estimators"), select)

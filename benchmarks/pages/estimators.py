@@ -244,11 +244,15 @@ TABLES: dict[str, Table] = {
         [
             ("task", "{task}"),
             ("test trials", "{trials}"),
+            ("", "{arm}"),
             ("order", "{order}"),
             ("lag", "{lag}"),
             ("accuracy", "{chosen:.3f}"),
             ("without delays", "{plain:.3f}"),
             ("standard error", "{standard error:.3f}"),
+            ("right with delays alone", "{only with delays}"),
+            ("without alone", "{only without}"),
+            ("McNemar's p", "{mcnemar:.2f}"),
         ],
     ),
     "codes": Table(

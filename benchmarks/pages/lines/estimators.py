@@ -179,7 +179,7 @@ ESTIMATORS: list[Lines] = [
         "estimators",
         "trials",
         "accuracy on EEG with the split it comes with, order and lag chosen in the training trials; without delays",
-        {"benchmark": "estimators.trials", "part": "accuracy"},
+        {"benchmark": "estimators.trials", "part": "accuracy", "arm": "augmented-covariance"},
         "{task} ({trials} test trials) {chosen:.3f}, {plain:.3f}",
         together="; ",
     ),
