@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk
 from scipy.sparse.linalg import cg
 from scipy.special import logsumexp
 
@@ -19,6 +20,10 @@ from eckart.sketching.contract import sketch
 _LARGEST_DENSE = 1500
 _FIRST = 20.0
 """The first of the strengths 1/reg, by the cost's range."""
+_NEAR = 1e-3
+"""Of the mass: how well marginals are met before the next strength."""
+_LARGEST_SCALE = 1e100
+"""By so much a row or a column of P may be scaled; beyond, entries that had become zero would be missed."""
 _DAMPED, _DAMPINGS = 1e-6, 20
 """The damping that Newton's steps begin with, and how many are tried for one."""
 
@@ -44,27 +49,60 @@ def _two_clouds(generator: np.random.Generator) -> dict[str, Any]:
     return {"cost": np.square(x[:, None] - y).sum(-1), "reg": 0.1}
 
 
+class _Point(NamedTuple):
+    """Potentials x (n,) and y (m,), and P (n, m) at them."""
+
+    x: Dense
+    y: Dense
+    plan: Dense
+
+    @property
+    def sums(self) -> tuple[Dense, Dense]:
+        """P 1 and P^T 1."""
+        return self.plan.sum(1), self.plan.sum(0)
+
+
 class _Dual:
-    """f(x, y) = a.x + b.y - reg sum P, its derivatives, and its best x for a given y."""
+    """f(x, y) = a.x + b.y - reg sum P, P = exp((x_i + y_j - C_ij) / reg), and its best x for a given y."""
 
     def __init__(self, cost: Dense, a: Dense, b: Dense, reg: float) -> None:
         self.cost, self.a, self.b, self.reg = cost, a, b, reg
 
-    def plan(self, x: Dense, y: Dense) -> Dense:
-        found: Dense = np.exp((x[:, None] + y - self.cost) / self.reg)
-        return found
-
-    def value(self, x: Dense, y: Dense) -> float:
+    def at(self, x: Dense, y: Dense) -> _Point:
         with np.errstate(over="ignore"):
-            return float(self.a @ x + self.b @ y - self.reg * self.plan(x, y).sum())
+            plan = x[:, None] + y
+            plan -= self.cost
+            plan /= self.reg
+            return _Point(x, y, np.exp(plan, out=plan))
 
-    def sinkhorn(self, x: Dense, y: Dense) -> tuple[Dense, Dense]:
-        x = self.reg * (np.log(self.a) - logsumexp((y - self.cost) / self.reg, axis=1))
-        y = self.reg * (np.log(self.b) - logsumexp((x[:, None] - self.cost) / self.reg, axis=0))
-        return x, y
+    def value(self, point: _Point) -> float:
+        return float(self.a @ point.x + self.b @ point.y - self.reg * point.plan.sum())
 
-    def error(self, p: Dense) -> float:
-        return float(np.abs(p.sum(1) - self.a).sum() + np.abs(p.sum(0) - self.b).sum())
+    def sinkhorn(self, point: _Point, steps: int = 1) -> _Point:
+        """The best x and then the best y, some times over: scales of P's rows and columns, while those are moderate."""
+        p, v = point.plan, np.ones(len(self.b))
+        with np.errstate(all="ignore"):
+            for _ in range(steps):
+                u = self.a / (p @ v)
+                v = self.b / (u @ p)
+            scales = np.concatenate([u, v])
+            if (scales < _LARGEST_SCALE).all() and (scales > 1 / _LARGEST_SCALE).all():
+                scaled = p * v
+                scaled *= u[:, None]
+                return _Point(point.x + self.reg * np.log(u), point.y + self.reg * np.log(v), scaled)
+        x, y = point.x, point.y
+        for _ in range(steps):
+            x = self.reg * (np.log(self.a) - logsumexp((y - self.cost) / self.reg, axis=1))
+            y = self.reg * (np.log(self.b) - logsumexp((x[:, None] - self.cost) / self.reg, axis=0))
+        return self.at(x, y)
+
+    def slack(self, point: _Point) -> tuple[Dense, Dense]:
+        """The gradient (a - P 1, b - P^T 1)."""
+        rows, columns = point.sums
+        return self.a - rows, self.b - columns
+
+    def error(self, point: _Point) -> float:
+        return sum(float(np.abs(part).sum()) for part in self.slack(point))
 
 
 def _whole_step(p: Dense, left: Dense, right: Dense, damping: float) -> tuple[Dense, Dense]:
@@ -73,12 +111,12 @@ def _whole_step(p: Dense, left: Dense, right: Dense, damping: float) -> tuple[De
     The diagonal is taken 1 + damping times: where reg is small P is nearly a permutation, whose complement is zero.
     """
     r, c = p.sum(1) * (1 + damping), p.sum(0) * (1 + damping)
-    scaled = p / r[:, None]
-    schur = np.diag(c) - p.T @ scaled
     # Its null vector is (1, ..., 1): a potential may be shifted against the other.
-    schur += c.mean() / len(c)
-    dy = cho_solve(cho_factor(schur), right - scaled.T @ left)
-    return left / r - scaled @ dy, dy
+    schur = np.full((len(c),) * 2, c.mean() / len(c))
+    schur[np.diag_indices(len(c))] += c
+    schur = dsyrk(-1.0, (p / np.sqrt(r)[:, None]).T, beta=1.0, c=schur.T, overwrite_c=True, lower=1)
+    solved = cho_solve((cho_factor(schur, lower=True, overwrite_a=True)[0], True), right - p.T @ (left / r))
+    return (left - p @ solved) / r, solved
 
 
 def _sparse_step(p: Dense, left: Dense, right: Dense, keep: float) -> tuple[Dense, Dense]:
@@ -172,56 +210,61 @@ def _solve(
     levels = [reg]
     while anneal and method != "sinkhorn" and 2 * levels[0] < spread / _FIRST:
         levels.insert(0, 2 * levels[0])
-    x, y = np.zeros(len(a)), np.zeros(len(b))
+    point = _Point(np.zeros(len(a)), np.zeros(len(b)), c)
     history: list[float] = []
-    best = (np.inf, x, y)
+    best = (np.inf, point)
     for level in levels:
-        dual, target = _Dual(c, a, b, level), goal if level == reg else 1e-3
+        dual, target = _Dual(c, a, b, level), goal if level == reg else _NEAR
         damping = _DAMPED
-        for _ in range(warm):
-            x, y = dual.sinkhorn(x, y)
+        point = dual.at(point.x, point.y)
+        if warm:
+            point = dual.sinkhorn(point, warm)
         while True:
-            p = dual.plan(x, y)
-            error = dual.error(p)
+            error = dual.error(point)
+            if level == reg and error <= target:
+                point = dual.at(point.x, point.y)  # of the scaled plan, rounding is not that of the potentials
+                error = dual.error(point)
             if level == reg and error < best[0]:
-                best = (error, x, y)
+                best = (error, point)
             if error <= target or len(history) >= most:
                 break
             history.append(error)
             if method == "newton":
-                x, y, damping = _newton(dual, p, x, y, damping)
+                point, damping = _newton(dual, point, damping)
             else:
-                x, y = dual.sinkhorn(x, y) if method == "sinkhorn" else _sparse(dual, p, x, y, keep)
-    return best[1], best[2], history, best[0]
+                point = dual.sinkhorn(point) if method == "sinkhorn" else _sparse(dual, point, keep)
+    return best[1].x, best[1].y, history, best[0]
 
 
-def _newton(dual: _Dual, p: Dense, x: Dense, y: Dense, damping: float) -> tuple[Dense, Dense, float]:
+def _newton(dual: _Dual, point: _Point, damping: float) -> tuple[_Point, float]:
     """One step by the whole Hessian, damped until the dual rises, and one of Sinkhorn's; with the next damping."""
-    left, right = dual.a - p.sum(1), dual.b - p.sum(0)
-    start = dual.value(x, y)
+    left, right = dual.slack(point)
+    start = dual.value(point)
     for _ in range(_DAMPINGS):
         try:
-            dx, dy = _whole_step(p, left, right, damping)
+            dx, dy = _whole_step(point.plan, left, right, damping)
         except LinAlgError:
             damping = max(8 * damping, _DAMPED)
             continue
         dx, dy = dual.reg * dx, dual.reg * dy
         slope = float(left @ dx + right @ dy)
-        # Near the maximum the gain is lost in rounding, where whole steps are right.
-        if 0 <= slope < 1e-12 or (slope > 0 and dual.value(x + dx, y + dy) - start >= 1e-4 * slope):
-            return *dual.sinkhorn(x + dx, y + dy), damping / 4
+        if slope >= 0:
+            moved = dual.at(point.x + dx, point.y + dy)
+            # Near the maximum the gain is lost in rounding, where whole steps are right.
+            if slope < 1e-12 or dual.value(moved) - start >= 1e-4 * slope:
+                return dual.sinkhorn(moved), damping / 4
         damping = max(8 * damping, _DAMPED)
-    return *dual.sinkhorn(x, y), damping
+    return dual.sinkhorn(point), damping
 
 
-def _sparse(dual: _Dual, p: Dense, x: Dense, y: Dense, keep: float) -> tuple[Dense, Dense]:
+def _sparse(dual: _Dual, point: _Point, keep: float) -> _Point:
     """One step by the Hessian's largest entries with backtracking, or of Sinkhorn's where there is no rise."""
-    left, right = dual.a - p.sum(1), dual.b - p.sum(0)
-    dx, dy = (dual.reg * d for d in _sparse_step(p, left, right, keep))
-    slope, start, step = float(left @ dx + right @ dy), dual.value(x, y), 1.0
+    left, right = dual.slack(point)
+    dx, dy = (dual.reg * d for d in _sparse_step(point.plan, left, right, keep))
+    slope, start, step = float(left @ dx + right @ dy), dual.value(point), 1.0
     while slope > 0 and step > 1e-4:
-        gain = dual.value(x + step * dx, y + step * dy) - start
-        if gain >= 1e-4 * step * slope or (step == 1 and slope < 1e-10):
-            return x + step * dx, y + step * dy
+        moved = dual.at(point.x + step * dx, point.y + step * dy)
+        if dual.value(moved) - start >= 1e-4 * step * slope or (step == 1 and slope < 1e-10):
+            return moved
         step /= 2
-    return dual.sinkhorn(x, y)
+    return dual.sinkhorn(point)
