@@ -28,8 +28,8 @@ from eckart.estimators.rpca_ialm import principal_component_pursuit
 from eckart.estimators.tucker import core_and_bases
 from eckart.kernels import Nystroem
 from eckart.linalg.cp import descend
-from eckart.linalg.graphs import effective_resistance
 from eckart.linalg.pivoted_qr import cqrrpt
+from eckart.linalg.resistances import effective_resistance
 from eckart.linalg.tall_svd import tall_svd
 from eckart.structures import Dense, Kronecker, kronecker_sum
 
@@ -104,21 +104,23 @@ def kronecker(rounds: int) -> Iterator[Found]:
 
 
 def orthogonal(rounds: int) -> Iterator[Found]:
-    """QR with pivots of a tall matrix of condition 1e6, and its exact SVD of rank 20 in noise."""
+    """QR with pivots of tall matrices of condition 1e6, and the exact SVD of rank 20 in noise."""
     rng = np.random.default_rng(0)
-    n, p = 50_000, 150
-    x = rng.standard_normal((n, p)) * np.geomspace(1, 1e-6, p)
+    for n, p in ((50_000, 150), (100_000, 150), (20_000, 300), (4000, 1000)):
+        x = rng.standard_normal((n, p)) * np.geomspace(1, 1e-6, p)
 
-    def ours() -> Any:
-        found = cqrrpt(x, generator=0)
-        return found.q, found.r, found.order
+        def ours(x: Any = x) -> Any:
+            found = cqrrpt(x, generator=0)
+            return found.q, found.r, found.order
 
-    yield beside(
-        "QR with pivots", f"{n} x {p}", "SciPy",
-        ours, lambda: scipy.linalg.qr(x, mode="economic", pivoting=True),
-        lambda f: max(relative(f[0] @ f[1], x[:, f[2]]), float(np.abs(f[0].T @ f[0] - np.eye(p)).max())),
-        rounds,
-    )  # fmt: skip
+        yield beside(
+            "QR with pivots", f"{n} x {p}", "SciPy",
+            ours, lambda x=x: scipy.linalg.qr(x, mode="economic", pivoting=True),
+            lambda f, x=x: max(
+                relative(f[0] @ f[1], x[:, f[2]]), float(np.abs(f[0].T @ f[0] - np.eye(len(f[1]))).max())
+            ),
+            rounds,
+        )  # fmt: skip
     from sklearn.utils.extmath import randomized_svd
 
     n, p, rank = 30_000, 400, 20
@@ -153,25 +155,27 @@ def resistances(rounds: int) -> Iterator[Found]:
     """All edges of a graph drawn at random, by projections."""
     import networkx
 
-    n, m = 1500, 15_000
-    graph = networkx.gnm_random_graph(n, m, seed=0)
-    a = sparse.csr_array(networkx.to_scipy_sparse_array(graph, nodelist=range(n), dtype=float))
-    u, v = (np.array(end) for end in zip(*graph.edges, strict=True))
-    laplacian = np.diag(a.sum(axis=1)) - a.toarray()
-    inverse = np.linalg.inv(laplacian + 1 / n) - 1 / n
-    truth = inverse[u, u] + inverse[v, v] - 2 * inverse[u, v]
+    for n, tolerances in ((1500, (1.0, 0.5)), (2500, (1.0, None)), (5000, (1.0,))):
+        m = 10 * n
+        graph = networkx.gnm_random_graph(n, m, seed=0)
+        a = sparse.csr_array(networkx.to_scipy_sparse_array(graph, nodelist=range(n), dtype=float))
+        u, v = (np.array(end) for end in zip(*graph.edges, strict=True))
+        laplacian = np.diag(a.sum(axis=1)) - a.toarray()
+        inverse = np.linalg.inv(laplacian + 1 / n) - 1 / n
+        truth = inverse[u, u] + inverse[v, v] - 2 * inverse[u, v]
 
-    def theirs() -> Any:
-        found = np.linalg.pinv(laplacian, hermitian=True)
-        return found[u, u] + found[v, v] - 2 * found[u, v]
+        def theirs(laplacian: Any = laplacian, u: Any = u, v: Any = v) -> Any:
+            found = np.linalg.pinv(laplacian, hermitian=True)
+            return found[u, u] + found[v, v] - 2 * found[u, v]
 
-    for rtol in (1.0, 0.5):
-        yield beside(
-            f"resistances, rtol {rtol}", f"{n} nodes, {m} edges", "pseudo-inverse, as NetworkX",
-            lambda r=rtol: effective_resistance(a, u, v, rtol=r, generator=0), theirs,
-            lambda r: float(np.median(np.abs(r - truth) / truth)),
-            rounds,
-        )  # fmt: skip
+        for rtol in tolerances:
+            yield beside(
+                f"resistances, {f'rtol {rtol}' if rtol else 'exact'}", f"{n} nodes, {m} edges",
+                "pseudo-inverse, as NetworkX",
+                lambda r=rtol, a=a, u=u, v=v: effective_resistance(a, u, v, rtol=r, generator=0), theirs,
+                lambda r, t=truth: float(np.median(np.abs(r - t) / t)),
+                rounds,
+            )  # fmt: skip
 
 
 def pursuit_as_published(

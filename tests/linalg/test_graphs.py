@@ -7,7 +7,8 @@ import pytest
 from scipy import sparse
 
 from eckart.errors import Refused
-from eckart.linalg.graphs import effective_resistance, laplacian, non_backtracking_walks, normalized
+from eckart.linalg.graphs import laplacian, non_backtracking_walks, normalized
+from eckart.linalg.resistances import effective_resistance
 
 
 def graph(n: int = 12, seed: int = 0) -> np.ndarray:

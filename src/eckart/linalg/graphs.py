@@ -1,4 +1,4 @@
-"""Graphs as sparse matrices: walks, Laplacians and effective resistances, safe where a node has no edge."""
+"""Graphs as sparse matrices: walks and Laplacians, safe where a node has no edge."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
-from eckart.arrays import Dense, Seed, generator_of, rows
+from eckart.arrays import Dense, rows
 from eckart.errors import Refused
-from eckart.linalg.krylov import pcg
-
-STEPS = 100
-"""Of conjugate gradients, before a sparse LU is thought to be the better."""
 
 
 def adjacency(a: Any, *, symmetric: bool = False) -> sparse.csr_array:
@@ -92,7 +88,14 @@ class LaplacianSolver:
 
     @cached_property
     def _lu(self) -> Any:
-        return splu(self.grounded) if len(self.free) else None
+        try:
+            return splu(self.grounded) if len(self.free) else None
+        except RuntimeError as error:
+            least, most = self.grounded.diagonal().min(), self.grounded.diagonal().max()
+            raise Refused(
+                f"degrees from {least:.3g} to {most:.3g} leave the Laplacian singular in floating point: light edges "
+                "are lost beside heavy ones"
+            ) from error
 
     def solve_grounded(self, b: Dense) -> Dense:
         """The solution with the grounded matrix, for b of the nodes that are free."""
@@ -107,71 +110,10 @@ class LaplacianSolver:
             x[self.free] = self.solve_grounded(b[self.free])
         return self._centred(x)
 
-    def nearly(self, b: Dense, tolerance: float) -> Dense:
-        """L^+ b by conjugate gradients, scaled by the degrees, to a residual of so much of |b|; by LU where they crawl.
-
-        Graphs that mix fast need few steps, and those are the ones whose LU fills up.
-        """
-        b, degree = self._centred(b), self.laplacian.diagonal()
-        found = pcg(
-            self.laplacian,
-            b,
-            preconditioner=sparse.diags_array(powers_of_degrees(degree, -1)),
-            tolerance=tolerance,
-            iterations=STEPS,
-            backward=False,
-        )
-        return self._centred(found.value) if found.converged else self(b)
-
     def _centred(self, b: Dense) -> Dense:
         """b less its mean on each component."""
         found: Dense = b - (self._share @ b / self._sizes)[self.component]
         return found
-
-
-def effective_resistance(
-    a: Any, u: Any, v: Any, *, rtol: float | None = None, generator: Seed = None, block: int = 256
-) -> Dense:
-    """R_uv = (e_u - e_v)^T L^+ (e_u - e_v) of pairs of nodes; Inf between components.
-
-    Exact, one solution for each pair; or with `rtol` from k = 24 ln n / rtol^2 random projections of W^1/2 B L^+, B the
-    incidences (Spielman and Srivastava 2008), whose relative standard deviation is sqrt(2 / k).
-
-    Args:
-        a: A (n, n), undirected.
-        u: (m,) nodes.
-        v: (m,) nodes.
-        rtol: relative error that is good enough.
-        generator: of the projections.
-        block: right sides at once.
-    """
-    graph = adjacency(a, symmetric=True)
-    solver, n = LaplacianSolver(graph), graph.shape[0]
-    u, v = np.atleast_1d(np.asarray(u, np.int64)), np.atleast_1d(np.asarray(v, np.int64))
-    found = np.empty(len(u))
-    if rtol is None:
-        for start in range(0, len(u), block):
-            x, y = u[start : start + block], v[start : start + block]
-            b, k = np.zeros((n, len(x))), np.arange(len(x))
-            np.add.at(b, (x, k), 1)
-            np.add.at(b, (y, k), -1)
-            z = solver(b)
-            found[start : start + block] = z[x, k] - z[y, k]
-    else:
-        ends, others, weight = edges_of(graph)
-        places = np.arange(len(ends))
-        incidence = sparse.csr_array(
-            (np.repeat([1.0, -1.0], len(ends)), (np.concatenate([ends, others]), np.tile(places, 2))), (n, len(ends))
-        )
-        count = int(np.ceil(24 * np.log(max(n, 2)) / rtol**2))
-        rng = generator_of(generator)
-        found[:] = 0
-        for start in range(0, count, block):
-            signs = rng.choice([-1.0, 1.0], (len(ends), min(block, count - start))) * np.sqrt(weight / count)[:, None]
-            z = solver.nearly(incidence @ signs, 1e-3 * min(rtol, 1.0))
-            found += np.square(z[u] - z[v]).sum(1)
-    apart: Dense = np.where(solver.component[u] == solver.component[v], found, np.inf)
-    return apart
 
 
 def non_backtracking_walks(

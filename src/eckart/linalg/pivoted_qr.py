@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import cholesky, qr, solve_triangular
+from scipy.linalg.blas import dtrsm
 
 from eckart.arrays import Dense, Seed, dense
 from eckart.errors import Refused
 from eckart.linalg.sketches import SparseSign
+
+BLOCK = 1024
+"""Rows at once, few enough to stay in the cache while they are turned."""
+SQUEEZED = 10.0
+"""Condition up to which one Cholesky factorisation makes columns orthonormal to rounding."""
+UNITS = 1e-100, 1e100
+"""Between these the squares of the largest entry are floating-point numbers, and nothing is divided by it."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,12 @@ def cqrrpt(a: Any, *, rows: int | None = None, tolerance: float | None = None, g
     """QR with column pivoting of a tall matrix, by products of matrices alone but for a small one.
 
     Pivots and a preconditioner come from the pivoted QR of a sketch S A; Cholesky of the Gram matrix of A[:, J] R_s^-1,
-    which is well conditioned then, corrects it (Melnichenko et al. 2023, arXiv 2311.08316). A second such step makes Q
-    orthonormal to rounding, whatever the condition of A.
+    which is well conditioned then, corrects it (Melnichenko et al. 2023, arXiv 2311.08316). Where A is so badly
+    conditioned that it is not, a second such step makes Q orthonormal to rounding.
 
     Args:
         a: A (m, n), m at least n.
-        rows: of the sketch; by default the lesser of 4 n and m.
+        rows: of the sketch; by default 4 n, or 2 n where m is less than 8 n, and at most m.
         tolerance: of R's diagonal by its first entry where the rank ends; by default m eps.
         generator: of the sketch.
     """
@@ -50,24 +58,38 @@ def cqrrpt(a: Any, *, rows: int | None = None, tolerance: float | None = None, g
     m, n = a.shape
     if m < n or n < 1:
         raise Refused(f"cqrrpt is of tall matrices, got one of shape {a.shape}: take scipy.linalg.qr")
-    d = min(m, max(4 * n, n + 8)) if rows is None else rows
+    d = min(m, max(4 * n if m >= 8 * n else 2 * n, n + 8)) if rows is None else rows
     if d < n:
         raise Refused(f"a sketch of rows={d} is too small for {n} columns")
-    size = float(np.abs(a).max())
-    scaled = a / size if size > 0 else a
+    size = max(float(a.max()), -float(a.min()))
+    size = 1.0 if UNITS[0] < size < UNITS[1] or not size else size
+    scaled = a if size == 1 else a / size
     small = scaled if d >= m else SparseSign(d, m, generator).apply(scaled)
     r, order = qr(small, mode="r", pivoting=True)
     diagonal = np.abs(r.diagonal())
     least = (m * np.finfo(float).eps if tolerance is None else tolerance) * diagonal[0]
     k = int((diagonal > least).sum()) if diagonal[0] > 0 else 0
-    r = r[:k]
-    q = solve_triangular(r[:, :k], scaled[:, order[:k]].T, trans="T").T if k else np.empty((m, 0))
-    for _ in range(2 if k else 0):
+    r, q = r[:k], np.empty((m, k))
+    if k:
+        _over(r[:, :k], q, scaled, order[:k])
         c = cholesky(q.T @ q)
-        q, r = solve_triangular(c, q.T, trans="T").T, c @ r
+        if np.linalg.cond(c) > SQUEEZED:
+            _over(c, q)
+            r, c = c @ r, cholesky(q.T @ q)
+        _over(c, q)
+        r = c @ r
     # Columns beyond the rank are known to a sketch only: their coordinates are taken afresh.
     r = np.concatenate([r[:, :k], q.T @ scaled[:, order[k:]]], 1)
     return PivotedQR(q, r * size, order)
+
+
+def _over(r: Dense, q: Dense, a: Dense | None = None, columns: Any = None) -> None:
+    """Puts A[:, columns] R^-1 into Q, or Q R^-1 where there is no A."""
+    for at in range(0, len(q), BLOCK):
+        part = q[at : at + BLOCK]
+        if a is not None:
+            np.take(a[at : at + BLOCK], columns, axis=1, out=part, mode="clip")
+        part[:] = dtrsm(1.0, r, part.T, trans_a=1, overwrite_b=1).T
 
 
 def strong_rrqr(a: Any, rank: int, *, bound: float = 2.0) -> PivotedQR:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.linalg import solve_toeplitz
 from torch import Tensor
 
 from eckart.errors import Refused
@@ -25,6 +23,7 @@ from eckart.linalg._operators import (
 )
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, without_identity
+from eckart.linalg.toeplitz import toeplitz_inverse
 from eckart.linalg.transpose import transpose
 from eckart.structures import (
     BlockDiagonal,
@@ -54,9 +53,9 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
     """x = (A + shift I)^-1 b, without writing A out.
 
     Two small eigendecompositions for Kronecker products and sums, Fourier transforms for circulants, Levinson's
-    recursion for Toeplitz matrices, the formula of Sherman, Morrison and Woodbury for a sum of thin products and one of
-    the others, block by block and factor by factor else. One step of iterative refinement follows. Gradients reach b
-    and the leaves of A, by implicit differentiation: dx = M^-1 (db - dM x).
+    recursion for Toeplitz matrices and conjugate gradients for long ones, the formula of Sherman, Morrison and Woodbury
+    for a sum of thin products and one of the others, block by block and factor by factor else. One step of iterative
+    refinement follows. Gradients reach b and the leaves of A, by implicit differentiation: dx = M^-1 (db - dM x).
 
     Args:
         A: (n, n).
@@ -155,21 +154,7 @@ def _reciprocal_of_spectrum(matrix: Circulant, shift: float) -> Tensor:
 
 @inverse.register
 def _(matrix: Toeplitz, shift: float) -> Columns:
-    n = matrix.shape[0]
-    values = matrix.values.double().cpu().numpy().copy()
-    values[n - 1] += shift
-    column, row = values[n - 1 :], values[n - 1 :: -1]
-
-    def levinson(x: Tensor) -> Tensor:
-        try:
-            found = solve_toeplitz((column, row), x.cpu().numpy())
-        except np.linalg.LinAlgError as error:
-            raise no_rule(
-                matrix, "solve", "a leading block of it is singular, which ends Levinson's recursion"
-            ) from error
-        return torch.from_numpy(np.ascontiguousarray(found)).to(x.device)
-
-    return levinson
+    return toeplitz_inverse(matrix, shift)
 
 
 @inverse.register

@@ -9,7 +9,8 @@ from scipy import sparse
 
 from eckart.arrays import Array, Dense, Seed, generator_of
 from eckart.errors import Refused
-from eckart.linalg.graphs import adjacency, edges_of, effective_resistance, powers_of_degrees
+from eckart.linalg.graphs import adjacency, edges_of, powers_of_degrees
+from eckart.linalg.resistances import effective_resistance
 from eckart.sketching.contract import sketch
 
 
