@@ -117,9 +117,13 @@ def back(result: Dense, like: Array) -> Array:
     return result.astype(np.result_type(real, np.complex64) if result.dtype.kind == "c" else real, copy=False)
 
 
-def power_of_two(x: Dense) -> float:
-    """The power of two at or below the largest entry's size, to divide by without rounding; 1 where all are 0."""
-    largest = float(np.abs(x).max(initial=0.0))
+def power_of_two(x: Any) -> float:
+    """The power of two at or below the largest entry's size, to divide by without rounding; 1 where all are 0.
+
+    Args:
+        x: an array, or a sparse matrix of SciPy.
+    """
+    largest = float(np.abs(x.data if hasattr(x, "tocsr") else x).max(initial=0.0))
     return float(np.ldexp(1.0, int(np.frexp(largest)[1]) - 1)) if largest > 0 else 1.0
 
 

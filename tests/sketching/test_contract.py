@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from eckart.errors import Refused
 from eckart.sketching.contract import SKETCHES, SketchCard
 from support.results import arrays, same
 
@@ -89,3 +91,53 @@ def test_nan_is_refused(card: SketchCard) -> None:
             (bad.data if sparse.issparse(bad) else bad.reshape(-1))[0] = np.nan
             with pytest.raises(ValueError, match="NaN"):
                 called(card, {**problem, name: bad})
+
+
+WRONG: dict[type, tuple[Any, ...]] = {
+    int: ("a", None, float("nan"), 2.5, -3, True, [1]),
+    float: ("a", None, float("nan"), [0.5], True),
+    str: ("no such", 3, None),
+    tuple: ("ab", None, [float("nan")], ["a"], 3.0),
+}
+
+
+def wrong_options(function: Any, values: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Options by name with values of another type, no number, or below zero where they count."""
+    parameters = inspect.signature(function).parameters
+    return [
+        (name, wrong)
+        for name, value in ({name: each.default for name, each in parameters.items()} | values).items()
+        for wrong in WRONG.get(type(value), ())
+        if name not in ("generator", "random_state")
+        and (wrong is not None or "None" not in str(parameters[name].annotation))
+    ]
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_options_that_are_none_are_refused_by_name(card: SketchCard) -> None:
+    problem = problem_of(card)
+    for name, value in wrong_options(card.entry, problem):
+        with pytest.raises(Refused, match=name):
+            called(card, {**problem, name: value})
+    for fitting in card.fittings:
+        planted = fitting.planted(np.random.default_rng(0))
+        for name, value in wrong_options(fitting.entry, dict(planted.options)):
+            with pytest.raises(Refused, match=name):
+                fitting.entry(**{**planted.options, name: value}).fit(**planted.arguments)
+
+
+BEYOND = {"spgemm-rowwise-hash": "entries of a product are no floats any more", "sketched-sqp": "it calls functions"}
+
+
+@pytest.mark.parametrize("card", [p for p in CARDS if p.id not in BEYOND])
+@pytest.mark.parametrize("exponent", [-560, 300])
+def test_the_size_of_numbers_does_not_matter(card: SketchCard, exponent: int) -> None:
+    problem = problem_of(card)
+    large = {
+        name: value * 2.0**exponent
+        for name, value in problem.items()
+        if sparse.issparse(value) or (isinstance(value, np.ndarray) and value.dtype.kind == "f")
+    }
+    value = called(card, {**problem, **large})
+    for each in arrays(getattr(value, "value", value)):
+        assert np.isfinite(np.asarray(each)).all()

@@ -57,5 +57,5 @@ def test_rotations_of_the_columns_change_nothing() -> None:
     one, other = lp_sample(a, 20, generator=1), lp_sample(a @ t, 20, generator=1)
     np.testing.assert_array_equal(one.index, other.index)
     np.testing.assert_allclose(one.weights, other.weights, rtol=1e-5)
-    with pytest.raises(Refused, match="unknown scores 'best'"):
+    with pytest.raises(Refused, match="scores='best': unknown"):
         lp_sample(a, 20, scores="best")  # type: ignore[arg-type]

@@ -78,3 +78,12 @@ def test_the_estimator_is_the_function_block_by_block_and_goes_on_once_loaded(me
     if method == "frequent-directions":
         assert each.bound_ == pytest.approx(expected.error)
     np.testing.assert_allclose(fitted.transform(a)[:, 0], a @ fitted.component_)
+
+
+@pytest.mark.parametrize("method", ["frequent-directions", "heavy-rows"])
+@pytest.mark.parametrize("first", [0.0, 5e-324, 1e-200, 1e200])
+def test_a_first_block_of_another_size_spoils_nothing(method: str, first: float) -> None:
+    a, head = stream(), first * np.eye(16)[[3] * 5]
+    fitted = TopEigenvector(8, method=method, random_state=0).partial_fit(head).partial_fit(a)
+    assert correlation(head / first if first > 1 else a, fitted.component_) > 0.9
+    assert np.isnan(fitted.bound_) or first > 1 or np.isfinite(fitted.bound_)

@@ -21,6 +21,8 @@ def orthonormal(features: Any, name: str = "the features") -> Dense:
     n, m = x.shape
     if not 1 <= m <= n:
         raise Refused(f"{name} of shape {x.shape} have to be at least as many points as features, and one")
+    largest = np.abs(x).max(axis=0)
+    x = x / np.where(largest > 0, largest, 1)
     size = np.linalg.norm(x, axis=0)
     q, r, _ = qr(x / np.where(size > 0, size, 1), mode="economic", pivoting=True)
     least = float(np.abs(r.diagonal())[-1])

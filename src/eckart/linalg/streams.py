@@ -48,6 +48,11 @@ class FrequentDirections:
         self.seen += len(new)
         return self
 
+    def scale(self, factor: float) -> None:
+        """As if all rows so far had been multiplied by a power of two."""
+        self._held *= factor
+        self.error = self.error * factor * factor
+
     def merge(self, other: FrequentDirections) -> FrequentDirections:
         """Takes in what another one has seen; the errors add up."""
         seen = self.seen + other.seen

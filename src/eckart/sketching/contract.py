@@ -13,6 +13,7 @@ import numpy as np
 
 from eckart.register import Card, Register
 from eckart.scikit.planted import Kind, Planted
+from eckart.sketching._options import checked, checked_fits
 
 Problem = Callable[[np.random.Generator], Mapping[str, Any]]
 """Draws a small problem: the arguments of a sketch by name, without its generator."""
@@ -82,9 +83,16 @@ SKETCHES = REGISTER = Register(SketchCard, "sketch", "eckart.sketching.SKETCHES[
 def sketch(
     name: str, *, paper: str, gives: str, error: str, problem: Problem, draws: bool = True, unmeasured: str = ""
 ) -> Callable[[S], S]:
-    """Registers a function as a sketch. See `SketchCard` for the arguments."""
+    """Registers a function as a sketch, its options checked by their annotations.
+
+    See `SketchCard` for the arguments.
+    """
 
     def register(entry: S) -> S:
+        if isinstance(entry, type):
+            entry.__init__ = checked(entry.__init__)  # type: ignore[misc]
+        else:
+            entry = checked(entry)
         SKETCHES.add(
             SketchCard(
                 name=name,
@@ -106,6 +114,7 @@ def estimates(name: str, *, kind: Kind, planted: Callable[[np.random.Generator],
     """Registers a class as the estimator of a sketch. See `Fitting` for the arguments."""
 
     def register(entry: E) -> E:
+        checked_fits(entry)
         SKETCHES[name].fittings.append(Fitting(name=name, entry=entry, kind=kind, planted=planted))
         return entry
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import qr, solve_triangular
 
-from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, rows
+from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, power_of_two, rows
 from eckart.errors import Refused
 from eckart.linalg.krylov import lsqr
 from eckart.linalg.sketches import sketch_of
@@ -69,6 +69,8 @@ def sketched_lstsq(
         m = min(m, 1 << (n - 1).bit_length())
     if m < d + 1 or repeats < 1:
         raise Refused(f"a sketch of size={m} rows, repeats={repeats}, does not determine {d} coefficients")
+    of_a, of_b = power_of_two(given), power_of_two(y)
+    given, y = given / of_a, y / of_b
     rng = generator_of(generator)
     found, errors, r = np.zeros(d), np.zeros(d), np.empty(0)
     for _ in range(repeats):
@@ -76,7 +78,8 @@ def sketched_lstsq(
         one, error, r = _ordinary(s.apply(given), s.apply(y))
         found, errors = found + one / repeats, errors + np.square(error / repeats)
     if not refine:
-        return Solution(back(found, b), True, repeats, error=np.sqrt(errors), message=f"from {m} of {n} rows")
+        text, found = f"from {m} of {n} rows", found * of_b / of_a
+        return Solution(back(found, b), True, repeats, error=np.sqrt(errors) * of_b / of_a, message=text)
     solved = lsqr(
         lambda z: given @ solve_triangular(r, z),
         y - given @ found,
@@ -84,7 +87,7 @@ def sketched_lstsq(
         tolerance=1e-14,
         iterations=100,
     )
-    exact = found + solve_triangular(r, solved.value)
+    exact = (found + solve_triangular(r, solved.value)) * of_b / of_a
     return Solution(back(exact, b), solved.converged, solved.iterations, solved.history, solved.message, error=None)
 
 

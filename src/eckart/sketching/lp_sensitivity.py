@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Array, Seed, back, rows
+from eckart.arrays import Array, Seed, back, power_of_two, rows
 from eckart.errors import Refused
 from eckart.linalg.leverage import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
 from eckart.sketching.contract import sketch
@@ -55,6 +55,7 @@ def lp_sample(a: Array, count: float, p: float = 1.0, *, scores: Scores = "lewis
         generator: of the draws.
     """
     matrix = rows(a, "A")
+    matrix = matrix / power_of_two(matrix)
     if scores == "lewis":
         found = lewis_weights(matrix, p)
     elif scores == "sensitivity":

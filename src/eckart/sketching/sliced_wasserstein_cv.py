@@ -11,6 +11,7 @@ from torch import Tensor
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
+from eckart.ops.powers_of_two import power_of_two
 from eckart.sketching.contract import sketch
 
 
@@ -138,6 +139,8 @@ def sliced_wasserstein(
         raise Refused(f"clouds of shapes {tuple(wide[0].shape)} and {tuple(wide[1].shape)}, projections={projections}")
     if control not in ("lower", "upper", "both", None) or lines not in ("orthogonal", "uniform"):
         raise Refused(f"control={control!r} and lines={lines!r}: lower, upper, both or None; orthogonal or uniform")
+    unit = max(power_of_two(z) for z in wide)
+    wide = [z / unit for z in wide]
     drawn = directions(projections, d, generator_of(generator), orthogonal=lines == "orthogonal")
     theta = torch.from_numpy(drawn).to(wide[0].device)
     w = quantile_transport(theta @ wide[0].T, theta @ wide[1].T, *masses)
@@ -149,7 +152,10 @@ def sliced_wasserstein(
     error = None
     if count > 1:
         totals = torch.zeros(count, dtype=w.dtype, device=w.device).index_add(0, group, w.detach() - value.detach())
-        error = float((totals.square().sum() * count / (count - 1)).sqrt() / projections)
+        error = float((totals.square().sum() * count / (count - 1)).sqrt() / projections) * unit * unit
+    value = value * unit * unit
+    if not torch.isfinite(value):
+        raise Refused(f"the squared distance of points as far as {unit:.0e} is beyond floating point: divide them")
     result = value.to(x.dtype if x.is_floating_point() else value.dtype) if isinstance(x, Tensor) else None
     given = back(value.detach().cpu().numpy(), x) if result is None else result
     return Solution(given, True, projections, error=error)

@@ -19,6 +19,9 @@ from eckart.scikit.files import rebuilds
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import estimates, sketch
 
+LEAST = 2.0**-1074
+"""The unit of rows of zeros."""
+
 
 class HeavyRows:
     """Block power steps over a stream, with long rows kept aside.
@@ -49,6 +52,11 @@ class HeavyRows:
         for row in rows:
             self._row(row)
         return self
+
+    def scale(self, factor: float) -> None:
+        """As if all rows so far had been multiplied by a power of two."""
+        self.heavy, self._gathered = self.heavy * factor, self._gathered * factor * factor
+        self._squares, self._at_step = (square * factor * factor for square in (self._squares, self._at_step))
 
     def finished(self) -> Dense:
         """The vector after a step with what has come since the last one."""
@@ -137,7 +145,7 @@ def top_eigenvector(
     if summary is None:
         v, error, steps = heavy.finished(), None, heavy.steps
     else:
-        v, error, steps = np.linalg.svd(summary.sketch)[2][0], summary.error, seen
+        v, error, steps = np.linalg.svd(summary.sketch, full_matrices=False)[2][0], summary.error, seen
     return Solution(back(_signed(v), like), True, steps, error=error)
 
 
@@ -183,7 +191,7 @@ class TopEigenvector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
         component_: v (features,), its largest entry positive.
         bound_: what A^T A has more than the summary in any direction, at most, in squares of X; NaN for "heavy-rows".
         n_samples_seen_: rows so far.
-        unit_: the power of two that rows are divided by; of the first block.
+        unit_: the power of two that rows are divided by, so that the largest so far is about 1.
         stream_: what is held of the rows.
     """
 
@@ -212,19 +220,23 @@ class TopEigenvector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimato
             at_least_one(memory=self.memory)
             if self.method not in ("frequent-directions", "heavy-rows"):
                 raise Refused(f"method={self.method!r}: there are frequent-directions and heavy-rows")
-            self.n_samples_seen_, self.unit_ = 0, power_of_two(x)
+            self.n_samples_seen_, self.unit_ = 0, LEAST
             self.stream_: HeavyRows | FrequentDirections = (
                 HeavyRows(self.memory, generator_from(self.random_state))
                 if self.method == "heavy-rows"
                 else FrequentDirections(self.memory, x.shape[1])
             )
         self.n_samples_seen_ += len(x)
+        unit = power_of_two(x) if x.any() else LEAST
+        if unit > self.unit_:
+            self.stream_.scale(self.unit_ / unit)
+            self.unit_ = unit
         if isinstance(self.stream_, HeavyRows):
             v, bound = self.stream_.partial_fit(x / self.unit_).finished(), np.nan
         else:
             # Of a copy, because to ask for B lowers the rows that are held.
             summary = deepcopy(self.stream_.update(x / self.unit_))
-            v, bound = np.linalg.svd(summary.sketch)[2][0], summary.error
+            v, bound = np.linalg.svd(summary.sketch, full_matrices=False)[2][0], summary.error
         self.component_, self.bound_ = _signed(v), float(bound * self.unit_) * self.unit_
         return self
 
