@@ -119,6 +119,7 @@ def test_hard_statistics(name: str, shape: tuple[int, int], moment_name: str) ->
         input_abs_mean=right.diagonal().sqrt(),
         input_abs_max=3 * right.diagonal().sqrt(),
         input_sample=rows_of(right),
+        gradient_pairs=torch.cat([rows_of(side)[-8:] for side in (right, left)], 1),
         gradient_second_moment=left,
         fisher_rows=left.diagonal(),
         fisher_columns=right.diagonal(),

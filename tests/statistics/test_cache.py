@@ -10,6 +10,7 @@ import torch
 from eckart.models.sites import find_sites
 from eckart.statistics import Need, collect, statistics_for
 from eckart.statistics.cache import cache_directory
+from eckart.statistics.sample import SAMPLED_PAIRS
 from support.statistics import ALL, SOME, assert_same, modules_of, tokens
 from support.tiny import tiny_llama
 
@@ -21,9 +22,8 @@ def test_memory_splits_the_work_into_passes() -> None:
     whole, passes = statistics_for(model, modules, ALL, batches)
     assert passes == 1
     ticks: list[tuple[int, int]] = []
-    some, passes = statistics_for(
-        model, modules, ALL, batches, memory=8 * 3 * (64**2 + 32**2), on_progress=lambda *t: ticks.append(t)
-    )
+    memory = 8 * 3 * (64**2 + 32**2) + 3 * 4 * SAMPLED_PAIRS * (64 + 32)
+    some, passes = statistics_for(model, modules, ALL, batches, memory=memory, on_progress=lambda *t: ticks.append(t))
     assert 1 < passes < len(modules)
     assert ticks == [(i + 1, 2 * passes) for i in range(2 * passes)]
     single, passes = statistics_for(model, modules, ALL, batches, memory=1)

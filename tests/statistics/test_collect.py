@@ -79,6 +79,7 @@ def independent(model: nn.Module, names: Sequence[str], batches: Batches, seed: 
             fisher_rows=squared[name].sum(1) / sequences,
             fisher_columns=squared[name].sum(0) / sequences,
             input_sample=a,
+            gradient_pairs=torch.cat([a, b], 1),
         )
     return results
 

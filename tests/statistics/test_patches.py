@@ -13,6 +13,7 @@ from eckart import Metric, Need, Statistics
 from eckart.models.places import replace
 from eckart.models.sites import find_sites
 from eckart.statistics import collect, patches, statistics_for
+from eckart.statistics.sample import SAMPLED_PAIRS, Sample
 from eckart.structures import Dense
 from support import hard
 from support.convolutions import Net, images, net
@@ -35,6 +36,8 @@ def independent(model: Net, name: str, batches: list[Tensor], seed: int) -> Stat
             gs.append(g[0].flatten(1).T.double())
             squares += dw.flatten(1).double().square() / sum(map(len, batches))
     x, g = torch.cat(xs).detach(), torch.cat(gs)
+    pairs = Sample(SAMPLED_PAIRS)
+    pairs.add(torch.cat([x, g], 1))
     return Statistics(
         tokens=len(x),
         input_second_moment=x.T @ x / len(x),
@@ -44,6 +47,7 @@ def independent(model: Net, name: str, batches: list[Tensor], seed: int) -> Stat
         gradient_second_moment=g.T @ g / len(xs),  # the sum over the positions of an image
         fisher_rows=squares.sum(1),
         fisher_columns=squares.sum(0),
+        gradient_pairs=pairs.rows,
     )
 
 

@@ -35,6 +35,7 @@ def statistics_of(x: Tensor, g: Tensor) -> Statistics:
         fisher_rows=fisher.sum(1),
         fisher_columns=fisher.sum(0),
         input_sample=x,
+        gradient_pairs=torch.cat([x, g], 1),
     )
 
 

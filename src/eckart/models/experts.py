@@ -18,6 +18,9 @@ from eckart.models.views import linear
 from eckart.statistics.accumulators import OF_FISHER
 from eckart.statistics.needs import Need, Statistics
 
+SAMPLES = (Need.INPUT_SAMPLE.value, Need.GRADIENT_PAIRS.value)
+"""What has no mean."""
+
 
 class Experts(nn.ModuleList):
     """Stands in for fused experts of transformers, each expert a ModuleDict of nn.Linear over its part of the tensors.
@@ -220,6 +223,6 @@ def _mean(statistics: Sequence[Statistics]) -> Statistics:
     values: dict[str, Tensor] = {}
     for field in fields(Statistics):
         held = [(s.tokens, getattr(s, field.name)) for s in statistics]
-        if field.name not in ("tokens", Need.INPUT_SAMPLE.value) and all(isinstance(v, Tensor) for _, v in held):
+        if field.name not in ("tokens", *SAMPLES) and all(isinstance(v, Tensor) for _, v in held):
             values[field.name] = sum((v * (n / total) for n, v in held[1:]), held[0][1] * (held[0][0] / total))
     return Statistics(**values)  # type: ignore[arg-type]

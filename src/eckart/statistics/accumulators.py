@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from eckart.statistics.maxima import AbsoluteMaximum
 from eckart.statistics.needs import Need
-from eckart.statistics.sample import Sample
+from eckart.statistics.sample import SAMPLED_PAIRS, Sample
 from eckart.statistics.second_moment import SecondMoment
 from eckart.statistics.sums import AbsoluteSum, RowSum, Sum
 
@@ -41,5 +42,8 @@ OF_INPUTS: dict[Need, Callable[[], Accumulator]] = {
 OF_FISHER: dict[Need, Callable[[], Sum]] = {Need.FISHER_ROWS: Sum, Need.FISHER_COLUMNS: Sum}
 """What is fed with the sums of the squared gradient of a sample over its rows and over its columns."""
 
-GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT, *OF_FISHER})
+OF_PAIRS: dict[Need, Callable[[], Accumulator]] = {Need.GRADIENT_PAIRS: partial(Sample, SAMPLED_PAIRS)}
+"""What is fed with the inputs of a matrix and the gradients of its outputs, side by side."""
+
+GRADIENT_NEEDS = frozenset({Need.GRADIENT_SECOND_MOMENT, *OF_FISHER, *OF_PAIRS})
 """What takes a backward pass."""

@@ -25,6 +25,7 @@ from eckart.statistics.batches import Batch
 from eckart.statistics.collect import collect
 from eckart.statistics.fingerprint import data_fingerprint, model_fingerprint, statistics_fingerprints
 from eckart.statistics.needs import Need, Statistics
+from eckart.statistics.sample import SAMPLED_PAIRS
 
 OnProgress = Callable[[int, int], None]
 Collect = Callable[..., dict[str, Statistics]]
@@ -106,6 +107,7 @@ def chunks(modules: Mapping[str, nn.Module], needs: Sequence[Need], memory: int 
     used = 0
     for name, module in modules.items():
         size = 12 * sum(min(n, second_moment.LARGEST) ** 2 for n in _sides(module)) if _has_moments(needs) else 0
+        size += 4 * SAMPLED_PAIRS * sum(_sides(module)) if Need.GRADIENT_PAIRS in needs else 0
         if memory is not None and found[-1] and used + size > memory:
             found.append([])
             used = 0

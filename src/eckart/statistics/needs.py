@@ -26,6 +26,7 @@ class Need(str, Enum):
     FISHER_ROWS = "fisher_rows"
     FISHER_COLUMNS = "fisher_columns"
     INPUT_SAMPLE = "input_sample"
+    GRADIENT_PAIRS = "gradient_pairs"
 
 
 @dataclass
@@ -50,6 +51,8 @@ class Statistics:
         patch: height and width of the patches that x are, channel by channel and row by row; None where x are not.
         input_sample: inputs of tokens at even distances, (at most 256, in); of no table of look-ups.
         takes_bias: whether what a candidate adds to the mean output may be taken back by a bias; see `without_bias`.
+        gradient_pairs: x and g of tokens at even distances side by side, (at most 512, in + out): g x^T is what one
+            token adds to the gradient of a sequence by W. Of a look-up g, and a one at the row that it is of.
 
     Around a convolution a token is an output position, x its patch, and a sequence is an image. The gradient moment is
     the sum over the positions of an image, not their mean: then half of an error in Metric(E[g g^T], E[x x^T]) is the
@@ -71,6 +74,7 @@ class Statistics:
     patch: tuple[int, int] | None = None
     input_sample: Tensor | None = None
     takes_bias: bool = True
+    gradient_pairs: Tensor | None = None
 
     def get(self, need: Need) -> Tensor:
         """The statistic in float64; Refused that names it where it was not collected or is not finite."""

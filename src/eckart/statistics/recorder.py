@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from eckart.errors import Refused
 from eckart.layouts.look_ups import scale_of
 from eckart.layouts.patches import Geometry, geometry_of
 from eckart.machine import exact_sum
-from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, Accumulator
+from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS, OF_PAIRS, Accumulator
 from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import patches_of, positions, products
@@ -21,6 +22,8 @@ from eckart.statistics.second_moment import SecondMoment
 from eckart.statistics.sums import Sum
 from eckart.statistics.tally import Tally, shared_at_times
 
+LOOKED_UP = 128
+"""Look-ups at once of which it is written out which rows they are of."""
 BATCHES_IN_FLOAT32 = 16
 """Products of so many batches are summed in float32 before they are added in float64."""
 
@@ -119,7 +122,7 @@ class Recorder:
             scale = scale_of(module)
             return lambda gradient: self._add_row_gradient(name, module, x, gradient.detach().float() * scale)
         # What the hook holds lives until the backward pass.
-        held = x if self.needs & OF_FISHER.keys() else None
+        held = x if self.needs & (OF_FISHER.keys() | OF_PAIRS.keys()) else None
         geometry = geometry_of(module)
         return lambda gradient: self._add_gradient(name, held, gradient.detach().float(), geometry)
 
@@ -185,6 +188,11 @@ class Recorder:
             self._accumulator(name, Need.INPUT_MEAN, Sum).add(g.new_zeros(g.shape[1]))
         if Need.INPUT_ABS_MEAN in self.needs:
             self._accumulator(name, Need.INPUT_ABS_MEAN, Sum).add(exact_sum(g.abs(), 0))
+        for need, make in OF_PAIRS.items():
+            if need in self.needs:
+                kept = self._accumulator(name, need, make)
+                for index, each in zip(torch.split(ids.flatten(), LOOKED_UP), torch.split(g, LOOKED_UP), strict=True):
+                    kept.add(torch.cat([each, one_hot(index.long(), module.num_embeddings).to(each)], 1))
         if self.needs & OF_FISHER.keys():
             self._add_pairs(name, [(ids.reshape(self._here, -1), self._by_sample(gradient))])
 
@@ -196,6 +204,13 @@ class Recorder:
             rows = _rows(gradient) if geometry is None else _rows(geometry.images(gradient).movedim(1, -1))
             self._accumulator(name, Need.GRADIENT_SECOND_MOMENT, SecondMoment).add(rows)
         if x is None:
+            return
+        for need, make in OF_PAIRS.items():
+            if need in self.needs:
+                kept = self._accumulator(name, need, make)
+                for pair in products(x, gradient, geometry) if geometry else [(x, gradient)]:
+                    kept.add(torch.cat([_rows(side) for side in pair], 1))
+        if not self.needs & OF_FISHER.keys():
             return
         if geometry is None:
             self._add_pairs(name, [(self._by_sample(x.detach().float()), self._by_sample(gradient))])

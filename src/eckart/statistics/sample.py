@@ -6,13 +6,20 @@ import torch
 from torch import Tensor
 
 SAMPLED_TOKENS = 256
-"""Most rows that are kept; once there were so many, never fewer than half of it."""
+"""Most rows of inputs that are kept; once there were so many, never fewer than half of it."""
+SAMPLED_PAIRS = 512
+"""Most pairs of inputs and gradients that are kept, likewise."""
 
 
 class Sample:
-    """Every so many-th row of a stream, twice as far apart whenever there are too many: (n, in), float32."""
+    """Every so many-th row of a stream, twice as far apart whenever there are too many: (n, in), float32.
 
-    def __init__(self) -> None:
+    Args:
+        most: rows that are kept.
+    """
+
+    def __init__(self, most: int = SAMPLED_TOKENS) -> None:
+        self.most = most
         self.rows = torch.empty(0)
         self._distance = 1
         self._start = 0
@@ -39,7 +46,7 @@ class Sample:
         self._thin()
 
     def _thin(self) -> None:
-        while len(self.rows) > SAMPLED_TOKENS:
+        while len(self.rows) > self.most:
             self._twice_as_far()
 
     def _twice_as_far(self) -> None:

@@ -64,6 +64,7 @@ def _joined(parts: Sequence[Statistics]) -> Statistics:
     size = _trace(moment)
     uses = [part.uses * (_trace(b) / size if size > 0 else 1.0) for part, b in zip(ran, moments, strict=True)]
     mean, absolute = _sum([p.input_mean for p in ran], shares), [p.input_abs_mean for p in ran]
+    pairs = [part.gradient_pairs for part in ran if part.gradient_pairs is not None]
     squares = _sum([None if m is None else m.square() for m in absolute], shares)
     return replace(
         ran[0],
@@ -78,6 +79,7 @@ def _joined(parts: Sequence[Statistics]) -> Statistics:
         fisher_rows=_sum([part.fisher_rows for part in ran], [1.0] * len(ran)),
         fisher_columns=_sum([part.fisher_columns for part in ran], [1.0] * len(ran)),
         input_sample=None if lookup else ran[0].input_sample,
+        gradient_pairs=torch.cat(pairs)[:: len(ran)] if len(pairs) == len(ran) else None,
     )
 
 

@@ -103,6 +103,7 @@ def example(shape: tuple[int, int], dtype: torch.dtype) -> tuple[Tensor, Statist
         fisher_rows=torch.ones(out, dtype=torch.float64),
         fisher_columns=torch.ones(columns, dtype=torch.float64),
         input_sample=torch.randn(256, columns, generator=generator),
+        gradient_pairs=torch.randn(256, columns + out, generator=generator),
     )
     return weight, found
 
