@@ -162,6 +162,11 @@ TABLES = {
         [("kept of the parameters", "{keep:%}")],
         [("{method:code}", "{accuracy:.2f}")],
     ),
+    "pruned": _of(
+        {"benchmark": "compressors.pruned"},
+        [METHOD],
+        [("{percent} %", "{accuracy:.1f}")],
+    ),
     "faces-rnet": _faces("rnet"),
     "faces-onet": _faces("onet"),
     "clicks": _of(CLICKS, [METHOD], CHANGES),

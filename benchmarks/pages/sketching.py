@@ -44,7 +44,7 @@ TABLES = {
         "sketching",
         {"benchmark": "sketching.peers", "part": "transport", "points": 300},
         [("", "{arm}")],
-        across=[("range of the cost / reg {eta:,}", "[{error:short}], {seconds:.1f} s")],
+        across=[("range of the cost / reg {eta:,}", "[{error:short}], {seconds:.2f} s")],
     ),
     "distance-peers": Table(
         "sketching",

@@ -10,10 +10,12 @@ L1, at the same cost and regularisation; each has its own rule to stop at, of 1e
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,13 @@ from eckart.sketching.sliced_wasserstein_cv import sliced_wasserstein
 Found = tuple[dict[str, Any], dict[str, Any]]
 
 
+class Annotation:
+    """Stands for a type that is asked for in annotations alone."""
+
+    def __class_getitem__(cls, of: Any) -> type:
+        return cls
+
+
 def timed(make: Callable[[], Any], rounds: int = 3, enough: float = 5.0) -> tuple[Any, float]:
     """What comes out, and the least seconds of some rounds; one where that takes long."""
     best, found = float("inf"), None
@@ -42,7 +51,7 @@ def timed(make: Callable[[], Any], rounds: int = 3, enough: float = 5.0) -> tupl
     return found, best
 
 
-def transports(sizes: list[int]) -> Iterator[Found]:
+def transports(sizes: list[int], only: list[str]) -> Iterator[Found]:
     """Plans between two halves of the digits, the cost's range being 1."""
     import ot
     import regot
@@ -67,6 +76,8 @@ def transports(sizes: list[int]) -> Iterator[Found]:
                 "regot, SSNS": lambda cost=cost, reg=reg, m=mass: regot.sinkhorn_ssns(cost, m, m, reg, 1e-9, 1000).plan,
             }
             for arm, make in arms.items():
+                if only and not arm.startswith(tuple(only)):
+                    continue
                 plan, seconds = timed(make)
                 plan = np.asarray(plan)
                 error = float(np.abs(plan.sum(0) - mass).sum() + np.abs(plan.sum(1) - mass).sum())
@@ -108,22 +119,26 @@ def nodes(file: Path) -> Iterator[Found]:
 
         return ProNE(n_components=128, verbose=False).fit_transform(sparse.csr_matrix(graph.copy()))
 
-    def node2vec() -> Any:
-        if not hasattr(np, "bool8"):
-            np.bool8 = np.bool_  # type: ignore[attr-defined]  # which NumPy 2 took away, and nptyping asks for
+    def node2vec(walks: int, of: Any = graph) -> Any:
+        # pecanpy's annotations are by nptyping, which NumPy 2 took the names of away from.
+        names = ("Bool", "Float32", "NDArray", "Shape", "UInt32", "UInt64")
+        stub = sys.modules.setdefault("nptyping", ModuleType("nptyping"))
+        vars(stub).update({name: Annotation for name in names if not hasattr(stub, name)})
         from pecanpy import pecanpy
 
-        made = pecanpy.SparseOTF(p=1, q=1, workers=1, verbose=False, random_state=0)
-        made.set_node_ids([str(i) for i in range(len(labels))])
-        made.indptr, made.indices = graph.indptr.astype(np.uint32), graph.indices.astype(np.uint32)
-        made.data = graph.data.astype(np.float32)
-        return made.embed(dim=128, num_walks=2, walk_length=20, window_size=5, epochs=1)
+        made = pecanpy.FirstOrderUnweighted(p=1, q=1, workers=1, verbose=False, random_state=0)
+        made.set_node_ids([str(i) for i in range(of.shape[0])])
+        made.indptr, made.indices = of.indptr.astype(np.uint32), of.indices.astype(np.uint32)
+        made.data = of.data.astype(np.float32)
+        return made.embed(dim=128, num_walks=walks, walk_length=40, window_size=5, epochs=1)
 
     arms: dict[str, Callable[[], Any]] = {
         "FastRP": lambda: FastRP(random_state=0).fit_transform(graph),
         "ProNE (nodevectors)": prone,
-        "node2vec (pecanpy), 2 walks of 20 steps": node2vec,
+        "node2vec (pecanpy), 10 walks of 40 steps": lambda: node2vec(10),
     }
+    ring = sparse.csr_array(np.roll(np.eye(9), 1, axis=1) + np.roll(np.eye(9), -1, axis=1))
+    node2vec(1, ring)  # which compiles it
     for arm, make in arms.items():
         what = {"part": "nodes", "method": "fastrp", "arm": arm, "nodes": len(labels), "edges": graph.nnz // 2}
         try:
@@ -141,12 +156,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path)
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
+    parser.add_argument("--arm", action="append", default=[], help="of transport: what its name begins with")
     parser.add_argument("--points", type=int, nargs="+", default=[300, 898])
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("sketching.peers", options.json)
     parts: dict[str, Callable[[], Iterator[Found]]] = {
-        "transport": lambda: transports(options.points),
+        "transport": lambda: transports(options.points, options.arm),
         "distance": lambda: distances(50),
         "nodes": lambda: nodes(options.packages),
     }

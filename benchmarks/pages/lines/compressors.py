@@ -113,6 +113,19 @@ COMPRESSORS = [
         )
         for of in ("parameters", "bytes")
     ),
+    *(
+        _compressors(
+            f"pruned, {net}",
+            "{model} on Fashion-MNIST, seed 0, every matrix pruned alike, accuracy in percent on 10,000 images (dense "
+            "{accuracy:.2f} ± {stderr:.2f})",
+            {"benchmark": "compressors.pruned", "method": "mfac", "model": net, "seed": 0},
+            "{percent} % {accuracy:.2f}",
+            about={"benchmark": "compressors.pruned", "method": "dense", "model": net, "seed": 0},
+            together=", ",
+            words="of the weights: ",
+        )
+        for net in ("three layers",)
+    ),
     _compressors(
         "clicks",
         "a DeepFM on MovieLens-100K, three seeds, {calibration} impressions of calibration, change of the AUC (dense "
