@@ -1,6 +1,6 @@
 """Densities in many dimensions and in two: widths by rule and by what is left out, and seconds beside peers.
 
-pip install scikit-learn scipy KDEpy
+pip install scikit-learn scipy KDEpy; pip install --no-deps qm9pack==1.0.3
 python -m benchmarks.kernels.density
 """
 
@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import gaussian_kde
@@ -21,11 +21,13 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity as Theirs
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.kernels.siblings import qm9
 from eckart.kernels.kde_large_dim import KernelDensity, thresholds
 
 Found = tuple[dict[str, Any], dict[str, Any]]
 NAME = "kde-large-dim"
 RULES = ("loo", "large-dim", "scott", "silverman")
+SHAPES: tuple[Literal["round", "diagonal", "full"], ...] = ("round", "diagonal", "full")
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 
 
@@ -71,6 +73,46 @@ def fashion() -> Iterator[Found]:
             fitted = KernelDensity(rule, shape="round").fit(x)  # type: ignore[arg-type]
             found = {"h": fitted.bandwidth_, "score": fitted.score(new) / len(new) / d}
             yield what | {"rule": rule}, found | {"points": fitted.effective_points_}
+
+
+def molecules() -> Iterator[Found]:
+    """QM9's molecules, 29 eigenvalues each, on their whitened principal axes, as pictures above."""
+    table = qm9()[0][:6000]
+    axes = PCA(20, svd_solver="full", whiten=True).fit(table)
+    for d in (5, 10, 20):
+        z = axes.transform(table)[:, :d]
+        x, new = z[:4000], z[4000:5000]
+        width, score = best_of_all(x, new)
+        what = {"part": "molecules", "method": NAME, "n": len(x), "d": d}
+        yield what | {"rule": "best on the test"}, {"h": width, "score": score / d}
+        for rule in RULES:
+            fitted = KernelDensity(rule, shape="round").fit(x)  # type: ignore[arg-type]
+            found = {"h": fitted.bandwidth_, "score": fitted.score(new) / len(new) / d}
+            yield what | {"rule": rule}, found | {"points": fitted.effective_points_}
+
+
+def matrices() -> Iterator[Found]:
+    """Two bananas in d dimensions whose axes differ a hundred times: kernels round, diagonal, full, and by a matrix."""
+    for d in (2, 5, 10):
+        rng = np.random.default_rng(d)
+        turn = np.linalg.qr(rng.standard_normal((d, d)))[0] * np.geomspace(1, 100, d)
+        y = rng.standard_normal((3000, d))
+        y[:, 1] += 0.5 * y[:, 0] ** 2
+        x, new = y[:2000] @ turn.T, y[2000:] @ turn.T
+        # The density of y has a determinant of one, as has a shift of one axis by another.
+        z = y[2000:].copy()
+        z[:, 1] -= 0.5 * z[:, 0] ** 2
+        truth = float(
+            -np.square(z).sum(1).mean() / 2 - d / 2 * np.log(2 * np.pi) - np.log(np.geomspace(1, 100, d)).sum()
+        )
+        # Scott's width, as a matrix in the units of x.
+        matrix = np.cov(x.T) * len(x) ** (-2 / (d + 4))
+        scores = {f"{shape}, loo": KernelDensity("loo", shape=shape).fit(x).score(new) for shape in SHAPES}
+        scores["the matrix of Scott's rule"] = KernelDensity(matrix).fit(x).score(new)
+        scores["scipy"] = float(gaussian_kde(x.T).logpdf(new.T).sum())
+        for arm, score in scores.items():
+            what = {"part": "matrices", "method": NAME, "n": len(x), "d": d, "arm": arm}
+            yield what, {"gap": truth - score / len(new)}
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -144,6 +186,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = Rows("kernels.density", options.json)
     parts = {"speed": speed, "left out": left_out, "gaussian": gaussian, "fashion": fashion}
+    parts |= {"molecules": molecules, "matrices": matrices}
     for name in options.only or parts:
         for what, found in parts[name]():
             rows.add(what, found)

@@ -1,6 +1,6 @@
 """Kernels on lattices and digital nets beside qmcpy: seconds, means of the borehole function, and its values.
 
-    pip install --no-deps qmcpy qmctoolscl
+    pip install --no-deps qmcpy qmctoolscl fastgps
     python -m benchmarks.kernels.lattices
 
 Seconds are the least of three, of one thread on a shared machine, ours and the peer's in turn.
@@ -187,6 +187,45 @@ def values(seeds: int) -> Iterator[Found]:
                 )
 
 
+def values_by_fastgps(seeds: int) -> Iterator[Found]:
+    """The same values by fastgps, its hyperparameters learned by its own `fit`; on lattices folded, as ours."""
+    import fastgps
+    import qmcpy
+
+    low, side = BOREHOLE[:, 0], np.ptp(BOREHOLE, axis=1)
+    arms: dict[str, Any] = {
+        "fastgps, lattice": (fastgps.FastGPLattice, qmcpy.KernelShiftInvar, qmcpy.Lattice, True),
+        "fastgps, net": (fastgps.FastGPDigitalNetB2, qmcpy.KernelDigShiftInvar, qmcpy.DigitalNetB2, False),
+    }
+    torch.set_default_dtype(torch.float64)
+    for seed in range(seeds):
+        x = np.random.default_rng(seed).uniform(BOREHOLE[:, 0], BOREHOLE[:, 1], (2000, 8))
+        y = borehole(x)
+        for n in (256, 1024, 4096):
+            for arm, (process, kernel, points, folded) in arms.items():
+                start = time.process_time()
+                made = process(kernel(8, torchify=True), seqs=points(dimension=8, seed=seed))
+                u = made.get_x_next(n).numpy()
+                z = borehole(low + (1 - np.abs(2 * u - 1) if folded else u) * side)
+                mean, spread = z.mean(), z.std()
+                made.add_y_next(torch.from_numpy((z - mean) / spread))
+                made.fit(verbose=0)
+                seconds = time.process_time() - start
+                # A folded point has two places in the cube, of which one is asked.
+                at = (x - low) / side / (2 if folded else 1)
+                near, _, _, below, above = made.post_ci(torch.from_numpy(at), confidence=0.95)
+                low_bar, high_bar = (mean + spread * each.detach().numpy() for each in (below, above))
+                off = mean + spread * near.detach().numpy() - y
+                yield (
+                    {"part": "values", "method": "fast-qmc-kernels-gp", "n": n, "seed": seed, "arm": arm},
+                    {
+                        "error": float(np.sqrt(np.square(off).mean()) / y.std()),
+                        "covered": float(((low_bar < y) & (y < high_bar)).mean()),
+                        "seconds": seconds,
+                    },
+                )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
@@ -195,7 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.lattices", options.json)
-    parts = {"solve": solve, "means": means, "values": values}
+    parts = {"solve": solve, "means": means, "values": values, "fastgps": values_by_fastgps}
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)

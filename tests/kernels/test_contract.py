@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from eckart.kernels import (
     Polynomial,
 )
 from eckart.kernels._kernel import KINDS, from_options
-from eckart.kernels.contract import Example
+from eckart.kernels.contract import Example, KernelCard
 from eckart.kernels.matern import Matern
 from eckart.kernels.rational_quadratic import RationalQuadratic
 from eckart.kernels.rbf import RBF
@@ -313,6 +314,26 @@ def test_bad_arguments_are_refused() -> None:
     ):
         with pytest.raises(Refused):
             make()
+
+
+FUNCTIONS = [
+    pytest.param(card, name, id=f"{card.name}-{name}")
+    for card in KERNELS.values()
+    if card.planted is not None
+    for name, option in inspect.signature(card.entry).parameters.items()
+    if "Callable" in str(option.annotation)
+]
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf, "a", 1j])
+@pytest.mark.parametrize(("card", "name"), FUNCTIONS)
+def test_functions_that_give_no_numbers_are_refused(card: KernelCard, name: str, spoilt: Any) -> None:
+    assert card.planted is not None
+    planted = card.planted(np.random.default_rng(0))
+    bad = {name: lambda *given: np.full(np.shape(given[0]), spoilt)}
+    call = card.entry if card.kind == "solver" else card.entry(**{**planted.options, **bad}).fit
+    with pytest.raises(Refused):
+        call(**{**planted.arguments, **(bad if card.kind == "solver" else {})})
 
 
 def test_names_of_scikit_learn_are_its_kernels() -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from eckart.errors import Refused
-from eckart.kernels._collocation import between, newton, peaks, waves_of
+from eckart.kernels._collocation import between, peaks, waves_of
+from eckart.kernels._newton import newton
 from eckart.kernels.gp_hm import collocate
 
 X = np.linspace(0, 2 * np.pi, 100)
@@ -44,6 +46,7 @@ def test_two_waves_on_a_line_and_between_the_points() -> None:
     assert np.abs(found.value.predict(z) - wave(z)).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_frequencies_that_are_known_need_less_than_two_points_a_wave() -> None:
     for frequencies in ("source", [[70 / (2 * np.pi)]]):
         found = collocate(
@@ -129,7 +132,7 @@ def test_refusals() -> None:
         lambda: collocate(bent, (X,), frequencies=[[1.0], [2.0]]),
         lambda: collocate(lambda x: x * np.nan, (X,)),
         lambda: collocate(bent, (X,), base="sinc"),
-        lambda: collocate(bent, (X,), boundary=wave).value.predict(X, X),
+        lambda: collocate(bent, (X,), boundary=wave, tolerance=1e-4).value.predict(X, X),
     ):
         with pytest.raises(Refused):
             make()
@@ -142,6 +145,10 @@ def test_refusals() -> None:
         {"zeroth": "a"},
         {"reaction": 2.0},
         {"reaction": lambda u: u[:1]},
+        {"reaction": lambda u: u * np.nan},
+        {"reaction": lambda u: 1 / u},
+        {"reaction": lambda u: np.where(u < 0, np.nan, u)},
+        {"reaction": lambda u: u.astype(str)},
         {"boundary": None},
         {"boundary": "a"},
         {"source": np.zeros(9)},
@@ -153,3 +160,15 @@ def test_what_is_no_function_or_number_is_refused(options: Any) -> None:
     given = {"source": lambda x: 0 * x, "axes": (np.linspace(0, 1, 9),)} | options
     with pytest.raises(Refused):
         collocate(given.pop("source"), given.pop("axes"), **given)
+
+
+def test_where_there_is_no_solution_it_is_said_once() -> None:
+    x = np.linspace(0, 1, 25)
+    with pytest.warns(ConvergenceWarning, match="or there is no solution") as said:
+        # u'' + e^u (Bratu, Gelfand) has solutions up to a factor of 3.51 only.
+        found = collocate(np.zeros_like, (x,), reaction=lambda u: 20 * np.exp(u), base="rbf", lengthscale=1.0)
+    assert len(said) == 1
+    assert not found.converged
+    assert "above 1e-06" in found.message
+    with pytest.raises(Refused, match="NaN or Inf on the way"):
+        collocate(np.zeros_like, (x,), boundary=5.0, reaction=lambda u: np.where(u > 1, np.nan, u))

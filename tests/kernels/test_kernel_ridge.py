@@ -79,6 +79,30 @@ def test_tiles_of_products_are_the_kernel() -> None:
             np.testing.assert_allclose(gram.tile()(one, other), gram.between(one, other), rtol=0, atol=1e-11)
 
 
+def test_tiles_of_float32_are_for_ridges_far_above_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, new = problem()
+    kinds: list[torch.dtype] = []
+    kept = Gram.times
+
+    def times(gram: Gram, v: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        kinds.append(dtype)
+        return kept(gram, v, dtype)
+
+    monkeypatch.setattr(Gram, "times", times)
+    for kernel, alpha, rough in ((RBF(1.3), 0.1, True), (RBF(1.3), 1e-6, False), (Matern(0.5, 1.3), 0.1, False)):
+        kinds.clear()
+        found = KernelRidge(kernel, alpha=alpha, solver="pcg", n_components=20, tol=1e-10, random_state=0).fit(x, y)
+        assert (torch.float32 in kinds) == rough
+        c = np.linalg.solve(kernel(x) + alpha * np.eye(50), y)
+        np.testing.assert_allclose(found.predict(new), kernel(new, x) @ c, atol=1e-6)
+        left = np.linalg.norm(y - kernel(x) @ found.dual_coef_ - alpha * found.dual_coef_, axis=0)
+        assert found.residual_ <= 1e-10
+        np.testing.assert_allclose(found.residual_, (left / np.linalg.norm(y, axis=0)).max(), rtol=0.1, atol=1e-13)
+    gram = Gram(RBF([0.5, 1.0, 2.0]), torch.from_numpy(x))
+    off = gram.tile(torch.float32)(slice(0, 50), slice(0, 50)).double() - gram.between(slice(0, 50), slice(0, 50))
+    assert float(torch.linalg.matrix_norm(off, 2)) <= gram.rounding() < 1e-4
+
+
 def test_few_columns_save_most_steps() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (200, 2))

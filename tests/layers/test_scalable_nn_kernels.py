@@ -127,3 +127,13 @@ def test_inputs_whose_features_are_beyond_floats_are_refused_and_others_finite(d
     assert made((x * factor).new_full((1, 8), torch.nan)).isnan().all()
     with pytest.raises(Refused, match="outputs"):
         RandomFeatureLinear.from_linear(linear, lambda t: t / 0, x, 16)
+
+
+def test_a_compiled_graph_does_not_say_nan_of_numbers() -> None:
+    linear, x = problem()
+    made = RandomFeatureLinear.from_linear(linear.float(), "cos", x.float(), 16, generator=seeded())
+    compiled = torch.compile(made, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x.float()), made(x.float()))
+    assert compiled(x.float() * torch.nan).isnan().all()
+    with pytest.raises(RuntimeError, match="scale the inputs"):
+        compiled(x.float() * 1e4)

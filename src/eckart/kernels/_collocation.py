@@ -17,6 +17,7 @@ from eckart.arrays import Dense, dense
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._named import Cosine
+from eckart.kernels._newton import newton
 from eckart.kernels.matern import Matern
 from eckart.kernels.rbf import RBF
 
@@ -24,8 +25,8 @@ JITTER = 1e-13
 """Of k(0), on the diagonal."""
 CUT = 1e-14
 """Of the largest singular value: smaller ones are left out on a line."""
-NEWTON, HALVINGS, KRYLOV = 40, 12, 80
-"""Newton's steps, how often one is halved, and products with the operator in each."""
+KRYLOV = 80
+"""Products with the operator in each of Newton's steps."""
 PEAKS, VISIBLE = 6, 1e-3
 """Frequencies to take of a source at most, and how large they are by the largest."""
 
@@ -97,30 +98,6 @@ def waves_of(frequencies: Dense, length: float, base: str) -> Kernel:
     return found
 
 
-def newton(step: Callable[[Dense], Dense], rest: Callable[[Dense], Dense], start: Dense) -> Dense:
-    """A root of `rest`, or where its norm falls no more: steps to where its linear part is zero, halved while it grows.
-
-    Raises:
-        LinAlgError: the norm at the start is no number.
-    """
-    at, size = start, float(np.linalg.norm(rest(start)))
-    if not np.isfinite(size):
-        raise LinAlgError("the equation's left side has NaN or Inf where Newton's steps begin")
-    for _ in range(NEWTON):
-        move = step(at) - at
-        for halving in range(HALVINGS):
-            there: Dense = at + move / 2**halving
-            fresh = float(np.linalg.norm(rest(there)))
-            if fresh < size:
-                break
-        else:
-            return at
-        gained, at, size = size - fresh, there, fresh
-        if gained < 1e-3 * fresh:
-            return at
-    return at
-
-
 class Problem:
     """The equation on axes from 0 to 1."""
 
@@ -143,7 +120,14 @@ class Problem:
         self.middles = tuple((axis[1:] + axis[:-1]) / 2 for axis in unit)
         self.between = self.at(source, self.middles)
         self.size = float(np.sqrt(np.square(self.between).mean())) or float(np.abs(self.boundary).max()) or 1.0
-        self.solves = 0
+        self.solves = self.spoilt = 0
+        zero = np.zeros(1)
+        beside = [float(self.react(zero + step)[0]) for step in (-1e-5, 0.0, 1e-5)]
+        if not np.isfinite(beside).all():
+            raise Refused(
+                f"reaction gives {beside[0]:g}, {beside[1]:g}, {beside[2]:g} at u = -1e-05, 0, 1e-05, and Newton's "
+                "steps begin at 0: hand in the equation of u less a number where it is finite"
+            )
 
     def at(self, function: Any, unit: Any) -> Dense:
         places = [low + length * axis for axis, (low, length) in zip(unit, self.sides, strict=True)]
@@ -155,19 +139,26 @@ class Problem:
             raise Refused(f"a function gave values of shape {found.shape} for points of shape {shape}") from error
 
     def react(self, u: Dense) -> Dense:
-        """g(u), zero where there is none."""
+        """g(u), zero where there is none; NaN and Inf are counted, as steps may meet them and turn back."""
         if self.reaction is None:
             return np.zeros_like(u)
         with np.errstate(all="ignore"):
-            found = np.asarray(self.reaction(u), np.float64)
-        if found.shape != u.shape:
-            raise Refused(f"reaction gave values of shape {found.shape} for u of shape {u.shape}")
+            given = np.asarray(self.reaction(u))
+        if given.shape != u.shape or given.dtype.kind not in "biuf":
+            raise Refused(
+                f"reaction gave values of shape {given.shape} and {given.dtype} for u of shape {u.shape}: real numbers "
+                "are needed, one for each u"
+            )
+        found: Dense = given.astype(np.float64)
+        self.spoilt += int((~np.isfinite(found)).sum())
         return found
 
     def slope(self, u: Dense) -> Dense:
         """g'(u) by differences, of which Newton's steps need no more digits than they have."""
         step = 1e-5 * (1 + np.abs(u))
         found: Dense = (self.react(u + step) - self.react(u - step)) / (2 * step)
+        if not np.isfinite(found).all():
+            raise LinAlgError("reaction has no slope at some u")
         return found
 
     def peaks(self) -> list[Dense]:

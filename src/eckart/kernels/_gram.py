@@ -55,45 +55,87 @@ class Gram:
         """(b, b) of an index."""
         return self.between(index, index)
 
+    @torch.no_grad()
     def columns(self, index: Tensor) -> Tensor:
-        """(n, b), each column in one piece, by blocks of rows, so that what is needed on the way stays small."""
+        """(n, b), each column in one piece, by blocks of rows, so that what is needed on the way stays small.
+
+        Squared distances are products of matrices where they round a kernel by less than n roundings of one.
+        """
         made = torch.empty(len(index), len(self), dtype=torch.float64)
+        sides = self._sides(min(WIDE, len(self) / 4))
         for rows in blocks(len(self), NEAR * len(index)):
-            made[:, rows] = self.between(index, rows)
+            if sides is None:
+                made[:, rows] = self.between(index, rows)
+            else:
+                made[:, rows] = self._profile(sides[0][index], sides[1][rows])
+        if sides is not None:
+            made[torch.arange(len(index)), index] = self.diagonal()[index]
+            finite(made)
         return made.T
 
+    def _sides(self, wide: float) -> tuple[Tensor, Tensor] | None:
+        """L and R (n, d + 2), L R^T the squared distances of a smooth kernel; None where some size is above `wide`."""
+        if not isinstance(self.kernel, Stationary) or not self.kernel.smooth:
+            return None
+        x = self.kernel.scaled(self.x)
+        x = x - x.mean(0)
+        size = x.square().sum(1, keepdim=True)
+        if not float(size.max()) <= wide:
+            return None
+        one = torch.ones_like(size)
+        return torch.cat((size, one, x), 1), torch.cat((one, size, -2 * x), 1)
+
+    def _profile(self, left: Tensor, right: Tensor, same: bool = False) -> Tensor:
+        squares = (left @ right.T).clamp_min_(0)
+        if same:
+            squares.fill_diagonal_(0)
+        assert isinstance(self.kernel, Stationary)
+        return self.kernel.profile(squares)
+
     @torch.no_grad()
-    def tile(self) -> Callable[[slice, slice], Tensor]:
+    def tile(self, dtype: torch.dtype = torch.float64) -> Callable[[slice, slice], Tensor]:
         """Computes the entries of rows and columns for products, which a rounding of 1e-11 does not hurt.
 
         Squared distances are a product of matrices then, where `between` takes differences of few dimensions one by
-        one: five times the speed.
+        one: five times the speed, and eleven in float32, whose roundings are for `rounding` to say.
         """
-        if not isinstance(self.kernel, Stationary) or not self.kernel.smooth:
+        sides = self._sides(WIDE)
+        if sides is None:
             return self.between
-        kernel, x = self.kernel, self.kernel.scaled(self.x)
-        size = x.square().sum(1)
-        if not float(size.max()) <= WIDE:
-            return self.between
+        left, right = (each.to(dtype) for each in sides)
+        return lambda rows, columns: self._profile(left[rows], right[columns], rows == columns)
 
-        def found(rows: slice, columns: slice) -> Tensor:
-            squares = torch.addmm(size[columns], x[rows], x[columns].T, alpha=-2).add_(size[rows, None]).clamp_min_(0)
-            if rows == columns:
-                squares.fill_diagonal_(0)
-            return kernel.profile(squares)
+    @torch.no_grad()
+    def rounding(self) -> float:
+        """A bound, by even samples, of the norm of what products by tiles of float32 add to K; Inf without such tiles.
 
-        return found
+        By n / m of what a tile of m rows has, as if all of it had one sign: signs that differ make it sqrt(n / m).
+        """
+        if self.kernel is None:
+            return float("inf")
+        few = Gram(self.kernel, self.x[:: -(-len(self) // TILE)])
+        rows = slice(0, len(few))
+        rough = few.tile(torch.float32)(rows, rows)
+        if rough.dtype != torch.float32:
+            return float("inf")
+        return float(torch.linalg.matrix_norm(rough.double() - few.between(rows, rows), 2)) * len(self) / len(few)
 
-    def times(self, v: Tensor) -> Tensor:
-        """K v for v (n, k), each tile of a symmetric matrix computed once and used twice."""
-        n, out, entries = len(self), torch.zeros_like(v), self.tile()
-        tiles = [slice(at, min(at + TILE, n)) for at in range(0, n, TILE)]
+    def times(self, v: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """K v for v (n, k) in float64, each tile of a symmetric matrix computed once and used twice.
+
+        Args:
+            v: (n, k).
+            dtype: of the tiles; sums of them are in float64.
+        """
+        n, out, entries, given = len(self), torch.zeros_like(v), self.tile(dtype), v.to(dtype)
+        step = TILE * 8 // dtype.itemsize
+        tiles = [slice(at, min(at + step, n)) for at in range(0, n, step)]
         for i, rows in enumerate(tiles):
-            out[rows] += entries(rows, rows) @ v[rows]
+            out[rows] += entries(rows, rows) @ given[rows]
             for columns in tiles[:i]:
                 tile = entries(rows, columns)
-                out[rows] += tile @ v[columns]
-                out[columns] += tile.T @ v[rows]
+                out[rows] += tile @ given[columns]
+                out[columns] += tile.T @ given[rows]
         return out
 
     def whole(self, doing: str, instead: str, copies: int = 2) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from eckart.kernels._collocation import Collocated, Problem
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.solution import Solution
 from eckart.scikit.base import positive
+from eckart.scikit.door import ConvergenceWarning
 from eckart.scikit.planted import Planted
 
 LENGTHS = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0, 2.0)
@@ -84,10 +86,11 @@ def collocate(
         tolerance: of the root mean square residual at the middles of cells, by that of the source.
 
     Returns:
-        The solution of the least residual; `history` has those of all lengthscales, `error` the least.
+        The solution of the least residual; `history` has those of all lengthscales, `error` the least. Where that is
+        above the tolerance it is not `converged`, `message` says so, and one ConvergenceWarning.
 
     Raises:
-        Refused: shapes do not fit, an axis does not increase, f has NaN or Inf, or the equation has no solution.
+        Refused: shapes do not fit, an axis does not increase, f has NaN or Inf, g has at 0, or no solution was found.
     """
     held = tuple(dense(axis, "an axis", ndim=1) for axis in axes) if isinstance(axes, Iterable) else ()
     d = len(held)
@@ -137,6 +140,10 @@ def collocate(
         if error < best[0]:
             best = error, best[1], made
     if best[2] is None:
-        raise Refused("no lengthscale gives a solution: the equation may have none, or more than one")
-    text = f"the residual between the points is {best[0]:.2g} of the source"
-    return Solution(best[2], best[0] <= tolerance, len(history), history, text, problem.solves, best[0])
+        met = f", and reaction gave {problem.spoilt} NaN or Inf on the way" if problem.spoilt else ""
+        raise Refused(f"no lengthscale gives a solution: the equation may have none, or more than one{met}")
+    reached, text = best[0] <= tolerance, f"the residual between the points is {best[0]:.2g} of the source"
+    if not reached:
+        text += f", above {tolerance:.2g}: more points, other frequencies, or there is no solution"
+        warnings.warn(f"collocate: {text}", ConvergenceWarning, stacklevel=2)
+    return Solution(best[2], reached, len(history), history, text, problem.solves, best[0])

@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.spatial import cKDTree
 
-from eckart.arrays import Dense
+from eckart.arrays import Dense, dense
 from eckart.errors import Refused
 from eckart.kernels.contract import kernel_method
 from eckart.linalg.truncated_svd import truncated_svd
@@ -152,7 +152,7 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
         self.width_ = w * self.unit_
         self.extension_: Dense | None = None
         if self.probes is not None:
-            given = np.asarray(self.probes(x, rng), np.float64)
+            given = dense(self.probes(x, rng), "probes of the points", ndim=None)
             if given.ndim != 2 or len(given) != n or not np.isfinite(given).all() or not given.any():
                 raise Refused(f"probes of shape {given.shape} are not (n, p) finite numbers for {n} points")
             u, s, _ = probe_basis(given, min(count, *given.shape))

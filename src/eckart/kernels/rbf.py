@@ -40,7 +40,7 @@ class RBF(OfProducts):
     """
 
     def _profile(self, s: Tensor) -> Tensor:
-        return (s * -0.5).exp()
+        return (s * -0.5).exp_()
 
     def _derivatives(self, s: Tensor) -> tuple[Tensor, Tensor]:
         f = (-s / 2).exp()

@@ -106,7 +106,7 @@ class RandomFeatureLinear(nn.Module):
     worse on them. The projection is a buffer: a state that is loaded meets the features that it was fitted to.
 
     Exponential features grow as exp(g . x): of inputs some ten times as long as those that it was fitted to they are
-    beyond 32 bits. Such inputs are refused, here and by `from_linear`; a graph that was compiled says NaN or Inf.
+    beyond 32 bits. Such inputs are refused, here and by `from_linear`; a graph that was compiled raises RuntimeError.
 
     At equal parameters it has to be held against factors U V (`eckart.fit`), which are closer for trained layers.
 
@@ -165,7 +165,11 @@ class RandomFeatureLinear(nn.Module):
         if x.shape[-1] != self.in_features:
             raise Refused(f"x of shape {tuple(x.shape)} has no {self.in_features} features")
         found = F.linear(self.phi(x), self.weight, self.bias)
-        if torch.compiler.is_compiling() or found.isfinite().all() or not x.isfinite().all():
+        sound = found.isfinite().all() | ~x.isfinite().all()
+        if torch.compiler.is_compiling():
+            torch._assert_async(sound, f"{self.kind} features of an input are beyond floats: scale the inputs")
+            return found
+        if sound:
             return found
         longest = float((x.detach().double() * self.scale).norm(dim=-1).max())
         raise Refused(
