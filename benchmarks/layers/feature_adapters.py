@@ -6,7 +6,7 @@ A network of two hidden layers of 256 ReLU learns Fashion-MNIST (the Debian pack
 and is then frozen; what trains is added to it, zero at the start, on 2000 pictures that are turned by a right angle,
 or negative: LoRA at both hidden layers, a bottleneck behind each (h + B relu(A h)), or random features behind each
 (h + C phi(h), phi drawn once, the paper's adapter), and the head's bias in all. Accuracy at 2000 test pictures so
-changed, 12 passes of Adam, the better of two rates by 500 pictures kept out, means of three draws.
+changed, 12 passes of Adam, the better of two rates by 500 pictures kept out, means of two draws.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eckart.layers.scalable_nn_kernels import RandomFeatureLinear
 
 Found = tuple[dict[str, Any], dict[str, Any]]
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-HIDDEN, PASSES, SEEDS = 256, 12, 3
+HIDDEN, PASSES, SEEDS = 256, 12, 2
 CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
     "turned": lambda x: x.transpose(-1, -2).flip(-1),
     "negative": lambda x: 1 - x,
@@ -111,7 +111,7 @@ def measured() -> Iterator[Found]:
         asked = change(new).flatten(1)
         what: dict[str, Any] = {"part": "adapters", "method": "scalable-nn-kernels", "change": name}
         yield {**what, "arm": "frozen", "numbers": 0}, {"accuracy": accuracy(base, asked, answers), "numbers": 0}
-        for numbers in (1300, 5200, 20800):
+        for numbers in (1300, 20800):
             for arm in ("LoRA", "bottleneck", "random features, relu", "random features, exponential"):
                 begun, scores, counted = time.process_time(), [], 0
                 for seed in range(SEEDS):

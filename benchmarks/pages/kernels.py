@@ -185,6 +185,15 @@ TABLES: dict[str, Table] = {
         [("", "{arm}")],
         [("{sampling}", "{share:.3f}"), ("seconds, {sampling}", "{cpu_seconds:.2f}")],
     ),
+    "eigenbases-shapes": Table(
+        "kernels",
+        {"benchmark": "kernels.eigenbasis_network", "part": "shapes"},
+        [("", "{arm}"), ("share of the best 8", "{share:.3f}"), ("seconds a shape", "{cpu_seconds:.3f}")],
+        right=[
+            ("of a shape it learned from", "[{of a shape it learned from:.3f}]"),
+            ("seconds to train", "[{training:.0f}]"),
+        ],
+    ),
     "series-gaps": Table(
         "kernels",
         {"benchmark": "kernels.multiple", "part": "gaps"},
@@ -212,6 +221,18 @@ TABLES: dict[str, Table] = {
         [("d", "{d}")],
         [("{rule}", "{score:.3f} at {h:.2f}[, of {points:.0f}]")],
     ),
+    "density-molecules": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "molecules"},
+        [("d", "{d}")],
+        [("{rule}", "{score:.3f} at {h:.2f}[, of {points:.0f}]")],
+    ),
+    "density-matrices": Table(
+        "kernels",
+        {"benchmark": "kernels.density", "part": "matrices"},
+        [("", "{arm}")],
+        [("d = {d}", "{gap:.3f}")],
+    ),
     "density-speed": Table(
         "kernels",
         {"benchmark": "kernels.density", "part": "speed"},
@@ -232,6 +253,12 @@ TABLES: dict[str, Table] = {
             ("width", "{h:.3f}"),
             ("theirs", "{their h:.3f}"),
         ],
+    ),
+    "quantum-variational": Table(
+        "kernels",
+        {"benchmark": "kernels.variational", "part": "variational"},
+        [("", "{arm}, layers: {layers}")],
+        [("{data}, {qubits} qubits", "{accuracy:%1} ({fitted:%1})")],
     ),
     "sequences-definite": Table(
         "kernels",
