@@ -97,7 +97,7 @@ class Gram:
         """Computes the entries of rows and columns for products, which a rounding of 1e-11 does not hurt.
 
         Squared distances are a product of matrices then, where `between` takes differences of few dimensions one by
-        one: five times the speed, and eleven in float32, whose roundings are for `rounding` to say.
+        one: five times the speed, and more in float32, whose roundings are for `rounding` to say.
         """
         sides = self._sides(WIDE)
         if sides is None:

@@ -98,7 +98,7 @@ class KernelRidge(RegressorMixin, OfKernel):
     "exact" solves (K + alpha I) c = y by Cholesky; of several alphas it takes, by one eigendecomposition, the one of
     the least error when each sample is left out. "pcg" iterates on tiles of K that are computed anew in each step and
     held by nobody, preconditioned by what n_components columns of RPCholesky know of K: n x n_components numbers of
-    memory. Where float32 rounds tiles by far less than alpha, steps are by such, at twice the speed, and tiles of
+    memory. Where float32 rounds tiles by far less than alpha, steps are by such, and tiles of
     float64 judge what they leave. "subset" looks for f in the span of n_components samples, by QR in blocks, with
     closed-form errors too.
 
