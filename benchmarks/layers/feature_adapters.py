@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
+from eckart.errors import Refused
 from eckart.layers.scalable_nn_kernels import RandomFeatureLinear
 
 Found = tuple[dict[str, Any], dict[str, Any]]
@@ -118,10 +119,17 @@ def measured() -> Iterator[Found]:
                     best = (-1.0, 0.0)
                     for rate in (1e-3, 1e-2):
                         torch.manual_seed(seed)
-                        net = learned(adapted(base, arm, numbers, seed), seen, y[:2000], rate)
+                        try:
+                            net = learned(adapted(base, arm, numbers, seed), seen, y[:2000], rate)
+                        except Refused as why:
+                            print(arm, numbers, rate, why)
+                            continue
                         counted = sum(p.numel() for p in net.parameters() if p.requires_grad)
                         best = max(best, (accuracy(net, kept, y[2000:2500]), accuracy(net, asked, answers)))
-                    scores.append(best[1])
+                    if best[0] >= 0:
+                        scores.append(best[1])
+                if not scores:
+                    continue
                 found = {"accuracy": float(np.mean(scores)), "apart": max(scores) - min(scores), "numbers": counted}
                 seconds = (time.process_time() - begun) / SEEDS / 2
                 yield {**what, "arm": arm, "numbers": numbers}, found | {"seconds": seconds}

@@ -28,6 +28,11 @@ TABLES = {
         [("", "{arm}")],
         [("{numbers:,} numbers", "{error:.3f}, {accuracy:%1}")],
     ),
+    "feature-adapters": Table(
+        "layers",
+        {"benchmark": "layers.feature_adapters", "part": "adapters"},
+        [("pictures", "{change}"), ("", "{arm}"), ("numbers that train", "{numbers:,}"), ("accuracy", "{accuracy:%1}")],
+    ),
     "random-cosines": Table(
         "layers",
         {"benchmark": "layers.attention", "part": "cosines"},
