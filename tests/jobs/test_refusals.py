@@ -8,7 +8,6 @@ import re
 import socket
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -328,9 +327,7 @@ def test_a_scheduler_that_does_not_answer(
     def client(*_: object, **__: object) -> None:
         raise error
 
-    distributed = types.ModuleType("distributed")
-    monkeypatch.setattr(distributed, "Client", client, raising=False)
-    monkeypatch.setitem(sys.modules, "distributed", distributed)
+    monkeypatch.setattr(pytest.importorskip("distributed"), "Client", client)
     given = ["--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL, "--scheduler", "tcp://nowhere:1"]
     message = refused("compress", llama_directory, "--out", tmp_path / "out", *given)
     assert f"no Dask scheduler answers at 'tcp://nowhere:1' ({error}); start one with `dask scheduler`" in message

@@ -100,7 +100,7 @@ def test_tiles_of_float32_are_for_ridges_far_above_their_rounding(monkeypatch: p
         np.testing.assert_allclose(found.residual_, (left / np.linalg.norm(y, axis=0)).max(), rtol=0.1, atol=1e-13)
     gram = Gram(RBF([0.5, 1.0, 2.0]), torch.from_numpy(x))
     off = gram.tile(torch.float32)(slice(0, 50), slice(0, 50)).double() - gram.between(slice(0, 50), slice(0, 50))
-    assert float(torch.linalg.matrix_norm(off, 2)) <= gram.rounding() < 1e-4
+    assert float(torch.linalg.matrix_norm(off, 2)) <= gram.rounding() * (1 + 1e-9) < 1e-4
 
 
 def test_few_columns_save_most_steps() -> None:
