@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from eckart import Need
 from eckart.compressors.kfac import factored_fisher
+from eckart.models.sites import all_sites
 from eckart.statistics import Statistics, collect
 from eckart.statistics.ties import BETWEEN, joined, with_ties
 from support import hard
 from support.tiny import tiny_llama
+from support.zoo import zoo
 
 FISHER = (Need.INPUT_SECOND_MOMENT, Need.INPUT_MEAN, Need.GRADIENT_SECOND_MOMENT)
 
@@ -37,6 +39,15 @@ def test_the_metric_of_a_tied_table_foresees_what_its_head_does() -> None:
         table.weight += change.float()
     divergence = (before.exp() * (before - logarithms())).sum(-1).mean()
     assert float(metric.error(change)) / 2 == pytest.approx(float(divergence), rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["T5", "BART", "Whisper"])
+def test_embeddings_that_an_encoder_and_a_decoder_share_are_reached(name: str) -> None:
+    model, batch = zoo()[name]()
+    tied = {site.name: site.module for site in all_sites(model, embeddings=True, head=True) if site.tied}
+    found = collect(model, tied, [Need.INPUT_SECOND_MOMENT], [batch])
+    assert tied
+    assert all(found[each].tokens and found[each].lookup for each in tied)
 
 
 class Twice(nn.Module):
@@ -89,8 +100,10 @@ def test_uses_that_differ_on_one_side_only_are_added_exactly(same: str, vector: 
 
 
 def test_of_uses_that_never_came_nothing_is_taken() -> None:
-    ran = Statistics(3, torch.eye(2), gradient_second_moment=torch.ones(4))
+    ran = Statistics(3, torch.eye(2), input_mean=torch.ones(2), gradient_second_moment=torch.ones(4))
     found = joined({"w": Statistics(lookup=True), f"w{BETWEEN}head": ran})["w"]
     assert (found.tokens, found.lookup) == (3, True)
-    assert found.input_second_moment is ran.input_second_moment
+    torch.testing.assert_close(found.input_second_moment, ran.input_second_moment)
+    torch.testing.assert_close(found.gradient_second_moment, ran.gradient_second_moment)
+    torch.testing.assert_close(found.input_mean, torch.zeros(2))  # a table takes no bias
     assert joined({"w": Statistics(), f"w{BETWEEN}v": Statistics()})["w"].tokens == 0

@@ -54,8 +54,8 @@ def joined(found: Mapping[str, Statistics]) -> dict[str, Statistics]:
 
 def _joined(parts: Sequence[Statistics]) -> Statistics:
     lookup, ran = any(part.lookup for part in parts), [part for part in parts if part.tokens]
-    if len(ran) < 2:
-        return replace((ran or parts)[0], lookup=lookup)
+    if not ran:
+        return replace(parts[0], lookup=lookup)
     gradients, moments = [p.gradient_second_moment for p in ran], [p.input_second_moment for p in ran]
     weighted = all(gradient is not None for gradient in gradients)
     traces = [part.uses * _trace(g) if weighted else part.tokens for part, g in zip(ran, gradients, strict=True)]
