@@ -118,6 +118,29 @@ TABLES = {
         [("batch", "{batch}")],
         [("{optimizer} {bound}", "{rate:.3g}")],
     ),
+    "gemm-kinds": Table(
+        "diagnostics",
+        {"benchmark": "inference.gemm_model", "part": "kinds"},
+        [
+            ("structure", "{kind}"),
+            ("products", "{products}"),
+            ("Gflop/s", "{gflops:.0f}"),
+            ("GB/s", "{gbytes:.1f}"),
+            ("overhead, us", "{overhead_us:.0f}"),
+            ("error of the roofline", "{roofline_median:%} (at most {roofline_worst:%})"),
+            ("with the regressor", "{both_median:%} (at most {both_worst:%})"),
+            ("of a random split", "{random:%}"),
+        ],
+    ),
+    "gemm-ranks": Table(
+        "diagnostics",
+        {"benchmark": "inference.gemm_model", "part": "ranks"},
+        [
+            ("two factors of", "{matrix}"),
+            ("vectors", "{tokens}"),
+            *((f"8 k + {i}", f"{{plus_{i}:.2f}}") for i in (1, 2, 4, 7, 8)),
+        ],
+    ),
     "kecor": Table(
         "diagnostics",
         {"benchmark": "diagnostics.kecor"},

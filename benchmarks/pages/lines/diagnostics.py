@@ -41,6 +41,14 @@ DIAGNOSTICS = [
         )
     ),
     _diagnostics(
+        "gemm-model",
+        "kinds",
+        "products at {shapes} shapes by one thread; median error for the shape that is left out, by the roofline, with "
+        "the regressor, and of a random split",
+        {"benchmark": "inference.gemm_model", "part": "kinds"},
+        "{kind} {roofline_median:%}, {both_median:%}, {random:%}",
+    ),
+    _diagnostics(
         "farms",
         "noise",
         "Gaussian noise, exponent of the tail over windows and without them (Hill), means over {draws} draws",

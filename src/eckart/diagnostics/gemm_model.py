@@ -21,7 +21,6 @@ from eckart.diagnostics.contract import Column, Numbers, Timings, diagnostic
         "time_regressed": Column("Whether a regressor corrects the roofline", kind="boolean"),
     },
     noun="model of time",
-    unmeasured="timings need an idle machine; `python -m benchmarks.inference.gemm_model` prints them",
 )
 def gemm_model(timings: Timings) -> Numbers:
     """Seconds of a product as `max(flops / peak, bytes / bandwidth) + overhead`, each kind of structure by itself.

@@ -84,36 +84,40 @@ INLINE bytes load_before(const uint8_t *from, const uint8_t *end) {
     return from + LANES <= end ? load_bytes(from) : load_some_bytes(from, end - from);
 }
 
-INLINE floats values_of(ints code, int how, floats table, const float *book, floats scale, floats zero) {
-    if (how == TABLE) return look_up(table, code);
-    if (how == ARITHMETIC) return ((floats)(code | EXPONENT) - zero) * scale;
+/* What makes values of the codes of a group. */
+typedef struct { floats table, scale, zero; } decoder;
+
+INLINE floats values_of(ints code, int how, const decoder *by, const float *book) {
+    if (how == TABLE) return look_up(by->table, code);
+    if (how == ARITHMETIC) return ((floats)(code | EXPONENT) - by->zero) * by->scale;
     floats value;
     for (int lane = 0; lane < LANES; lane++) value[lane] = book[code[lane]];
-    return value * scale;
+    return value * by->scale;
 }
 
 /* Values of 16 or, where `count` is 2, of 32 neighbours. */
-INLINE void neighbours(const uint8_t *low, const uint8_t *high, int count, int bits, int shift, int how, floats table,
-                       const planes *levels, const float *book, floats scale, floats zero, floats *value) {
+INLINE void neighbours(const uint8_t *low, const uint8_t *high, int count, int bits, int shift, int how,
+                       const decoder *by, const planes *levels, const float *book, floats *value) {
 #if PAIRS
-    if (count == 2 && bits < 8 && how != BOOK) return pair_of(low, high, bits, shift, how, levels, scale, zero, value);
+    if (count == 2 && bits < 8 && how != BOOK)
+        return pair_of(low, high, bits, shift, how, levels, by->scale, by->zero, value);
 #endif
     UNROLL for (int i = 0; i < count; i++) {
         const ints code = codes_in(load_bytes(low + i * LANES), load_bytes(high + i * LANES), bits, shift, how);
-        value[i] = values_of(code, how, table, book, scale, zero);
+        value[i] = values_of(code, how, by, book);
     }
     (void)levels;
 }
 
-/* The next `count` times 16 columns of a run: added to as many sums, or written. */
-#define CHUNKS(count)                                                                                                \
+/* The next `count` times 16 columns of a run, those behind 32 by another decoder: added to as many sums, or written. */
+#define CHUNKS(count, by, then)                                                                                      \
     {                                                                                                                \
         const uint8_t *low = from + column, *high = low + two * run;                                                 \
         if (shift == 0 || two) __builtin_prefetch(high + AHEAD); /* bytes that are new */                            \
         UNROLL for (int i = 0; i < count; i += 2) {                                                                  \
             const int many = count < 2 ? 1 : 2;                                                                      \
             floats value[2];                                                                                         \
-            neighbours(low + i * LANES, high + i * LANES, many, bits, shift, how, table, levels, book, scale, zero,  \
+            neighbours(low + i * LANES, high + i * LANES, many, bits, shift, how, i < 2 ? &by : &then, levels, book,  \
                        value);                                                                                       \
             UNROLL for (int j = 0; j < many; j++) {                                                                  \
                 const int64_t c = column + (i + j) * LANES;                                                          \
@@ -142,12 +146,12 @@ INLINE void make_floats(const quantized *w, int64_t r, int64_t group, int bits, 
     if (zeros == NULL && group == 0) UNROLL for (int i = 0; i < AT_ONCE; i += LANES) store(made->zero + i, all(0x1p23f + (1 << (bits - 1))));
 }
 
-#define NEXT_GROUP                                                                                                   \
+#define NEXT_GROUP(by)                                                                                               \
     {                                                                                                                \
         const int64_t i = group % AT_ONCE;                                                                           \
         if (i == 0) make_floats(w, r, group, bits, zeros, &made);                                                    \
-        scale = all(made.scale[i]), zero = all(made.zero[i]);                                                             \
-        if (how == TABLE) table = (has_book ? load(book) : first + 0x1p23f - zero) * scale;                      \
+        by.scale = all(made.scale[i]), by.zero = all(made.zero[i]);                                                  \
+        if (how == TABLE) by.table = (has_book ? load(book) : first + 0x1p23f - by.zero) * by.scale;                 \
         group++;                                                                                                     \
         group_end += w->group;                                                                                       \
     }
@@ -162,28 +166,34 @@ INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, i
     const int64_t run = w->run, columns = w->columns;
     const uint8_t *row = w->codes + r * w->width, *end = w->codes + w->rows * w->width;
     floated made;
-    floats sum[4] = {all(0), all(0), all(0), all(0)}, table = all(0), scale = all(0), zero = all(0);
+    floats sum[4] = {all(0), all(0), all(0), all(0)};
+    decoder now = {all(0), all(0), all(0)}, then;
     int64_t column = 0, group_end = 0, group = 0;
     UNROLL for (int k = 0; k < slabs; k++) {
         const int shift = k * bits % 8, two = shift + bits > 8;
         const int64_t slab_end = (k + 1) * run < columns ? (k + 1) * run : columns;
         const uint8_t *from = row + k * bits / 8 * run - k * run; /* its byte for column 0 of the row, were there one */
         while (column < slab_end) {
+            for (; w->group == 2 * LANES && column == group_end && column + 4 * LANES <= slab_end; column += 4 * LANES) {
+                NEXT_GROUP(now)
+                NEXT_GROUP(then)
+                CHUNKS(4, now, then)
+            }
             for (; column + 4 * LANES <= slab_end; column += 4 * LANES) {
-                if (column == group_end) NEXT_GROUP
+                if (column == group_end) NEXT_GROUP(now)
                 if (column + 4 * LANES > group_end) break;
-                CHUNKS(4)
+                CHUNKS(4, now, now)
             }
             if (column == slab_end) break;
-            if (column == group_end) NEXT_GROUP
+            if (column == group_end) NEXT_GROUP(now)
             const int64_t stop = group_end < slab_end ? group_end : slab_end;
-            for (; column + 2 * LANES <= stop; column += 2 * LANES) CHUNKS(2)
-            for (; column + LANES <= stop; column += LANES) CHUNKS(1)
+            for (; column + 2 * LANES <= stop; column += 2 * LANES) CHUNKS(2, now, now)
+            for (; column + LANES <= stop; column += LANES) CHUNKS(1, now, now)
             if (column < stop) {
                 const int64_t n = stop - column;
                 const ints code = codes_in(load_before(from + column, end), load_before(from + two * run + column, end),
                                            bits, shift, how);
-                const floats value = values_of(code, how, table, book, scale, zero);
+                const floats value = values_of(code, how, &now, book);
                 if (out == NULL) sum[0] = fma16(value, load_first(x, column, n, columns), sum[0]);
                 else if (column + LANES <= columns) store(out + column, value); /* what is too much is written over */
                 else store_some(out + column, value, columns - column);
