@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
 from torch import Tensor, nn
 
 from eckart.cli.app import main
 from eckart.compressors.contract import METHODS, Family
 from eckart.errors import Refused
-from eckart.jobs.cluster import both, changed, cluster_at
+from eckart.jobs.cluster import Parcel, both, changed, cluster_at
 from eckart.jobs.compress.plan import make_plan
 from eckart.jobs.compress.trials import judge_here
 from eckart.machine import client_at, return_freed_memory
@@ -32,6 +33,8 @@ from eckart.statistics import Need, Statistics, collect
 from eckart.statistics.batches import Batch
 from eckart.statistics.collect import measure, statistics_of
 from eckart.statistics.sample import Sample
+from eckart.statistics.second_moment import SecondMoment
+from eckart.statistics.tally import Tally
 from eckart.structures import Quantized
 from support.commands import SMALL, report_of
 from support.tiny import tiny_llama
@@ -95,6 +98,15 @@ def test_statistics_of_shares_join_to_those_of_all(measured: Measured, edges: li
     # A task that a worker does once more is given the same.
     again = (statistics_of(model, modules, reduce(both, each)) for each in (parts, kept))
     assert_same(*again)
+
+
+def test_a_scheduler_knows_how_large_what_it_moves_is() -> None:
+    moment = SecondMoment()
+    moment.add(torch.ones(2, 300))
+    assert 4 * 300 * 301 / 2 < sizeof(Tally({("", Need.INPUT_SECOND_MOMENT): moment})) < 4 * 300**2 + 1000
+    moment.settle()
+    assert 8 * 300 * 301 / 2 < sizeof(Tally({("", Need.INPUT_SECOND_MOMENT): moment})) < 8 * 300**2 + 1000
+    assert 1000 < sizeof(Parcel("", bytes(1000))) < 1200
 
 
 def test_samples_of_a_stream_join_to_that_of_all() -> None:

@@ -130,11 +130,12 @@ def results(family: str) -> list[Row]:
 @cache
 def machine() -> dict[str, Any]:
     """The processor's name, its cores, the threads in use and the instructions that PyTorch found."""
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "instructions": torch.backends.cpu.get_cpu_capability() + (", AMX" if tiles else ""),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

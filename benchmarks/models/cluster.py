@@ -2,7 +2,7 @@
 
     python -m benchmarks.models.cluster [--workers N ...] [--json FILE]
 
-smollm2, all of its 210 matrices, 16 sequences of 128 tokens; inputs alone as for `gptq`, and gradients too as for
+smollm2, all of its 210 matrices, 64 sequences of 256 tokens; inputs alone as for `gptq`, and gradients too as for
 `kfac`. Workers are processes of this machine with one thread each. 0 workers are the process itself.
 """
 
@@ -26,7 +26,7 @@ NEEDS = {
     "inputs": (Need.INPUT_SECOND_MOMENT,),
     "inputs and gradients": (Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT),
 }
-SEQUENCES, LENGTH = 16, 128
+SEQUENCES, LENGTH = 64, 256
 
 
 def main() -> None:
@@ -38,14 +38,14 @@ def main() -> None:
     model = hf.load("smollm2").model.eval()
     draw = torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, (SEQUENCES, LENGTH), generator=draw)
-    batches = list(tokens.split(2))
+    batches = list(tokens.split(4))
     modules = {site.name: site.module for site in find_sites(model)}
     for measured, needs in NEEDS.items():
         start = time.process_time()
         alone = collect(model, modules, needs, batches)
         seconds = time.process_time() - start
         for workers in arguments.workers or (0, 1, 2):
-            what = {"model": "smollm2", "statistics": measured, "workers": workers}
+            what = {"model": "smollm2", "tokens": tokens.numel(), "statistics": measured, "workers": workers}
             if rows.get(what) is None:
                 found = spread(model, modules, needs, batches, workers, alone) if workers else {"busiest": seconds}
                 rows.add(what, found)

@@ -96,6 +96,7 @@ TABLES = {
     "products-4096": _products(4096),
     "products-1536": _products(1536),
     "products-avx2": _products(4096, "AVX2"),
+    "products-amx": _products(4096, "AVX512, AMX"),
     "whole-models": Table(
         "inference",
         {"benchmark": "inference.whole_models"},

@@ -162,6 +162,9 @@ class Parcel:
     name: str
     body: bytes
 
+    def __sizeof__(self) -> int:
+        return object.__sizeof__(self) + len(self.body)
+
 
 def changed(model: nn.Module, trial: nn.Module) -> dict[str, nn.Module]:
     """The modules of a model, by name, that are others than in the one that it was made of; none inside another."""

@@ -31,6 +31,10 @@ class Tally:
     samples: int = 0
     labels: int = 0
 
+    def __sizeof__(self) -> int:
+        """Bytes with all sums, by which a scheduler knows what it moves and keeps."""
+        return object.__sizeof__(self) + sum(_tensor_bytes(vars(accumulator)) for accumulator in self.kept.values())
+
     def settle(self) -> None:
         """Moves what was added up in float32 to float64."""
         for accumulator in self.kept.values():
@@ -85,3 +89,11 @@ class Tally:
 def shared_at_times(name: str, leader: str) -> Refused:
     """Said where modules were handed one tensor in one batch, and two in another."""
     return Refused(f"{name!r} shared its input with {leader!r} in one batch and not in another")
+
+
+def _tensor_bytes(held: object) -> int:
+    """Of all tensors in dictionaries and lists."""
+    if isinstance(held, Tensor):
+        return held.numel() * held.element_size()
+    parts = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else ()
+    return sum(map(_tensor_bytes, parts))
