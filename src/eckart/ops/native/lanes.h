@@ -29,24 +29,54 @@ enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
 INLINE floats load(const float *from) { floats v; memcpy(&v, from, sizeof v); return v; }
 INLINE void store(float *to, floats v) { memcpy(to, &v, sizeof v); }
+#if defined(__AVX512F__)
+/* The first n lanes, of which the others are not touched in memory. */
+INLINE uint16_t lanes_before(int64_t n) { return (uint16_t)(n >= LANES ? 0xffff : (1u << n) - 1); }
+INLINE floats load_some(const float *from, int64_t n) { return (floats)_mm512_maskz_loadu_ps(lanes_before(n), from); }
+INLINE void store_some(float *to, floats v, int64_t n) { _mm512_mask_storeu_ps(to, lanes_before(n), (__m512)v); }
+INLINE bytes load_some_bytes(const uint8_t *from, int64_t n) {
+    return (bytes)_mm_maskz_loadu_epi8(lanes_before(n < 0 ? 0 : n), from);
+}
+INLINE halves load_some_halves(const uint16_t *from, int64_t n) {
+    return (halves)_mm256_maskz_loadu_epi16(lanes_before(n), from);
+}
+#else
+#if defined(__AVX2__)
+#define HALF(v, type, from) ((type)__builtin_shufflevector(v, v, from, from + 1, from + 2, from + 3, from + 4, from + 5, from + 6, from + 7))
+#define WHOLE(a, b) __builtin_shufflevector((eight)(a), (eight)(b), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+INLINE ints lanes_before(int64_t n) {
+    return (ints){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} < (int32_t)n;
+}
+INLINE floats load_some(const float *from, int64_t n) {
+    const ints mask = lanes_before(n);
+    return WHOLE(_mm256_maskload_ps(from, HALF(mask, __m256i, 0)), _mm256_maskload_ps(from + 8, HALF(mask, __m256i, 8)));
+}
+INLINE void store_some(float *to, floats v, int64_t n) {
+    const ints mask = lanes_before(n);
+    _mm256_maskstore_ps(to, HALF(mask, __m256i, 0), HALF(v, __m256, 0));
+    _mm256_maskstore_ps(to + 8, HALF(mask, __m256i, 8), HALF(v, __m256, 8));
+}
+#else
 INLINE floats load_some(const float *from, int64_t n) {
     floats v = {0};
     memcpy(&v, from, (size_t)n * 4);
     return v;
 }
 INLINE void store_some(float *to, floats v, int64_t n) { memcpy(to, &v, (size_t)n * 4); }
-INLINE bytes load_bytes(const uint8_t *from) { bytes v; memcpy(&v, from, sizeof v); return v; }
+#endif
 INLINE bytes load_some_bytes(const uint8_t *from, int64_t n) {
     bytes v = {0};
     if (n > 0) memcpy(&v, from, (size_t)n);
     return v;
 }
-INLINE halves load_halves(const uint16_t *from) { halves v; memcpy(&v, from, sizeof v); return v; }
 INLINE halves load_some_halves(const uint16_t *from, int64_t n) {
     halves v = {0};
     memcpy(&v, from, (size_t)n * 2);
     return v;
 }
+#endif
+INLINE bytes load_bytes(const uint8_t *from) { bytes v; memcpy(&v, from, sizeof v); return v; }
+INLINE halves load_halves(const uint16_t *from) { halves v; memcpy(&v, from, sizeof v); return v; }
 /* v, and zeros from lane n on. */
 INLINE floats first_lanes(floats v, int64_t n) {
     const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -96,8 +126,6 @@ INLINE float total(floats v) {
 }
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-#define HALF(v, type, from) ((type)__builtin_shufflevector(v, v, from, from + 1, from + 2, from + 3, from + 4, from + 5, from + 6, from + 7))
-#define WHOLE(a, b) __builtin_shufflevector((eight)(a), (eight)(b), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 INLINE __m256 look_up_half(floats table, __m256i index) {
     __m256 low = _mm256_permutevar8x32_ps(HALF(table, __m256, 0), index);
     __m256 high = _mm256_permutevar8x32_ps(HALF(table, __m256, 8), index);
