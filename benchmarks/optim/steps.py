@@ -8,8 +8,9 @@ inside of objects too; of weights that are rounded to 8 bits also what they take
 seconds of 20 steps behind the first, a look for subspaces (every 20) and two of bases (every 10) among them, for
 256 x 256 at rank 64, and 1024 x 1024 and 2048 x 1024 at rank 256; their mean, median and longest.
 Beside ours stand torch's AdamW and Muon, and where they are installed AdamW of 8 bits by bitsandbytes, GaLore by its
-authors (galore-torch), and SOAP, GaLore, Fira, APOLLO and Muon of pytorch-optimizer. Both Muons compute in bfloat16,
-which takes seconds a step where a processor has no units for it: they take three steps of the smallest matrix.
+authors (galore-torch), and SOAP, GaLore, Fira, APOLLO and Muon of pytorch-optimizer. Both Muons compute in bfloat16, as
+ours does where that is said, which takes seconds a step where a processor has no units for it: there these take three
+steps of the smallest matrix.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.rows import Rows, add_option
+from eckart.ops.wide_products import slow_dtypes
 from eckart.optim import OPTIMIZERS, state_bytes
 
 SIZES = {
@@ -34,7 +36,7 @@ SIZES = {
 """Rows, columns and rank."""
 EVERY = 20
 EIGHT = "q-galore, weights in 8 bits"
-SLOW, FEW = ("torch: Muon", "pytorch-optimizer: Muon"), 3
+HALF, FEW = ("muon, bfloat16", "torch: Muon", "pytorch-optimizer: Muon"), 3
 Make = Callable[[list[Any]], torch.optim.Optimizer]
 
 
@@ -53,6 +55,8 @@ def ours(rank: int) -> dict[str, Make]:
         found[name] = lambda p, entry=card.entry, told=told: entry(p, **told)  # type: ignore[misc]
         if name in ("adamw", "muon", "galore", "apollo"):
             found[f"{name}, 8 bits"] = lambda p, entry=card.entry, told=told: entry(p, bits=8, **told)  # type: ignore[misc]
+        if name == "muon":
+            found[HALF[0]] = lambda p, entry=card.entry: entry(p, dtype="bfloat16")  # type: ignore[misc]
         if name == "q-galore":
             found[EIGHT] = lambda p, entry=card.entry, told=told: entry(p, weight_bits=8, **told)  # type: ignore[misc]
     return found
@@ -145,10 +149,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = Rows("optim.steps", options.json)
+    slow = HALF if torch.bfloat16 in slow_dtypes() else ()
     for m, n, rank in SIZES[options.part]:
         for name, make in arms(rank).items():
             what = {"part": options.part, "arm": name, "rows": m, "columns": n, "rank": rank}
-            if rows.get(what) is not None or (name in SLOW and options.part == "times" and m > 256):
+            if rows.get(what) is not None or (name in slow and options.part == "times" and m > 256):
                 continue
             if options.arms and name not in options.arms:
                 continue
@@ -159,7 +164,7 @@ def main() -> None:
                 if name == EIGHT:
                     found["weight"] = optimizer.param_groups[0]["params"][0].element_size()
             else:
-                seconds = stepped(make, (m, n), 1 + (FEW if name in SLOW else EVERY))[1][1:]
+                seconds = stepped(make, (m, n), 1 + (FEW if name in slow else EVERY))[1][1:]
                 found = {"mean_ms": 1e3 * statistics.mean(seconds)}
                 found |= {"median_ms": 1e3 * statistics.median(seconds), "longest_ms": 1e3 * max(seconds)}
             found["card"] = "" if ":" in name else name.partition(",")[0]
