@@ -67,6 +67,8 @@ TEXT = {
 """The arms that learn text, with three rates each, three times apart or more."""
 LONGER = ("AdamW", "muon", "soap", "galore", "fira", "apollo", "dion", "q-galore")
 """Those that also do so for longer."""
+LARGER = ("AdamW", "muon, bfloat16", "soap", "galore", "fira", "apollo", "dion", "dct-adamw")
+"""Those that also do so in larger matrices, at the smallest three of their rates."""
 
 
 def arms(rank: int, every: int) -> dict[str, Arm]:
@@ -76,6 +78,7 @@ def arms(rank: int, every: int) -> dict[str, Arm]:
         "AdamW": Arm(lambda p, lr, steps: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), ADAM),
         "SGD, Nesterov": Arm(lambda p, lr, steps: torch.optim.SGD(p, lr=lr, momentum=0.95, nesterov=True), SGD),
         "muon": ours("muon", SIGNS),
+        "muon, bfloat16": ours("muon", SIGNS, dtype="bfloat16"),
         "soap": ours("soap", ADAM, largest=512),
         "galore": ours("galore", QUARTER, **low),
         "fira": ours("fira", QUARTER, **low),

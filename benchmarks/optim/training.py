@@ -2,13 +2,15 @@
 
     python -m benchmarks.optim.training pictures --fashion DIR [--json FILE]
     python -m benchmarks.optim.training text [--json FILE] [--stages seconds | rates | steps | equal] [--steps 400]
+    python -m benchmarks.optim.training "larger text" [--json FILE]
 
 pictures: a perceptron 784-128-128-10 on Fashion-MNIST, batches of 64; the share of the 10,000 others that is wrong.
 text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens of a byte-level BPE, batches of 256
-tokens; the loss on held-out articles.
+tokens; the loss on held-out articles. larger text: the same with 3 layers of width 512 (8.5 million numbers in hidden
+matrices), batches of 512 tokens.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
-tenth of warm-up. Every arm has four rates (of text three), of which one seed picks by data that are neither learned
-from nor judged by (`rates`; of text in half of the steps); then all seeds run as many steps (`steps`), and as many as
+tenth of warm-up. Every arm has four rates (of texts three), of which one seed picks by data that are neither learned
+from nor judged by (`rates`; of texts in half of the steps); then all seeds run as many steps (`steps`), and as many as
 fit into the processor seconds of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a
 machine that is idle (`seconds`). Text for more than 100 steps is learned by some of the arms. What --json holds is not
 done again, so that an interrupted run goes on.
@@ -31,15 +33,28 @@ from torch import Tensor, nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
-from benchmarks.optim.arms import LONGER, TEXT, Arm, arms
+from benchmarks.optim.arms import LARGER, LONGER, TEXT, Arm, arms
 from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled
 from eckart.optim import state_bytes
 
 FIRST = "AdamW"
-RANKS = {"pictures": 32, "text": 32}
+RANKS = {"pictures": 32, "text": 32, "larger text": 128}
 EVERY = 25
-STEPS, TURNS, LAYERS, TEXTS = 100, 2, 2, 2
+STEPS, TURNS = 100, 2
 STAGES = ("seconds", "rates", "steps", "equal")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a Llama, and the texts of 128 tokens in a batch."""
+
+    layers: int
+    width: int
+    inner: int
+    texts: int
+
+
+SIZES = {"text": Size(2, 128, 384, 2), "larger text": Size(3, 512, 1152, 4)}
 
 
 @dataclass(frozen=True)
@@ -133,7 +148,7 @@ def compare(
     rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int, stages: Sequence[str]
 ) -> None:
     """A row an arm and stage: mean and spread over seeds, and the difference from AdamW, paired by seed."""
-    told = {"budget": task.steps} if what["part"] == "text" else {}
+    told = {"budget": task.steps} if what["part"] in SIZES else {}
     rates = {name: best_rate(rows, what, task, name, arm) for name, arm in every.items()}
     first: list[float] = []
     for stage in [f"equal {'steps' if each == 'steps' else 'seconds'}" for each in stages if each != "rates"]:
@@ -193,7 +208,7 @@ def pictures(directory: Path, steps: int) -> Task:
     )
 
 
-def text(steps: int) -> Task:
+def text(size: Size, steps: int) -> Task:
     from benchmarks.common.train_moe import split, trained_tokenizer
     from benchmarks.parametrizations.monarch import LENGTH, llama
     from eckart.texts.corpora import corpus
@@ -208,7 +223,7 @@ def text(steps: int) -> Task:
     learn, held = cut(training), cut(held_out)
 
     def batches(seed: int) -> Any:
-        for tokens, _ in shuffled(learn, learn, TEXTS)(seed):
+        for tokens, _ in shuffled(learn, learn, size.texts)(seed):
             yield tokens[:, :-1], tokens[:, 1:]
 
     def loss(logits: Tensor, y: Tensor) -> Tensor:
@@ -219,7 +234,7 @@ def text(steps: int) -> Task:
         return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
 
     return Task(
-        lambda seed: llama(seed, len(tokenizer), LAYERS),
+        lambda seed: llama(seed, len(tokenizer), size.layers, size.width, size.inner),
         batches,
         loss,
         lambda model: score(model, held[96:160]),
@@ -231,7 +246,7 @@ def text(steps: int) -> Task:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["pictures", "text"])
+    parser.add_argument("part", choices=["pictures", *SIZES])
     parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=STEPS)
@@ -241,16 +256,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     part: str = options.part
-    task = pictures(options.fashion, options.steps) if part == "pictures" else text(options.steps)
+    task = text(SIZES[part], options.steps) if part in SIZES else pictures(options.fashion, options.steps)
     every = arms(RANKS[part], EVERY)
-    if part == "text":
+    if part == "larger text":
+        every = {name: replace(every[name], rates=every[name].rates[:3]) for name in LARGER}
+    elif part == "text":
         longer = LONGER if options.steps > STEPS else tuple(TEXT)
         every = {name: replace(every[name], rates=rates) for name, rates in TEXT.items() if name in longer}
     if options.arms:
         every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
     rows, what = Rows("optim.training", options.json), {"part": part, "rank": RANKS[part], "every": EVERY}
-    if part == "text":
-        what |= {"layers": LAYERS, "tokens": TEXTS * 128}
+    if part in SIZES:
+        what |= {"layers": SIZES[part].layers, "tokens": SIZES[part].texts * 128}
     stages = [stage for stage in options.stages if stage != "seconds"]
     if "seconds" in options.stages:
         step_seconds(rows, what, task, every)

@@ -132,16 +132,16 @@ class Text(nn.Module):
         return logits
 
 
-def llama(seed: int, vocabulary: int, layers: int = 3) -> nn.Module:
+def llama(seed: int, vocabulary: int, layers: int = 3, width: int = 128, inner: int = 384) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=width,
+        intermediate_size=inner,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
         max_position_embeddings=LENGTH,
         tie_word_embeddings=True,
         bos_token_id=0,
