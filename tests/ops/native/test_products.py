@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import eckart
 from eckart.errors import Refused
-from eckart.ops.native import programs
+from eckart.ops.native import products, programs
 from eckart.ops.native.build import LEVELS, target
 from eckart.ops.native.library import CAP, _allowed, capped, levels, loaded
 from eckart.ops.native.products import Product
@@ -234,6 +236,13 @@ def test_compiled_and_exported_models_call_one_op(matrix: Quantized) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # what PyTorch says of tracing
+def test_products_do_not_import_the_compiler() -> None:
+    marked = torch.compiler.assume_constant_result(lambda: True)
+    assert vars(marked).items() <= vars(products._available).items()
+    code = "import sys, eckart.ops.native.products; raise SystemExit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_traced_models_are_traced_through_pytorch(matrix: Quantized) -> None:
     traced, x = torch.jit.trace(matrix, (torch.randn(3, 64),)), torch.randn(3, 64)
     torch.testing.assert_close(traced(x), matrix(x))

@@ -132,9 +132,12 @@ class Product(Remembered):
         return y
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _available() -> bool:
     return loaded() is not None
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the compiler, and so a second of every start.
+_available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @torch.library.custom_op("eckart::multiplied", mutates_args=())
