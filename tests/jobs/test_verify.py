@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 import eckart
 from eckart.cli.app import main
@@ -67,6 +68,36 @@ def test_each_kind(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     file.write_bytes(data[:-1])
     assert main(["verify", str(tmp_path / "saved")]) == 1
     assert "cut short" in capsys.readouterr().out
+
+
+def unseal(config: dict[str, Any]) -> None:
+    del config["quantization_config"]["seal"]
+
+
+def forget_a_module(config: dict[str, Any]) -> None:
+    entry = config["quantization_config"]
+    del entry["seal"], entry["checksums"], entry["modules"][next(iter(entry["modules"]))]
+
+
+def another_width(config: dict[str, Any]) -> None:
+    config["hidden_size"] //= 2
+
+
+def no_object(config: dict[str, Any]) -> None:
+    config["quantization_config"] = [config["quantization_config"]]
+
+
+@pytest.mark.parametrize("change", [unseal, forget_a_module, another_width, no_object])
+def test_what_cannot_be_loaded_is_not_verified(change: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    compressed(tmp_path / "saved")
+    (tmp_path / "saved" / "report.json").write_text('{"eckart": "0.1.0"}')
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert not verify(tmp_path / "saved").problems
+    change(config)
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Exception):  # noqa: B017, PT011  # transformers' own for some
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert len(verify(tmp_path / "saved").problems) == 1
 
 
 def test_a_file_of_a_version_without_checksums(tmp_path: Path) -> None:

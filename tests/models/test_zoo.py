@@ -67,6 +67,23 @@ def test_a_compressed_model_is_the_one_of_its_dense_matrices(name: str, method: 
 
 
 @classes
+def test_what_does_not_train_stays_so(name: str) -> None:
+    model, batch = ZOO[name]()
+    unfuse(model)
+    for i, module in enumerate(model.modules()):
+        for p in module.parameters(recurse=False):
+            p.requires_grad_(i % 2 == 0)
+    before = {place: p.requires_grad for place, p in model.named_parameters()}
+    eckart.compress(model, "svd", keep=0.9, of="parameters", embeddings=True, head=True, calibration=[batch])
+    for place, p in model.named_parameters():
+        if ".structure." in place:
+            weight = place.partition(".structure.")[0] + ".weight"
+            assert p.requires_grad == before.get(weight, p.requires_grad), place
+        elif place in before:
+            assert p.requires_grad == before[place], place
+
+
+@classes
 def test_an_adapter_changes_the_output_and_trains_in_training_and_evaluation(name: str) -> None:
     model, batch = ZOO[name]()
     before, running = measured(model, batch), [buffer.clone() for buffer in model.buffers()]

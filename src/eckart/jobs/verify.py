@@ -21,7 +21,7 @@ from eckart.jobs.adapt.peft import CONFIG, WEIGHTS
 from eckart.jobs.evaluate.speed import weight_bytes
 from eckart.models.checkpoint import MANIFEST, check_manifest, weight_files
 from eckart.models.tensor_checks import check_files, described
-from eckart.models.transformers import METHOD
+from eckart.models.transformers import METHOD, check_loads
 
 REPORTS = ("report.json", "training.json", "compensation.json", "diagnosis.json")
 
@@ -98,19 +98,24 @@ def _module(source: Path, found: Verified) -> None:
 
 
 def _model(source: Path, found: Verified) -> None:
-    entry = read_json(source / "config.json").get("quantization_config")
-    if isinstance(entry, Mapping) and entry.get("quant_method") == METHOD:
+    entry = read_json(source / "config.json").get("quantization_config", {})
+    if not isinstance(entry, Mapping):
+        raise Refused(f"{source / 'config.json'}: the quantization_config is an object, not {abridged(entry)}")
+    if entry.get("quant_method") == METHOD:
         _manifest(source, dict(entry), source / "config.json", found)
+        if not found.problems:
+            check_loads(source)
 
 
 def _manifest(source: Path, entry: dict[str, Any], where: Path, found: Verified) -> None:
     check_manifest(entry, str(where))
     files = weight_files(source)
     entries = read_headers(files)
+    sealed = SEAL in entry or CHECKSUMS in entry
     if _sums(entries, entry.pop(CHECKSUMS, None), str(where), found):
         return
-    if SEAL in entry:
-        check_seal(described(entry), entry[SEAL], str(where))
+    if sealed:
+        check_seal(described(entry), entry.get(SEAL), str(where))
     # Without the model, every name may be one of its own.
     known = {name: torch.empty(held.shape, device="meta") for name, held in entries.items()}
     check_files(files, entry, str(where), known)

@@ -94,3 +94,30 @@ def _call_layers(model: nn.Module, name: str) -> None:
         outer = model.get_submodule(".".join(parts[:i]))
         if isinstance(outer, nn.TransformerEncoder):
             outer.use_nested_tensor = False
+
+
+def asking(model: nn.Module) -> dict[str, bool]:
+    """Whether parameters ask for gradients: each, and any that is no bias in each module, by name."""
+    each = {name: p.requires_grad for name, p in model.named_parameters()}
+    found: dict[str, bool] = {}
+    for name, asks in each.items():
+        parts = name.split(".")
+        if parts[-1] != "bias":
+            for end in range(len(parts)):
+                where = ".".join(parts[:end])
+                found[where] = found.get(where, False) or asks
+    return found | each
+
+
+def keep_frozen(model: nn.Module, before: dict[str, bool]) -> None:
+    """Freezes what stands where nothing asked for gradients.
+
+    Args:
+        model: some of whose modules were replaced.
+        before: what `asking` said of it.
+    """
+    for name, p in model.named_parameters():
+        while name not in before:
+            name = name.rpartition(".")[0]
+        if not before[name]:
+            p.requires_grad_(False)

@@ -115,9 +115,28 @@ def _loaded(source: str, dtype: torch.dtype | None) -> Loaded:
         return Loaded(*_load_gguf(path, dtype), source)
     sentences = sentences_in(path) if path.is_dir() else None
     path = path if sentences is None else path / sentences.transformer
+    name, safely = _where(source, path)
+    model = _read(source, path, dtype)
+    return Loaded(model, processor_of(name, path, model, safely), source, sentences)
+
+
+def check_loads(directory: Path) -> None:
+    """Raises Refused where `load` cannot read the model of a directory, whatever reads data for it."""
+    _read(str(directory), directory, None)
+
+
+def _where(source: str, path: Path) -> tuple[str, dict[str, bool]]:
+    """What transformers is to be asked for, and with which options."""
+    here = path.is_dir()
+    return str(path) if here else source, {
+        "trust_remote_code": False,
+        "local_files_only": here or not reachable(source),
+    }
+
+
+def _read(source: str, path: Path, dtype: torch.dtype | None) -> Any:
     transformers = library()
-    name = str(path) if path.is_dir() else source
-    safely = {"trust_remote_code": False, "local_files_only": path.is_dir() or not reachable(source)}
+    name, safely = _where(source, path)
     options = {**safely, "dtype": dtype or "auto", "use_safetensors": True, "output_loading_info": True}
     options["ignore_mismatched_sizes"] = True  # they are in what is said of the loading, and refused by name
     try:
@@ -138,7 +157,7 @@ def _loaded(source: str, dtype: torch.dtype | None) -> Loaded:
     check_keys(info, type(model).__name__, source)
     if said is not None:
         _settle(model, path)
-    return Loaded(model.eval(), processor_of(name, path, model, safely), source, sentences)
+    return model.eval()
 
 
 def _dense(path: Path, config: Any, said: Mapping[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:

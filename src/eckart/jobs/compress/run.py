@@ -35,6 +35,7 @@ from eckart.jobs.coverage import warnings_of
 from eckart.models.experts import per_token
 from eckart.models.fused_experts import unfuse
 from eckart.models.own_text import own_text
+from eckart.models.places import asking, keep_frozen
 from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sharing import in_eval_mode, share
@@ -79,7 +80,7 @@ def compress(
 
     Args:
         model: any nn.Module with linear layers, in eval mode. Fused experts of transformers are taken apart into
-            linear layers first.
+            linear layers first. What does not train stays so.
         method: a name from `eckart.METHODS`.
         keep: share in (0, 1], or "80%", that is kept; 0.8 where no size is said.
         of: what: `bytes`, `parameters`, `linear-parameters`, `macs`, or `decode-time` or `prefill-time`, which are
@@ -142,12 +143,14 @@ def compress(
     present(model)
     no_single_layer(model)
     without_peft(model)
+    before = asking(model)
     unfuse(model)
     sites_of(model, recipe)
     if calibration is None and needs_data(recipe) and hasattr(model, "generation_config"):
         calibration = own_text(model, samples, length, seed, on_progress=phase(progress, "write text"))
     batches, info = as_batches(calibration, tokenizer, recipe.samples, recipe.length, recipe.seed)
     result = run(model, recipe, batches, info, progress=progress)
+    keep_frozen(model, before)
     for text in result.warnings:
         warnings.warn(text, stacklevel=2)
     return result
