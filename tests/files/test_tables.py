@@ -79,6 +79,13 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         read_table(written(tmp_path, "r.csv", LISTED), "user,item")
     with pytest.raises(Refused, match="more fields than its first line names"):
         read_table(written(tmp_path, "long.csv", "a,b\n1,2,3\n4,5,6\n"))
+    with pytest.raises(Refused, match="put commas between fields, and a point before decimals"):
+        read_table(written(tmp_path, "semicolons.csv", "a;b;c\n1,5;2;3\n4;5,5;6\n"))
+    with pytest.raises(Refused, match="rows of other numbers of fields than its first"):
+        read_table(written(tmp_path, "ragged.csv", "a,b,c\n1,2\n3,4,5,6\n"))
+    (tmp_path / "latin.csv").write_bytes("a,b\n1,é\n".encode("latin-1"))
+    with pytest.raises(Refused, match="no text in UTF-8, from byte 6 on"):
+        read_table(str(tmp_path / "latin.csv"))
     with pytest.raises(Refused, match="names a column twice"):
         read_table(written(tmp_path, "r.csv", LISTED), "user,user,rating")
     with pytest.raises(Refused, match="'item' holds no numbers"):

@@ -236,6 +236,21 @@ def test_a_run_shows_what_it_measured(tmp_path: Path, report: dict[str, Any], tr
         assert said["expected"] == pytest.approx(said["rise"] * 0.2134 / 0.1872)
 
 
+@in_browser
+def test_a_run_that_makes_no_fewer_numbers_is_shown_in_bytes(tmp_path: Path) -> None:
+    run = realistic(layers=2)
+    script = """
+    document.documentElement.dataset.said = JSON.stringify([byId("measure").value, byId("trade").textContent]);
+    """
+    measure, _ = json.loads(asked(render(run), script, tmp_path)["data-said"] or "")
+    assert measure == "kept"
+    run["size"]["parameters"]["after"] = run["size"]["parameters"]["before"]
+    del run["history"]
+    measure, plot = json.loads(asked(render(run), script, tmp_path)["data-said"] or "")
+    assert measure == "bytes"
+    assert "bytes of the model" in plot
+
+
 # ---- what a reader does ---------------------------------------------------------------------------------------------
 @in_browser
 def test_a_link_leads_to_a_matrix_a_colour_and_an_order(tmp_path: Path, report: dict[str, Any]) -> None:

@@ -47,6 +47,6 @@ def adapt(
             model, out, request, training, resume=resume, device=device, report_to=report_to, progress=progress
         )
     seconds = sum(report["seconds"].values())
-    wrote = f"wrote {out} in {seconds:.0f} s; put it to use with eckart.load_adapter"
+    wrote = f"wrote {out} in {seconds:.0f} s; open {out}/report.html, and put it to use with eckart.load_adapter"
     show(talk, report, [training_table(report)], [*warnings_of(report), wrote])
     return 0

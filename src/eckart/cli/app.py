@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from eckart._version import __version__
-from eckart.errors import Refused, of_memory
+from eckart.errors import Refused, abridged, of_memory
 
 BROKEN_PIPE = 141
 """The status of a program that the reader of its output did not wait for: 128 and the number of the signal."""
@@ -92,7 +92,9 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            return refused(error)
+            out = str(asked.get("out") or "")
+            inside = out and str(error.filename or "").startswith(out)
+            return refused(f"{abridged(out)} cannot be written: {error.strerror}" if inside else error)
         then = "go on with --resume" if "resume" in bound.signature.parameters else "try again"
         return refused(f"the disk is full ({error.filename or error.strerror}): free some space, then {then}")
 

@@ -45,6 +45,6 @@ def train(
         report = train_directory(
             model, out, request, training, resume=resume, device=device, report_to=report_to, progress=progress
         )
-    wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s"
+    wrote = f"wrote {out} in {sum(report['seconds'].values()):.0f} s; open {out}/report.html"
     show(talk, report, [learning_table(report)], [*warnings_of(report), wrote])
     return 0

@@ -99,13 +99,20 @@ def _frame(file: Path) -> Any:
             lines = csv.reader(opened, delimiter=separator)
             first, second = next(lines, [""]), next(lines, [])
         if len(second) > len(first):
-            raise Refused(f"{file} has rows of more fields than its first line names: name every column")
+            raise Refused(
+                f"{file} has rows of more fields than its first line names: name every column, put "
+                f"{'commas' if separator == ',' else 'tabs'} between fields, and a point before decimals"
+            )
         named = not all(map(_is_number, first))
         return pd.read_csv(file, sep=separator, header=0 if named else None)
     except Refused:
         raise
     except ImportError as error:
         raise Refused(f"{file} is read by pyarrow: pip install pyarrow") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{file} is no text in UTF-8, from byte {error.start} on: save it in that encoding") from error
+    except pd.errors.ParserError as error:
+        raise Refused(f"{file} has rows of other numbers of fields than its first ({error})") from error
     except (OSError, ValueError, csv.Error) as error:
         raise Refused(f"{file} cannot be read: {error}") from error
 

@@ -10,6 +10,8 @@ const source = { compress: "report.json", adapt: "training.json", train: "train.
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const denseParameters = (site) => (site.shape ?? []).reduce((product, extent) => product * extent, 1);
 const keptParameters = (site) => isNumber(site.parameters) ? site.parameters / denseParameters(site) : null;
+/** Whether the run was about bytes: it was asked for them, or made no fewer numbers. */
+const inBytes = job === "compress" && (report.requested?.of === "bytes" || report.size.parameters.after === report.size.parameters.before);
 const shorter = (site) => site.shape ? Math.min(...site.shape.slice(-2)) : null;
 const shareOf = (part, whole) => isNumber(part) && isNumber(whole) && whole > 0 ? part / whole : null;
 const present = (values) => values.filter(isNumber);

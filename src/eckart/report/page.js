@@ -44,7 +44,7 @@ function story() {
 }
 
 // ---- the matrices ---------------------------------------------------------------------------------------------------
-const FIRST = { compress: report.requested?.of === "bytes" ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], train: [], compensate: ["after"], fit: [], diagnose: telling() }[job];
+const FIRST = { compress: inBytes ? ["bytes", "kept"] : ["kept"], adapt: ["rank"], train: [], compensate: ["after"], fit: [], diagnose: telling() }[job];
 
 /** The matrix that is shown first: the one with the largest error, or that moved most. */
 function first() {

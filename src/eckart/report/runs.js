@@ -66,15 +66,18 @@ function asked() {
 // ---- quality against size, time, the run ------------------------------------------------------------------------------
 function trade() {
   const { quality, size } = report;
+  // Sizes that were searched are known in parameters alone.
+  const unit = inBytes && !report.history?.length ? "bytes" : "parameters";
+  const told = unit === "bytes" ? bytes : (value) => `${count(value)} parameters`;
   const history = [...(report.history ?? [])].sort((a, b) => a.parameters - b.parameters);
-  const whole = size.parameters;
+  const whole = size[unit];
   const marks = history.filter((p) => !quality || Math.abs(p.parameters / whole.after - 1) > 0.004).map((p) => ({
     x: p.parameters, y: p.perplexity, name: percent(p.keep, 0), title: `keep ${percent(p.keep)}: ${number(p.perplexity)}`, radius: 4 }));
   if (quality) {
     for (const [when, kind] of [["before", "start"], ["after", "now"]]) {
       const { mean, stderr } = quality[when];
       const bounds = isNumber(stderr) ? { low: mean - stderr, high: mean + stderr } : {};
-      marks.push({ x: whole[when], y: mean, ...bounds, kind, name: `${when} ${number(mean)}`, title: `${when}: ${uncertain(quality[when])} at ${count(whole[when])} parameters`, radius: 6 });
+      marks.push({ x: whole[when], y: mean, ...bounds, kind, name: `${when} ${number(mean)}`, title: `${when}: ${uncertain(quality[when])} at ${told(whole[when])}`, radius: 6 });
     }
   }
   if (!marks.length) return;
@@ -83,8 +86,8 @@ function trade() {
   const points = marks.map((mark) => [mark.x, mark.y]).sort((a, b) => a[0] - b[0]);
   draw(byId("trade"), {
     height: 330,
-    label: `${capital(metricName)} against parameters. ${marks.map((mark) => mark.title).join("; ")}.`,
-    x: { title: "parameters of the model", format: count, pad: 0.09 },
+    label: `${capital(metricName)} against ${unit}. ${marks.map((mark) => mark.title).join("; ")}.`,
+    x: { title: `${unit} of the model`, format: unit === "bytes" ? bytes : count, pad: 0.09 },
     y: { title: capital(metricName), format: number, pad: 0.12, log: Math.min(...values) > 0 && Math.max(...values) > 4 * Math.min(...values) },
     lines: history.length ? [{ points, kind: "thin" }] : [], marks });
 }

@@ -81,7 +81,9 @@ class Statistics:
         value: Tensor | None = getattr(self, need.value)
         if value is None:
             have = [f.name for f in fields(self) if isinstance(getattr(self, f.name), Tensor)]
-            nothing = "nothing; did any token of the calibration data reach this matrix?"
+            nothing = (
+                f"nothing: hand in statistics=Statistics({need.value}=...), or calibration data that reach this matrix"
+            )
             raise Refused(f"statistics lack {need.value!r}; they hold {', '.join(have) or nothing}")
         # A finite sum proves finite entries in one pass; only an infinite one can be due to overflow.
         if not (torch.isfinite(value.sum()) or torch.isfinite(value).all()):

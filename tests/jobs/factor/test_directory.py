@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from scipy import io, sparse
 
 from eckart.cli.app import main
 from eckart.errors import Refused
@@ -76,6 +77,7 @@ def test_its_page_is_drawn_whole(fitted: Path, tmp_path: Path) -> None:
         ({"method": "rpca-ialm", "hold_out": 0.1}, "predicts no entries"),
         ({"method": "rpca-ialm", "hold_out": 1.5}, "hold_out=1.5"),
         ({"method": "rpca-ialm", "picture": "5x5"}, "picture='5x5'"),
+        ({"method": "rpca-ialm:tol=nan"}, "rpca-ialm: tol=nan is no number"),
     ],
 )
 def test_what_cannot_be_asked_for(table: str, tmp_path: Path, wish: dict[str, Any], words: str) -> None:
@@ -119,6 +121,14 @@ def test_on_the_command_line(table: str, tmp_path: Path, capsys: pytest.CaptureF
     assert "left over of the norm" in capsys.readouterr().out
     assert main(["fit", "nothing.csv", "--method", "rpca-ialm", "--out", str(tmp_path / "other")]) == 2
     assert "nothing.csv" in capsys.readouterr().err
+
+
+def test_a_sparse_table_goes_where_sparse_tables_do(tmp_path: Path) -> None:
+    file = tmp_path / "table.mtx"
+    io.mmwrite(file, sparse.random_array((20, 8), density=0.4, rng=np.random.default_rng(0)))
+    with pytest.raises(Refused, match="rpca-ialm reads no sparse tables: write this one as .npy"):
+        factor_directory(str(file), tmp_path / "out", Wish("rpca-ialm"))
+    assert factor_directory(str(file), tmp_path / "out", Wish("soft-impute", rank=2))["table"]["rows"] == 20
 
 
 def test_a_method_of_another_kind_is_refused_for_its_own_reason() -> None:

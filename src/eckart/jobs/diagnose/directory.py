@@ -24,6 +24,7 @@ from eckart.jobs.workspace import workspace
 from eckart.machine import memory_available
 from eckart.models import transformers as hf
 from eckart.models.dense import densified
+from eckart.models.layers import is_compressed
 from eckart.models.sites import find_sites, matches
 from eckart.models.tasks import task_of
 from eckart.progress import Progress, silent
@@ -112,7 +113,8 @@ def diagnose_directory(
             if curves is None
             else [name for site in find_sites(densified(model)) for name in (site.name, *site.tied)]
         )
-        compress = () if curves is None else compressing(source, told, curves, names)
+        taken = any(map(is_compressed, model.modules()))  # a compression would leave them as they are
+        compress = () if curves is None or taken else compressing(source, told, curves, names)
         seconds = time.perf_counter() - clock
         report = as_report(
             found, source, against, text, 0 if read is None else read.info["tokens"], seed, seconds, command, compress

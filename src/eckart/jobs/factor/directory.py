@@ -100,6 +100,9 @@ class Wish:
         if "fit_inverse_transform" in there:
             options.setdefault("fit_inverse_transform", True)
         check_names(name, options, there)
+        for option, value in options.items():
+            if isinstance(value, str) and type(there[option]) in (int, float):
+                raise Refused(f"{name}: {option}={value} is no number")
         return card.entry(**options)
 
 
@@ -160,6 +163,8 @@ def factor_directory(data: str, out: str | Path, wish: Wish, *, progress: Progre
 
 def fitted(estimator: Any, table: Any, method: str) -> None:
     """Fits it; what scikit-learn or the estimator says of the table or an option is a refusal."""
+    if sparse.issparse(table) and not estimator.__sklearn_tags__().input_tags.sparse:
+        raise Refused(f"{method} reads no sparse tables: write this one as .npy, with zeros where nothing is stored")
     try:
         estimator.fit(table)
     except Refused:
