@@ -123,6 +123,7 @@ TABLES = {
     ),
     "adapters-split": _stream("split", "digits lost"),
     "adapters-moved": _stream("moved", "upright lost"),
+    "adapters-brown": _stream("brown", "embeddings drift"),
     "adapters-federated": Table(
         "adapters",
         {"benchmark": "adapters.federated"},

@@ -118,6 +118,18 @@ TABLES: dict[str, Table] = {
             ("s", "{seconds:.2f}"),
         ],
     ),
+    "waves-workers": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "workers"},
+        [
+            ("processes", "{workers}"),
+            ("rounds", "{rounds:.0f}"),
+            ("bytes sent", "{bytes:,.0f}"),
+            ("by agents in one process", "{bytes here:,.0f}"),
+            ("weights apart from those of one process", "{apart:.0f}"),
+            ("waves left", "{left:.0f}"),
+        ],
+    ),
     "waves-killed": Table(
         "kernels",
         {"benchmark": "kernels.multiple", "part": "killed"},
@@ -317,6 +329,19 @@ TABLES: dict[str, Table] = {
             ("MiB", "{mib:.0f}"),
             ("steps", "[{steps taken}]"),
             ("alpha chosen", "[{alpha chosen:power}]"),
+        ],
+    ),
+    "ridge-at-scale": Table(
+        "kernels",
+        {"benchmark": "kernels.ridge_at_scale"},
+        [
+            ("", "{arm}"),
+            ("rows", "{n:,}"),
+            ("columns", "[{k:,}]"),
+            ("mean absolute, eV", "{mae:.4f}"),
+            ("seconds", "{seconds:.0f}"),
+            ("peak of the process, MiB", "{peak mib:,.0f}"),
+            ("steps", "[{steps taken}]"),
         ],
     ),
     "siblings-pca": Table(

@@ -166,6 +166,15 @@ KERNELS: list[Lines] = [
     ),
     Lines(
         "kernels",
+        "molecules at scale",
+        "the same of 2000 molecules that no choice has seen, a process each on one thread, peak of its memory",
+        {"benchmark": "kernels.ridge_at_scale"},
+        "{arm}, {n:,} rows[, {k:,} columns]: {mae:.3f} eV, {seconds:.0f} s, {peak mib:,.0f} MiB",
+        name="kernel-ridge",
+        together="; ",
+    ),
+    Lines(
+        "kernels",
         "clothes",
         "{q} components of Fashion-MNIST, sum of eigenvalues, processor seconds of one thread",
         {"benchmark": "kernels.siblings", "part": "pca"},
