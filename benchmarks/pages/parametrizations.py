@@ -55,6 +55,17 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.1f}"),
         ],
     ),
+    "two-of-four": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.two_of_four"},
+        [
+            ("", "{arm}"),
+            ("rate", "{rate}"),
+            ("pull", "[{pull}]"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+        ],
+    ),
     "uncertainty": Table(
         "parametrizations",
         {"benchmark": "parametrizations.uncertainty"},

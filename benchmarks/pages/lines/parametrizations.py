@@ -30,6 +30,14 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "two of four",
+        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes dense and {more} that makes the hidden matrices "
+        "2:4 sparse, {seeds} seeds; differences from the dense net that trains on are paired by seed",
+        {"benchmark": "parametrizations.two_of_four", "method": ("cast-2-4", "sr-ste", "nm-gradient-flow")},
+        "{arm}: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to dense",
+    ),
+    Lines(
+        "parametrizations",
         "uncertainty",
         "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {seeds} seeds, {keep:%} of the entries; mean "
         "of 20 draws",

@@ -115,8 +115,8 @@ def _loaded(source: str, dtype: torch.dtype | None) -> Loaded:
         return Loaded(*_load_gguf(path, dtype), source)
     sentences = sentences_in(path) if path.is_dir() else None
     path = path if sentences is None else path / sentences.transformer
-    name, safely = _where(source, path)
     model = _read(source, path, dtype)
+    name, safely = _where(source, path)
     return Loaded(model, processor_of(name, path, model, safely), source, sentences)
 
 
@@ -126,12 +126,8 @@ def check_loads(directory: Path) -> None:
 
 
 def _where(source: str, path: Path) -> tuple[str, dict[str, bool]]:
-    """What transformers is to be asked for, and with which options."""
-    here = path.is_dir()
-    return str(path) if here else source, {
-        "trust_remote_code": False,
-        "local_files_only": here or not reachable(source),
-    }
+    name = str(path) if path.is_dir() else source
+    return name, {"trust_remote_code": False, "local_files_only": path.is_dir() or not reachable(source)}
 
 
 def _read(source: str, path: Path, dtype: torch.dtype | None) -> Any:

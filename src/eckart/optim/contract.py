@@ -132,7 +132,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if unknown:
             raise Refused(f"{self.name} has no {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}")
         for option, (low, high) in {**LIMITS, **self.LIMITS}.items():
-            if option in group and not _is_number(group[option]):
+            if isinstance(group.get(option), str):
                 raise Refused(f"{option}={group[option]!r} is no number")
             if option in group and not low <= float(group[option]) < high:
                 raise Refused(f"{option}={group[option]} must be at least {low:g} and below {high:g}")
@@ -299,7 +299,3 @@ def optimizer(name: str, *, paper: str, expression: str, state: str, unmeasured:
         return entry
 
     return register
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)

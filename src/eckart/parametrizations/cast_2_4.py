@@ -77,7 +77,6 @@ def two_of_four(structure: StructuredMatrix) -> StructuredMatrix:
     expression="Sum(Chain(Diagonal*, Dense*, Selection), Chain(Diagonal*, Dense*, Selection))",
     schedule=Sparsifying,
     fold=two_of_four,
-    unmeasured="its runs are not finished: the arms of benchmarks/parametrizations/two_of_four.py",
 )
 def cast_2_4(layer: Layer, *, scaling: bool = True) -> StructuredMatrix:
     """A trained matrix becomes 2:4 sparse: the smaller two of four are pulled to zero, and each half row has a scale.

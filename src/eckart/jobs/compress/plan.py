@@ -201,14 +201,11 @@ class Plan:
             least = (fixed + sum(float(c.costs.min()) for c in candidates)) / total
             if keep >= least:
                 raise
-            where = f"the least is {least:.4f}{self.without} ({fixed / total:.1%} lies outside the matrices that are "
-            where += "compressed)"
+            why = f"the least is {least:.4f}{self.without} ({fixed / total:.1%} lies outside the matrices to compress)"
             if of != "bytes" and not any(c.costs.min() < c.costs[-1] for c in candidates):
-                where = f"it leaves {of} as they are; count bytes, --of bytes"
-            raise Refused(
-                f"{unmet(self.failures(), self.compressed_before)}keep={keep} of {of} cannot be met with "
-                f"{self.method.name}: {where}"
-            ) from error
+                why = f"it leaves {of} as they are; count bytes, --of bytes"
+            words = f"keep={keep} of {of} cannot be met with {self.method.name}: {why}"
+            raise Refused(unmet(self.failures(), self.compressed_before) + words) from error
         picked = zip(self.groups, curves, rows, chosen, strict=True)
         return {group.name: curve.sizes[row[i]] for group, curve, row, i in picked}
 
