@@ -194,7 +194,11 @@ def test_max_loss_needs_an_evaluation(run: Callable[..., int], tmp_path: Path, c
         (["--include", "fc9"], "pattern 'fc9' matches no matrix; there are model.embed_tokens, model.layers.*"),
         (["--include", "re:("], "'re:(' is not a regular expression"),
         (["--keep", "0.01"], "keep=0.01 of bytes cannot be met with auto: the least is 0."),
-        (["--method", "rtn", "--of", "parameters"], "with rtn: the least is 1.0000 without --embeddings and --head ("),
+        (
+            ["--method", "rtn", "--of", "parameters"],
+            "with rtn: it leaves parameters as they are; count bytes, --of bytes",
+        ),
+        (["--method", "svd", "--of", "parameters", "--keep", "0.01"], "without --embeddings and --head ("),
         (["--samples", "0"], "samples=0"),
         (["--length", "1"], "length=1"),
         (["--length", "100000"], f"sequences of 100000 tokens do not fit the model's context of {CONTEXT}"),

@@ -106,7 +106,7 @@ class OneByOne(Measured):
     def build(self, size: int) -> Fitted:
         """The candidate of a size; where that was measured, a smaller one that was measured to be better instead."""
         if size not in self.sizes:
-            there = f"there are {', '.join(map(str, self.sizes))}" if self.sizes else "none would be smaller than the matrix"
+            there = f"there are {', '.join(map(str, self.sizes))}" if self.sizes else "none would be smaller"
             raise Refused(f"there is no candidate of size {size!r}; {there}")
         structure, error = self.sound(self._best(size))
         return Fitted(structure, None, error)

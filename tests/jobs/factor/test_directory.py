@@ -126,7 +126,7 @@ def test_on_the_command_line(table: str, tmp_path: Path, capsys: pytest.CaptureF
 def test_a_sparse_table_goes_where_sparse_tables_do(tmp_path: Path) -> None:
     file = tmp_path / "table.mtx"
     io.mmwrite(file, sparse.random_array((20, 8), density=0.4, rng=np.random.default_rng(0)))
-    with pytest.raises(Refused, match="rpca-ialm reads no sparse tables: write this one as .npy"):
+    with pytest.raises(Refused, match="rpca-ialm reads no sparse tables: write this one as"):
         factor_directory(str(file), tmp_path / "out", Wish("rpca-ialm"))
     assert factor_directory(str(file), tmp_path / "out", Wish("soft-impute", rank=2))["table"]["rows"] == 20
 
