@@ -52,8 +52,8 @@ CLI_HEAD = """# Command line
 
 `python -m eckart` is the same as `eckart`. The exit status is 0, 2 where a request cannot be met (the last line of the
 error says what to do), 130 after Ctrl-C, 3 where `eckart export --rank` loses something, and 1 where `eckart verify`
-finds damage or for a fault of eckart, which shows its traceback. Shares are given as 0.8 or 80%. Results go to the output
-and all else to the error stream; with `--json` the output is one JSON document.
+finds damage or for a fault of eckart, which shows its traceback. Shares are given as 0.8 or 80%. Results go to the
+output and all else to the error stream; with `--json` the output is one JSON document.
 `eckart --install-completion` makes the shell complete commands and options.
 """
 
