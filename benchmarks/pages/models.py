@@ -59,6 +59,19 @@ TABLES = {
             ("of them to fit one block", "{cpu_seconds_a_block:.1f}"),
         ],
     ),
+    "cluster": Table(
+        "models",
+        {"benchmark": "models.cluster"},
+        [
+            ("statistics of", "{statistics}"),
+            ("workers", "{workers}"),
+            ("processor seconds of the busiest", "{busiest:.1f}"),
+            ("of all", "[{of all workers:.1f}]"),
+            ("of the client", "[{of the client:.1f}]"),
+            ("bytes between workers", "[{bytes:,}]"),
+            ("difference", "[{apart:.0e}]"),
+        ],
+    ),
     "support-coverage": Table(
         "models", {**_STEPS, "step": "kfac", "works": "yes"}, [("", "{class}"), ("what was looked at", "{says}")]
     ),

@@ -27,6 +27,23 @@ TABLES = {
         [("", "{arm}"), ("rate", "{rate:g}")],
         _TEXT,
     ),
+    "optim-larger-text": Table(
+        "optim",
+        {"benchmark": "optim.training", "part": "larger text", "stage": "equal steps"},
+        [
+            ("", "{arm}"),
+            ("rate", "{rate:g}"),
+            ("bytes of state", "{state_bytes:.1f}"),
+            ("loss", "{score:.3f} ± {spread:.3f}"),
+            ("to AdamW, paired", "{change:+.3f} ± {change_stderr:.3f}"),
+            ("processor seconds", "{cpu_seconds:.0f}"),
+        ],
+    ),
+    "optim-larger-steps": Table(
+        "optim",
+        {"benchmark": "optim.training", "part": "larger text", "stage": "seconds"},
+        [("", "{arm}"), ("a step, ms", "{mean_ms:.0f}"), ("over AdamW's", "{ratio:.2f}")],
+    ),
     "optim-width": Table(
         "optim",
         {"benchmark": "optim.width"},

@@ -45,6 +45,14 @@ OPTIM = [
     ),
     Lines(
         "optim",
+        "larger text",
+        "the same with {layers} layers of width 512, batches of {tokens} tokens, rank {rank}, {seeds} seeds",
+        {"benchmark": "optim.training", "part": "larger text", "stage": "equal steps", "card": CARDS},
+        "{arm}, {steps} steps: {score:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to AdamW",
+        name="{card}",
+    ),
+    Lines(
+        "optim",
         "width",
         "a perceptron 784-d-d-d-10 on Fashion-MNIST, {steps} steps, {seeds} seeds, rates and decay of width 32; the "
         "share of wrong answers, and the largest singular value of hidden matrices over that at width 32",
