@@ -317,6 +317,16 @@ TABLES: dict[str, Table] = {
         [("", "{data}, {n:,} rows, width {width}")],
         [("{arm}", "{error:short}")],
     ),
+    "siblings-turns": Table(
+        "kernels",
+        {"benchmark": "kernels.siblings", "part": "turns"},
+        [
+            ("", "{data}, {n:,} rows, width {width}"),
+            ("`nystroem`, s", "{seconds:.2f}"),
+            ("scikit-learn's, s", "{peer seconds:.2f}"),
+            ("times as fast", "{times:.2f}"),
+        ],
+    ),
     "siblings-ridge": Table(
         "kernels",
         {"benchmark": "kernels.siblings", "part": ("ridge", "large")},

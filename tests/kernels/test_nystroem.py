@@ -86,6 +86,15 @@ def test_no_more_of_the_matrix_is_computed_than_its_columns(monkeypatch: pytest.
     assert sum(computed) <= 2 * n * k
 
 
+def test_rows_far_apart_have_the_factor_of_the_kernel_written_out() -> None:
+    x = np.vstack([rows(300), 40 * rows(20, 1)])
+    points = Nystroem(RBF(0.7), n_components=100, random_state=0)
+    matrix = Nystroem("precomputed", n_components=100, random_state=0)
+    first, second = points.fit_transform(x), matrix.fit_transform(RBF(0.7)(x))
+    np.testing.assert_array_equal(points.component_indices_, matrix.component_indices_)
+    np.testing.assert_allclose(first, second, atol=1e-9)
+
+
 def test_bad_arguments_are_refused() -> None:
     for options in ({"landmarks": "kmeans"}, {"landmarks": rows(3)[:, :2]}, {"tol": 2.0}, {"n_components": 0}):
         with pytest.raises(Refused):

@@ -7,13 +7,13 @@ import torch
 
 from eckart.errors import Refused
 from eckart.linalg.pivoted_cholesky import INDEFINITE, pivoted_cholesky
-from eckart.linalg.rejection_cholesky import rejection_cholesky
+from eckart.linalg.rejection_cholesky import VANISHING, rejection_cholesky
 from support import hard
 
 
 def drawn(a: torch.Tensor, rank: int, seed: int = 0, block: int | None = None) -> object:
     generator = torch.Generator().manual_seed(seed)
-    return rejection_cholesky(a.diagonal(), lambda i: a[:, i], rank, block=block, generator=generator)
+    return rejection_cholesky(a.diagonal(), lambda i, rows: a[i, rows], rank, block=block, generator=generator)
 
 
 @pytest.mark.parametrize("block", [1, 4, None])
@@ -34,7 +34,7 @@ def test_it_is_the_factor_of_the_columns_that_were_taken(block: int | None) -> N
 def test_with_its_corners_it_asks_for_no_column_that_it_does_not_take() -> None:
     x = hard.normal(30, 12)
     a, asked = x @ x.T, []
-    columns = lambda i: asked.extend(i.tolist()) or a[:, i]  # noqa: E731
+    columns = lambda i, rows: asked.extend(i.tolist()) or a[i, rows]  # noqa: E731
     generator = torch.Generator().manual_seed(0)
     found = rejection_cholesky(
         a.diagonal(), columns, 11, block=4, square=lambda i: a[i][:, i], generator=generator, tolerance=0.01
@@ -43,6 +43,28 @@ def test_with_its_corners_it_asks_for_no_column_that_it_does_not_take() -> None:
     assert asked == found.index.tolist() == same.index[: len(asked)].tolist()
     torch.testing.assert_close(found.factor, same.factor[:, : len(asked)])
     assert found.error <= 0.01 * float(a.trace()) or len(asked) == 11
+
+
+def test_no_entry_of_the_factor_is_so_small_that_products_of_two_vanish_slowly() -> None:
+    at = torch.arange(0, 60, 1.5, dtype=torch.float64)
+    a = (-0.5 * (at[:, None] - at).square()).exp()
+    assert ((a > 0) & (a < 1e-200)).any()
+    for scale in (1.0, 2.0**200, 2.0**-200):
+        found = drawn(a * scale, 20)
+        sizes = found.factor.abs() / scale**0.5
+        assert not ((sizes > 0) & (sizes < VANISHING)).any()
+        rest = a - found.factor @ found.factor.T / scale
+        assert float(rest[found.index].abs().max()) < 1e-14
+
+
+def test_columns_are_gone_through_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = hard.normal(30, 12)
+    a, whole = x @ x.T, drawn(x @ x.T, 9)
+    monkeypatch.setattr("eckart.linalg.rejection_cholesky.NEAR", 14)
+    by_rows = drawn(a, 9)
+    assert by_rows.index.tolist() == whole.index.tolist()
+    torch.testing.assert_close(by_rows.factor, whole.factor, atol=1e-13, rtol=0)
+    torch.testing.assert_close(by_rows.rest, whole.rest, atol=1e-12, rtol=0)
 
 
 def test_pairs_are_drawn_as_one_by_one() -> None:

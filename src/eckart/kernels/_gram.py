@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
-from eckart.kernels._checks import blocks
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._stationary import Stationary
 from eckart.machine import memory_available
 
-NEAR = 32
-"""How many times less than AT_ONCE is computed where each entry is gone through several times: it stays in a cache."""
 TILE = 512
 """Rows and columns of a tile of a symmetric matrix whose products are taken tile by tile, so that caches hold it."""
 WIDE = 1e4
@@ -56,22 +53,26 @@ class Gram:
         return self.between(index, index)
 
     @torch.no_grad()
-    def columns(self, index: Tensor) -> Tensor:
-        """(n, b), each column in one piece, by blocks of rows, so that what is needed on the way stays small.
+    def columns(self) -> Callable[[Tensor, slice], Tensor]:
+        """Computes the entries (b, r) of b columns, by an index, and r rows.
 
         Squared distances are products of matrices where they round a kernel by less than n roundings of one.
         """
-        made = torch.empty(len(index), len(self), dtype=torch.float64)
         sides = self._sides(min(WIDE, len(self) / 4))
-        for rows in blocks(len(self), NEAR * len(index)):
-            if sides is None:
-                made[:, rows] = self.between(index, rows)
-            else:
-                made[:, rows] = self._profile(sides[0][index], sides[1][rows])
-        if sides is not None:
-            made[torch.arange(len(index)), index] = self.diagonal()[index]
-            finite(made)
-        return made.T
+        if sides is None:
+            return lambda index, rows: self.between(index, rows)
+        left, right = sides
+        diagonal = self.diagonal()
+
+        @torch.no_grad()
+        def of(index: Tensor, rows: slice) -> Tensor:
+            found = self._profile(left[index], right[rows])
+            at = index - rows.start
+            inside = ((at >= 0) & (at < found.shape[1])).nonzero()[:, 0]
+            found[inside, at[inside]] = diagonal[index[inside]]
+            return finite(found)
+
+        return of
 
     def _sides(self, wide: float) -> tuple[Tensor, Tensor] | None:
         """L and R (n, d + 2), L R^T the squared distances of a smooth kernel; None where some size is above `wide`."""

@@ -90,7 +90,8 @@ def landmarks_of(
         taken = _eliminated(Gram(None, gram.between(drawn, drawn)))
         index, pivots = drawn[taken.index], None
     elif picked == "greedy":
-        one = lambda i: gram.columns(torch.tensor([i]))[:, 0]  # noqa: E731
+        columns, whole = gram.columns(), slice(0, len(gram))
+        one = lambda i: columns(torch.tensor([i]), whole)[0]  # noqa: E731
         pivots = taken = pivoted_cholesky(gram.diagonal(), one, count, tolerance=tolerance)
         index = taken.index
     elif picked == "rpcholesky":
@@ -106,7 +107,7 @@ def drawn_columns(gram: Gram, count: int, rng: np.random.Generator, tolerance: f
     """Columns of the matrix that RPCholesky draws."""
     return rejection_cholesky(
         gram.diagonal(),
-        gram.columns,
+        gram.columns(),
         count,
         square=gram.square,
         tolerance=tolerance,

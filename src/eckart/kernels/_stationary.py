@@ -43,7 +43,7 @@ class Stationary(Kernel):
         """f'(s) and s f''(s) in closed form."""
 
     def profile(self, s: Tensor) -> Tensor:
-        """f(s) of scaled squared distances s, not negative."""
+        """f(s) of scaled squared distances s, not negative, which may be written over."""
         return self._profile(s)
 
     def scaled(self, x: Tensor) -> Tensor:

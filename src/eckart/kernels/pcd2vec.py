@@ -221,7 +221,7 @@ class SequenceEmbedding(Estimator):
         if kernel.psd:
             pivots = rejection_cholesky(
                 torch.from_numpy(kernel.diag(listed)),
-                lambda at: torch.from_numpy(kernel(listed, [listed[i] for i in at.tolist()])),
+                lambda at, rows: torch.from_numpy(kernel([listed[i] for i in at.tolist()], listed[rows])),
                 count,
                 generator=generator,
             )

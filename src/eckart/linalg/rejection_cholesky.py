@@ -5,16 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots, pivoted_cholesky
 
+NEAR = 2**17
+"""Entries of new columns, 1 MiB of them, that are gone through from their computation to their part of the rest."""
+VANISHING = 1e-100
+"""Entries of a factor, by the root of the largest of A, whose products float64 still holds with all its digits.
+
+They are zero in the factor: A differs by 1e-100 of its largest entry, and no product of two is one of the numbers below
+2e-308 that processors add ten times slower than others.
+"""
+
 
 def rejection_cholesky(
     diagonal: Tensor,
-    columns: Callable[[Tensor], Tensor],
+    columns: Callable[[Tensor, slice], Tensor],
     rank: int,
     *,
     block: int | None = None,
@@ -30,7 +40,7 @@ def rejection_cholesky(
 
     Args:
         diagonal: of A, (n,), not negative.
-        columns: indices (b,) -> A[:, index], (n, b); read fastest where each column lies together.
+        columns: indices (b,) and rows -> A[rows, index].T, (b, rows).
         rank: columns to take; fewer where the rest is rounding, as in `pivoted_cholesky`.
         block: candidates at once; by default rank / 4, or rank / 8 without `square`, at least 10.
         square: indices (b,) -> A[index, index], (b, b); with it no columns are asked for but those that are taken.
@@ -54,8 +64,9 @@ def rejection_cholesky(
     negligible = n * torch.finfo(torch.float64).eps * largest
     size = max(10, rank // (8 if square is None else 4)) if block is None else max(1, block)
     enough = tolerance * float(rest.sum())
+    whole = slice(0, n)
     # Columns of the factor lie together: a block of them is written, solved and summed where it stays.
-    factor = torch.empty(rank, n, dtype=torch.float64, device=rest.device)
+    factor = torch.from_numpy(np.empty((rank, n))).to(rest.device)  # NumPy asks for pages of 2 MiB
     index, gains = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
     while True:
         if float(rest.min()) < -INDEFINITE * largest:
@@ -63,7 +74,7 @@ def rejection_cholesky(
                 raise Refused("the matrix is as small as float64 holds: multiply what it is made of by a power of two")
             # Where a pivot is drawn that is far smaller than others, digits that A lost grow by division; they do not
             # where the largest goes first.
-            one = lambda i: columns(torch.tensor([i], device=diagonal.device))[:, 0].detach().double() * down * down  # noqa: E731
+            one = lambda i: columns(torch.tensor([i], device=diagonal.device), whole)[0].detach().double() * down * down  # noqa: E731
             greedy = pivoted_cholesky(diagonal.detach().double() * down * down, one, rank, tolerance=tolerance)
             return Pivots(greedy.index, greedy.factor * up, greedy.gains * up * up, greedy.rest * up * up)
         rest = torch.where(rest > negligible, rest, 0.0)
@@ -75,21 +86,23 @@ def rejection_cholesky(
         chances = torch.rand(size, generator=generator, dtype=torch.float64)
         at = drawn.to(rest.device)
         if square is None:
-            given = columns(at)
-            corner = given[at]
+            given = columns(at, whole)
+            corner = given[:, at]
         else:
             given, corner = None, square(at)
         of_rest = corner.detach().double() * down * down - factor[:k, at].T @ factor[:k, at]
         kept, lower = _kept(finite(of_rest).cpu(), weight[drawn], chances, rank - k, negligible)
-        taken = at[kept.to(at.device)]
-        whole = columns(taken) if given is None else given[:, kept.to(at.device)]
-        new = torch.mul(whole.detach().double().T, down, out=factor[k : k + len(kept)])
-        new = new.mul_(down) if down != 1 else new
-        finite(new.addmm_(factor[:k, taken].T, factor[:k], alpha=-1))
-        left = new.T
-        torch.linalg.solve_triangular(lower.T.to(left.device), left, upper=True, left=False, out=left)
-        for column in new:
-            rest.addcmul_(column, column, value=-1)
+        of, taken, lower = kept.to(at.device), drawn[kept].to(at.device), lower.to(at.device)
+        before = factor[:k, taken].T
+        step = max(1, NEAR // max(len(kept), 1))
+        for rows in (slice(i, min(i + step, n)) for i in range(0, n, step)):
+            new = columns(taken, rows) if given is None else given[of, rows]
+            new = finite(new.detach().double())
+            new = vanished(new if down == 1 else (new * down).mul_(down)).addmm_(before, factor[:k, rows], alpha=-1)
+            # Columns that lie together are what the library's solver takes as they are.
+            torch.linalg.solve_triangular(lower.T, new.T, upper=True, left=False, out=new.T)
+            torch.ops.aten.hardshrink.out(new, VANISHING, out=factor[k : k + len(kept), rows])
+            rest[rows] -= new.square_().sum(0)
         index = torch.cat([index, drawn[kept]])
         rest[index.to(rest.device)] = 0
         gains = torch.cat([gains, lower.diagonal().square()])
@@ -106,17 +119,21 @@ def finite(entries: Tensor) -> Tensor:
     return entries
 
 
+def vanished(entries: Tensor) -> Tensor:
+    """Entries, zero where they are VANISHING or smaller."""
+    return torch.nn.functional.hardshrink(entries, VANISHING)
+
+
 def _kept(matrix: Tensor, drawn_by: Tensor, chances: Tensor, most: int, negligible: float) -> tuple[Tensor, Tensor]:
     """Candidates that are kept, in turn, and the Cholesky factor of their part of the rest."""
-    left = matrix.clone()
+    left = matrix.numpy().copy()
     kept: list[int] = []
-    roots: list[Tensor] = []
-    for i in range(len(left)):
+    roots = np.zeros_like(left)
+    for i, needed in enumerate((chances * drawn_by).tolist()):
         gain = float(left[i, i])
-        if len(kept) < most and gain > negligible and float(chances[i]) * float(drawn_by[i]) < gain:
+        if len(kept) < most and gain > negligible and needed < gain:
+            root = roots[i:, len(kept)]
+            np.divide(left[i:, i], gain**0.5, out=root)
+            left[i:, i:] -= np.outer(root, root)
             kept.append(i)
-            roots.append(left[:, i] / gain**0.5)
-            left = left - torch.outer(roots[-1], left[i] / gain**0.5)
-    chosen = torch.tensor(kept, dtype=torch.int64)
-    lower = torch.stack(roots, 1)[chosen].tril() if kept else matrix.new_zeros(0, 0)
-    return chosen, lower
+    return torch.tensor(kept, dtype=torch.int64), torch.from_numpy(roots[kept, : len(kept)])
