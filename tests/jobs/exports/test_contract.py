@@ -10,8 +10,8 @@ import pytest
 
 from eckart.cli.command_line import arguments_of, command_line
 from eckart.errors import Refused
-from eckart.jobs.exports import contract
-from eckart.jobs.exports.contract import formats, writer
+from eckart.jobs.exports import contract, dense
+from eckart.jobs.exports.contract import formats, missing_module, writer
 
 FILES = sorted(file.stem for file in Path(contract.__file__).parent.glob("[a-z]*.py") if file.stem != "contract")
 
@@ -36,3 +36,25 @@ def test_a_format_says_what_it_is_and_writes(name: str) -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(Refused, match=r"unknown format 'denze'; did you mean 'dense'. there are .*dense, .*peft"):
         writer("denze")
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("google.protobuf", "protobuf"), ("google", "protobuf"), ("sentencepiece.x", "sentencepiece")]
+)
+def test_a_package_that_an_export_lacks_is_named(
+    module: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def write(source: str, out: str | Path) -> str:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(dense, "write", write)
+    with pytest.raises(Refused, match=f"export --to dense needs the module {module}, .*: pip install .* {package}$"):
+        writer("dense")("somewhere", tmp_path / "o")
+
+
+def test_a_missing_module_is_found_behind_what_others_made_of_it() -> None:
+    first = ModuleNotFoundError("No module named 'google'", name="google")
+    caused, met = RuntimeError("cannot convert"), ValueError("cannot export")
+    caused.__cause__, met.__context__ = first, caused
+    assert missing_module(first) is missing_module(met) is first
+    assert missing_module(RuntimeError("another one")) is None

@@ -13,6 +13,7 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.jobs.exports import onnx
 from eckart.jobs.exports._divergence import divergence
+from eckart.jobs.exports.contract import writer
 from eckart.models.transformers import load
 from eckart.structures import Dense, Quantized, StructuredMatrix
 from jobs.exports.test_codes import saved
@@ -25,6 +26,22 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else name)
     with pytest.raises(Refused, match=r"onnxruntime is missing: pip install 'eckart\[onnx\]'"):
         onnx.write("nowhere", tmp_path / "o")
+
+
+def test_a_package_that_the_tracer_lacks_is_named_and_not_called_untraceable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(*_: object, **__: object) -> None:
+        try:
+            raise ModuleNotFoundError("No module named 'google'", name="google")
+        except ModuleNotFoundError as error:
+            raise RuntimeError("the graph cannot be converted") from error
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(Refused, match=r"export --to onnx needs the module google, .*: pip install --upgrade protobuf"):
+        writer("onnx")(saved(tmp_path / "m", of_all_kinds), tmp_path / "o")
+    assert nothing_left(tmp_path / "o")
 
 
 def of_all_kinds(w: Tensor, place: int) -> StructuredMatrix:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,8 @@ from eckart.errors import Refused
 from eckart.register import near
 
 PACKAGE = "eckart.jobs.exports"
+PACKAGES = {"google": "protobuf", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}
+"""Where a package to install has another name than what is imported."""
 
 
 def formats() -> dict[str, str]:
@@ -37,7 +40,7 @@ def formats() -> dict[str, str]:
 
 
 def writer(name: str) -> Callable[[str, str | Path], str]:
-    """The function `write` of a format.
+    """The function `write` of a format, which refuses in a line what a missing package keeps it from.
 
     Raises:
         Refused: there is no format of that name.
@@ -46,7 +49,29 @@ def writer(name: str) -> Callable[[str, str | Path], str]:
     if name not in there:
         raise Refused(f"unknown format {name!r}; {near(name, there)}there are {', '.join(there)}")
     module = import_module(f"{PACKAGE}.{name.replace('-', '_')}")
-    return cast(Callable[[str, str | Path], str], module.write)
+    return cast(Callable[[str, str | Path], str], telling_what_is_missing(name)(module.write))
+
+
+@contextmanager
+def telling_what_is_missing(name: str) -> Iterator[None]:
+    """Refuses an export to a format that asked for a module which is not there, and says which package has it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None:
+            raise
+        top = error.name.partition(".")[0]
+        package = PACKAGES.get(top, top)
+        raise Refused(
+            f"export --to {name} needs the module {error.name}, which is not installed: pip install --upgrade {package}"
+        ) from error
+
+
+def missing_module(error: BaseException | None) -> ModuleNotFoundError | None:
+    """What an error says to have been caused by, itself or at some remove, where that is a module that is not there."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _summary(module: str) -> str:

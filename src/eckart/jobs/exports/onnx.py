@@ -18,6 +18,7 @@ from eckart.files.directories import check_target, new_directory
 from eckart.jobs.exports._divergence import compared, drawn, logits
 from eckart.jobs.exports._factors import Product, factored, made_ordinary, tensors
 from eckart.jobs.exports._ordinary import made_dense, own_bias
+from eckart.jobs.exports.contract import missing_module
 from eckart.models import transformers as hf
 from eckart.models.places import set_module
 from eckart.structures import Quantized
@@ -137,6 +138,7 @@ def _export(model: nn.Module, file: Path) -> None:
 
     Raises:
         Refused: torch cannot trace it.
+        ModuleNotFoundError: it lacks a package for that.
     """
     any_size = torch.export.Dim.DYNAMIC
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
@@ -153,6 +155,8 @@ def _export(model: nn.Module, file: Path) -> None:
                 verbose=False,
             )
     except Exception as error:  # the tracer raises whatever the model does
+        if missing := missing_module(error):
+            raise missing from None
         raise Refused(
             f"torch cannot trace a {type(model).__name__} for ONNX ({abridged(error, 300)}): export --to dense"
         ) from error
