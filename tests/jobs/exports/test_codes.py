@@ -18,6 +18,7 @@ from eckart.errors import Refused
 from eckart.jobs.exports._ordinary import made_dense
 from eckart.jobs.exports.contract import writer
 from eckart.models.places import replace
+from eckart.models.rotation import rotate
 from eckart.models.sites import find_sites
 from eckart.models.transformers import load
 from eckart.structures import Chain, Dense, Quantized, StructuredMatrix, Sum
@@ -139,6 +140,17 @@ def test_zero_points_of_0_ask_for_the_second_version(tmp_path: Path) -> None:
         writer("gptq")(saved(tmp_path / version / "m", CASES[case][0]), tmp_path / version / "o")
         said = json.loads((tmp_path / version / "o" / "config.json").read_text())["quantization_config"]
         assert said["checkpoint_format"] == version
+
+
+@pytest.mark.parametrize("form", [*FORMS, "awq"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_that_was_rotated_first_is_written(form: str, tied: bool, tmp_path: Path) -> None:
+    model = tiny_llama(tied)
+    rotate(model)
+    source = saved(tmp_path / "m", CODED, model)
+    said = writer(form)(source, tmp_path / "o")
+    assert (", 1 compressed ones as ordinary matrices (Chain); 1 linear maps" in said) == tied
+    torch.testing.assert_close(logits(load(str(tmp_path / "o")).model), logits(load(source).model))
 
 
 def test_dense_matrices_stay_dense(tmp_path: Path) -> None:

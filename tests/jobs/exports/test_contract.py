@@ -39,7 +39,8 @@ def test_an_unknown_format_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "package"), [("google.protobuf", "protobuf"), ("google", "protobuf"), ("sentencepiece.x", "sentencepiece")]
+    ("module", "package"),
+    [("google.protobuf", "protobuf"), ("google", "protobuf"), ("sentencepiece.x", "sentencepiece")],
 )
 def test_a_package_that_an_export_lacks_is_named(
     module: str, package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.files.json import read_json, write_json
+from eckart.jobs.exports._factors import made_ordinary
 from eckart.jobs.exports._ordinary import made_dense, own_bias
 from eckart.models import transformers as hf
 from eckart.models.experts import mixtures
 from eckart.models.fused_experts import is_packed
 from eckart.models.modules import StructuredConv1D, StructuredEmbedding, StructuredLinear, Tied
 from eckart.models.places import set_module
-from eckart.structures import Dense, Quantized
+from eckart.structures import Chain, Dense, Quantized, Shared, StructuredMatrix
 
 WIDTHS = (4, 8)
 """Bits of a code that programs for these formats multiply; fewer stand in the next."""
@@ -84,6 +85,7 @@ def write_codes(source: str, out: str | Path, form: str, say: Say) -> str:
     model: Any = loaded.model
     found = quantized(model, source, form)
     scheme, coded = in_one_scheme(found)
+    rest = made_ordinary(model, found)
     made_dense(model)
     dense = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and name not in coded]
     said, encode = say(scheme, coded, dense)
@@ -96,8 +98,8 @@ def write_codes(source: str, out: str | Path, form: str, say: Say) -> str:
         write_json(config, partial / "config.json")
         worst = _difference(hf.load(str(partial)).model.state_dict(), wanted, form)
     return (
-        f"{len(coded)} matrices of {_scheme(scheme, found)}; {len(dense)} linear maps stay as they are; read back, no "
-        f"number differs by more than {worst:.2g}"
+        f"{len(coded)} matrices of {_scheme(scheme, found)}{rest}; {len(dense)} linear maps stay as they are; "
+        f"read back, no number differs by more than {worst:.2g}"
     )
 
 
@@ -116,6 +118,8 @@ def quantized(model: nn.Module, source: str, form: str) -> dict[str, Quantized]:
         if not isinstance(module, StructuredLinear | StructuredEmbedding) or isinstance(module.structure, Dense):
             continue
         structure = module.structure
+        if _turned(structure):
+            continue
         kind = type(structure).__name__
         if not isinstance(structure, Quantized):
             raise Refused(f"{name} of {source} is a {kind}, and {form} has integers with scales only: {MAKES}")
@@ -131,6 +135,12 @@ def quantized(model: nn.Module, source: str, form: str) -> dict[str, Quantized]:
     if not found:
         raise Refused(f"{source} has no matrix of integers, which is what {form} holds: {MAKES}")
     return found
+
+
+def _turned(structure: StructuredMatrix) -> bool:
+    """Whether it is the head of a rotated model, an embedding in numbers times a small matrix, written as numbers."""
+    first = next(iter(structure.operands()), None) if isinstance(structure, Chain) else None
+    return isinstance(first, Shared) and isinstance(first.owner, Dense)
 
 
 def in_one_scheme(found: Mapping[str, Quantized]) -> tuple[Scheme, dict[str, Coded]]:
