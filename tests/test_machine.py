@@ -6,8 +6,12 @@ import copy
 import os
 import platform
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
@@ -22,7 +26,7 @@ from torch import Tensor, nn
 from eckart.cli.app import main
 from eckart.compressors.contract import METHODS, Family
 from eckart.errors import Refused
-from eckart.jobs.cluster import Parcel, both, changed, cluster_at
+from eckart.jobs.cluster import Cluster, Parcel, both, changed, cluster_at
 from eckart.jobs.compress.plan import make_plan
 from eckart.jobs.compress.trials import judge_here
 from eckart.machine import client_at, return_freed_memory
@@ -139,6 +143,8 @@ def test_statistics_as_tasks_though_a_worker_is_killed(cluster: LocalCluster, me
             told.append((done, total))
 
         assert_same(workers.collect(model, modules, list(Need), batches, seed=5, on_progress=kill), whole)
+        halves = [run(model, modules, list(Need), batches, mixed_precision=True) for run in (workers.collect, collect)]
+        assert_same(*halves)
         assert told[0][1] == len(batches)
         trial = share(model)
         for site in find_sites(trial)[:3]:
@@ -158,6 +164,67 @@ def test_a_scheduler_that_is_gone_is_named() -> None:
 
     with pytest.raises(Refused, match=r"the Dask scheduler at 'inproc:.*' does not answer any more.*--resume"):
         lose()
+
+
+def test_a_killed_scheduler_ends_a_run_that_resume_goes_on_with(
+    llama_directory: Path,
+    texts: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "cache"))
+    words = ["compress", str(llama_directory), "--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL]
+    words += ["--samples", "12", "--keep", "0.5", "--out", str(tmp_path / "o"), "--scheduler"]
+    spans, left = Cluster._spans, [0]
+
+    def kill_then_share(self: Cluster, count: int) -> list[range]:
+        if left[0] == 0:
+            running[0].kill()  # SIGKILL, after the model was sent and before the workers are asked for anything
+        left[0] -= 1
+        return spans(self, count)
+
+    monkeypatch.setattr(Cluster, "_spans", kill_then_share)
+    # In the statistics; after them, in the first trial; and never.
+    for place, more in ((0, []), (1, ["--resume"]), (-1, ["--resume"])):
+        left[0] = place
+        with processes() as (address, running):
+            assert main([*words, address, *more]) == (0 if place < 0 else 2)
+        said = capsys.readouterr().err
+        assert ("start a scheduler and workers again, and go on with --resume" in said) == (place >= 0)
+        assert bool(list((tmp_path / "cache").glob("*.safetensors"))) == (place != 0)
+    report = report_of(tmp_path / "o")
+    assert report["calibration"]["passes"] == 0  # what was measured before the second death was kept
+    assert len(report["trials"]) > 1
+
+
+@contextmanager
+def processes() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and a worker, each a process of its own, the scheduler first."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    address, quiet = f"tcp://127.0.0.1:{port}", ["--no-dashboard"]
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", port, *quiet]
+    worker = ["worker", address, "--nthreads", "1", "--death-timeout", "60", *quiet]
+    started = [
+        subprocess.Popen([sys.executable, "-m", "dask", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for words in (scheduler, worker)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with Client(address, timeout=5) as client:
+                    client.wait_for_workers(1, timeout=60)
+                    break
+            except OSError:
+                assert time.monotonic() < deadline
+        yield address, started
+    finally:
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.wait(60)
 
 
 def test_a_scheduler_without_workers_is_named() -> None:

@@ -107,7 +107,7 @@ def client_at(scheduler: str) -> Iterator[Any]:
         except (CancelledError, CommClosedError, TimeoutError) as error:
             raise Refused(
                 f"the Dask scheduler at {scheduler!r} does not answer any more, or has lost all its workers "
-                f"({type(error).__name__}): start them again, and go on with --resume"
+                f"({type(error).__name__}): start a scheduler and workers again, and go on with --resume"
             ) from error
         except KilledWorker as error:
             raise Refused(f"workers of {scheduler!r} died one after the other, for want of memory? {error}") from error
