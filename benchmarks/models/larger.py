@@ -38,11 +38,9 @@ SIZES = {  # hidden size, of MLPs, blocks, heads, heads of keys, GB that the run
     "3.0 B": (3072, 8192, 28, 24, 8, 8.0),
 }
 VOCABULARY = 32000
-METHODS = {
-    "wanda": ["--method", "wanda", "--percent", "50"],
-    "gptq": ["--method", "gptq", "--bits", "4"],
-    "kfac": ["--method", "kfac", "--keep", "0.8"],
-}
+METHODS = {"wanda": ["--percent", "50"], "gptq": ["--bits", "4"], "kfac": []}
+KEEP = 0.8
+"""What `kfac` keeps of the blocks that are compressed."""
 TOKENS = ["--samples", "4", "--length", "128"]
 
 
@@ -71,14 +69,17 @@ def main() -> None:
 def measured(model: Path, size: str, method: str, work: Path, count: int) -> dict[str, Any]:
     """What a compression of the last blocks took."""
     out, (*_, blocks, _, _, memory) = work / "out", SIZES[size]
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "eckart", "compress", str(model), "--out", str(out), *METHODS[method], *TOKENS]
+    partial = out.with_name("out.partial")
+    for directory in (out, partial):
+        shutil.rmtree(directory, ignore_errors=True)
+    command = [sys.executable, "-m", "eckart", "compress", str(model), "--out", str(out), *TOKENS]
+    command += ["--method", method, *(METHODS[method] or ["--keep", str(1 - (1 - KEEP) * share_of(size, count))])]
     command += ["--calibration", str(work / "text.txt"), "--eval", "none", "--no-speed", "-q"]
     command += ["--memory", str(memory)]
     for block in range(blocks - count, blocks) if count < blocks else ():
         command += ["--include", f"model.layers.{block}.*"]
     environment = {**os.environ, "ECKART_CACHE": str(work / "cache")}
-    with on_disk(out.with_name("out.partial")) as most:
+    with on_disk(partial) as most:
         child = subprocess.Popen(command, env=environment)
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -102,6 +103,13 @@ def measured(model: Path, size: str, method: str, work: Path, count: int) -> dic
         "dense_matrices": sum(site["dense"] for site in report["sites"]),
         "matrices": len(report["sites"]),
     }
+
+
+def share_of(size: str, count: int) -> float:
+    """The share of a model's numbers that is in the matrices of so many blocks."""
+    hidden, inner, blocks, heads, keys, _ = SIZES[size]
+    block = 2 * hidden * hidden * (1 + keys / heads) + 3 * hidden * inner
+    return count * block / (blocks * block + 2 * VOCABULARY * hidden)
 
 
 @contextmanager

@@ -72,6 +72,18 @@ TABLES = {
             ("difference", "[{apart:.0e}]"),
         ],
     ),
+    "larger-on-paper": Table(
+        "models",
+        {"benchmark": "models.larger_on_paper"},
+        [
+            ("parameters", "{size}"),
+            ("", "{method}"),
+            ("blocks compressed", "{blocks}"),
+            ("processor seconds, told", "{cpu_seconds:.0f}"),
+            ("measured", "[{measured:.0f}]"),
+            ("off by", "[{off:%1}]"),
+        ],
+    ),
     "support-coverage": Table(
         "models", {**_STEPS, "step": "kfac", "works": "yes"}, [("", "{class}"), ("what was looked at", "{says}")]
     ),
