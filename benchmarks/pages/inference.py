@@ -123,6 +123,20 @@ TABLES = {
             ("ratio", "{ratio:.2f}"),
         ],
     ),
+    "mixed-passes": Table(
+        "inference",
+        {"benchmark": "inference.mixed_passes"},
+        [
+            ("", "{arm}"),
+            ("seconds, inputs", "{seconds.inputs:.1f}"),
+            ("seconds, gradients too", "{seconds.inputs and gradients:.1f}"),
+            ("E[x xᵀ], median", "{change.input.median:.1e}"),
+            ("at most", "{change.input.largest:.1e}"),
+            ("E[g gᵀ], median", "{change.gradient.median:.1e}"),
+            ("and at most", "{change.gradient.largest:.1e}"),
+            ("error of the plan, more by", "{error:%1}"),
+        ],
+    ),
     "flash-svd": Table(
         "inference",
         {"benchmark": "inference.flash_svd", "part": "a model"},

@@ -37,7 +37,7 @@ RECIPE = o.options_of(
         o.BUDGET: f"keep of allocation floor {' '.join(EACH)} group symmetric",
         o.DATA: "samples length",
         o.TRAINING: "sequential heal distill",
-        o.RUN: "seed",
+        o.RUN: "seed mixed_precision",
     },
     method=o.METHOD,
     include=o.TAKE,

@@ -48,6 +48,7 @@ class Cluster:
         batches: Sequence[Batch],
         *,
         seed: int = 0,
+        mixed_precision: bool = False,
         on_progress: OnProgress | None = None,
     ) -> dict[str, Statistics]:
         """`eckart.statistics.collect` by all workers: the same to rounding.
@@ -55,10 +56,11 @@ class Cluster:
         Sums travel from worker to worker two by two, and those of all batches from the last one here. `input_sample` is
         of the same tokens unless a model routes them.
         """
+        how: dict[str, Any] = {"seed": seed, "mixed_precision": mixed_precision}
         try:
-            tally = self._tally(model, modules, needs, batches, False, seed, on_progress)
+            tally = self._tally(model, modules, needs, batches, {"singly": False, **how}, on_progress)
         except Mingled:
-            tally = self._tally(model, modules, needs, batches, True, seed, on_progress)
+            tally = self._tally(model, modules, needs, batches, {"singly": True, **how}, on_progress)
         return statistics_of(model, modules, tally)
 
     def _tally(
@@ -67,8 +69,7 @@ class Cluster:
         modules: Mapping[str, nn.Module],
         needs: Sequence[Need],
         batches: Sequence[Batch],
-        singly: bool,
-        seed: int,
+        how: Mapping[str, Any],
         on_progress: OnProgress | None,
     ) -> Tally:
         paths = {id(module): path for path, module in model.named_modules()}
@@ -78,7 +79,7 @@ class Cluster:
         told = _Told(spans, on_progress)
         parts = []
         for span in spans:
-            part = self._client.submit(measured_share, *given, asked, needs, span, singly, seed, pure=False)
+            part = self._client.submit(measured_share, *given, asked, needs, span, how, pure=False)
             part.add_done_callback(partial(told, span))
             parts.append(part)
         while len(parts) > 1:
@@ -217,14 +218,13 @@ def measured_share(
     asked: Mapping[str, str],
     needs: Sequence[Need],
     span: range,
-    singly: bool,
-    seed: int,
+    how: Mapping[str, Any],
 ) -> Tally:
     """What `measure` finds on a share of the batches, in modules by what they are called in the model."""
     with _ALONE:  # hooks of two shares on one model would measure each other's
         module = held(model)
         modules = {name: module.get_submodule(path) for name, path in asked.items()}
-        return measure(module, modules, needs, held(batches), singly=singly, seed=seed, share=span)
+        return measure(module, modules, needs, held(batches), share=span, **how)
 
 
 def both(first: Tally, second: Tally) -> Tally:

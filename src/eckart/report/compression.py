@@ -22,6 +22,7 @@ class Calibration:
         sequential: Whether the already compressed blocks stood in front.
         passes: Passes over the text.
         gradient_checkpointing: Whether activations were computed anew in the backward pass.
+        mixed_precision: Whether the model computed in bfloat16 while it was measured.
     """
 
     text: str
@@ -30,6 +31,7 @@ class Calibration:
     sequential: bool
     passes: Count
     gradient_checkpointing: bool
+    mixed_precision: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,7 @@ function runFacts() {
   return [
     ["Calibrated on", calibration ? `${calibration.text}, ${count(calibration.tokens)} tokens` : "nothing"],
     ["Fingerprint", calibration?.fingerprint, "mono"],
-    ["Passes", calibration ? `${calibration.passes}${calibration.sequential ? ", sequential" : ""}${calibration.gradient_checkpointing ? ", gradient checkpointing" : ""}` : null],
+    ["Passes", calibration ? `${calibration.passes}${calibration.sequential ? ", sequential" : ""}${calibration.gradient_checkpointing ? ", gradient checkpointing" : ""}${calibration.mixed_precision ? ", in bfloat16" : ""}` : null],
     ["Healed", heal ? `${plural(heal.steps, "step", "steps")} a block, relative error of its output ${number(mean(heal.loss_before))} → ${number(mean(heal.loss_after))} on average` : null],
     ["Evaluated on", quality ? `${quality.text}, ${count(quality.tokens)} ${scored}` : "nothing: no evaluation was asked for"],
     ["Timed with", speed ? [isNumber(speed.threads) ? plural(speed.threads, "thread", "threads") : null, speed.dtype].filter(Boolean).join(", ") : null],

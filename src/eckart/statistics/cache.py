@@ -47,6 +47,7 @@ def statistics_for(
     batches: Sequence[Batch],
     *,
     seed: int = 0,
+    mixed_precision: bool = False,
     cache: Path | None = None,
     memory: int | None = None,
     identity: str | None = None,
@@ -56,7 +57,7 @@ def statistics_for(
     """Statistics of the modules, from the cache or from as many passes as fit in memory.
 
     Args:
-        model, modules, needs, batches, seed, on_progress: as for `collect`.
+        model, modules, needs, batches, seed, mixed_precision, on_progress: as for `collect`.
         cache: a directory for the statistics; None keeps them in memory.
         memory: bytes that accumulators may take; more modules than fit are measured in further passes.
         identity: `model_fingerprint(model)`, where that is known already.
@@ -76,7 +77,8 @@ def statistics_for(
             cache.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"statistics cannot be kept in {cache} ({error}): set ECKART_CACHE") from error
-        name = statistics_fingerprints(identity or model_fingerprint(model), data_fingerprint(batches), needs, seed)
+        identity = identity or model_fingerprint(model)
+        name = statistics_fingerprints(identity, data_fingerprint(batches), needs, seed, mixed_precision)
     portions = chunks(modules, needs, memory)
     results: dict[str, Statistics] = {}
     passes = 0
@@ -90,7 +92,7 @@ def statistics_for(
                 if on_progress:
                     on_progress(offset * total + done, len(portions) * total)
 
-            found = collect(model, part, needs, batches, seed=seed, on_progress=tick)
+            found = collect(model, part, needs, batches, seed=seed, mixed_precision=mixed_precision, on_progress=tick)
             passes += 1
             if file:
                 write_statistics(file, found)

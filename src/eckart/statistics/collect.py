@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.padding import longest, without_padding
+from eckart.statistics.precision import mixed
 from eckart.statistics.recorder import Mingled, Recorder
 from eckart.statistics.tally import Tally
 from eckart.statistics.ties import also_looked_up, joined, with_ties
@@ -28,6 +30,7 @@ def collect(
     batches: Sequence[Batch],
     *,
     seed: int = 0,
+    mixed_precision: bool = False,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Statistics]:
     """Runs the model over the batches and measures inputs and output gradients of some of its modules.
@@ -49,6 +52,8 @@ def collect(
         batches: token ids (sequences, length), or mappings of tensors. The model is never run on what an
             `attention_mask` leaves out, see `without_padding`.
         seed: of the sampled labels.
+        mixed_precision: run the model in bfloat16 where `torch.autocast` does; sums are in float32 and float64 all the
+            same.
         on_progress: called with (batches done, batches in all).
 
     Returns:
@@ -58,10 +63,13 @@ def collect(
         Refused: the model cannot be called with a batch, makes NaN or Inf outputs of it, or it has padding that cannot
             be left out.
     """
+    run = partial(
+        measure, model, modules, needs, batches, seed=seed, mixed_precision=mixed_precision, on_progress=on_progress
+    )
     try:
-        tally = measure(model, modules, needs, batches, seed=seed, on_progress=on_progress)
+        tally = run()
     except Mingled:
-        tally = measure(model, modules, needs, batches, singly=True, seed=seed, on_progress=on_progress)
+        tally = run(singly=True)
     return statistics_of(model, modules, tally)
 
 
@@ -73,6 +81,7 @@ def measure(
     *,
     singly: bool = False,
     seed: int = 0,
+    mixed_precision: bool = False,
     share: range | None = None,
     on_progress: OnProgress | None = None,
 ) -> Tally:
@@ -82,7 +91,7 @@ def measure(
     where no batch is left out, for which one batch of each shape before the share is run too.
 
     Args:
-        model, modules, needs, batches, seed, on_progress: as for `collect`.
+        model, modules, needs, batches, seed, mixed_precision, on_progress: as for `collect`.
         singly: run one sample at a time.
         share: the positions of those that are measured; None for all.
 
@@ -95,6 +104,7 @@ def measure(
     share = range(len(batches)) if share is None else share
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
+        stack.enter_context(mixed(model, mixed_precision))
         if share.start and (recorder.gradients or Need.INPUT_SAMPLE in needs):
             before = (part for batch in batches[: share.start] for part in parts_of(model, batch, singly))
             recorder.passed = pass_over(model, watched, before, generator)

@@ -70,7 +70,9 @@ def data_fingerprint(*parts: Sequence[Batch]) -> str:
     return digest.hexdigest()
 
 
-def statistics_fingerprints(model: str, data: str, needs: Iterable[Need], seed: int) -> Callable[[Sequence[str]], str]:
+def statistics_fingerprints(
+    model: str, data: str, needs: Iterable[Need], seed: int, mixed_precision: bool = False
+) -> Callable[[Sequence[str]], str]:
     """What gives the name of the statistics of some modules.
 
     Args:
@@ -78,8 +80,10 @@ def statistics_fingerprints(model: str, data: str, needs: Iterable[Need], seed: 
         data: `data_fingerprint` of the batches.
         needs: what is measured.
         seed: of the sampled labels.
+        mixed_precision: as for `collect`.
     """
-    request = [model, data, sorted(need.value for need in needs), seed, sources("eckart.statistics", "eckart.layouts")]
+    asked = [sorted(need.value for need in needs), seed, mixed_precision]
+    request = [model, data, asked, sources("eckart.statistics", "eckart.layouts")]
     return lambda modules: hashlib.sha256(_json([request, list(modules)])).hexdigest()[:32]
 
 

@@ -17,6 +17,7 @@ from eckart.statistics.accumulators import GRADIENT_NEEDS, OF_FISHER, OF_INPUTS,
 from eckart.statistics.batches import Batch, samples_in
 from eckart.statistics.needs import Need, Statistics
 from eckart.statistics.patches import patches_of, positions, products
+from eckart.statistics.precision import exact
 from eckart.statistics.sample import Sample
 from eckart.statistics.second_moment import SecondMoment
 from eckart.statistics.sums import Sum
@@ -94,6 +95,9 @@ class Recorder:
         return kept[key]
 
     def hook(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]:
+        """What a module calls with its inputs and its output."""
+
+        @exact
         def forward_hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor | None:
             x: Tensor = arguments[0]
             recorded = self.recording_inputs
@@ -112,7 +116,7 @@ class Recorder:
             output = output.clone()
             if recorded:
                 watch: Any = output
-                watch.register_hook(self._gradient_hook(name, module, x))
+                watch.register_hook(exact(self._gradient_hook(name, module, x)))
             return output
 
         return forward_hook

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -78,6 +79,7 @@ def measured(
             METHODS.find(recipe.method).needs,
             batches,
             seed=recipe.seed,
+            mixed_precision=recipe.mixed_precision,
             cache=cache,
             memory=memory,
             identity=identity,
@@ -85,3 +87,14 @@ def measured(
             on_progress=phase(progress, "statistics"),
         )
     return statistics, passes, recomputed
+
+
+def known_of(info: Mapping[str, Any], recipe: Recipe, passes: int, recomputed: bool = False) -> dict[str, Any]:
+    """What a report says of the calibration: of the text, and of how statistics were measured on it."""
+    return {
+        **info,
+        "passes": passes,
+        "sequential": recipe.sequential,
+        "gradient_checkpointing": recomputed,
+        "mixed_precision": recipe.mixed_precision,
+    }

@@ -41,6 +41,7 @@ from eckart.progress import Progress, silent
 from eckart.report import as_json
 from eckart.statistics import Statistics, cache_directory, statistics_for
 from eckart.statistics.batches import Batch, call
+from eckart.statistics.precision import said_of
 
 SEQUENCES = 2
 """Samples that the model is timed on."""
@@ -151,12 +152,7 @@ class _Pass:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        rows: Sequence[Batch],
-        recipe: Recipe,
-        examples: Sequence[Site],
-        sites: Sequence[Site],
+        self, model: nn.Module, rows: Sequence[Batch], recipe: Recipe, examples: Sequence[Site], sites: Sequence[Site]
     ) -> None:
         needs = METHODS.find(recipe.method).needs
         self._needed = bool(needs)
@@ -169,7 +165,7 @@ class _Pass:
         def measured(some: Sequence[Site]) -> tuple[dict[str, Statistics], float]:
             modules = {site.name: site.module for site in some}
             clock = time.perf_counter()
-            found, _ = statistics_for(model, modules, needs, rows)
+            found, _ = statistics_for(model, modules, needs, rows, mixed_precision=recipe.mixed_precision)
             return found, (time.perf_counter() - clock) / max(1, len(rows))
 
         # One matrix alone costs the pass over the model; what the others add to that grows as their moments do.
@@ -285,6 +281,7 @@ def _budget(plan: Plan, choice: Choice, recipe: Recipe) -> dict[str, Any]:
 
 def _notes(plan: Plan, recipe: Recipe, blind: bool, max_loss: float | None) -> Iterable[str]:
     yield "time and memory are guesses from a few tokens and one matrix of each shape"
+    yield from said_of(recipe.mixed_precision)
     if max_loss is not None:
         yield "how small it gets depends on what is lost: the search evaluates several sizes, not counted here"
     elif _by_errors(plan, recipe):

@@ -41,6 +41,8 @@ class Recipe:
         samples: calibration sequences.
         length: tokens in a calibration sequence.
         seed: of everything random.
+        mixed_precision: measure statistics on the model as it computes in bfloat16, which takes less time where the
+            processor has units for that; sums stay in float32 and float64.
         rank, ranks, bits, percent, kept, terms, blocks, experts: the size that every matrix gets instead, in the word
             of the method's card; see `SIZES` in `eckart.compressors.contract`.
         group: inputs that share a scale, of methods that quantize; None for the method's own.
@@ -63,6 +65,7 @@ class Recipe:
     samples: int = 64
     length: int = 256
     seed: int = 0
+    mixed_precision: bool = False
     rank: int | None = None
     ranks: int | None = None
     bits: int | None = None

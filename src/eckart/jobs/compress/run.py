@@ -18,7 +18,7 @@ from eckart.jobs.compress.block_streams import observe
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import covered_by, sites_of, unreached, untaken
-from eckart.jobs.compress.data import check_data, measured, of_one_batch, set_aside, tokens_of
+from eckart.jobs.compress.data import check_data, known_of, measured, of_one_batch, set_aside, tokens_of
 from eckart.jobs.compress.distill import distill, sides
 from eckart.jobs.compress.heal import cut, heal
 from eckart.jobs.compress.influence import attach_influence
@@ -43,6 +43,7 @@ from eckart.models.sites import as_patterns
 from eckart.progress import Laps, Progress, phase, shown, silent
 from eckart.statistics import cache_directory, collect
 from eckart.statistics.batches import Batch
+from eckart.statistics.precision import said_of
 from eckart.texts.tokenizer import Tokenizer
 
 Search = Callable[[Plan, nn.Module], Choice]
@@ -70,6 +71,7 @@ def compress(
     samples: int = 64,
     length: int = 256,
     seed: int = 0,
+    mixed_precision: bool = False,
     progress: Progress = shown,
     **scheme: int,
 ) -> Compression:
@@ -103,6 +105,7 @@ def compress(
         samples: calibration sequences, of text.
         length: tokens in each.
         seed: of everything random.
+        mixed_precision: measure statistics on the model as it computes in bfloat16.
         progress: told of the phases; by default it draws a line in a terminal or a notebook, and nothing elsewhere.
         **scheme: instead of a share of the whole a size that every matrix gets, in the word of the method's card
             (`bits=4` for `gptq`, `rank=64` for `svd`), and options of the method (`group=128`, `symmetric=True`); see
@@ -138,6 +141,7 @@ def compress(
         samples=samples,
         length=length,
         seed=seed,
+        mixed_precision=mixed_precision,
         **scheme,  # type: ignore[arg-type]
     )
     present(model)
@@ -247,9 +251,9 @@ def run(
         plan,
         choice,
         errors,
-        calibration={**info, "passes": passes, "sequential": recipe.sequential, "gradient_checkpointing": recomputed},
+        calibration=known_of(info, recipe, passes, recomputed),
         seconds=lap.seconds,
-        notes=rounded_inputs(model) + timed,
+        notes=rounded_inputs(model) + timed + said_of(recipe.mixed_precision),
         warnings=amiss,
         trials=tried,
         healing=healing,

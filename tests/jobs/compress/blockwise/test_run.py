@@ -87,6 +87,7 @@ def test_is_to_the_bit_what_the_whole_model_becomes(name: str, method: str, tmp_
         {"method": "fwsvd", "rank": 4, "include": ("re:1.mlp", "re:head"), "head": True},
         {"method": "wanda", "keep": 0.6, "of": "bytes", "allocation": "greedy"},
         {"method": "modegpt", "keep": 0.7, "of": "bytes"},
+        {"method": "kfac", "keep": 0.7, "head": True, "mixed_precision": True},
     ],
     ids=lambda options: str(options["method"]),
 )

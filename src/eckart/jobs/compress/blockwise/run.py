@@ -18,6 +18,7 @@ from eckart.jobs.compress.blockwise.walk import Walk
 from eckart.jobs.compress.choices import Choice
 from eckart.jobs.compress.compression import Compression
 from eckart.jobs.compress.coverage import covered_by, sites_of
+from eckart.jobs.compress.data import known_of
 from eckart.jobs.compress.plan import Plan, apply, make_plan
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.compress.rounded_inputs import rounded_inputs
@@ -30,6 +31,7 @@ from eckart.progress import Laps, Progress, phase
 from eckart.statistics.batch_checks import check_batches
 from eckart.statistics.batches import Batch
 from eckart.statistics.cache import finite_weights
+from eckart.statistics.precision import said_of
 
 
 def opened_files(model: nn.Module, recipe: Recipe, files: Sequence[Path]) -> BlockFiles:
@@ -75,7 +77,17 @@ def run_blockwise(
     walk = None
     if method.needs:
         by_unit = sites_by_unit(sites, files)
-        walk = Walk(dense, files, by_unit, method.needs, batches, seed=recipe.seed, directory=finished, limit=limit)
+        walk = Walk(
+            dense,
+            files,
+            by_unit,
+            method.needs,
+            batches,
+            seed=recipe.seed,
+            mixed_precision=recipe.mixed_precision,
+            directory=finished,
+            limit=limit,
+        )
     plan = make_plan(dense, sites, method, {})
     plan.scheduler = scheduler
     kept = None if recipe.size else finished
@@ -96,9 +108,9 @@ def run_blockwise(
         plan,
         choice,
         errors,
-        calibration={**info, "passes": int(walk is not None), "sequential": False, "gradient_checkpointing": False},
+        calibration=known_of(info, recipe, int(walk is not None)),
         seconds=lap.seconds,
-        notes=rounded_inputs(model),
+        notes=rounded_inputs(model) + said_of(recipe.mixed_precision),
         warnings=amiss + warnings_of(found),
         coverage=found,
     )

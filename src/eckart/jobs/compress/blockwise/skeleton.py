@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -199,3 +199,20 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
     return bool(a is b or a == b)
+
+
+def called(modules: Mapping[str, nn.Module], act: Callable[[], Any]) -> dict[str, int]:
+    """How often modules are called by what is done, those that are."""
+    counts: dict[str, int] = {}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            counts[name] = counts.get(name, 0) + 1
+
+        return hook
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            stack.callback(module.register_forward_hook(count(name)).remove)
+        act()
+    return counts

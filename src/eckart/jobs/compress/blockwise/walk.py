@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.jobs.compress.blockwise.activations import Activations
-from eckart.jobs.compress.blockwise.skeleton import Skeleton
+from eckart.jobs.compress.blockwise.skeleton import Skeleton, called
 from eckart.models.block_files import BlockFiles
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics
@@ -22,6 +22,7 @@ from eckart.statistics.cache import chunks, read_statistics, write_statistics
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
 from eckart.statistics.padding import longest, without_padding
+from eckart.statistics.precision import mixed
 from eckart.statistics.recorder import Mingled, Recorder
 from eckart.statistics.ties import also_looked_up, joined, with_ties
 
@@ -41,6 +42,7 @@ class Walk:
         needs: what to collect.
         batches: as for `collect`.
         seed: of the sampled labels.
+        mixed_precision: as for `collect`, of what runs while something is measured and of the blocks in front of it.
         directory: for activations, and what an interrupted walk goes on from.
         limit: bytes that the statistics of one pass over a block may take.
 
@@ -60,10 +62,12 @@ class Walk:
         batches: Sequence[Batch],
         *,
         seed: int,
+        mixed_precision: bool = False,
         directory: Path,
         limit: int,
     ) -> None:
         self._model, self._files, self._needs, self._seed, self._limit = model, files, tuple(needs), seed, limit
+        self._mixed = mixed_precision
         self._units = [with_ties(model, {site.name: site.module for site in sites}) for sites in units]
         self._parts = [part for batch in batches for part in without_padding(model, batch)]
         tables = any(site.is_embedding for site in units[-1])
@@ -248,6 +252,7 @@ class Walk:
         recorder = Recorder(modules, frozenset(self._needs), also_looked_up(self._units[-1]))
         with ExitStack() as stack:
             stack.enter_context(frozen(self._model))
+            stack.enter_context(mixed(self._model, self._mixed))
             for name, module in modules.items():
                 stack.callback(module.register_forward_hook(recorder.hook(name)).remove)
             yield recorder
@@ -256,9 +261,9 @@ class Walk:
         """What is in no block, as it runs before the first one or behind the last one."""
         part, modules = self._parts[0], self._units[-1]
         with torch.no_grad():
-            before = _called(modules, lambda: self._skeleton.enter(part))
+            before = called(modules, lambda: self._skeleton.enter(part))
             hidden = self._skeleton.enter(part)
-            both = _called(modules, lambda: self._skeleton.leave(part, hidden))
+            both = called(modules, lambda: self._skeleton.leave(part, hidden))
         for name, count in before.items():
             if both[name] > count:
                 raise Refused(f"{name} runs both in front of the blocks and behind them: leave it out")
@@ -281,20 +286,3 @@ def _samples_apart() -> Iterator[None]:
             "the model puts the rows of several samples together, so that the gradients of each cannot be told apart "
             "block by block: give one sample a batch"
         ) from error
-
-
-def _called(modules: Mapping[str, nn.Module], act: Callable[[], Any]) -> dict[str, int]:
-    """How often modules are called by what is done, those that are."""
-    counts: dict[str, int] = {}
-
-    def count(name: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            counts[name] = counts.get(name, 0) + 1
-
-        return hook
-
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            stack.callback(module.register_forward_hook(count(name)).remove)
-        act()
-    return counts
