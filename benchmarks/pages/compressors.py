@@ -238,6 +238,7 @@ TABLES = {
             ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
             ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
             CPU,
+            ("decoding over dense", "[{decode_ratio:.2f}]"),
         ],
     ),
     "authors": _of(
