@@ -224,6 +224,34 @@ def draw_growth(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
+def two_days() -> dict[str, Points]:
+    """Two days of electricity demand of which every fifth half-hour is known, and what is said of the others."""
+    select = {"benchmark": "kernels.multiple", "part": "days", "arm": "held, smooth and rough"}
+    (row,) = selected(results("kernels"), select)
+    hours, wide = row["hours"], [1.96 * sd for sd in row["deviations"]]
+    each = list(zip(hours, row["demand"], row["known"], strict=True))
+    return {
+        "said": list(zip(hours, row["means"], strict=True)),
+        "low": [(t, mean - bar) for t, mean, bar in zip(hours, row["means"], wide, strict=True)],
+        "high": [(t, mean + bar) for t, mean, bar in zip(hours, row["means"], wide, strict=True)],
+        "known": [(t, y) for t, y, known in each if known],
+        "hidden": [(t, y) for t, y, known in each if not known],
+    }
+
+
+def draw_days(axes: Any, numbers: Mapping[str, Points]) -> None:
+    hours, low, high = ([p[i] for p in numbers[name]] for name, i in (("low", 0), ("low", 1), ("high", 1)))
+    axes.fill_between(hours, low, high, color=COLOURS[1], alpha=0.25, linewidth=0)
+    axes.plot(hours, [p[1] for p in numbers["said"]], color=COLOURS[1], linewidth=1.4, label="said, with bars of 95 %")
+    for name, style in (
+        ("hidden", {"markersize": 2.5, "color": GREY}),
+        ("known", {"markersize": 4.5, "color": COLOURS[0]}),
+    ):
+        axes.plot(*zip(*numbers[name], strict=True), "o", label=name, **style)
+    axes.set(xlabel="hours", ylabel="demand, GW", xticks=range(0, 49, 6))
+    axes.legend(frameon=False, labelcolor="linecolor", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+
+
 def _labels(axes: Any, places: Sequence[tuple[tuple[float, float], str]], left: bool = True) -> None:
     """Names beside points, each on the first side where it covers neither a name nor a point; on the left if `left`."""
     axes.figure.canvas.draw()
@@ -255,6 +283,7 @@ PICTURES = {
     "sections-said": Picture(sections_said, draw_sections),
     "logarithms-of-proximities": Picture(by_logarithms, draw_logarithms, 3.6),
     "growth-of-time": Picture(growth_of_time, draw_growth, 3.6),
+    "two-days": Picture(two_days, draw_days),
 }
 
 
