@@ -29,8 +29,8 @@ enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2 };
 
 INLINE floats load(const float *from) { floats v; memcpy(&v, from, sizeof v); return v; }
 INLINE void store(float *to, floats v) { memcpy(to, &v, sizeof v); }
+/* The first n lanes are read and written below; what the others would be of is not touched in memory. */
 #if defined(__AVX512F__)
-/* The first n lanes, of which the others are not touched in memory. */
 INLINE uint16_t lanes_before(int64_t n) { return (uint16_t)(n >= LANES ? 0xffff : (1u << n) - 1); }
 INLINE floats load_some(const float *from, int64_t n) { return (floats)_mm512_maskz_loadu_ps(lanes_before(n), from); }
 INLINE void store_some(float *to, floats v, int64_t n) { _mm512_mask_storeu_ps(to, lanes_before(n), (__m512)v); }

@@ -160,6 +160,7 @@ INLINE void make_floats(const quantized *w, int64_t r, int64_t group, int bits, 
 INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, int bits, int has_book, const float *book,
                     const planes *levels, const uint8_t *zeros) {
     const int how = way(bits, has_book), slabs = slabs_of(bits);
+    const int in_pairs = (bits == 4 || bits == 8) && w->group == 2 * LANES; /* as files of others have their groups */
     const floats first = bits == 4 ? (floats){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
                        : bits == 3 ? (floats){0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7}
                                    : (floats){0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
@@ -174,7 +175,7 @@ INLINE float row_of(const quantized *w, int64_t r, const float *x, float *out, i
         const int64_t slab_end = (k + 1) * run < columns ? (k + 1) * run : columns;
         const uint8_t *from = row + k * bits / 8 * run - k * run; /* its byte for column 0 of the row, were there one */
         while (column < slab_end) {
-            for (; w->group == 2 * LANES && column == group_end && column + 4 * LANES <= slab_end; column += 4 * LANES) {
+            for (; in_pairs && column == group_end && column + 4 * LANES <= slab_end; column += 4 * LANES) {
                 NEXT_GROUP(now)
                 NEXT_GROUP(then)
                 CHUNKS(4, now, then)
