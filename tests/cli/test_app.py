@@ -120,6 +120,24 @@ def test_exit_statuses(error: BaseException, status: int, says: str, capsys: pyt
     assert capsys.readouterr().err == says
 
 
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("m", "'m' cannot be written: No such file"),
+        ("m.lock.c054a894.tmp", "'m' cannot be written: No such file"),
+        ("m.partial/report.json", "'m' cannot be written: No such file"),
+        ("m/report.json", "'m' cannot be written: No such file"),
+        ("m.safetensors", "[Errno 2] No such file: 'm.safetensors'"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(file: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(out: str) -> int:
+        raise FileNotFoundError(2, "No such file", file)
+
+    assert run(command, signature(command).bind("m")) == 2
+    assert capsys.readouterr().err == f"eckart: error: {says}\n"
+
+
 @pytest.mark.parametrize("kind", [ValueError, RuntimeError])
 def test_other_errors_are_faults_and_raised(kind: type[Exception]) -> None:
     def command() -> int:

@@ -176,6 +176,7 @@ def test_bad_options_are_refused_and_leave_no_group_behind(name: str) -> None:
     bad = [
         {"lr": -1.0},
         {"lr": "a"},
+        {"lr": None},
         {"rule": "sgd"},
         {"bits": 4},
         {"betas": (0.9, 1.0)},

@@ -92,9 +92,9 @@ def run(command: Callable[..., Any], bound: BoundArguments) -> int:
         )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            out = str(asked.get("out") or "")
-            inside = out and str(error.filename or "").startswith(out)
-            return refused(f"{abridged(out)} cannot be written: {error.strerror}" if inside else error)
+            out, failed = str(asked.get("out") or ""), str(error.filename or "")
+            ours = failed == out or failed.startswith(tuple(f"{out}{end}" for end in (".lock", ".partial", os.sep)))
+            return refused(f"{abridged(out)} cannot be written: {error.strerror}" if out and ours else error)
         then = "go on with --resume" if "resume" in bound.signature.parameters else "try again"
         return refused(f"the disk is full ({error.filename or error.strerror}): free some space, then {then}")
 

@@ -117,7 +117,7 @@ def keep_frozen(model: nn.Module, before: dict[str, bool]) -> None:
         before: what `asking` said of it.
     """
     for name, p in model.named_parameters():
-        while name not in before:
+        while name and name not in before:
             name = name.rpartition(".")[0]
-        if not before[name]:
+        if not before.get(name, True):
             p.requires_grad_(False)

@@ -132,8 +132,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
         if unknown:
             raise Refused(f"{self.name} has no {', '.join(sorted(unknown))}; there are {', '.join(self.defaults)}")
         for option, (low, high) in {**LIMITS, **self.LIMITS}.items():
-            told = group.get(option)
-            if isinstance(told, str) or (told is not None and not low <= float(told) < high):
+            told = group.get(option, low)
+            if told is None or isinstance(told, str) or not low <= float(told) < high:
                 raise Refused(f"{option}={told!r} must be a number of at least {low:g} and below {high:g}")
             if option in group and type(self.defaults[option]) is int and int(group[option]) != group[option]:
                 raise Refused(f"{option}={group[option]} must be a whole number")

@@ -235,7 +235,6 @@ def test_compiled_and_exported_models_call_one_op(matrix: Quantized) -> None:
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # what PyTorch says of tracing
 def test_products_do_not_import_the_compiler() -> None:
     marked = torch.compiler.assume_constant_result(lambda: True)
     assert vars(marked).items() <= vars(products._available).items()
@@ -243,6 +242,7 @@ def test_products_do_not_import_the_compiler() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # what PyTorch says of tracing
 def test_traced_models_are_traced_through_pytorch(matrix: Quantized) -> None:
     traced, x = torch.jit.trace(matrix, (torch.randn(3, 64),)), torch.randn(3, 64)
     torch.testing.assert_close(traced(x), matrix(x))

@@ -136,7 +136,7 @@ def _available() -> bool:
     return loaded() is not None
 
 
-# What `torch.compiler.assume_constant_result` does, which imports the compiler, and so a second of every start.
+# What `torch.compiler.assume_constant_result` does, which imports the compiler into every start.
 _available._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
