@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Threads that wait sleep instead of spinning, which on a busy machine would slow everything down.
 THREADS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
-.PHONY: demo test test-oldest lint docs bench clean
+.PHONY: demo test test-oldest test-engines lint docs bench clean
 .NOTPARALLEL:
 
 ## demo: compresses a real language model of 135 M parameters and lets both models speak
@@ -35,6 +35,12 @@ OLDEST := transformers==5.0.0 huggingface_hub==1.3.0 tokenizers==0.22.0 safetens
 test-oldest: .venv/.oldest
 	PYTHONPATH=.venv/oldest OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal \
 		tests/models/test_transformers.py tests/models/test_zoo.py
+
+## test-engines: the exports that other engines run, with these laid over .venv: onnxruntime, llama.cpp, compressed-tensors
+ENGINES := onnx==1.23.2 onnxruntime==1.32.0 onnxscript==0.7.2 onnx-ir==1.1.0 ml-dtypes==0.7.0 flatbuffers==25.12.19 \
+	gguf==0.19.0 xllamacpp==2026.10.11549 compressed-tensors==0.20.1 loguru==0.7.3 protobuf==7.36.2
+test-engines: .venv/.engines
+	PYTHONPATH=.venv/engines OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/jobs/exports
 
 lint: .venv/.dev
 	$(BIN)/ruff check
@@ -92,6 +98,10 @@ clean:
 
 .venv/.docs: pyproject.toml constraints.txt $(NATIVE) | .venv/.made
 	$(INSTALL) -e '.[docs]'
+	@touch $@
+
+.venv/.engines: Makefile | .venv/.dev
+	$(BIN)/python -m pip install --prefer-binary --no-compile --no-deps --upgrade --target .venv/engines $(ENGINES)
 	@touch $@
 
 .venv/.oldest: Makefile | .venv/.dev

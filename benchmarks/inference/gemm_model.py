@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python -m benchmarks.inference.gemm_model --methods auto,kfac-int8,nf4 [--json FILE]
 
 Products of the candidates of some methods are timed at several shapes, with one vector and with 128, by whatever
-product of a structure runs here; the weights are cold. A model of time, a roofline with an overhead and with or
-without a ridge regression on what that leaves, is fitted to the products of all shapes but one and asked for the
-products of that one. Errors are |predicted / measured - 1|. Beside them stand those of a random split into five parts,
-in which neighbours of every product are seen, as in the paper.
+product of a structure runs here; the weights are cold. A model of time is fitted to the products of all shapes but one
+and asked for the products of that one: a roofline with an overhead, the same with a ridge regression on what that
+leaves, and a sum of prices. Errors are |predicted / measured - 1|. Beside them stand those of a random split into five
+parts, of the regression, in which neighbours of every product are seen, as in the paper.
 
 The second table is for choosing ranks: the time of two factors at ranks around multiples of 8, over that of the
 multiple below.
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.common.rows import Rows, add_option
-from eckart.budget.product_time import Array, Timed, fit_times, left_out_errors
+from eckart.budget.product_time import FORMS, Array, Roofline, Timed, fit_times, left_out_errors
 from eckart.compressors.contract import METHODS
 from eckart.jobs.compress.product_times import SHAPES, cpu_name, seconds_of, time_method
 from eckart.structures import low_rank
@@ -31,12 +31,12 @@ PARTS = 5
 OFFSETS = (0, 1, 2, 4, 7, 8)
 
 
-def random_errors(timed: Sequence[Timed], regressor: bool, seed: int) -> Array:
+def random_errors(timed: Sequence[Timed], form: str, seed: int) -> Array:
     """`left_out_errors` for parts that were drawn."""
     part = np.random.default_rng(seed).permutation(len(timed)) % PARTS
     found = np.zeros(len(timed))
     for out in range(PARTS):
-        model = fit_times([each for each, p in zip(timed, part, strict=True) if p != out], regressor=regressor)
+        model = fit_times([each for each, p in zip(timed, part, strict=True) if p != out], form)
         for i in np.flatnonzero(part == out):
             found[i] = abs(model.seconds(timed[i].product) / timed[i].seconds - 1)
     return found
@@ -51,13 +51,14 @@ def by_kind(timed: Sequence[Timed]) -> dict[str, list[Timed]]:
 
 def predictions(timed: Sequence[Timed], rows: Rows, setting: dict[str, object], seed: int) -> None:
     print(
-        f"{'kind':>28} {'products':>8} {'Gflop/s':>8} {'GB/s':>6} {'us':>6}   left-out shapes: roofline, "
-        "with regressor (median, worst); random split"
+        f"{'kind':>28} {'products':>8} {'Gflop/s':>8} {'GB/s':>6} {'us':>6}   left-out shapes: {', '.join(FORMS)} "
+        "(median, worst); random split, regressed"
     )
     for kind, own in sorted(by_kind(timed).items()):
-        line = fit_times(own, regressor=False).rooflines[kind]
-        errors = {name: left_out_errors(own, regressor=name == "both") for name in ("roofline", "both")}
-        leaked = random_errors(own, True, seed)
+        line = fit_times(own, "roofline").kinds[kind]
+        assert isinstance(line, Roofline)
+        errors = {form: left_out_errors(own, form) for form in FORMS}
+        leaked = random_errors(own, "regressed", seed)
         found = {
             "products": len(own),
             "gflops": line.peak / 1e9,
@@ -70,8 +71,8 @@ def predictions(timed: Sequence[Timed], rows: Rows, setting: dict[str, object], 
         rows.add({**setting, "part": "kinds", "kind": kind}, found)
         print(
             f"{kind:>28} {len(own):>8} {found['gflops']:>8.1f} {found['gbytes']:>6.1f} {found['overhead_us']:>6.1f}   "
-            f"{found['roofline_median']:>6.1%} {found['roofline_worst']:>7.1%}  {found['both_median']:>6.1%} "
-            f"{found['both_worst']:>7.1%}  {found['random']:>6.1%}",
+            + "  ".join(f"{found[f'{form}_median']:>6.1%} {found[f'{form}_worst']:>7.1%}" for form in FORMS)
+            + f"  {found['random']:>6.1%}",
             flush=True,
         )
 

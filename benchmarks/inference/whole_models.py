@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python -m benchmarks.inference.whole_models --json FILE
 
 The channels of smollm2 are put in another order first (`common/shuffled.py`), so that no arm meets the grid of its
-file. The embedding, which is also the head, stays dense in every arm. Beside eckart's arms stand those of torchao,
-quanto and bitsandbytes where these are installed. Peak memory is that of a process of its own which loads the
-directory and generates, over what it had after its imports. Leave the machine alone meanwhile.
+file. The embedding, which is also the head, stays dense in every arm that does not name it. Beside eckart's arms stand
+those of torchao, quanto and bitsandbytes where these are installed. Peak memory is that of a process of its own which
+loads the directory and generates, over what it had after its imports. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def arms(ids: list[torch.Tensor]) -> dict[str, Make]:
         "gqsa, 50 % in 4 bits": compressed("gqsa", percent=50, **read),
         "kfac, 80 % of the linear parameters": compressed("kfac", keep=0.8, **linear),
         "kfac, 60 % of the linear parameters": compressed("kfac", keep=0.6, **linear),
-        "auto, a third of the bytes": compressed("auto", keep=0.334, **read),
+        "auto, a third of the bytes": compressed("auto", keep=0.334, embeddings=False, head=False, **read),
+        "auto, a third of the bytes, embedding too": compressed("auto", keep=0.334, **read),
+        "auto, a quarter of the bytes, embedding too": compressed("auto", keep=0.25, **read),
     }
 
 

@@ -11,7 +11,6 @@ SIZES: Heads = [("{keep:%}", NEWS)]
 MEAN_CPU = ("CPU s", "{mean_cpu_seconds:.0f}")
 CPU = ("CPU s", "{cpu_seconds:.0f}")
 MB = ("MB", "{megabytes:.0f}")
-DECODING = ("decoding", "{decode_ratio:.2f}")
 ENCODER: Heads = [
     ("method", "{method:code}[, {bits} bits]"),
     ("kept", "{keep:.2f}"),
@@ -105,11 +104,9 @@ TABLES = {
         [MEAN_CPU],
     ),
     "methods": _of(
-        {**METHODS, "model": "smollm2", "run": "all", "of": "linear-parameters"}, [METHOD], SIZES, [MB, CPU, DECODING]
+        {**METHODS, "model": "smollm2", "run": "all", "of": "linear-parameters"}, [METHOD], SIZES, [MB, CPU]
     ),
-    "methods-bytes": _of(
-        {**METHODS, "model": "smollm2", "run": "all", "of": "bytes"}, [METHOD], SIZES, [MB, CPU, DECODING]
-    ),
+    "methods-bytes": _of({**METHODS, "model": "smollm2", "run": "all", "of": "bytes"}, [METHOD], SIZES, [MB, CPU]),
     "methods-added": _of({**METHODS, "model": "smollm2", "run": "added", "of": "bytes"}, [METHOD], SIZES, [MB, CPU]),
     "methods-groups": _of({**METHODS, "model": "smollm2", "run": "groups", "of": "bytes"}, [METHOD], SIZES, [CPU]),
     "essential": _of(

@@ -128,8 +128,9 @@ TABLES = {
             ("GB/s", "{gbytes:.1f}"),
             ("overhead, us", "{overhead_us:.0f}"),
             ("error of the roofline", "{roofline_median:%} (at most {roofline_worst:%})"),
-            ("with the regressor", "{both_median:%} (at most {both_worst:%})"),
+            ("with the regressor", "{regressed_median:%} (at most {regressed_worst:%})"),
             ("of a random split", "{random:%}"),
+            ("of sums", "{sums_median:%} (at most {sums_worst:%})"),
         ],
     ),
     "gemm-ranks": Table(

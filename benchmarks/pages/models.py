@@ -82,6 +82,8 @@ TABLES = {
             ("processor seconds, told", "{cpu_seconds:.0f}"),
             ("measured", "[{measured:.0f}]"),
             ("off by", "[{off:%1}]"),
+            ("bytes of the model", "[{model_bytes:,}]"),
+            ("written", "[{written_bytes:,.0f}]"),
         ],
     ),
     "support-coverage": Table(

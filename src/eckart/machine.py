@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,12 @@ def device_named(name: str) -> torch.device:
     if kind not in there or int(number or 0) >= max(1, count):
         raise Refused(f"device={name!r} is not there: PyTorch {torch.__version__} finds {', '.join(there)} here")
     return torch.device(name)
+
+
+def memory_on(device: torch.device) -> float:
+    """Bytes that are free on a device; infinite where it does not tell, and for the CPU, see `memory_available`."""
+    own: Any = getattr(torch, device.type, None)
+    return float(own.mem_get_info(device)[0]) if hasattr(own, "mem_get_info") else math.inf
 
 
 @cache

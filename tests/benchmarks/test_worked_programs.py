@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.common.rows import read
 from benchmarks.estimators import fermentation, trials
+from benchmarks.models import device
 
 
 def found(program: object, options: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict]:
@@ -64,3 +65,16 @@ def test_delays_are_chosen_where_classes_differ_in_their_spectra(
     assert row["chosen"] > 0.9 > 0.7 > row["plain"]
     assert row["chosen"] - row["plain"] == pytest.approx((row["only with delays"] - row["only without"]) / 60)
     assert row["mcnemar"] < 0.01
+
+
+def test_a_device_does_the_whole_job_as_the_cpu_does(
+    llama_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    asked = ["--device", "cpu", "--model", str(llama_directory), "--method", "svd", "--size", "64", "--json", str(file)]
+    monkeypatch.setattr(sys, "argv", ["device", *asked])
+    device.main()
+    job, *products = [row.found for row in read(file)]
+    assert job["apart"] == job["device"]["read back"] == 0
+    assert len(products) == len(device.KINDS)
+    assert all(found[f"{tokens} tokens"] > 0 for found in products for tokens in device.TOKENS)

@@ -18,6 +18,7 @@ from eckart.errors import Refused
 from eckart.inference.contract import INFERENCE, InferenceCard
 from support.adapting import close, ids
 from support.tiny import tiny_llama, tiny_qwen3_moe
+from tests.support.elsewhere import DEVICE, elsewhere
 
 
 def compressed() -> nn.Module:
@@ -72,6 +73,19 @@ def test_outputs_are_the_same_inside_and_after(name: str, kind: str) -> None:
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     with torch.inference_mode():
         assert torch.equal(model(tokens).logits, expected)
+
+
+@everywhere
+def test_outputs_on_another_device_are_those_on_the_cpu(name: str) -> None:
+    tokens, found = ids(3, 21), []
+    with elsewhere():
+        for device in (torch.device("cpu"), DEVICE):
+            model = tiny_llama(tied=False).to(device)
+            there = tokens.to(device)
+            _, logits = entered(INFERENCE[name], model, lambda m=model, t=there: m(t).logits, **OPTIONS.get(name, {}))
+            assert logits.device == device
+            found.append(logits.cpu())
+    assert close(found[1], found[0], 1e-4)
 
 
 @pytest.mark.parametrize("name", SAME)

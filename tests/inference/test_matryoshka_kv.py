@@ -26,6 +26,7 @@ from eckart.inference._coded_cache import cache_bytes
 from eckart.inference.matryoshka_kv import LowRankCode, cache_ranks
 from support.adapting import close, ids
 from support.tiny import CONTEXT, HIDDEN, VOCABULARY, tiny_llama
+from tests.support.elsewhere import DEVICE, elsewhere
 
 HEADS, SIZE = 3, 8
 
@@ -264,3 +265,16 @@ def test_training_serves_small_sizes_better_and_stays_exact() -> None:
         assert not torch.allclose(basis.vectors, start.keys[name].vectors, atol=1e-2)
     assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in state.items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_bases_on_another_device_are_those_on_the_cpu_and_are_trained_there() -> None:
+    found = []
+    with elsewhere():
+        for device in (torch.device("cpu"), DEVICE):
+            model = tiny_llama(tied=False).to(device)
+            found.append(cache_bases(model, ids(8, 32)))
+        trained = train_bases(model, found[1], ids(8, 32), steps=3, rate=1e-2)
+    for here, there in zip(found[0].keys.values(), found[1].keys.values(), strict=True):
+        torch.testing.assert_close(there.losses, here.losses, rtol=1e-3, atol=1e-6)
+    for basis in trained.keys.values():
+        assert torch.allclose(basis.vectors @ basis.vectors.mT, torch.eye(8, dtype=torch.float64), atol=1e-5)

@@ -21,12 +21,16 @@ from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
 from eckart.jobs.adapt.directory import Request, adapt_directory
 from eckart.jobs.compensate.directory import compensate_directory
+from eckart.jobs.compress import directory
 from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.recipe import Recipe
 from eckart.jobs.diagnose.directory import diagnose_directory
 from eckart.jobs.evaluate.quality import evaluate
+from eckart.jobs.learning.checkpoint import CheckpointFile
 from eckart.jobs.learning.loop import Training
 from eckart.jobs.texts import Texts
+from eckart.jobs.train.directory import Request as train_request
+from eckart.jobs.train.directory import train_directory
 from eckart.machine import DEVICES, device_named
 from eckart.models import transformers as hf
 from eckart.models.modules import Structured
@@ -56,6 +60,12 @@ JOBS: dict[str, dict[str, Any]] = {
 def _there() -> Iterator[None]:
     with elsewhere():
         yield
+
+
+def _there_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is what jobs find where they are asked for `cuda`."""
+    for module in (hf, directory):
+        monkeypatch.setattr(module, "device_named", lambda name: DEVICE if name == "cuda" else CPU)
 
 
 def make(device: torch.device, blocks: int = 2) -> Any:
@@ -263,7 +273,7 @@ def test_the_commands_there_say_what_they_say_on_the_cpu(
 ) -> None:
     # Nothing is tied: a subclass takes the place of a tensor when it is moved, and is another one in each place.
     source = str(save_tiny(tmp_path / "model", tiny_llama(tied=False)))
-    monkeypatch.setattr(hf, "device_named", lambda name: DEVICE if name == "cuda" else CPU)
+    _there_by_name(monkeypatch)
     data = tmp_path / "pairs.jsonl"
     lines = Path(texts[0]).read_text("utf-8").splitlines()[:12]
     data.write_text("".join(json.dumps({"prompt": line[:20], "response": line[20:50]}) + "\n" for line in lines))
@@ -291,11 +301,35 @@ def test_the_commands_there_say_what_they_say_on_the_cpu(
     assert found[1] == pytest.approx(found[0], rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.parametrize("options", [{"optimizer": "galore:rank=4"}, {"parametrization": "rigl:keep=0.5"}])
+def test_a_model_is_trained_there_and_goes_on_there(
+    options: dict[str, str], texts: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(save_tiny(tmp_path / "model", tiny_llama(tied=False)))
+    _there_by_name(monkeypatch)
+    asked = train_request(texts[0], texts[1], length=32, **options)
+    training = Training(steps=4, batch=2, every=1)
+    found = [train_directory(source, tmp_path / name, asked, training, device=name)["loss"] for name in ("cpu", "cuda")]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    write = CheckpointFile.write
+
+    def stop(*arguments: Any) -> None:
+        write(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CheckpointFile, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_directory(source, tmp_path / "out", asked, training, device="cuda")
+    again = train_directory(source, tmp_path / "out", asked, training, device="cuda", resume=True)
+    assert again["loss"] == found[1]
+
+
 @pytest.mark.parametrize(("name", "kind"), [("BERT classifier", "pairs"), ("T5", "pairs"), ("ViT", "images")])
 def test_other_tasks_there_are_judged_as_on_the_cpu(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hf, "device_named", lambda device: DEVICE if device == "cuda" else CPU)
+    _there_by_name(monkeypatch)
     source = save_zoo(name, tmp_path / "model")
     read = Texts(*(save_data(kind, tmp_path / each, i) for i, each in enumerate("ab")), eval_samples=4, eval_length=16)
     found = []

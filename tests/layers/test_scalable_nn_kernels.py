@@ -15,6 +15,7 @@ from eckart.layers.scalable_nn_kernels import (
     exponential_features,
     relu_features,
 )
+from tests.support.elsewhere import DEVICE, elsewhere
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -137,3 +138,20 @@ def test_a_compiled_graph_does_not_say_nan_of_numbers() -> None:
     assert compiled(x.float() * torch.nan).isnan().all()
     with pytest.raises(RuntimeError, match="scale the inputs"):
         compiled(x.float() * 1e4)
+
+
+@pytest.mark.parametrize(
+    ("activation", "method"), [("relu", "least-squares"), ("cos", "least-squares"), ("cos", "published")]
+)
+def test_a_layer_on_another_device_is_fitted_as_on_the_cpu(activation: str, method: str) -> None:
+    linear, x = (each.float() for each in problem())
+    found = []
+    with elsewhere():
+        for device in (torch.device("cpu"), DEVICE):
+            here = linear.to(device)
+            made = RandomFeatureLinear.from_linear(
+                here, activation, x.to(device), 32, method=method, generator=seeded()
+            )
+            found.append(made(x.to(device)).detach().cpu())
+            expected_error(here, x.to(device), "cos", 32)
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)

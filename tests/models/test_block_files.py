@@ -25,7 +25,7 @@ def test_a_block_is_there_inside_and_on_no_device_outside(name: str, dtype: torc
     prefix = "transformer.h" if name == "GPT2" else "model.layers"
     model = type(dense).from_pretrained(tmp_path)
     assert len(weight_files(tmp_path)) > 1
-    files = BlockFiles(model, prefix, weight_files(tmp_path))
+    files = BlockFiles(model, prefix, weight_files(tmp_path), torch.device("cpu"))
     block = dense.get_submodule(f"{prefix}.1")
     assert len(files) == 2
     assert files.bytes == sum(t.numel() * t.element_size() for t in block.state_dict().values())
@@ -43,7 +43,7 @@ def test_a_block_is_there_inside_and_on_no_device_outside(name: str, dtype: torc
 def test_an_error_inside_leaves_no_block(tmp_path: Path) -> None:
     made: Any = zoo()["Llama"]()[0]
     made.save_pretrained(tmp_path)
-    files = BlockFiles(made, "model.layers", weight_files(tmp_path))
+    files = BlockFiles(made, "model.layers", weight_files(tmp_path), torch.device("cpu"))
     with pytest.raises(ZeroDivisionError), files.loaded(made, 0):
         raise ZeroDivisionError
     assert all(p.is_meta for p in made.model.layers.parameters())
@@ -61,7 +61,7 @@ def test_files_of_another_model_are_refused_and_it_stays(change: str, tmp_path: 
         tensors[key] = tensors[key] + 1 if change == "other numbers" else tensors[key].half()
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(Refused, match=f"{key} is not stored under that name and in that form"):
-        BlockFiles(made, "model.layers", weight_files(tmp_path))
+        BlockFiles(made, "model.layers", weight_files(tmp_path), torch.device("cpu"))
     assert not any(p.is_meta for p in made.parameters())
 
 
@@ -70,4 +70,4 @@ def test_a_tensor_of_two_blocks_is_refused(tmp_path: Path) -> None:
     made.save_pretrained(tmp_path)
     made.model.layers[1].mlp = made.model.layers[0].mlp
     with pytest.raises(Refused, match="is a tensor of another block too"):
-        BlockFiles(made, "model.layers", weight_files(tmp_path))
+        BlockFiles(made, "model.layers", weight_files(tmp_path), torch.device("cpu"))

@@ -102,7 +102,9 @@ def computed(func: Any, *args: Any, **kwargs: Any) -> Any:
     if there and func not in (*MOVES, *PICKS) and any(x.ndim and not isinstance(x, There) for x in found):
         raise Mixed(f"{func}: expected all tensors to be on the same device, but found {DEVICE} and cpu")
     stays = bool(there) if device is None else _is_there(device)
-    kwargs = {k: torch.device("cpu") if k == "device" and v is not None else v for k, v in kwargs.items()}
+    kwargs = {
+        k: torch.device("cpu") if k == "device" and v is not None and _is_there(v) else v for k, v in kwargs.items()
+    }
     result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     known = {id(x.held): x for x in there}  # operations in place give back what they were given
 
@@ -151,9 +153,13 @@ def elsewhere() -> Iterator[torch.device]:
     with pytest.MonkeyPatch.context() as patch:
         for name in MAKERS:
             patch.setattr(torch, name, _anywhere(getattr(torch, name)))
-        patch.setattr(torch, "inference_mode", torch.no_grad)  # whose tensors no subclass can wrap
+        patch.setattr(torch, "inference_mode", _no_grad)  # whose tensors no subclass can wrap
         patch.setattr(torch, "autocast", _autocast)  # which has to be told of a device
         yield DEVICE
+
+
+def _no_grad(mode: bool = True) -> Any:
+    return torch.no_grad() if mode else nullcontext()
 
 
 def moved(value: Any) -> Any:

@@ -10,13 +10,13 @@ _AT = "{keep:%} of the "
 
 _NEWS = (
     ": perplexity {scores.news.value:perplexity}[ ± {scores.news.stderr:.2f}], KL {scores.news.distance:.3f}, "
-    "{megabytes:.0f} MB, {cpu_seconds:.0f} s[, decodes {decode_ratio:.2f} times as fast]"
+    "{megabytes:.0f} MB, {cpu_seconds:.0f} s"
 )
 
 _METHODS = (
     "smollm2, {tokens} tokens of calibration ({calibrated on}), perplexity on {judged on sequences} sequences of news "
     "(dense {scores.news.value:.2f} ± {scores.news.stderr:.2f}), KL from the dense model, processor seconds of fitting "
-    "and building, decoding beside the dense model where it was timed; one thread of a busy machine"
+    "and building; one thread of a busy machine"
 )
 
 _ENCODER = {"benchmark": "compressors.encoders", "run": "all"}

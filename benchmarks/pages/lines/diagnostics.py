@@ -44,9 +44,9 @@ DIAGNOSTICS = [
         "gemm-model",
         "kinds",
         "products at {shapes} shapes by one thread; median error for the shape that is left out, by the roofline, with "
-        "the regressor, and of a random split",
+        "the regressor, and by sums; and of the regressor at a random split",
         {"benchmark": "inference.gemm_model", "part": "kinds"},
-        "{kind} {roofline_median:%}, {both_median:%}, {random:%}",
+        "{kind} {roofline_median:%}, {regressed_median:%}, {sums_median:%}; {random:%}",
     ),
     _diagnostics(
         "farms",

@@ -43,12 +43,15 @@ def export(
 ) -> int:
     """Turns a compressed model, a GGUF file, or an adapter, into another format."""
     from eckart.jobs.adapt.files import ADAPTER
+    from eckart.jobs.adapt.load import is_adapter
     from eckart.jobs.adapt.peft import EXACT, export_adapter
 
     status = 0
-    if (Path(model) / ADAPTER).is_file():
-        if to != "peft":
-            raise Refused(f"{model} is an adapter, which has no dense form of its own: export --to peft")
+    if is_adapter(model) and to not in ("merged", "peft"):
+        raise Refused(
+            f"{model} is an adapter, and no model: export it --to merged first, and what that wrote --to {to}"
+        )
+    if to == "peft" and (Path(model) / ADAPTER).is_file():
         errors = export_adapter(model, out, rank)
         worst = max(errors, key=errors.__getitem__)
         status = LOSSY if errors[worst] > EXACT else 0
@@ -58,7 +61,7 @@ def export(
         console(stderr=True).print(lost, highlight=False, soft_wrap=True)
     else:
         if rank is not None:
-            raise Refused(f"--rank {rank} is for adapters, and {model} is none: leave it out")
+            raise Refused(f"--rank {rank} is of the LoRA that an adapter of eckart becomes --to peft: leave it out")
         if said := writer(to)(model, out):
             console(stderr=True).print(said, highlight=False, soft_wrap=True)
     console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
+from eckart.machine import wide
 from eckart.models.presence import check_model
 from eckart.models.transformers_attention import attending, exact_attention
 from eckart.statistics.batches import Batch, call, one_by_one
@@ -98,10 +99,10 @@ class Moments:
             x: (sequences, heads, tokens, d).
         """
         x = x if x.requires_grad else x.detach().requires_grad_()
-        rows = x.detach().double().transpose(0, 1).flatten(1, 2)
+        rows = wide(x.detach()).transpose(0, 1).flatten(1, 2)
 
         def add_gradient(gradient: Tensor) -> None:
-            self.add(rows, gradient.double().transpose(0, 1).flatten(1, 2))
+            self.add(rows, wide(gradient).transpose(0, 1).flatten(1, 2))
 
         x.register_hook(add_gradient)  # type: ignore[no-untyped-call]
         return x
@@ -111,11 +112,16 @@ class Moments:
         self.count += rows.shape[1]
         self.plain = self.plain + _Sums.of(rows, torch.ones_like(rows[..., :1]))
         self.weighted = self.weighted + _Sums.of(rows, gradient.square().sum(-1, keepdim=True))
-        self.gradient = self.gradient.to(rows.device) + gradient.mT @ gradient
+        self.gradient = self.gradient + _kept(gradient.mT @ gradient)
 
     def finite(self) -> bool:
         """Whether none of it is NaN or infinite."""
         return all(bool(torch.isfinite(t).all()) for t in (self.plain.second, self.weighted.second, self.gradient))
+
+
+def _kept(here: Tensor) -> Tensor:
+    """Sums of a batch as they are kept: float64, in the memory of the CPU."""
+    return here.cpu().double()
 
 
 @dataclass(frozen=True)
@@ -132,11 +138,11 @@ class _Sums:
 
     @staticmethod
     def of(rows: Tensor, weights: Tensor) -> _Sums:
-        return _Sums(weights.sum(1), (weights * rows).sum(1), (weights * rows).mT @ rows)
+        return _Sums(*map(_kept, (weights.sum(1), (weights * rows).sum(1), (weights * rows).mT @ rows)))
 
     def __add__(self, other: _Sums) -> _Sums:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return _Sums(*(mine.to(theirs.device) + theirs for mine, theirs in pairs))
+        return _Sums(*(mine + theirs for mine, theirs in pairs))
 
     @property
     def mean(self) -> Tensor:

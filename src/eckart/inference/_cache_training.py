@@ -16,6 +16,7 @@ from eckart.inference._cache_bases import (
     differentiating,
     samples,
 )
+from eckart.machine import wide
 from eckart.models.transformers_attention import attending, exact_attention, in_groups
 from eckart.statistics.batches import Batch, call
 from eckart.structures._checks import size_option
@@ -117,7 +118,7 @@ class _Turning:
         self.like = like
 
     def _rotation(self) -> Tensor:
-        skew = self.skew.double() - self.skew.double().mT
+        skew = wide(self.skew) - wide(self.skew).mT
         eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
         turn: Tensor = torch.linalg.solve(eye - skew, eye + skew)
         return turn
@@ -137,5 +138,5 @@ class _Turning:
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """The mean and U Q, float64."""
-        turn = self._rotation().detach()
+        turn = self._rotation().detach().cpu().double()
         return self.start.mean.to(turn), self.start.vectors.to(turn) @ turn

@@ -61,7 +61,7 @@ def expected_error(linear: nn.Linear, x: Tensor, activation: Literal["cos", "sin
         activation: cos or sin.
         features: m, of which half are draws.
     """
-    points, w, b = _balanced(linear, x.double())
+    points, w, b = _balanced(linear, x)
     inner = points @ w.T
     square, other = points.square().sum(1)[:, None], w.square().sum(1)
     sign = 1 if activation == "cos" else -1
@@ -78,16 +78,16 @@ def _scale(linear: nn.Linear, x: Tensor) -> float:
 
 def _length(x: Tensor) -> float:
     """The mean length of rows, without a square that is beyond float64."""
-    x = x.double()
+    x = x.cpu().double()
     largest = x.abs().max()
     unit = largest if largest > 0 else torch.ones_like(largest)
     return float((x / unit).norm(dim=-1).mean() * unit)
 
 
 def _balanced(linear: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    scale, w = _scale(linear, x), linear.weight.detach().double()
-    b = w.new_zeros(len(w)) if linear.bias is None else linear.bias.detach().double()
-    return x * scale, w / scale, b
+    scale, w = _scale(linear, x), linear.weight.detach().cpu().double()
+    b = w.new_zeros(len(w)) if linear.bias is None else linear.bias.detach().cpu().double()
+    return x.cpu().double() * scale, w / scale, b
 
 
 @layer(
@@ -171,7 +171,7 @@ class RandomFeatureLinear(nn.Module):
             return found
         if sound:
             return found
-        longest = float((x.detach().double() * self.scale).norm(dim=-1).max())
+        longest = float((x.detach().cpu().double() * self.scale.cpu()).norm(dim=-1).max())
         raise Refused(
             f"{self.kind} features of an input {longest:.3g} times as long as those that the layer was made for are "
             f"beyond {found.dtype}: scale the inputs, leave those far from the others out, or take kind='relu'"
@@ -222,15 +222,14 @@ class RandomFeatureLinear(nn.Module):
             features,
             kind=kind or own,
             generator=generator,
-            device=linear.weight.device,
             dtype=torch.float64,
         )
         length, held = _length(x), linear.weight.dtype
         made.scale.fill_(_scale(linear, x) if method == "published" else 1 / length if length > 0 else 1.0)
-        target = applied(activation, linear(x)).double()
+        target = applied(activation, linear(x)).cpu().double()
         if not target.isfinite().all():
             raise Refused(f"{activation!r:.60} of the linear layer has NaN or Inf among its outputs on x")
-        phi = made.phi(x.double())
+        phi = made.phi(x.cpu().double())
         sound = bool(phi.to(held).isfinite().all()) and 0 < float(made.scale.to(held)) < torch.inf
         if sound and method == "published":
             made._published(linear, x, activation)
@@ -241,9 +240,9 @@ class RandomFeatureLinear(nn.Module):
             gain = s / bottom.where(bottom > 0, 1.0)
             made.weight.copy_((target - middle).T @ u * gain @ vt)
             made.bias.copy_(middle - made.weight @ mean)
-        made = made.to(held)
+        made = made.to(linear.weight.device, held)
         if not sound or not made.weight.isfinite().all() or not made(x.to(held)).isfinite().all():
-            longest = float((x.double() / (length or 1.0)).norm(dim=1).max())
+            longest = float((x.cpu().double() / (length or 1.0)).norm(dim=1).max())
             raise Refused(
                 f"{made.kind} features of inputs of mean length {length:.3g}, the longest {longest:.3g} times that, "
                 f"are beyond {held}: scale the inputs, leave those far from the others out, or take kind='relu'"
@@ -251,7 +250,7 @@ class RandomFeatureLinear(nn.Module):
         return made
 
     def _published(self, linear: nn.Linear, x: Tensor, activation: Activation) -> None:
-        _, w, b = _balanced(linear, x.double())
+        _, w, b = _balanced(linear, x)
         if self.kind == "relu":
             self.weight.copy_(relu_features(torch.cat([w, b[:, None]], 1), self.projection))
             return

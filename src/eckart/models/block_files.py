@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -25,6 +26,7 @@ class BlockFiles:
             are replaced by some on the meta device.
         prefix: name of its list of blocks.
         files: safetensors.
+        device: where a block is while it is worked on, and what is in none stays.
 
     Attributes:
         bytes: of the largest block.
@@ -33,14 +35,16 @@ class BlockFiles:
         Refused: the files hold a tensor of a block under another name, or in another form, than the model has it.
     """
 
-    def __init__(self, model: nn.Module, prefix: str, files: Sequence[Path]) -> None:
+    def __init__(self, model: nn.Module, prefix: str, files: Sequence[Path], device: torch.device) -> None:
         self.prefix = prefix
+        self._device = device
         entries = read_headers(files)
         self._keys = [_keys_of(model, f"{prefix}.{i}", entries) for i in range(len(_blocks(model, prefix)))]
         self._files = {name: entries[key].file for keys in self._keys for name, key in keys.items()}
         self.bytes = max(sum(entries[key].stop - entries[key].start for key in keys.values()) for keys in self._keys)
         for i in range(len(self._keys)):
             self._leave(model, i)
+        _move(model, device)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -54,7 +58,7 @@ class BlockFiles:
                 with safe_open(file, "pt") as opened:
                     for name, key in keys.items():
                         if self._files[name] == file:
-                            _set(model, name, opened.get_tensor(key))
+                            _set(model, name, opened.get_tensor(key).to(self._device))
             yield model.get_submodule(f"{self.prefix}.{block}")
         finally:
             self._leave(model, block)
@@ -85,6 +89,23 @@ def _set(model: nn.Module, name: str, tensor: Tensor) -> None:
         holder._buffers[leaf] = tensor
     else:
         holder._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+
+
+def _move(model: nn.Module, device: torch.device) -> None:
+    """Moves what is not on the meta device; a tensor that several modules hold stays one."""
+    moved: dict[int, tuple[Tensor, Tensor]] = {}
+    for module in model.modules():
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+        for table in tables:
+            for name, tensor in table.items():
+                if tensor is None or tensor.is_meta or tensor.device == device:
+                    continue
+                if id(tensor) not in moved:
+                    there = tensor.detach().to(device)
+                    if isinstance(tensor, nn.Parameter):
+                        there = nn.Parameter(there, requires_grad=tensor.requires_grad)
+                    moved[id(tensor)] = tensor, there
+                table[name] = moved[id(tensor)][1]
 
 
 def _keys_of(model: nn.Module, block: str, entries: dict[str, Entry]) -> dict[str, str]:

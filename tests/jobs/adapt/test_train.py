@@ -178,7 +178,15 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "peft" / "adapter_config.json").is_file()
     assert "relative error of the conversion" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--rank", "0", "--out", str(tmp_path / "none")]) == 2
-    assert main(["export", str(tmp_path / "out"), "--to", "dense", "--out", str(tmp_path / "dense")]) == 2
+    capsys.readouterr()
+    for model, to, said in (
+        (tmp_path / "out", "dense", "export it --to merged first"),
+        (tmp_path / "peft", "peft", "in the layout of PEFT already"),
+        (tmp_path / "peft", "merged", "does not name the model that it is for"),
+        (source, "merged", "is no adapter"),
+    ):
+        assert main(["export", str(model), "--to", to, "--out", str(tmp_path / "none")]) == 2
+        assert said in capsys.readouterr().err
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert main([*arguments, "--out", str(tmp_path / "other"), "--method", "pisa"]) == 2
     assert not (tmp_path / "other").exists()
@@ -207,6 +215,42 @@ def test_the_factors_of_a_compressed_model_from_the_command_line(
     adapter.remove()
     torch.testing.assert_close(model(ids()).logits.detach(), trained)
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 2
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_an_adapter_is_merged_from_the_command_line(
+    small: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_tiny(tmp_path / "model")
+    if small:
+        dense, source = source, tmp_path / "small"
+        compress_directory(str(dense), source, eckart.Recipe("wanda", keep=0.7), Texts(evaluation=""))
+    arguments = [
+        "--data",
+        str(data),
+        "--rank",
+        "2",
+        "--steps",
+        "4",
+        "--length",
+        "32",
+        "--rate",
+        "0.01",
+        "--eval",
+        "none",
+    ]
+    assert main(["adapt", str(source), *arguments, "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "out"), "--to", "merged", "--out", str(tmp_path / "merged")]) == 0
+    error = float(capsys.readouterr().err.partition("at most ")[2].split()[0])
+    beside, merged = (load_model(str(path))[0] for path in (source, tmp_path / "merged"))
+    before = beside(ids()).logits.detach()
+    eckart.load_adapter(beside, tmp_path / "out")
+    changed = torch.linalg.vector_norm(beside(ids()).logits.detach() - before)
+    apart = torch.linalg.vector_norm(beside(ids()).logits.detach() - merged(ids()).logits.detach())
+    assert apart <= max(10 * error, 1e-4) * changed
+    again = main(["export", str(tmp_path / "merged"), "--to", "dense", "--out", str(tmp_path / "dense")])
+    assert again == (0 if small else 2)
 
 
 def test_diagnosing_says_what_merging_lost(data: Path, tmp_path: Path) -> None:

@@ -7,11 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from eckart.compressors.contract import METHODS
 from eckart.errors import Refused
-from eckart.jobs.compress.blockwise.directory import NOTHING, compress_blockwise, files_of, needed_at_once
+from eckart.jobs.compress.blockwise.directory import (
+    NOTHING,
+    compress_blockwise,
+    files_of,
+    needed_at_once,
+    room_of,
+)
 from eckart.jobs.compress.blockwise.run import check_blockwise
 from eckart.jobs.compress.coverage import sites_of
 from eckart.jobs.compress.recipe import Recipe, needs_data
@@ -25,7 +32,7 @@ from eckart.jobs.evaluate.speed import compared_speed, weight_bytes
 from eckart.jobs.material import Material, Size, calibration_of, held_out_of
 from eckart.jobs.texts import Texts, check_overlap, options_of, read_texts
 from eckart.jobs.workspace import workspace
-from eckart.machine import check_scheduler, memory_available
+from eckart.machine import check_scheduler, device_named, memory_available
 from eckart.models import transformers as hf
 from eckart.models.fused_experts import unfuse
 from eckart.models.quantized_input import in_codes
@@ -82,13 +89,13 @@ def compress_directory(
         check_limits(max_loss, memory, scheduler, texts, recipe)
         cache = cache or cache_directory()
         body, evaluation = read_texts(texts, calibrated=needs_data(recipe))
-        loaded = read(source, device, progress)
-        allowed = memory_available() if memory is None else memory
+        loaded, where = read(source, device, progress)
+        allowed = room_of(memory, where)
         warnings = []
         if (needed := needed_at_once(loaded.model, recipe)) > allowed:
             try:
-                check_blockwise(recipe, max_loss, device)
-                files = files_of(loaded, recipe, texts)
+                check_blockwise(recipe, max_loss)
+                files = files_of(loaded, recipe, texts, where)
             except Refused as error:
                 if memory is not None:
                     raise
@@ -103,9 +110,11 @@ def compress_directory(
                     body,
                     limit=allowed,
                     scheduler=scheduler,
-                    command=repeating(source, recipe, texts, None, scheduler, memory, measure_speed),
+                    device=where,
+                    command=repeating(source, recipe, texts, None, scheduler, memory, measure_speed, device),
                     progress=progress,
                 )
+        loaded.model.to(where)
         dense = opened(loaded, recipe, texts)
         model, task = loaded.model, task_of(loaded.model)
         if max_loss is not None:
@@ -216,12 +225,13 @@ def check_limits(
         check_scheduler(scheduler)
 
 
-def read(source: str, device: str, progress: Progress) -> hf.Loaded:
-    """The model, of which nothing has been looked at."""
+def read(source: str, device: str, progress: Progress) -> tuple[hf.Loaded, torch.device]:
+    """The model in the memory of the CPU, of which nothing has been looked at, and the device that it is for."""
+    where = device_named(device)
     progress("load", 0, 1)
-    loaded = hf.load(source, device=device)
+    loaded = hf.load(source)
     progress("load", 1, 1)
-    return loaded
+    return loaded, where
 
 
 def opened(loaded: hf.Loaded, recipe: Recipe, texts: Texts) -> nn.Module:

@@ -74,7 +74,10 @@ def dry_run(
     check_limits(max_loss, memory, None, texts, recipe)
     body, _ = read_texts(texts, needs_data(recipe))
     clock = time.perf_counter()
-    loaded = read(source, device, progress)
+    loaded, where = read(source, device, progress)
+    larger = of_larger(loaded.model, recipe, memory, where)
+    if not larger:
+        loaded.model.to(where)
     opened(loaded, recipe, texts)
     model = loaded.model
     rows = rows_of(loaded, recipe, texts, body)
@@ -112,7 +115,7 @@ def dry_run(
         "budget": None if max_loss is not None else _budget(plan, choice, recipe),
         "seconds": seconds,
         "memory": needed | {"total": sum(needed.values())},
-        "notes": [*warnings, *told, *of_larger(model, recipe, memory), *_notes(plan, recipe, blind, max_loss)],
+        "notes": [*warnings, *told, *larger, *_notes(plan, recipe, blind, max_loss)],
     }
 
 

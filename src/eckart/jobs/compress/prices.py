@@ -31,7 +31,7 @@ class Clock:
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._model, errors = chosen_times([sample.timed for sample in samples])
-        self.error = float(np.median(errors))
+        self.error = float(np.median(errors["chosen"]))
         self._kinds: dict[str, dict[int, str]] = {}
         for sample in samples:
             self._kinds.setdefault(sample.method, {})[sample.size] = sample.timed.product.kind

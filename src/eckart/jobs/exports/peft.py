@@ -12,6 +12,7 @@ from eckart.errors import Refused
 from eckart.files.directories import check_target
 from eckart.files.json import read_json
 from eckart.jobs.adapt.host import host
+from eckart.jobs.adapt.load import is_adapter
 from eckart.jobs.adapt.peft import write_lora
 from eckart.jobs.compensate.directory import COMPENSATION
 from eckart.jobs.exports._ordinary import skeleton_of
@@ -31,6 +32,8 @@ def write(source: str, out: str | Path) -> str:
         Refused: there are no such branches, biases were fitted with them, or `out` is taken.
     """
     check_target(Path(out))
+    if is_adapter(source):
+        raise Refused(f"{source} is an adapter in the layout of PEFT already")
     model: Any
     model = hf.load(source).model
     found = {n: low_rank_terms(m.structure) for n, m in model.named_modules() if isinstance(m, StructuredLinear)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from eckart.cli.app import main
-from eckart.jobs.compress import directory as job
+from eckart.jobs.compress import directory as compress
+from eckart.jobs.compress.blockwise import directory as job
 from eckart.jobs.compress.blockwise.directory import needed_at_once
+from eckart.jobs.compress.directory import compress_directory
 from eckart.jobs.compress.recipe import Recipe
+from eckart.jobs.texts import Texts
 from eckart.models.sites import model_bytes
 from support.commands import nothing_left, report_of
-from support.tiny import tiny_llama
+from support.tiny import save_tiny, tiny_llama
+from tests.support.elsewhere import DEVICE, elsewhere
 
 SMALL = ["--samples", "2", "--length", "16", "--no-speed"]
 LITTLE = ["--memory", "0.0001"]
@@ -55,6 +60,27 @@ def test_is_done_where_the_memory_that_is_free_does_not_suffice(
     assert main([*command, *options]) == 0
     assert said(report_of(tmp_path / "out"), "weights were read block by block")
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) == 3
+
+
+def test_is_done_where_the_memory_of_a_device_does_not_suffice(
+    tmp_path: Path, texts: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nothing is tied: a subclass takes the place of a tensor when it is moved, and is another one in each place.
+    source = str(save_tiny(tmp_path / "model", tiny_llama(tied=False)))
+    monkeypatch.setattr(compress, "device_named", lambda name: DEVICE if name == "cuda" else torch.device("cpu"))
+    monkeypatch.setattr(job, "memory_on", lambda device: 1000 if device == DEVICE else math.inf)
+    recipe = Recipe("gptq", bits=4, samples=2, length=16)
+    read = Texts(calibration=texts[0], evaluation="")
+    with elsewhere():
+        there = compress_directory(source, tmp_path / "there", recipe, read, device="cuda", cache=tmp_path / "c")
+        here = compress_directory(source, tmp_path / "here", recipe, read, cache=tmp_path / "c")
+    assert said(there, "weights were read block by block")
+    assert not said(here, "block by block")
+    assert "--device cuda" in " ".join(there["command"])
+    assert there["size"] == here["size"]
+    ids = torch.arange(8)[None]
+    one, other = (AutoModelForCausalLM.from_pretrained(tmp_path / name)(ids).logits for name in ("there", "here"))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_the_whole_model_is_worked_on_where_it_must_be_and_a_warning_says_so(

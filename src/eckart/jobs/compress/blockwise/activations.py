@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from eckart._version import __version__
@@ -22,10 +23,12 @@ class Activations:
         directory: of the files.
         name: what they begin with.
         batches: how many there are.
+        device: where they are read to.
     """
 
-    def __init__(self, directory: Path, name: str, batches: int) -> None:
+    def __init__(self, directory: Path, name: str, batches: int, device: torch.device) -> None:
         self._directory = directory
+        self._device = device
         self._name = name
         self.batches = batches
 
@@ -36,8 +39,8 @@ class Activations:
         write_safetensors(tensors, self._file(boundary, batch), metadata)
 
     def get(self, boundary: int, batch: int) -> Tensor:
-        """The tensor of a batch, mapped."""
-        return read_safetensors(self._file(boundary, batch))[0]["tensor"]
+        """The tensor of a batch, mapped where it stays in the memory of the CPU."""
+        return read_safetensors(self._file(boundary, batch))[0]["tensor"].to(self._device)
 
     def note(self, boundary: int, batch: int) -> dict[str, Any]:
         """The numbers that were written with it."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from eckart.errors import Refused
@@ -19,7 +20,7 @@ from eckart.jobs.evaluate.speed import weight_bytes
 from eckart.jobs.material import Size, calibration_of
 from eckart.jobs.texts import Texts
 from eckart.jobs.workspace import Workspace
-from eckart.machine import memory_available, peak_rss_bytes
+from eckart.machine import memory_available, memory_on, peak_rss_bytes
 from eckart.models import checkpoint
 from eckart.models.block_files import BlockFiles
 from eckart.models.fused_experts import is_packed
@@ -48,15 +49,23 @@ def needed_at_once(model: nn.Module, recipe: Recipe) -> int:
     return 2 * model_bytes(model) + (12 * side * side if moments else 0)
 
 
-def of_larger(model: nn.Module, recipe: Recipe, memory: int | None) -> list[str]:
+def of_larger(model: nn.Module, recipe: Recipe, memory: int | None, device: torch.device) -> list[str]:
     """What is said before a run of a model that does not fit in a memory, or in what is free; nothing else."""
-    if needed_at_once(model, recipe) <= (memory or memory_available()):
+    if needed_at_once(model, recipe) <= room_of(memory, device):
         return []
     return ["the whole model does not fit in memory: it is worked on block by block, where that can be"]
 
 
-def files_of(loaded: Loaded, recipe: Recipe, texts: Texts) -> BlockFiles:
-    """The blocks of a model in its files, and no longer in memory; Refused where they cannot be read one by one."""
+def room_of(memory: int | None, device: torch.device) -> int:
+    """Bytes for a whole model: what is allowed, or free where None is, and no more than a device has free."""
+    return int(min(memory_available() if memory is None else memory, memory_on(device)))
+
+
+def files_of(loaded: Loaded, recipe: Recipe, texts: Texts, device: torch.device) -> BlockFiles:
+    """The blocks of a model in its files, and no longer in memory; Refused where they cannot be read one by one.
+
+    What is in no block is put on the device.
+    """
     path = check_source(loaded.source)
     if not path.is_dir() or loaded.sentences is not None:
         raise Refused(
@@ -69,7 +78,7 @@ def files_of(loaded: Loaded, recipe: Recipe, texts: Texts) -> BlockFiles:
         raise Refused(
             "a model of which one block is in memory cannot write its own calibration text: name one with --calibration"
         )
-    return opened_files(loaded.model, recipe, checkpoint.weight_files(path))
+    return opened_files(loaded.model, recipe, checkpoint.weight_files(path), device)
 
 
 def compress_blockwise(
@@ -82,6 +91,7 @@ def compress_blockwise(
     *,
     limit: int,
     scheduler: str | None,
+    device: torch.device,
     command: Sequence[str],
     progress: Progress,
 ) -> dict[str, Any]:
@@ -93,6 +103,7 @@ def compress_blockwise(
         recipe, texts, body: what to do.
         limit: bytes that the run may take.
         scheduler, progress: as there.
+        device: the one that blocks are run on.
         command: what repeats the run.
     """
     model = loaded.model
@@ -133,7 +144,7 @@ def compress_blockwise(
     loaded.write_around(partial, shards.place)
     work.lap("write")
     work.lap("evaluate")
-    if (peak := peak_rss_bytes() or 0) > limit:
+    if device.type == "cpu" and (peak := peak_rss_bytes() or 0) > limit:
         warnings.append(
             f"the run took {shown_bytes(peak)} of memory at its peak, not {shown_bytes(limit)}: the process, what is "
             "in no block, one block with its statistics and the fit of one matrix are the least there can be"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from eckart.budget.contract import find as find_allocation
@@ -34,10 +35,13 @@ from eckart.statistics.cache import finite_weights
 from eckart.statistics.precision import said_of
 
 
-def opened_files(model: nn.Module, recipe: Recipe, files: Sequence[Path]) -> BlockFiles:
-    """The blocks of a model in its files, and no longer in the model; Refused where it has none that can be read."""
+def opened_files(model: nn.Module, recipe: Recipe, files: Sequence[Path], device: torch.device) -> BlockFiles:
+    """The blocks of a model in its files, and no longer in the model; Refused where it has none that can be read.
+
+    What is in no block is put on the device, and blocks will be while they are worked on.
+    """
     prefix, _ = blocks_of(model, sites_of(model, recipe))
-    return BlockFiles(model, prefix, files)
+    return BlockFiles(model, prefix, files, device)
 
 
 def run_blockwise(
@@ -196,7 +200,7 @@ class _Job:
         return self._finished / f"curves-{unit:05d}.safetensors"
 
 
-def refused_blockwise(recipe: Recipe, max_loss: float | None, device: str) -> str:
+def refused_blockwise(recipe: Recipe, max_loss: float | None) -> str:
     """What of a request needs the whole model at once, as a sentence; "" where nothing does."""
     asked = [f"{name}={getattr(recipe, name)}" for name in ("rotate", "sequential", "heal", "distill")]
     wanted = [said for said in asked if not said.endswith(("=False", "=0"))]
@@ -205,11 +209,10 @@ def refused_blockwise(recipe: Recipe, max_loss: float | None, device: str) -> st
     allocation = recipe.allocation or recipe.card.allocation
     wanted += [f"allocation={allocation!r}"] if allocation in ("farms", "influence") else []
     wanted += [] if max_loss is None else [f"max_loss={max_loss}"]
-    wanted += [] if device == "cpu" else [f"device={device!r}"]
     return f"{wanted[0]} works on the whole model at once" if wanted else ""
 
 
-def check_blockwise(recipe: Recipe, max_loss: float | None, device: str) -> None:
+def check_blockwise(recipe: Recipe, max_loss: float | None) -> None:
     """Raises Refused for a request that needs the whole model at once."""
-    if said := refused_blockwise(recipe, max_loss, device):
+    if said := refused_blockwise(recipe, max_loss):
         raise Refused(f"{said}, and it does not fit in memory: leave that out, or allow more --memory")

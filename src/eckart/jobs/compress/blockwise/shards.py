@@ -98,7 +98,7 @@ class Shards:
             if id(tensor) in seen:
                 continue  # tied
             seen[id(tensor)] = name
-            found[name] = tensor.detach().contiguous()
+            found[name] = tensor.detach().cpu().contiguous()
         places: set[int] = set()
         for name, tensor in found.items():
             place = tensor.untyped_storage().data_ptr()

@@ -17,7 +17,7 @@ from eckart.models.block_files import BlockFiles
 from eckart.models.sites import Site
 from eckart.statistics import Need, Statistics
 from eckart.statistics.accumulators import GRADIENT_NEEDS
-from eckart.statistics.batches import Batch
+from eckart.statistics.batches import Batch, device_of
 from eckart.statistics.cache import chunks, read_statistics, write_statistics
 from eckart.statistics.freezing import frozen
 from eckart.statistics.labels import sampled_gradient
@@ -77,8 +77,9 @@ class Walk:
         self._skeleton = Skeleton(model, files.prefix, self._parts[0], lambda: files.loaded(model, 0))
         self._calls = [self._skeleton.calls(part) for part in self._parts]
         self._front, self._tail = self._sides() if self._units[-1] else ({}, {})
-        self._hidden = Activations(directory, "hidden", len(self._parts))
-        self._gradients = Activations(directory, "gradient", len(self._parts))
+        device = device_of(model)
+        self._hidden = Activations(directory, "hidden", len(self._parts), device)
+        self._gradients = Activations(directory, "gradient", len(self._parts), device)
         self._ends = directory / "ends.safetensors"
 
     def prepare(self, unit: int) -> None:

@@ -1,0 +1,36 @@
+"""an adapter added to the matrices of its model, which stays as it is otherwise"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eckart.errors import Refused
+from eckart.files.directories import check_target, new_directory
+from eckart.jobs.adapt.load import base_of_directory, is_adapter, load_adapter
+from eckart.models import transformers as hf
+
+
+def write(source: str, out: str | Path) -> str:
+    """Writes the model that an adapter is for, with what the adapter changes in its matrices.
+
+    A compressed model stays compressed: its codes are rounded anew where they can take the change, and where they
+    cannot the change stands beside them as a term of the sum. What is written can be exported to any other format.
+
+    Returns:
+        The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F.
+
+    Raises:
+        Refused: `source` is no adapter, of eckart or of PEFT, or does not name its model; the adapter depends on its
+            input and has no matrix; it changes a matrix that another layer has too; or `out` is taken.
+    """
+    check_target(Path(out))
+    if not is_adapter(source):
+        raise Refused(f"{source} is no adapter; export --to dense turns a model into ordinary matrices")
+    loaded = hf.load(base_of_directory(source))
+    adapter = load_adapter(loaded.model, source)
+    errors = adapter.merge()
+    adapter.remove()
+    with new_directory(Path(out)) as partial:
+        loaded.write(partial)
+    worst = max(errors, key=errors.__getitem__)
+    return f"relative error of merging: at most {errors[worst]:.2e} of the change ({worst})"
