@@ -107,7 +107,7 @@ def labels_asked_for() -> dict[str, Points]:
     """Accuracy by the number of labels, by how they were chosen."""
     shown = ("random", "entropy", "k-centre", "badge", "kecor", "kecor, ten times the entropy")
     found = {}
-    for row in selected(results("diagnostics"), {"benchmark": "diagnostics.kecor", "arm": shown}):
+    for row in selected(results("diagnostics"), {"benchmark": "diagnostics.kecor", "part": None, "arm": shown}):
         counts = [row["first"] + row["picks"] * k for k in range(row["rounds"] + 1)]
         found[row["arm"]] = list(zip(counts, row["curve"], strict=True))
     return found

@@ -1,7 +1,8 @@
 """How many labels a learner needs, chosen by coding rate, by entropy, far from each other, or at random.
 
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb root
-    python -m benchmarks.diagnostics.kecor --fashion root/usr/share/datasets/fashion-mnist
+    pip install --no-deps bmdal-reg==3.0.2      # for --speed
+    python -m benchmarks.diagnostics.kecor --fashion root/usr/share/datasets/fashion-mnist [--speed]
 
 A perceptron of one hidden layer learns Fashion-MNIST, 64 principal components of each picture, from a few labels drawn
 at random; then labels are asked for some at a time, each arm choosing by what its own learner predicts. Rows hold the
@@ -13,12 +14,17 @@ with the same seed.
   Savarese 2018), by hidden features; `badge`, k-means++ on the gradients of the last layer (Ash et al. 2020).
 - `kecor`; `kecor, no entropy`; `kecor, by itself`, which forgets what has labels; `entropy in the diagonal`, as in the
   authors' code, which does so too.
+
+`--speed` is another part: processor seconds to pick 100 of all 60,000 pictures behind 100 that have labels, from one
+learner, beside bmdal-reg's "maxdet", the library below the authors' code, on 512 random projections of the same
+gradients. Both take the same noise.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +35,7 @@ from torch import Tensor
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
 from eckart.diagnostics.contract import Pool
-from eckart.diagnostics.kecor import NOISE, WEIGHT, chosen, proxy_kernel
+from eckart.diagnostics.kecor import NOISE, WEIGHT, chosen, coding_rate, proxy_kernel
 from eckart.linalg.pivoted_cholesky import pivoted_cholesky
 
 HIDDEN = 128
@@ -155,6 +161,46 @@ def needed(counts: list[int], accuracies: list[float], target: float) -> float:
     return float(counts[-1])
 
 
+def speed(x: Tensor, y: Tensor, steps: int) -> Iterator[tuple[dict[str, object], dict[str, float]]]:
+    """Seconds to pick 100 of all rows behind the first 100, and the coding rate that they add."""
+    learner, labelled = Learner(x[:100], y[:100], steps, 0), list(range(100))
+    what: dict[str, object] = {"part": "speed", "data": "Fashion-MNIST", "pool": len(x), "labelled": 100, "picks": 100}
+    start = time.process_time()
+    pool = Pool(*proxy_kernel(x, learner.first, learner.second), 100, labelled=labelled)
+    found = chosen(pool, weight=0.0).index.tolist()
+    seconds = time.process_time() - start
+    sigma = NOISE * float(pool.diagonal.mean())
+
+    def added(index: list[int]) -> float:
+        return coding_rate(pool, index, sigma) - coding_rate(pool, labelled, sigma)
+
+    yield what | {"arm": "kecor, no entropy"}, {"seconds": seconds, "nats": added(found)}
+    at_chance = labelled + at_random(learner, x, labelled, 100, 0)
+    yield what | {"arm": "random"}, {"nats": added(at_chance)}
+    from bmdal_reg.bmdal.algorithms import select_batch
+    from bmdal_reg.bmdal.feature_data import TensorFeatureData
+
+    net = torch.nn.Sequential(
+        torch.nn.Linear(x.shape[1], HIDDEN, bias=False), torch.nn.SiLU(), torch.nn.Linear(HIDDEN, 10, bias=False)
+    )
+    net[0].weight.data, net[2].weight.data = learner.first, learner.second
+    start = time.process_time()
+    picked, _ = select_batch(
+        batch_size=100,
+        models=[net],
+        data={"train": TensorFeatureData(x[:100]), "pool": TensorFeatureData(x[100:])},
+        y_train=F.one_hot(y[:100], 10).float(),
+        selection_method="maxdet",
+        sel_with_train=True,
+        base_kernel="grad",
+        kernel_transforms=[("rp", [512])],
+        sigma=NOISE**0.5,
+    )
+    seconds = time.process_time() - start
+    index = labelled + [100 + int(i) for i in picked]
+    yield what | {"arm": "bmdal-reg"}, {"seconds": seconds, "nats": added(index)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion", type=Path, required=True, help="the directory of its four files")
@@ -165,10 +211,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of training (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--arms", help=f"with semicolons; of {'; '.join(ARMS)}")
+    parser.add_argument("--speed", action="store_true", help="the seconds of a choice among all pictures instead")
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("diagnostics.kecor", options.json)
-    images, labels = (part[: options.pool] for part in fashion(options.fashion, "train"))
+    pool = None if options.speed else options.pool
+    images, labels = (part[:pool] for part in fashion(options.fashion, "train"))
     test, test_labels = fashion(options.fashion, "t10k")
     flat = images.flatten(1)
     _, _, basis = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
@@ -181,6 +229,11 @@ def main() -> None:
         return torch.cat([found, torch.ones(len(found), 1)], 1)
 
     x, x_test = features(images), features(test)
+    if options.speed:
+        for what, found in speed(x, labels, options.steps):
+            print(what, found, flush=True)
+            rows.add(what, found)
+        return
 
     def accuracy(learner: Learner) -> float:
         return float((learner(x_test).argmax(1) == test_labels).double().mean())

@@ -57,12 +57,18 @@ class Lines:
 
 
 def cards(family: str, kinds: Sequence[Lines], rows: Sequence[Row]) -> dict[str, Any]:
-    """What src/eckart/measured/FAMILY.json holds; an earlier kind's lines stand first."""
+    """What src/eckart/measured/FAMILY.json holds; an earlier kind's lines stand first.
+
+    Raises:
+        ValueError: two kinds of one `where` are of other conditions.
+    """
     conditions: dict[str, str] = {}
     found: Card = {}
     for kind in kinds:
         if kind.family == family:
-            conditions.setdefault(kind.where, kind.title(rows))
+            title = kind.title(rows)
+            if conditions.setdefault(kind.where, title) != title:
+                raise ValueError(f"{kind.where!r} of {family} is both {conditions[kind.where]!r} and {title!r}")
             for name, lines in kind.of(rows).items():
                 found.setdefault(name, {}).setdefault(kind.where, []).extend(lines)
     return {"conditions": conditions, "rows": {name: found[name] for name in sorted(found)}}

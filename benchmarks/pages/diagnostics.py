@@ -144,7 +144,7 @@ TABLES = {
     ),
     "kecor": Table(
         "diagnostics",
-        {"benchmark": "diagnostics.kecor"},
+        {"benchmark": "diagnostics.kecor", "part": None},
         [
             ("chosen by", "{arm}"),
             ("labels needed", "{needed.mean:.0f} ± {needed.stderr:.0f}"),

@@ -55,7 +55,7 @@ TABLES: dict[str, Table] = {
         "kernels",
         {"benchmark": "kernels.quantum", "part": "classes"},
         [("", "{arm}")],
-        [("{data}, {qubits} qubits", "{accuracy:%1} ({overlap:.2g})")],
+        [("{data}, {qubits} qubits", "{accuracy:%1}[ ({overlap:.2g})]")],
     ),
     "quantum-shots": Table(
         "kernels",
@@ -177,7 +177,7 @@ TABLES: dict[str, Table] = {
         "kernels",
         {"benchmark": "kernels.random_nets", "part": "waves"},
         [("", "{arm}")],
-        [("k = {k}, {units} units", "{error:short} ({norm:short})")],
+        [("k = {k}, {units} units", "{error:short} ({norm:short})[, least {oracle:short}]")],
     ),
     "nets-bounds": Table(
         "kernels",

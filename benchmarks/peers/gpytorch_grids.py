@@ -7,6 +7,7 @@ Settings are those of its own examples: Adam of rate 0.1, and tolerances as they
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gpytorch
@@ -28,8 +29,13 @@ class OnGrid(gpytorch.models.ExactGP):
         return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
 
-def fitted(axes: list[np.ndarray], y: np.ndarray, kernel: Any, noise: float, steps: int) -> Any:
-    """A process whose parameters some steps of Adam learned from values (n,) without mean; in the order of the grid."""
+def fitted(
+    axes: list[np.ndarray], y: np.ndarray, kernel: Any, noise: float, steps: int, most: float = float("inf")
+) -> Any:
+    """A process whose parameters some steps of Adam learned from values (n,) without mean; in the order of the grid.
+
+    It stops behind a step after which `most` processor seconds are over; `steps` of it is how many there were.
+    """
     torch.manual_seed(0)
     likelihood = gpytorch.likelihoods.GaussianLikelihood().double()
     likelihood.noise = noise
@@ -37,11 +43,13 @@ def fitted(axes: list[np.ndarray], y: np.ndarray, kernel: Any, noise: float, ste
     model.train()
     evidence = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, model)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    for _ in range(steps):
+    begun, model.steps = time.process_time(), 0
+    while model.steps < steps and time.process_time() - begun < most:
         optimizer.zero_grad()
         loss = -evidence(model(model.train_inputs[0]), model.train_targets)
         loss.backward()
         optimizer.step()
+        model.steps += 1
     return model.eval()
 
 

@@ -100,6 +100,12 @@ def test_lines_of_cards_stand_apart_or_together() -> None:
     }
 
 
+def test_lines_of_other_conditions_have_another_short_name() -> None:
+    kinds = [Lines("f", "here", title, {"benchmark": "b"}, "{error}") for title in ("errors", "accuracies")]
+    with pytest.raises(ValueError, match="'here' of f is both 'errors' and 'accuracies'"):
+        cards("f", kinds, ROWS)
+
+
 def test_a_program_goes_on_behind_its_rows(tmp_path: Path) -> None:
     file = tmp_path / "new" / "rows.jsonl"
     first = Rows("b", file)

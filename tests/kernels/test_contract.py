@@ -14,7 +14,9 @@ from eckart import linalg
 from eckart.errors import Refused
 from eckart.kernels import (
     KERNELS,
+    AdditiveChiSquared,
     Angle,
+    ChiSquared,
     Cosine,
     DigitalNet,
     Even,
@@ -24,10 +26,13 @@ from eckart.kernels import (
     Lattice,
     Linear,
     Polynomial,
+    Sigmoid,
 )
-from eckart.kernels._kernel import KINDS, from_options
+from eckart.kernels._kernel import KINDS
+from eckart.kernels._options import from_options
 from eckart.kernels.contract import Example, KernelCard
 from eckart.kernels.matern import Matern
+from eckart.kernels.quantum_kernel import QuantumKernel
 from eckart.kernels.rational_quadratic import RationalQuadratic
 from eckart.kernels.rbf import RBF
 from eckart.kernels.spectral_mixture import SpectralMixture
@@ -42,16 +47,19 @@ def examples() -> dict[str, Example]:
     plain = {
         "linear": Linear(),
         "polynomial": Polynomial(2, 0.5),
+        "sigmoid": Sigmoid(0.5, 0.3),
         "angle": Angle(),
         "laplacian": Laplacian([0.7, 2.0]),
         "sum": 0.3 * RBF(0.5) + Linear(),
         "product": Matern(2.5, 2.0) * RBF([1.0, 0.4]),
     }
     one = {"cosine": Cosine(0.3)}
+    counts = {"chi2": ChiSquared(0.7), "additive chi2": AdditiveChiSquared()}
     return {
         **made,
         **{name: Example(kernel, x, z) for name, kernel in plain.items()},
         **{name: Example(kernel, x[:, :1], z[:, :1]) for name, kernel in one.items()},
+        **{name: Example(kernel, np.abs(x), np.abs(z)) for name, kernel in counts.items()},
     }
 
 
@@ -133,6 +141,32 @@ def test_huge_and_tiny_points_give_finite_numbers_or_are_refused(example: Exampl
         assert np.isfinite(found).all() or (factor > 1 and not np.isnan(found).any())
 
 
+DEGENERATE = {
+    "one dimension": lambda x: x[:, :1],
+    "a thousand dimensions": lambda x: x,
+    "constant columns": lambda x: np.hstack([x[:, :1], np.full((len(x), 2), 0.5)]),
+    "constant columns only": lambda x: np.full((len(x), 3), 0.5),
+}
+
+
+@pytest.mark.parametrize("shape", DEGENERATE)
+@pytest.mark.parametrize("example", POINTS)
+def test_one_dimension_a_thousand_and_constant_columns(example: Example, shape: str) -> None:
+    k, x = example.kernel, DEGENERATE[shape](np.random.default_rng(2).uniform(0, 1, (7, 1000)))
+    # One lengthscale a dimension says how many there are, and a thousand qubits are 2^1000 numbers.
+    stated = any(p.ndim for p in k.parameters()) or isinstance(k, Cosine | QuantumKernel)
+    try:
+        found = k(x)
+    except Refused:
+        assert stated
+        return
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, found.T, atol=1e-13 * np.abs(found).max())
+    np.testing.assert_allclose(k.diag(x), found.diagonal(), atol=1e-12 * np.abs(found).max())
+    if k.psd:
+        assert np.linalg.eigvalsh(found)[0] >= -1e-10 * max(float(np.trace(found)), 1e-300)
+
+
 @pytest.mark.parametrize("example", POINTS)
 def test_gradients_reach_points_and_parameters(example: Example) -> None:
     k = copy.deepcopy(example.kernel)
@@ -199,6 +233,85 @@ def test_frequencies_are_of_the_spectral_density(name: str) -> None:
     with torch.no_grad():
         expected = kernel(t, torch.zeros(1, 2))[:, 0] / kernel.diag(t)
     assert ((waves.mean(0) - expected).abs() < 4 * waves.std(0) / 200).all()
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_features_are_the_kernel_on_average_and_their_error_falls_as_the_root(name: str) -> None:
+    kernel, x = DENSITIES[name], 0.7 * np.random.default_rng(0).standard_normal((9, 2))
+    exact, errors = kernel(x), {}
+    for count in (32, 512):
+        drawn = [kernel.features(count, 2, torch.Generator().manual_seed(seed))(x) for seed in range(60)]
+        assert drawn[0].shape == (9, count)
+        products = np.stack([phi @ phi.T for phi in drawn])
+        assert (np.abs(products.mean(0) - exact) < 5 * products.std(0) / 60**0.5 + 1e-9).all()
+        errors[count] = np.sqrt(np.square(products - exact).mean())
+    assert 3.3 < errors[32] / errors[512] < 4.8
+    assert errors[512] < (2 / 512) ** 0.5 * exact[0, 0]
+
+
+def test_features_come_with_their_state_and_are_of_an_even_number() -> None:
+    x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    made = (2.0 * RBF(0.5)).features(6, 2, torch.Generator().manual_seed(1))
+    again = Laplacian(1.0).features(6, 2, torch.Generator().manual_seed(2))
+    again.load_state_dict(made.state_dict())
+    torch.testing.assert_close(again(x), made(x), rtol=0, atol=0)
+    torch.testing.assert_close(made(x).square().sum(1), torch.full((5,), 2.0, dtype=torch.float64))
+    for call in (lambda: RBF().features(5, 2), lambda: RBF().features(0, 2), lambda: Linear().features(4, 2)):
+        with pytest.raises(Refused):
+            call()
+
+
+LOW = {
+    "rbf": RBF([0.7, 1.3]),
+    "multiple of a sum": 1.5 * (Matern(2.5, 0.8) + Linear()),
+    "polynomial": Polynomial(2, 0.5),  # of rank 6 on points of two dimensions
+    "counts": ChiSquared(0.7),
+}
+
+
+@pytest.mark.parametrize("name", LOW)
+def test_low_rank_plus_diagonal_is_dense(name: str) -> None:
+    kernel, x = LOW[name], torch.from_numpy(np.random.default_rng(3).uniform(0, 2, (40, 2)))
+    gram, n = kernel.gram(x, rank=6, generator=torch.Generator().manual_seed(0)), len(x)
+    product, rest = gram.operands()
+    dense, whole = gram.to_dense(), kernel(x)
+    assert product.operands()[0].shape[1] <= 6
+    torch.testing.assert_close(dense.diagonal(), kernel.diag(x))
+    at = rest.weight < 1e-9
+    torch.testing.assert_close(dense[:, at], whole[:, at], rtol=1e-6, atol=1e-6)
+    assert bool(at.all()) == (name == "polynomial")
+    b = torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shifted = dense + 0.1 * torch.eye(n, dtype=torch.float64)
+    solved = linalg.solve(gram, b, shift=0.1)
+    torch.testing.assert_close(solved, torch.linalg.solve(shifted, b), rtol=1e-8, atol=1e-8)
+    evidence = linalg.logdet(gram, shift=0.1) + (b * solved).sum()
+    expected = shifted.logdet() + (b * torch.linalg.solve(shifted, b)).sum()
+    torch.testing.assert_close(evidence, expected, rtol=1e-9, atol=1e-9)
+    leaves = list(kernel.parameters())
+    slopes = (torch.autograd.grad(value, leaves, retain_graph=True) for value in (evidence, expected))
+    for found, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-8)
+    drawn = linalg.sample(gram, 4000, shift=0.1, generator=torch.Generator().manual_seed(1))
+    assert (drawn.T @ drawn / 4000 - shifted).abs().max() < 0.25 * shifted.max()
+
+
+def test_a_rank_is_of_any_rows_and_as_many_as_there_are_are_dense() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 2))
+    for found in (
+        RBF().gram(x, rank=9),
+        RBF().gram(Grid([0.0, 1.0], [0.0, 1.0]), rank=4),
+        Linear().gram(0 * x, rank=2),
+    ):
+        assert type(found).__name__ == "Dense"
+    graph = KERNELS["log-graph-kernels"].entry(np.ones((6, 6)) - np.eye(6))
+    torch.testing.assert_close(graph.gram(np.arange(6), rank=4).to_dense().diagonal(), graph.diag(torch.arange(6)))
+    letters, words = KERNELS["pcd2vec"].entry(), KERNELS["pcd2vec"].entry("kmer")
+    told = ["AACA", "ACCA", "AAAA", "CCCC"]
+    found = letters.gram(told, rank=2, generator=torch.Generator().manual_seed(0)).to_dense().detach().numpy()
+    np.testing.assert_allclose(found.diagonal(), letters.diag(told))
+    for call in (lambda: RBF().gram(x, rank=0), lambda: words.gram(told, rank=1)):
+        with pytest.raises(Refused, match="rank"):
+            call()
 
 
 PLACES = {
@@ -303,6 +416,8 @@ def test_bad_arguments_are_refused() -> None:
         lambda: Laplacian([1.0, 2.0])(np.zeros((2, 1))),
         lambda: Laplacian(np.ones((6, 3))),
         lambda: Polynomial(gamma=[1.0, 2.0]),
+        lambda: Sigmoid(offset=float("nan")),
+        lambda: ChiSquared(0.0),
         lambda: RBF([1.0, 2.0, 3.0]).gram(Grid([0.0, 1.0], [0.0, 1.0])),
         lambda: RBF([1.0]).gram(Grid([0.0, 1.0], [0.0, 1.0])),
         lambda: RBF([1.0, 2.0]).frequencies(3, 3),
@@ -342,13 +457,20 @@ def test_names_of_scikit_learn_are_its_kernels() -> None:
     from eckart.kernels import as_kernel
 
     x = np.random.default_rng(0).standard_normal((6, 3))
-    for name in ("rbf", "laplacian", "linear", "cosine"):
-        named = {"gamma": 0.3} if name in ("rbf", "laplacian") else {}
+    for name in ("rbf", "laplacian", "linear", "cosine", "sigmoid"):
+        named = {"gamma": 0.3} if name in ("rbf", "laplacian", "sigmoid") else {}
         np.testing.assert_allclose(
             as_kernel(name, 3, gamma=0.3)(x), pairwise_kernels(x, metric=name, **named), atol=1e-12
         )
     found = as_kernel("poly", 3, degree=2, coef0=0.5)(x)
     np.testing.assert_allclose(found, pairwise_kernels(x, metric="poly", degree=2, coef0=0.5))
     assert isinstance(as_kernel("matern", 3), Kernel)
+    counts = np.abs(x) * (np.abs(x) > 0.5)
+    for name in ("chi2", "additive_chi2"):
+        np.testing.assert_allclose(as_kernel(name, 3)(counts), pairwise_kernels(counts, metric=name), atol=1e-12)
+        with pytest.raises(Refused, match="counts"):
+            as_kernel(name, 3)(-counts)
+    for name in ("rbf", "laplacian", "poly", "sigmoid"):  # their defaults too
+        np.testing.assert_allclose(as_kernel(name, 3)(x), pairwise_kernels(x, metric=name), atol=1e-12)
     with pytest.raises(Refused, match="'radial' is no Kernel and none of rbf"):
         as_kernel("radial", 3)

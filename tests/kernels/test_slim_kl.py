@@ -99,6 +99,8 @@ def test_agents_agree_with_one_and_are_counted(tmp_path: Path) -> None:
     two = small("mm", n_agents=2).fit(x, Y)
     rounds = two.n_iter_ * 2 * 8 * (3 * 18 + 1)  # theta there, two sums and the cost back
     assert rounds < two.bytes_ < rounds + 2 * 8 * (6 * 17) ** 2
+    alone, consensus = small("mm", tol=1e-9).fit(x, Y), small("admm", tol=1e-7).fit(x, Y)
+    np.testing.assert_allclose(consensus.weights_, alone.weights_, atol=1e-6 * alone.weights_.max())
     admm, coarse = small("admm", tol=1e-3).fit(x, Y), small("admm", n_agents=2, quantize=8, max_iter=10)
     np.testing.assert_allclose(admm.predict(x), one.predict(x), atol=0.05)
     with pytest.warns(UserWarning, match="rounds"):

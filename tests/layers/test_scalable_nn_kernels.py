@@ -55,6 +55,20 @@ def test_the_published_estimator_has_the_error_that_is_expected(activation: str)
     assert float(errors.mean(0).square().mean().sqrt()) < 0.4 * float(errors.square().mean().sqrt())
 
 
+def test_the_published_error_falls_as_the_root_of_the_number_of_features() -> None:
+    linear, x = problem()
+    truth, counts = torch.cos(linear(x)).detach(), (32, 128, 512)
+    errors = []
+    for count in counts:
+        made = (
+            RandomFeatureLinear.from_linear(linear, "cos", x, count, method="published", generator=seeded(seed))
+            for seed in range(60)
+        )
+        errors.append(torch.stack([(each(x).detach() - truth).square().mean() for each in made]).mean().sqrt())
+    slope = float((errors[-1] / errors[0]).log()) / float(torch.tensor(counts[-1] / counts[0]).log())
+    assert slope == pytest.approx(-0.5, abs=0.07)
+
+
 def test_the_published_relu_is_no_relu_and_a_fit_is_nearer() -> None:
     linear, x = problem(1.0)
     nn.init.zeros_(linear.bias)

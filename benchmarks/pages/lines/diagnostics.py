@@ -164,7 +164,7 @@ DIAGNOSTICS = [
         "{data}, a pool of {pool} pictures, {first} random labels and {picks} more a round, {seeds} seeds: labels "
         "until a perceptron has nine tenths of its accuracy with all ({full:.3f}), and mean accuracy over the rounds "
         "beside random choice",
-        {"benchmark": "diagnostics.kecor"},
+        {"benchmark": "diagnostics.kecor", "part": None},
         "{arm} {needed.mean:.0f} ± {needed.stderr:.0f}, reached {reached} times ({gain.mean:+.4f} ± {gain.stderr:.4f})",
         together="; ",
     ),

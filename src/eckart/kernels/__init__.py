@@ -4,14 +4,27 @@ from typing import Any
 
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._low_discrepancy import DigitalNet, Lattice
-from eckart.kernels._named import Angle, Cosine, Laplacian, Linear, Polynomial, as_kernel
+from eckart.kernels._named import (
+    AdditiveChiSquared,
+    Angle,
+    ChiSquared,
+    Cosine,
+    Laplacian,
+    Linear,
+    Polynomial,
+    Sigmoid,
+    as_kernel,
+)
+from eckart.kernels._options import from_options as _from_options  # noqa: F401, with which files make kernels again
 from eckart.kernels._points import Even, Grid, Points, Scattered
 from eckart.kernels.contract import KERNELS
 from eckart.scikit.files import load, save
 
 __all__ = [
     "KERNELS",
+    "AdditiveChiSquared",
     "Angle",
+    "ChiSquared",
     "Cosine",
     "DigitalNet",
     "Even",
@@ -23,6 +36,7 @@ __all__ = [
     "Points",
     "Polynomial",
     "Scattered",
+    "Sigmoid",
     "as_kernel",
     "load",
     "save",

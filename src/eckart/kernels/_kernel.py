@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.kernels._fourier import FourierFeatures
+from eckart.kernels._low_rank import low_rank_plus_diagonal
 from eckart.kernels._parameters import _as_came, log_parameter, plain, points
 from eckart.kernels._points import Points, with_gradient
-from eckart.scikit.files import rebuilds
 from eckart.structures import Dense, StructuredMatrix
 
 KINDS: dict[str, type[Kernel]] = {}
@@ -82,20 +83,30 @@ class Kernel(nn.Module):
         x = x.array() if isinstance(x, Points) else x
         return _as_came(self._diagonal(self._checked(x)), x)
 
-    def gram(self, x: Any) -> StructuredMatrix:
+    def gram(self, x: Any, *, rank: int | None = None, generator: torch.Generator | None = None) -> StructuredMatrix:
         """The Gram matrix of inputs as a structure, on which `linalg.solve`, `logdet`, `sample` and `eigh` have rules.
 
         Args:
             x: inputs; or `Points` that know where they lie, of which the Gram matrix of a kernel that sees no more is
                 stored as a Kronecker product, a Toeplitz or circulant matrix, or a diagonal between Walsh transforms.
+            rank: F F^T + D in its place, of F (n, rank) by rows that RPCholesky draws, and D what is left of the
+                diagonal: n rank entries of the kernel are computed. Exact where the kernel has no higher rank.
+            generator: of the draws.
 
         Returns:
             (n, n); gradients of what is made of it reach the parameters of the kernel.
+
+        Raises:
+            Refused: inputs as in a call; a rank below 1, or of words of sequences.
         """
-        if isinstance(x, Points):
+        if isinstance(x, Points) and rank is None:
             return x.gram(self)
-        checked = self._checked(x)
-        return with_gradient(Dense, self._between(checked, checked))
+        checked = self._checked(x.array() if isinstance(x, Points) else x)
+        if rank is None:
+            return with_gradient(Dense, self._between(checked, checked))
+        if not isinstance(checked, Tensor):
+            raise Refused(f"rank={rank!r}: inputs of this {type(self).__name__} are no rows to draw from: leave it out")
+        return low_rank_plus_diagonal(self, checked, rank, generator)
 
     def factors(self, dimensions: int) -> Sequence[Kernel]:
         """Kernels of one dimension each whose product this is, for `Grid`.
@@ -116,6 +127,25 @@ class Kernel(nn.Module):
             Refused: there is none that is known.
         """
         raise Refused(f"{type(self).__name__} has no spectral density to draw frequencies from: take Nystroem")
+
+    def features(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> FourierFeatures:
+        """Random features: a module that takes points (n, dimensions) to phi (n, count), phi phi^T ~ the Gram matrix.
+
+        Right on average; the deviation of an entry is k(0) (2 / count)^1/2 at most. `RandomFeatures` is the estimator,
+        and has kinds of less variance.
+
+        Args:
+            count: an even number, a cosine and a sine for each of the `frequencies`.
+            dimensions: of points.
+            generator: of the draws.
+
+        Raises:
+            Refused: an odd count, or no spectral density that is known.
+        """
+        if not isinstance(count, int | np.integer) or count < 2 or count % 2:
+            raise Refused(f"count={count!r} features: an even number, a cosine and a sine for each frequency")
+        drawn = self.frequencies(int(count) // 2, dimensions, generator)
+        return FourierFeatures(drawn, self.diag(drawn.new_zeros(1, dimensions))[0].detach())
 
     def frequencies_of(self, normals: Tensor, uniform: Tensor) -> Tensor:
         """Frequencies as `frequencies` draws them, (m, d), of numbers that come from elsewhere.
@@ -256,34 +286,3 @@ class Times(_Both):
         first, second = self.first, self.second
         terms = [comb(order, i) * first.along(t, i) * second.along(t, order - i) for i in range(order + 1)]
         return torch.stack(terms).sum(0)
-
-
-HELD = "parameters that are not learned"
-"""What files call their names."""
-
-
-def from_options(kind: str, options: dict[str, Any]) -> Kernel:
-    """The kernel that `type(kernel).__name__` and `kernel.options()` describe.
-
-    Raises:
-        Refused: there is no such kernel.
-    """
-    if kind not in KINDS:
-        from eckart.kernels.contract import KERNELS  # which imports this file
-
-        list(KERNELS.values())
-    if kind not in KINDS:
-        raise Refused(f"unknown kernel {kind!r}; there are {', '.join(sorted(KINDS))}")
-    held = options.get(HELD, [])
-    made = KINDS[kind](**{name: value for name, value in options.items() if name != HELD})
-    for name in held:
-        made.get_parameter(name).requires_grad_(False)
-    return made
-
-
-def _described(kernel: Kernel) -> tuple[str, dict[str, Any]]:
-    held = [name for name, parameter in kernel.named_parameters(recurse=False) if not parameter.requires_grad]
-    return type(kernel).__name__, {**kernel.options(), **({HELD: held} if held else {})}
-
-
-rebuilds("kernel", Kernel, _described, from_options)

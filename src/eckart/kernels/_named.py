@@ -12,10 +12,10 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
-from eckart.kernels._parameters import log_parameter, plain
+from eckart.kernels._parameters import log_parameter, plain, points
 from eckart.kernels._stationary import length_of, with_length
 
-NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "cosine")
+NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "sigmoid", "cosine", "chi2", "additive_chi2")
 
 
 class Linear(Kernel):
@@ -59,6 +59,94 @@ class Polynomial(Kernel):
 
     def _diagonal(self, x: Tensor) -> Tensor:
         return (self.log_gamma.exp() * x.square().sum(1) + self.offset) ** self.degree
+
+
+class Sigmoid(Kernel):
+    """tanh(gamma x . z + offset), which is indefinite for most points.
+
+    Args:
+        gamma: positive.
+        offset: a number.
+
+    Raises:
+        Refused: they are not.
+    """
+
+    psd = False
+
+    def __init__(self, gamma: float = 1.0, offset: float = 1.0) -> None:
+        super().__init__()
+        if not isinstance(offset, int | float | np.number) or not np.isfinite(offset):
+            raise Refused(f"Sigmoid: offset={offset!r:.80} is no finite number")
+        self.offset, self.log_gamma = float(offset), log_parameter("Sigmoid", "gamma", gamma)
+
+    def options(self) -> dict[str, Any]:
+        return {"gamma": plain(self.log_gamma.exp()), "offset": self.offset}
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return (self.log_gamma.exp() * (x @ z.T) + self.offset).tanh()
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return (self.log_gamma.exp() * x.square().sum(1) + self.offset).tanh()
+
+
+def _counts(x: Any) -> Tensor:
+    """Points without negative entries."""
+    found = points(x)
+    if found.numel() and float(found.detach().min()) < 0:
+        raise Refused(f"x has an entry {float(found.detach().min()):.3g}, and chi-squared kernels are of counts")
+    return found
+
+
+def chi_squared(x: Tensor, z: Tensor) -> Tensor:
+    """sum_p (x_p - z_p)^2 / (x_p + z_p), (n, m); nothing where both are zero."""
+    found = x.new_zeros(len(x), len(z))
+    for one, other in zip(x.T, z.T, strict=True):
+        apart, both = one[:, None] - other, one[:, None] + other
+        found = found + apart * (apart / both.where(both > 0, 1.0))
+    return found
+
+
+class ChiSquared(Kernel):
+    """exp(-gamma sum_p (x_p - z_p)^2 / (x_p + z_p)), of counts or shares, which are not negative.
+
+    Args:
+        gamma: positive.
+    """
+
+    def __init__(self, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.log_gamma = log_parameter("ChiSquared", "gamma", gamma)
+
+    def options(self) -> dict[str, Any]:
+        return {"gamma": plain(self.log_gamma.exp())}
+
+    def _checked(self, x: Any) -> Tensor:
+        return _counts(x)
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return (-self.log_gamma.exp() * chi_squared(x, z)).exp()
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return x.new_ones(len(x))
+
+
+class AdditiveChiSquared(Kernel):
+    """-sum_p (x_p - z_p)^2 / (x_p + z_p), of counts or shares; positive semi-definite less its mean only."""
+
+    psd = False
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def _checked(self, x: Any) -> Tensor:
+        return _counts(x)
+
+    def _between(self, x: Tensor, z: Tensor) -> Tensor:
+        return -chi_squared(x, z)
+
+    def _diagonal(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
 
 
 class Angle(Kernel):
@@ -149,11 +237,13 @@ def as_kernel(
     """A kernel by scikit-learn's name and parameters; one that is a `Kernel` already as it is.
 
     Args:
-        kernel: "rbf", "laplacian", "matern" (5/2), "linear", "polynomial" or "poly", "cosine"; or a `Kernel`.
+        kernel: "rbf", "laplacian", "matern" (5/2), "linear", "polynomial" or "poly", "sigmoid", "cosine", "chi2",
+            "additive_chi2"; or a `Kernel`.
         dimensions: of the points.
-        gamma: as scikit-learn has it; 1 / dimensions where it is None. A Matern kernel's lengthscale is that of "rbf".
+        gamma: as scikit-learn has it; where it is None 1 of "chi2", and 1 / dimensions of others. A Matern kernel's
+            lengthscale is that of "rbf".
         degree: of "polynomial".
-        coef0: of "polynomial".
+        coef0: of "polynomial" and "sigmoid".
 
     Raises:
         Refused: another name, or a gamma that is not positive.
@@ -163,7 +253,7 @@ def as_kernel(
 
     if isinstance(kernel, Kernel):
         return kernel
-    gamma = 1 / max(dimensions, 1) if gamma is None else gamma
+    gamma = (1.0 if kernel == "chi2" else 1 / max(dimensions, 1)) if gamma is None else gamma
     if not isinstance(gamma, int | float | np.number) or not 0 < gamma < float("inf"):
         raise Refused(f"gamma={gamma!r:.80} is not positive and finite")
     width = (2 * gamma) ** -0.5
@@ -174,7 +264,10 @@ def as_kernel(
         "linear": Linear,
         "poly": lambda: Polynomial(degree, gamma, coef0),
         "polynomial": lambda: Polynomial(degree, gamma, coef0),
+        "sigmoid": lambda: Sigmoid(gamma, coef0),
         "cosine": Angle,
+        "chi2": lambda: ChiSquared(gamma),
+        "additive_chi2": AdditiveChiSquared,
     }
     if not isinstance(kernel, str) or kernel not in made:
         raise Refused(f"kernel={kernel!r} is no Kernel and none of {', '.join(NAMES)}")

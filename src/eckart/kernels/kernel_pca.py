@@ -93,7 +93,7 @@ class KernelPCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
             that are smoother than those fitted, which is what takes noise away where many components are kept.
         gamma: of a kernel by name, as scikit-learn has it; 1 / features where it is None.
         degree: of "polynomial".
-        coef0: of "polynomial".
+        coef0: of "polynomial" and "sigmoid".
         random_state: of the draws.
 
     Attributes:

@@ -113,7 +113,7 @@ class KernelRidge(RegressorMixin, OfKernel):
         max_iter: of "pcg".
         gamma: of a kernel by name, as scikit-learn has it; 1 / features where it is None.
         degree: of "polynomial".
-        coef0: of "polynomial".
+        coef0: of "polynomial" and "sigmoid".
         random_state: of the draws of "pcg" and "subset".
 
     Attributes:

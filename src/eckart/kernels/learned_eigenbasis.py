@@ -83,8 +83,9 @@ class ProbeEigenbasis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimat
     is the truncated singular value decomposition of the probes, which is what stands here; with more and more probes
     it becomes that of A^t itself (`n_probes=None`, the default, by Lanczos: it needs no draws). So the operator is not
     avoided: it is A, and its own eigenvectors are nearer to the Laplacian's: 0.94 of the harmonics up to degree three
-    of a sphere lie in them, 0.88 in this limit, 0.76 in the basis of 500 probes. The network is left out: for one
-    cloud it can at best come near to this, and what it would save over many clouds is a tenth of a second each.
+    of a sphere lie in them, 0.88 in this limit, 0.76 in the basis of 500 probes. The network is not here: for one cloud
+    it can at best come near to this. A small one that learned from 100 shapes of 400 points holds 0.85 of the best on
+    new ones, where the graph's eigenvectors hold 0.98, and saves 14 ms a shape against this (the paper's are larger).
 
     New points have the mean of the last but one smoothing over their neighbours among those fitted, which for those
     themselves gives back the basis (Nystroem).

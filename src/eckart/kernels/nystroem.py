@@ -50,7 +50,7 @@ class Nystroem(ClassNamePrefixFeaturesOutMixin, TransformerMixin, OfKernel):
         tol: where "rpcholesky" and "greedy" stop: tr(K - Phi Phi^T) by tr(K).
         gamma: of a kernel by name, as scikit-learn has it; 1 / features where it is None.
         degree: of "polynomial".
-        coef0: of "polynomial".
+        coef0: of "polynomial" and "sigmoid".
         random_state: of the draws.
 
     Attributes:

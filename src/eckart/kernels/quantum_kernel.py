@@ -144,8 +144,9 @@ class QuantumKernel(Kernel):
     matters (Shaydulin and Wild 2022, arXiv 2111.05451): at the paper's c = 1 all states of many qubits are nearly
     orthogonal, K is nearly the identity, and on real data it predicts the larger class. At the best bandwidth it
     predicts as well as a Gaussian kernel of the best width, and not better; only on points that were labelled by its
-    own states does it gain. The paper's variational classifier, and noise other than that of shots (`measured`), are
-    left out.
+    own states does it gain. The paper's variational classifier is a benchmark (`benchmarks/kernels/variational.py`) and
+    no part of the library: behind the paper's states it predicts the larger class of real data as well. Noise other
+    than that of shots (`measured`) is left out.
 
     Args:
         bandwidth: c, positive.
