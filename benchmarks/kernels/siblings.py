@@ -359,7 +359,6 @@ GP: list[Case] = [
     {"data": "line", "n": 1000, "arm": "scikit-learn"},
     {"data": "line", "n": 1000, "arm": "gpytorch", "steps": 50, "at most": 40},
     {"data": "line", "n": 10000, "arm": "toeplitz"},
-    {"data": "line", "n": 10000, "arm": "gpytorch", "steps": 50, "at most": 40},
 ]
 PARTS: dict[str, tuple[Callable[[Case], Case], list[Case]]] = {
     "trace": (trace, TRACE),

@@ -34,10 +34,12 @@ def low_rank_plus_diagonal(kernel: Any, x: Tensor, rank: int, generator: torch.G
 
         def square(index: Tensor) -> Tensor:
             some = x[index]
-            return kernel._between(some, some)
+            found: Tensor = kernel._between(some, some)
+            return found
 
         def columns(index: Tensor, rows: slice) -> Tensor:
-            return kernel._between(x[index], x[rows])
+            found: Tensor = kernel._between(x[index], x[rows])
+            return found
 
         count = min(rank, len(x))
         drawn = rejection_cholesky(kernel._diagonal(x), columns, count, square=square, generator=generator).index
