@@ -23,6 +23,7 @@ from eckart.machine import device_named
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.config_checks import check_config
+from eckart.models.gguf_reading import read_once
 from eckart.models.hub import check_name, reachable
 from eckart.models.quantized_input import KEYS, check_quantized, dense_tensors, method_of, quantization_of
 from eckart.models.sentences import Sentences, sentences_in
@@ -260,11 +261,10 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
         raise Refused(f"{file.name} is read by packages that are not installed: pip install gguf accelerate")
     transformers = library()
-    extra: dict[str, Any] = {}
-    if hasattr(transformers, "GgufConfig"):
-        extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    dense = hasattr(transformers, "GgufConfig")
+    extra: Any = {"quantization_config": transformers.GgufConfig(dequantize=True)} if dense else {}
     try:
-        with no_bars():
+        with no_bars(), read_once():
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
             )
