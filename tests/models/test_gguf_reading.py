@@ -21,10 +21,9 @@ def test_what_is_asked_for_again_is_made_once(monkeypatch: pytest.MonkeyPatch) -
     for name in ASKED_AGAIN:
         setattr(package, name, make)
     monkeypatch.setitem(sys.modules, "gguf", package)
-    with pytest.raises(KeyError), read_once():
+    with read_once():
         first = package.GGUFReader("a")
         assert package.GGUFReader("a") is first is not package.GGUFReader("b")
-        raise KeyError
     assert made == ["a", "b"]
     assert package.GGUFReader is make
     assert package.get_tensor_name_map is make

@@ -172,6 +172,13 @@ def test_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["compress", str(tmp_path / "out"), "--out", str(tmp_path / "small")]) == 2
     assert "is an adapter and no model: name the model that it is for" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "peft"), *options]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["base"] == str(source)
+    assert again["quality"]["after"]["mean"] == pytest.approx(result["quality"]["after"]["mean"], rel=1e-4)
+    nameless = {**read_json(tmp_path / "peft/adapter_config.json"), "base_model_name_or_path": None}
+    (tmp_path / "peft/adapter_config.json").write_text(json.dumps(nameless))
     assert main(["evaluate", str(tmp_path / "peft"), *options]) == 2
     assert "is an adapter and does not name the model that it is for" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "again")]) == 0

@@ -10,8 +10,7 @@ from typing import Any
 from eckart._version import __version__
 from eckart.adapters.contract import ADAPTERS
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.adapt.files import write_adapter
-from eckart.jobs.adapt.load import TRAINING
+from eckart.jobs.adapt.files import TRAINING, write_adapter
 from eckart.jobs.adapt.run import adapt
 from eckart.jobs.adapt.train import train
 from eckart.jobs.calibration import text_of

@@ -37,6 +37,8 @@ from eckart.structures._checks import flag_option, size_option
 FORMAT = 1
 ADAPTER = "adapter.json"
 TENSORS = "adapter.safetensors"
+TRAINING = "training.json"
+"""What training did, beside the adapter."""
 RENAMED = {"householder": "hta"}
 """Methods that have another name now than in files of 0.1.0."""
 KEPT = "/kept/"

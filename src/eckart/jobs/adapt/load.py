@@ -10,13 +10,10 @@ from torch import nn
 from eckart.errors import Refused
 from eckart.files.json import read_json
 from eckart.jobs.adapt.adapter import Adapter
-from eckart.jobs.adapt.files import ADAPTER, files_of_others, load_own
+from eckart.jobs.adapt.files import ADAPTER, TRAINING, files_of_others, load_own
 from eckart.jobs.adapt.from_diffusers import load_lora
 from eckart.jobs.adapt.from_peft import load_peft
 from eckart.jobs.adapt.peft import CONFIG
-
-TRAINING = "training.json"
-"""What training did, beside the adapter."""
 
 
 def load_adapter(

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.files.directories import new_directory
-from eckart.files.json import write_json
+from eckart.files.json import read_json, write_json
 from eckart.files.tensors import read_safetensors, sealed, write_safetensors
 from eckart.jobs.adapt.adapter import Adapter
 from eckart.jobs.adapt.change import as_low_rank
-from eckart.jobs.adapt.files import KEPT, TENSORS, Parts, parts_of, read_adapter
+from eckart.jobs.adapt.files import KEPT, TENSORS, TRAINING, Parts, parts_of, read_adapter
 from eckart.jobs.adapt.host import CLASSIFIERS, Host, host, known
 from eckart.jobs.adapt.peft_config import peft_config
 
@@ -54,14 +54,18 @@ def save_peft(adapter: Adapter, directory: str | os.PathLike[str], rank: int | N
 def export_adapter(
     source: str | os.PathLike[str], directory: str | os.PathLike[str], rank: int | None = None
 ) -> dict[str, float]:
-    """`save_peft` of an adapter on disk, without its model."""
+    """`save_peft` of an adapter on disk, without its model, which is named where the adapter's training named it."""
     contents, parts = read_adapter(Path(source))
     tensors, _ = read_safetensors(Path(source) / TENSORS)
     kept = {key.removeprefix(KEPT): tensor for key, tensor in tensors.items() if key.startswith(KEPT)}
-    return _write(parts, Path(directory), rank, known(contents, kept))
+    training = Path(source) / TRAINING
+    base = read_json(training).get("model") if training.is_file() else None
+    return _write(parts, Path(directory), rank, known(contents, kept), base)
 
 
-def _write(parts: Mapping[str, Parts], directory: Path, rank: int | None, model: Host) -> dict[str, float]:
+def _write(
+    parts: Mapping[str, Parts], directory: Path, rank: int | None, model: Host, base: str | None = None
+) -> dict[str, float]:
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     errors: dict[str, float] = {}
     if rank is not None and rank < 1:
@@ -80,7 +84,7 @@ def _write(parts: Mapping[str, Parts], directory: Path, rank: int | None, model:
             size = part.patch[part.line :]
             left, right = left.reshape(*left.shape, *(1 for _ in size)), right.reshape(len(right), -1, *size)
         factors[name] = left, right
-    write_lora(factors, directory, model, errors)
+    write_lora(factors, directory, model, errors, base)
     return errors
 
 
@@ -89,8 +93,9 @@ def write_lora(
     directory: Path,
     model: Host,
     errors: Mapping[str, float] | None = None,
+    base: str | None = None,
 ) -> None:
-    """Writes factors by matrix as a LoRA of PEFT with the scale 1, errors in the file's header.
+    """Writes factors by matrix as a LoRA of PEFT with the scale 1, errors in the file's header, and what it is for.
 
     They are (out, r) and (r, in), or those of a convolution: (out, r, 1, 1) and (r, channels, height, width), without
     the height for one of a sequence.
@@ -102,6 +107,7 @@ def write_lora(
     ranks = {name: len(right) for name, (_, right) in factors.items()}
     config = peft_config(ranks, task=model.task, transposed=model.transposed, namesakes=model.namesakes)
     config["modules_to_save"] = list(CLASSIFIERS) if model.kept else None
+    config["base_model_name_or_path"] = base
     metadata = {"format": "pt", **sealed(tensors), **({"errors": json.dumps(dict(errors))} if errors else {})}
     with new_directory(directory) as partial:
         write_json(config, partial / CONFIG)
