@@ -235,7 +235,8 @@ TABLES = {
             ("divergence", "{kl:.4f} ± {kl_stderr:.4f}"),
             ("over `auto`", "{kl_behind:+.4f} ± {kl_behind_stderr:.4f}"),
             CPU,
-            ("decoding over dense", "[{decode_ratio:.2f}]"),
+            ("decoding over dense, one thread", "[{decode.1:.2f}]"),
+            ("two threads", "[{decode.2:.2f}]"),
         ],
     ),
     "authors": _of(

@@ -107,6 +107,17 @@ TABLES = {
         ],
         [("perplexity", "{perplexity:.2f}"), ("divergence", "{kl:.3f}"), ("peak, MB", "{peak_mb:.0f}")],
     ),
+    "same-tokens": Table(
+        "inference",
+        {"benchmark": "inference.same_tokens"},
+        [
+            ("", "{arm}"),
+            ("structure", "{structures}"),
+            ("the same tokens, of {tokens}", "{same}"),
+            ("then the two likeliest logits are apart by", "[{gap:.1e}]"),
+            ("and logits differ by at most", "[{difference:.1e}]"),
+        ],
+    ),
     "overhead": Table(
         "inference",
         {"benchmark": "structures.overhead"},
