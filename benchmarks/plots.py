@@ -168,6 +168,25 @@ def draw_delays(axes: Any, numbers: Mapping[str, Points]) -> None:
     axes.legend(frameon=False, labelcolor="linecolor", loc="upper center", ncols=2)
 
 
+def ratings_told() -> dict[str, Points]:
+    """Errors at ratings that were held out, by the processor seconds of a fit, with more and more factors."""
+    lines = {"alternating, cg": "biases and 10, 20, 50 factors", "Soft-Impute": "Soft-Impute, rank 20, 50"}
+    found: dict[str, Points] = {}
+    for row in selected(results("estimators"), {"benchmark": "estimators.ratings", "part": "folds"}):
+        if not row["arm"].startswith("alternating, cholesky"):
+            name = next((name for start, name in lines.items() if row["arm"].startswith(start)), row["arm"])
+            found.setdefault(name, []).append((row["seconds"], row["rmse"]))
+    return found
+
+
+def draw_ratings(axes: Any, numbers: Mapping[str, Points]) -> None:
+    for (name, points), colour in zip(numbers.items(), COLOURS, strict=False):
+        seconds, errors = zip(*points, strict=True)
+        axes.plot(seconds, errors, marker="o", markersize=4, color=colour, linewidth=1.2, label=name)
+    axes.set(xscale="log", xlabel="processor seconds of a fit", ylabel="error in stars")
+    axes.legend(frameon=False, labelcolor="linecolor", loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0)
+
+
 def sections_said() -> dict[str, Points]:
     """Accuracy of the sections of packages by how many are known, by what they are said from."""
     found: dict[str, Points] = {}
@@ -279,6 +298,7 @@ PICTURES = {
     "intruders-scaled-back": Picture(scaled_back, draw_intruders),
     "labels-asked-for": Picture(labels_asked_for, draw_labels, 3.6),
     "sugar": Picture(sugar, draw_sugar),
+    "ratings-told": Picture(ratings_told, draw_ratings),
     "delays": Picture(delays, draw_delays),
     "sections-said": Picture(sections_said, draw_sections),
     "logarithms-of-proximities": Picture(by_logarithms, draw_logarithms, 3.6),

@@ -25,9 +25,13 @@ from sklearn.model_selection import train_test_split
 
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
+from benchmarks.estimators.draws import ahead
 from eckart.estimators.rotation_forest import RotationForest
 
 MEMBERS, TREES = 10, 10
+PEER = "scikit-learn's RandomForest"
+HELD = 0.3
+"""Of the rows of a split."""
 
 
 def tables(satellite: Path | None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -48,12 +52,12 @@ def aeon_forest(seed: int) -> Any:
 def kappas(
     splits: int, satellite: Path | None, only: list[str] | None = None, names: list[str] | None = None
 ) -> Iterator[Found]:
-    """Kappa on 30 % that was held out, and seconds of the processor for a fit."""
+    """Kappa on what was held out, and seconds of the processor for a fit."""
     for name, x, y in tables(satellite):
         if names and name not in names:
             continue
         for seed in range(splits):
-            learned, new, target, truth = train_test_split(x, y, test_size=0.3, stratify=y, random_state=seed)
+            learned, new, target, truth = train_test_split(x, y, test_size=HELD, stratify=y, random_state=seed)
             arms: dict[str, Callable[[], Any]] = {
                 kind: lambda kind=kind, s=seed: RotationForest(kind, n_members=MEMBERS, n_trees=TREES, random_state=s)
                 for kind in ("pca", "sparse", "haar", "none")
@@ -61,7 +65,7 @@ def kappas(
             arms["pca, a rotation a tree"] = lambda s=seed: RotationForest(
                 n_members=MEMBERS * TREES, n_trees=1, max_features=None, bootstrap=False, random_state=s
             )
-            arms["scikit-learn's RandomForest"] = lambda s=seed: RandomForestClassifier(MEMBERS * TREES, random_state=s)
+            arms[PEER] = lambda s=seed: RandomForestClassifier(MEMBERS * TREES, random_state=s)
             arms["scikit-learn's ExtraTrees"] = lambda s=seed: ExtraTreesClassifier(MEMBERS * TREES, random_state=s)
             if find_spec("aeon"):
                 arms["aeon's RotationForest"] = lambda s=seed: aeon_forest(s)
@@ -78,6 +82,20 @@ def kappas(
                 yield what | {"trees": MEMBERS * TREES}, {"kappa": kappa, "seconds": seconds}
 
 
+def by_forests(found: list[Found]) -> dict[tuple[str, str], dict[str, float]]:
+    """Differences of kappa from scikit-learn's random forests of the same splits, and their standard errors."""
+    kappa: dict[tuple[str, str], dict[int, float]] = {}
+    for what, numbers in found:
+        kappa.setdefault((what["data"], what["arm"]), {})[what["seed"]] = numbers["kappa"]
+    compared = {}
+    for (data, arm), each in kappa.items():
+        peer = kappa.get((data, PEER), {})
+        if arm != PEER and peer.keys() == each.keys():
+            more, error = ahead(list(each.values()), [peer[seed] for seed in each], HELD / (1 - HELD))
+            compared[data, arm] = {"by random forests": more, "error": error}
+    return compared
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--splits", type=int, default=10)
@@ -87,8 +105,10 @@ def main() -> None:
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("estimators.forests", options.json)
-    for what, found in medians(kappas(options.splits, options.satellite, options.arm, options.data)):
-        rows.add(what, found)
+    found = list(kappas(options.splits, options.satellite, options.arm, options.data))
+    compared = by_forests(found)
+    for what, numbers in medians(found):
+        rows.add(what, numbers | compared.get((what["data"], what["arm"]), {}))
 
 
 if __name__ == "__main__":

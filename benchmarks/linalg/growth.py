@@ -84,9 +84,9 @@ def completion(n: int = 4000, share: float = 0.1, rank: int = 10, solver: Any = 
     return lambda: AlternatingCompletion(rank, solver=solver, tol=0, max_iter=4, random_state=0).fit(x)
 
 
-def imputed(n: int = 2000, share: float = 0.1, rank: int = 10) -> Call:
+def imputed(n: int = 2000, share: float = 0.1, rank: int = 10, penalty: float = 20.0) -> Call:
     x = ratings(n, 500, share)
-    return lambda: SoftImpute(20.0, max_rank=rank, tol=0, max_iter=15, random_state=0).fit(x)
+    return lambda: SoftImpute(penalty, max_rank=rank, tol=0, max_iter=15, random_state=0).fit(x)
 
 
 def robust(n: int, p: int, rank: int = 10) -> Call:
@@ -148,7 +148,7 @@ def process(n: int) -> Call:
     return lambda: GaussianProcess(structure="kronecker", optimize=False).fit(x, y)
 
 
-CUBES = (20**3, 40**3, 60**3, 90**3)
+CUBES = (60**3, 90**3, 135**3, 200**3)
 GROWTHS = (
     Growth("completion-altmin", "rows", "500 columns, 10 % seen, k 10", (1000, 2000, 4000, 8000), completion, 1),
     Growth("completion-altmin", "share seen", "2000 x 500, k 10", (0.05, 0.1, 0.2, 0.4),
@@ -159,12 +159,13 @@ GROWTHS = (
            lambda k: completion(2000, rank=k, solver="cg"), 1),
     Growth("soft-impute", "rows", "500 columns, 10 % seen, k 10", (1000, 2000, 4000, 8000), imputed, 1),
     Growth("soft-impute", "share seen", "2000 x 500, k 10", (0.05, 0.1, 0.2, 0.4), lambda s: imputed(share=s), 1),
+    Growth("soft-impute", "rank", "2000 x 500, 10 % seen", (10, 20, 40, 80), lambda k: imputed(rank=k, penalty=1.0), 1),
     Growth("rpca-ialm", "rows", "600 columns, rank 10", (600, 1200, 2400), lambda n: robust(n, 600), 1),
     Growth("rpca-ialm", "rows and columns", "rank 10", (600, 900, 1350), lambda n: robust(n, n), 2),
     Growth("cur", "rows", "400 columns, rank 20", (2000, 4000, 8000, 16000), picked, 1),
     Growth("cur", "rank", "4000 x 400", (10, 20, 40, 80), lambda k: picked(rank=k), 1),
     Growth("cp", "entries", "three modes, rank 5", CUBES, products, 1),
-    Growth("cp", "rank", "60^3", (5, 10, 20, 40), lambda k: products(60**3, k), 1),
+    Growth("cp", "rank", "135^3", (5, 10, 20, 40), lambda k: products(135**3, k), 1),
     Growth("tucker", "entries", "three modes, rank 5", CUBES, bases, 4 / 3),
     Growth("tall_svd", "rows", "100 columns", (10_000, 20_000, 40_000, 80_000), tall, 1),
     Growth("tall_svd", "columns", "20,000 rows", (50, 100, 200, 400), lambda p: tall(p=p), 2),

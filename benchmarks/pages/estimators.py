@@ -277,7 +277,13 @@ TABLES: dict[str, Table] = {
     "forests": Table(
         "estimators",
         {"benchmark": "estimators.forests", "part": "kappa"},
-        [("data", "{data}"), ("", "{arm}"), ("kappa", "{kappa:.4f}"), ("seconds", "{seconds:.2f}")],
+        [
+            ("data", "{data}"),
+            ("", "{arm}"),
+            ("kappa", "{kappa:.4f}"),
+            ("by random forests", "[{by random forests:+.4f} ± {error:.4f}]"),
+            ("seconds", "{seconds:.2f}"),
+        ],
     ),
     "tall": Table(
         "estimators",

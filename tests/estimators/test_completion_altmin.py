@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn.model_selection import GridSearchCV
 
 from eckart.errors import Refused
 from eckart.estimators.completion_altmin import AlternatingCompletion, alternating_ridge
@@ -119,3 +120,19 @@ def test_an_array_of_dask_gives_what_the_whole_table_does() -> None:
         AlternatingCompletion().fit(parts * np.nan)
     with pytest.raises(ValueError, match="inf"):
         AlternatingCompletion().fit(dask_array.where(parts > 0, np.inf, parts))
+
+
+def test_a_search_finds_the_number_of_factors() -> None:
+    rng = np.random.default_rng(5)
+    low = rng.standard_normal((90, 2)) @ rng.standard_normal((2, 40)) + 0.1 * rng.standard_normal((90, 40))
+    x = np.where(rng.random(low.shape) < 0.5, np.nan, low)
+    stored = sparse.csr_array((low[~np.isnan(x)], np.nonzero(~np.isnan(x))), shape=low.shape)
+    for table in (x, stored):
+        search = GridSearchCV(AlternatingCompletion(penalty=0.01, random_state=0), {"n_components": [0, 2, 12]}, cv=3)
+        assert search.fit(table).best_params_ == {"n_components": 2}
+    # A score is minus the error at entries that are not looked at.
+    fitted = AlternatingCompletion(2, penalty=0.01, random_state=0).fit(x[:60])
+    assert -0.3 < fitted.score(x[60:]) < -0.1
+    assert fitted.score(1.0 * x[60:]) == fitted.score(stored[60:])
+    with pytest.raises(Refused, match="none of the 30 x 40"):
+        fitted.score(np.full((30, 40), np.nan))

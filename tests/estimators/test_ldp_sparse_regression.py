@@ -114,3 +114,17 @@ def test_what_cannot_be_met_is_refused() -> None:
         LocallyPrivateLasso(x_bound=0).fit(np.eye(3), np.ones(3))
     with pytest.raises(Refused, match="epsilon=-1"):
         LocallyPrivateLasso(-1).fit(np.eye(3), np.ones(3))
+
+
+def test_a_table_of_dask_is_summed_block_by_block() -> None:
+    dask = pytest.importorskip("dask.array")
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((90, 4))
+    y = x @ [1.0, 0.0, -1.0, 0.0]
+    options: dict = {"epsilon": 100.0, "x_bound": 4.0, "y_bound": 4.0, "random_state": 0}
+    whole = LocallyPrivateLasso(**options).fit(x, y)
+    table = dask.from_array(x, chunks=(40, 3))
+    for targets in (y, dask.from_array(y, chunks=25)):
+        np.testing.assert_allclose(LocallyPrivateLasso(**options).fit(table, targets).coef_, whole.coef_, rtol=1e-9)
+    with pytest.raises(ValueError, match="rows"):
+        LocallyPrivateLasso(**options).fit(table, np.r_[y, y])

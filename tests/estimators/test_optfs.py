@@ -70,3 +70,19 @@ def test_one_class_and_steps_too_large_are_refused_by_name() -> None:
         GatedFeatureValues().fit(x, 0 * y)
     with np.errstate(all="ignore"), pytest.raises(Refused, match="learning_rate"):
         GatedFeatureValues(learning_rate=1e300, random_state=0, max_iter=2).fit(x, y)
+
+
+def test_weights_are_as_many_samples() -> None:
+    x, y = data()
+    weights = np.random.default_rng(1).integers(0, 4, len(x))
+    options: dict = {"penalty": 4.0, "random_state": 0, "batch_size": 4 * len(x), "max_iter": 5}
+    # In one batch the order of samples does not matter, and a weight is a number of them.
+    weighted = GatedFeatureValues(**options).fit(x, y, weights)
+    repeated = GatedFeatureValues(**options).fit(x.repeat(weights, axis=0), y.repeat(weights))
+    np.testing.assert_allclose(weighted.predict_proba(x), repeated.predict_proba(x), atol=1e-9)
+    np.testing.assert_allclose(weighted.history_, repeated.history_, atol=1e-9)
+    often = GatedFeatureValues(**options, method="frequency", keep=0.4)
+    assert (
+        often.fit(x, y, weights).kept_.tolist()
+        == often.fit(x.repeat(weights, axis=0), y.repeat(weights)).kept_.tolist()
+    )

@@ -102,3 +102,28 @@ def test_what_cannot_be_met_is_refused() -> None:
         RotationForest(max_features=0.5).fit(np.eye(4), [0, 1, 0, 1])
     with pytest.raises(Refused, match=r"n_trees=1\.5"):
         RotationForest(n_trees=1.5).fit(np.eye(4), [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("bootstrap", [True, False])
+def test_weights_are_as_many_samples(bootstrap: bool) -> None:
+    rng = np.random.default_rng(4)
+    x, y = slanted(60, rng)
+    new, _ = slanted(200, rng)
+    weights = rng.integers(0, 4, 60)
+    # What has no weight is as if it were not there.
+    options: dict = {"n_members": 20, "n_trees": 10, "bootstrap": bootstrap, "random_state": 0}
+    some = RotationForest(**options).fit(x, y, np.where(weights > 0, 1.0, 0.0)).predict_proba(new)
+    x_there, y_there = x[weights > 0], y[weights > 0]
+    np.testing.assert_allclose(
+        some, RotationForest(**options).fit(x_there, y_there, np.ones(len(x_there))).predict_proba(new)
+    )
+    # And twice a weight is as two samples: in means exactly, in what is drawn by chance.
+    y = np.where(rng.random(60) < 0.3, "up", "down")
+    often = np.where(y == "up", 6, 1)
+    weighted = RotationForest(max_depth=2, **options).fit(x, y, often)
+    repeated = RotationForest(max_depth=2, **options).fit(x.repeat(often, axis=0), y.repeat(often))
+    plain = RotationForest(max_depth=2, **options).fit(x, y)
+    np.testing.assert_allclose(weighted.mean_, repeated.mean_)
+    np.testing.assert_allclose(weighted.scale_, repeated.scale_)
+    shares = [each.predict_proba(new)[:, 1].mean() for each in (weighted, repeated, plain)]
+    assert abs(shares[0] - shares[1]) < 0.2 * abs(shares[2] - shares[1])

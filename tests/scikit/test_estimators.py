@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,30 @@ TRIALS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind
 CHECKED = [each for each in TABLES if each not in TRIALS]
 FEWER = {"functional-tucker": {"max_iter": 4}}
 """Options by which scikit-learn's checks, which ask for habits and not for convergence, take half of the time."""
+SKIPPED = {"check_array_api_input", "check_set_output_transform_polars", "check_global_set_output_transform_polars"}
+"""Checks that scikit-learn may leave out: tensors have tests here, and polars comes out by the same door as pandas."""
+
+
+OF_SCIKIT_LEARN = re.compile(
+    r"Input \w+ contains (NaN|infinity)|Found array with|Input sample_weight contains|Input y contains"
+)
+"""What its checks say of tables that it does not let through."""
+NOT_MET: dict[str, dict[str, str]] = {
+    "rotation-forest": {
+        "check_sample_weight_equivalence_on_dense_data": "what a tree sees is drawn: weights are rows on average"
+    }
+}
+"""Checks of scikit-learn that a card does not meet, and why; as its own forests do not."""
+
+
+@contextmanager
+def perhaps_refused() -> Iterator[None]:
+    """What is inside may be refused, by name; an error of LAPACK, which is a ValueError too, is none."""
+    try:
+        yield
+    except ValueError as error:
+        if not isinstance(error, Refused) and not OF_SCIKIT_LEARN.search(str(error)):
+            raise
 
 
 def seeded(estimator: Any, seed: int = 0) -> Any:
@@ -83,9 +109,14 @@ def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
 @pytest.mark.parametrize("card", CHECKED)
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_finds_nothing_wrong(card: AnyCard) -> None:
-    results = check_estimator(card.entry(**FEWER.get(card.name, {})), on_fail=None)
-    wrong = [f"{each['check_name']}: {each['exception']}" for each in results if each["status"] in ("failed", "xfail")]
+    not_met = NOT_MET.get(card.name, {})
+    fresh = card.entry(**FEWER.get(card.name, {}))
+    results = check_estimator(fresh, expected_failed_checks=not_met, on_skip=None, on_fail=None)
+    wrong = [f"{each['check_name']}: {each['exception']}" for each in results if each["status"] == "failed"]
     assert not wrong, "\n".join(wrong)
+    assert {each["check_name"] for each in results if each["status"] == "xfail"} == not_met.keys()
+    left_out = {each["check_name"] for each in results if each["status"] == "skipped"}
+    assert left_out <= SKIPPED, left_out
     assert sum(each["status"] == "passed" for each in results) > 25
 
 
@@ -169,6 +200,33 @@ def test_a_dask_array_is_refused_by_name(card: AnyCard) -> None:
         card.entry().fit(dask.ones((20, 4), chunks=5), np.arange(20) % 2)
 
 
+@pytest.mark.parametrize("card", [each for each in TABLES if each.values[0].kind == "transformer"])
+def test_rows_of_a_dask_array_are_told_block_by_block(card: AnyCard) -> None:
+    dask = pytest.importorskip("dask.array")
+    planted, fitted = known(card.name)
+    x = planted.arguments.get("X")
+    if not isinstance(x, np.ndarray):
+        pytest.skip("no dense table")
+    told = applied(card, fitted, dask.from_array(x, chunks=(len(x) // 3, -1)))
+    same(told.compute(), applied(card, fitted, x), rtol=1e-4, atol=1e-6)
+
+
+WITH_STEPS = [each for each in TABLES if {"max_iter", "tol"} <= each.values[0].entry().get_params().keys()]
+
+
+@pytest.mark.parametrize("card", WITH_STEPS)
+def test_one_step_too_few_is_said_once(card: AnyCard) -> None:
+    planted = planted_of(card)
+    fresh = seeded(card.entry(**{**planted.options, "max_iter": 1}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fresh.fit(**planted.arguments)
+    told = [each for each in said if issubclass(each.category, ConvergenceWarning)]
+    assert not [each for each in said if issubclass(each.category, RuntimeWarning)], said
+    assert len(told) == (not fresh.converged_)
+    assert fresh.n_iter_ <= getattr(fresh, "n_init", 1)
+
+
 @pytest.mark.parametrize("card", TRIALS)
 def test_an_estimator_of_trials_keeps_to_the_habits_of_scikit_learn(card: AnyCard) -> None:
     planted = planted_of(card)
@@ -188,16 +246,23 @@ def test_an_estimator_of_trials_keeps_to_the_habits_of_scikit_learn(card: AnyCar
     for wrong in (x[0], x[:, :-1], x * np.nan):
         with pytest.raises(ValueError):
             fresh.transform(wrong)
-    for spoilt in (0 * x, np.ones_like(x), x * 2.0**400, x * 2.0**-400):
-        with np.errstate(all="ignore"), suppress(ValueError):
+    for spoilt in (0 * x, np.ones_like(x), x * 2.0**400, x * 2.0**-400, x[:1]):
+        with np.errstate(all="ignore"), perhaps_refused():
             assert np.isfinite(card.entry(**planted.options).fit_transform(spoilt)).all()
 
 
 def degenerate(x: np.ndarray) -> dict[str, np.ndarray]:
-    """A table spoilt, of the same shape."""
+    """A table spoilt, of the same shape, or its first row; where entries are missing, all of a row or a column are."""
+    gaps, x = np.isnan(x), np.nan_to_num(x)
+    nothing = np.nan if gaps.any() else 0.0
     one = np.zeros_like(x)
     one[:, 0] = 1.0
+    row, column = np.where(gaps, np.nan, x), np.where(gaps, np.nan, x)
+    row[len(x) // 2], column[:, x.shape[1] // 2] = nothing, nothing
     return {
+        "an empty row": row,
+        "an empty column": column,
+        "one sample": x[:1],
         "zero": np.zeros_like(x),
         "constant": np.ones_like(x),
         "one column": one,
@@ -216,9 +281,10 @@ def test_spoilt_tables_give_finite_numbers_or_are_refused(card: AnyCard) -> None
     if sparse.issparse(x) or x.ndim != 2:
         return
     with np.errstate(all="ignore"):
-        for name, spoilt in degenerate(np.nan_to_num(np.asarray(x, np.float64))).items():
-            with suppress(ValueError):
-                fitted = seeded(card.entry(**planted.options)).fit(**{**planted.arguments, "X": spoilt})
+        for name, spoilt in degenerate(np.asarray(x, np.float64)).items():
+            rows = {k: v[: len(spoilt)] if np.ndim(v) else v for k, v in planted.arguments.items()}
+            with perhaps_refused():
+                fitted = seeded(card.entry(**planted.options)).fit(**{**rows, "X": spoilt})
                 said = applied(card, fitted, spoilt)
                 assert np.isfinite(np.asarray(said, np.float64)).all(), name
 
@@ -230,8 +296,72 @@ def test_spoilt_problems_give_finite_numbers_or_are_refused(card: AnyCard) -> No
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "fc":
             continue
         for factor in (0.0, 2.0**400, 2.0**-400, np.nan, np.inf):
-            with np.errstate(all="ignore"), suppress(ValueError):
+            with np.errstate(all="ignore"), perhaps_refused():
                 solution = card.entry(**{**planted.arguments, name: value * factor})
                 assert np.isfinite(factor), f"{name} of {factor} went through"
                 for each in arrays(solution.value):
                     assert np.isfinite(np.asarray(each)).all(), (name, factor)
+
+
+def in_pairs(card: AnyCard, fitted: Any) -> bool:
+    """Whether `meaning` is of pairs of rows: clusters, and scores from which rows are not told."""
+    told = hasattr(fitted, "inverse_transform") and getattr(fitted, "fit_inverse_transform", True)
+    return card.kind in ("clusterer", "sums", "trials") or (card.kind == "transformer" and not told)
+
+
+def meaning(card: AnyCard, fitted: Any, x: Any) -> np.ndarray:
+    """What is said of rows, whatever order, signs and axes what was found has: (rows, ...), or (rows, rows)."""
+    if card.kind == "clusterer":
+        return (fitted.labels_[:, None] == fitted.labels_).astype(float)
+    if card.kind == "density":
+        said = fitted.score_samples(x)
+        return np.exp(said - said.max())
+    if card.kind in ("regressor", "classifier"):
+        return np.asarray(getattr(fitted, "predict_proba", fitted.predict)(x), np.float64)
+    said = fitted.transform(x)
+    if not in_pairs(card, fitted):
+        return np.asarray(fitted.inverse_transform(said), np.float64)
+    flat = np.asarray(said.toarray() if sparse.issparse(said) else said, np.float64).reshape(len(x), -1)
+    products = flat @ flat.T
+    return products / (np.linalg.norm(products) or 1.0)
+
+
+def changed(card: AnyCard, given: dict[str, Any], how: str, pairs: bool) -> tuple[dict[str, Any], Any]:
+    """The arguments of `fit` changed, and what its meaning becomes by that, a function of what it was."""
+    x, rng = given["X"], np.random.default_rng(1)
+    down, across = rng.permutation(len(x)), rng.permutation(x.shape[1])
+    if how == "order of rows":
+        rows = {k: v[down] if np.shape(v)[:1] == (len(x),) else v for k, v in given.items()}
+        return rows, lambda said: said[down][:, down] if pairs else said[down]
+    if how == "order of columns":
+        turned = x[:, across]
+        turned = turned[:, :, across] if card.kind == "trials" and x.shape[1] == x.shape[2] else turned
+        return {**given, "X": turned}, lambda said: said[:, across] if said.shape == x.shape and not pairs else said
+    if how == "float32":
+        fewer = {k: v.astype(np.float32) if np.asarray(v).dtype == float else v for k, v in given.items()}
+        return fewer, lambda said: said
+    scaled = "y" if card.kind == "regressor" else "X"
+    linear = card.kind in ("regressor", "transformer") and not pairs
+    return {**given, scaled: 3.0 * given[scaled]}, lambda said: 3.0 * said if linear else said
+
+
+HOW = {"order of rows": 1e-2, "order of columns": 1e-2, "scale": 1e-2, "float32": 1e-3}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("card", TABLES)
+def test_what_a_table_means_does_not_depend_on_how_it_is_written(card: AnyCard, how: str) -> None:
+    planted, fitted = known(card.name)
+    x = planted.arguments.get("X")
+    if not isinstance(x, np.ndarray) or x.dtype != float:
+        pytest.skip("no table of numbers")
+    given, becomes = changed(card, dict(planted.arguments), how, in_pairs(card, fitted))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        again = meaning(card, seeded(card.entry(**planted.options)).fit(**given), given["X"])
+    before = becomes(meaning(card, fitted, x))
+    apart = np.linalg.norm(again - before) / np.linalg.norm(before)
+    if how in planted.varies:
+        assert apart > HOW[how], f"it does not vary: {apart:.1e}"
+    else:
+        assert apart <= HOW[how], f"{apart:.1e}"

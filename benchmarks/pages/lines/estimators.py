@@ -114,8 +114,17 @@ ESTIMATORS: list[Lines] = [
         "parts",
         "seconds to one error from the same start, median of {seeds} starts",
         {"benchmark": "estimators.parts", "part": "speed"},
-        "{data}, {arm}[ {seconds:.2f}]",
+        "{data}, {arm} {seconds:.2f}",
         together="; ",
+    ),
+    Lines(
+        "estimators",
+        "parts",
+        "",
+        {"benchmark": "estimators.parts", "part": "speed", "seconds": None},
+        "{data}, {arm}",
+        together="; ",
+        words="not reached: ",
     ),
     Lines(
         "estimators",
@@ -257,14 +266,15 @@ ESTIMATORS: list[Lines] = [
     Lines(
         "estimators",
         "covariances",
-        "accuracy on EEG with the split it comes with, logistic regression on vectors, covariances not shrunk",
+        "accuracy on EEG, {splits} splits, logistic regression on vectors, covariances not shrunk, and the difference "
+        "from affine-invariant vectors of the same splits",
         {
             "benchmark": "estimators.learned",
-            "part": "covariances",
+            "part": "splits",
             "shrinkage": "0.0",
             "arm": ("Bures-Wasserstein", "affine invariant"),
         },
-        "{task}, {arm} {accuracy:.3f}",
+        "{task}, {arm} {accuracy:.3f}[ ({by affine:+.3f} ± {error:.3f})]",
         together="; ",
     ),
     Lines(

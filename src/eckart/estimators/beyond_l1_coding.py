@@ -180,6 +180,7 @@ def _planted(rng: np.random.Generator) -> Planted:
         lambda fitted: 1 - np.abs(atoms @ fitted.components_.T).max(axis=1).mean(),
         0.06,
         {"n_components": 9, "threshold": 0.8},
+        {"order of rows": "atoms begin as rows that are drawn"},
     )
 
 

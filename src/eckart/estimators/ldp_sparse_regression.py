@@ -12,7 +12,7 @@ from eckart.estimators.contract import estimator
 from eckart.linalg.gaussian_mechanism import noise_ratio
 from eckart.linalg.prox import soft
 from eckart.linalg.simplex import quadratic_programs
-from eckart.scikit.base import Estimator, generator_from, positive, same_kind
+from eckart.scikit.base import Estimator, generator_from, of_dask, paired_blocks, positive, same_kind
 from eckart.scikit.door import RegressorMixin
 from eckart.scikit.planted import Planted
 
@@ -109,6 +109,7 @@ def _planted(rng: np.random.Generator) -> Planted:
         lambda fitted: np.linalg.norm(fitted.coef_ - theta),
         0.1,
         {"epsilon": 1000.0, "x_bound": 4.5, "y_bound": 4.0},
+        {"scale": "targets are clipped at a bound that is given"},
     )
 
 
@@ -117,6 +118,7 @@ def _planted(rng: np.random.Generator) -> Planted:
     paper="Zhu, Ding, Aggarwal, Xu and Wang 2023, arXiv 2310.07367",
     kind="regressor",
     gives="sparse coefficients, private in every row",
+    takes="arrays of Dask",
     planted=_planted,
 )
 class LocallyPrivateLasso(RegressorMixin, Estimator):
@@ -169,11 +171,10 @@ class LocallyPrivateLasso(RegressorMixin, Estimator):
         """Fits rows X (samples, features) and targets y (samples,); itself.
 
         Args:
-            X: a row an owner.
+            X: a row an owner; an array of Dask is read once, block after block of its rows.
             y: what they have.
             public: (m, features), rows without targets that nobody minds telling: then only x y is told.
         """
-        table, target = self._table(X, fit=True, y=y, y_numeric=True)
         positive(x_bound=self.x_bound)
         positive(y_bound=self.y_bound)
         if not 0 <= number(self.penalty) < np.inf or self.method not in ("lasso", "closed-form"):
@@ -181,13 +182,13 @@ class LocallyPrivateLasso(RegressorMixin, Estimator):
                 f"penalty={self.penalty!r}, method={self.method!r}: a penalty is 0 or more, and methods are lasso and "
                 "closed-form"
             )
-        rng, (n, d) = generator_from(self.random_state), table.shape
-        rows, told = clipped(table, self.x_bound), np.clip(target / self.y_bound, -1, 1)
+        rng, (n, squares, products) = generator_from(self.random_state), self._summed(X, y)
+        d = len(products)
         self.noise_ = (PAIR if public is None else PRODUCT) * noise_ratio(self.epsilon, self.delta)
         spread = self.noise_ / np.sqrt(n)
-        products = rows.T @ told / n + spread * rng.standard_normal(d)
+        products = products / n + spread * rng.standard_normal(d)
         if public is None:
-            moment = rows.T @ rows / n + unpacked(spread * rng.standard_normal(d * (d + 1) // 2), d)
+            moment = squares / n + unpacked(spread * rng.standard_normal(d * (d + 1) // 2), d)
             # The spectral norm of that noise: what is below it says nothing.
             moment = psd_with_floor(moment, spread * np.sqrt(2 * d))
         else:
@@ -196,6 +197,18 @@ class LocallyPrivateLasso(RegressorMixin, Estimator):
         found = (lasso if self.method == "lasso" else closed_form)(moment, products, self.penalty * spread)
         self.coef_ = found * (self.y_bound / self.x_bound)
         return self
+
+    def _summed(self, X: Any, y: Any) -> tuple[int, Dense, Dense]:
+        """How many rows there are, and the sums of x x^T and x y over them, clipped and by their bounds."""
+        found: list[tuple[int, Dense, Dense]] = []
+        for rows, targets in paired_blocks(X, y) if of_dask(X) else [(X, y)]:
+            table, target = self._table(rows, fit=not found, y=targets, y_numeric=True)
+            x, told = clipped(table, self.x_bound), np.clip(target / self.y_bound, -1, 1)
+            found.append((len(x), x.T @ x, x.T @ told))
+        if not found:
+            raise Refused(f"{type(self).__name__}: X has no rows")
+        counts, squares, products = zip(*found, strict=True)
+        return sum(counts), sum(squares), sum(products)
 
     @same_kind
     def predict(self, X: Any) -> Any:

@@ -206,17 +206,18 @@ class OrthogonalDictionary(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Es
     def _counted(self, batch: Dense) -> None:
         """Mean and covariance with a batch more (Chan, Golub and LeVeque 1979)."""
         seen, more = self.n_samples_seen_, len(batch)
-        mean = batch.mean(axis=0)
-        apart, rest = (mean - self.mean_) / self.unit_, (batch - mean) / self.unit_
+        # By the unit first, whose division rounds nothing, or sums of large entries overflow.
+        mean = (batch / self.unit_).mean(axis=0)
+        apart, rest = mean - self.mean_ / self.unit_, batch / self.unit_ - mean
         self._moment = self._moment + rest.T @ rest + seen * more / (seen + more) * np.outer(apart, apart)
-        self.mean_ = self.mean_ + more / (seen + more) * (mean - self.mean_)
+        self.mean_ = self.mean_ + more / (seen + more) * apart * self.unit_
         self.n_samples_seen_ = seen + more
         self._whitener = self._unwhitener = np.eye(len(mean))
         if self.whiten:
             self._whitener, self._unwhitener = symmetric_roots(self._moment / self.n_samples_seen_)
 
     def _white(self, table: Dense) -> Dense:
-        found: Dense = (table - self.mean_) / self.unit_ @ self._whitener
+        found: Dense = (table / self.unit_ - self.mean_ / self.unit_) @ self._whitener
         return found
 
     def _described(self) -> None:

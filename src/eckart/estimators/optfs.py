@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from eckart.arrays import Dense, back, number
 from eckart.errors import Refused
@@ -62,6 +63,10 @@ def _planted(rng: np.random.Generator) -> Planted:
         lambda fitted: np.mean(fitted.kept_ != useful),
         0.25,
         {"penalty": 4.0, "max_iter": 8},
+        {
+            "order of rows": "which samples are in a batch is drawn by their places",
+            "order of columns": "embeddings begin at random, value by value",
+        },
     )
 
 
@@ -132,8 +137,14 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
         self.decay = decay
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> GatedFeatureValues:
-        """Chooses values and fits categories X (samples, features) and two classes y (samples,); itself."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GatedFeatureValues:
+        """Chooses values and fits categories X (samples, features) and two classes y (samples,); itself.
+
+        Args:
+            X: (samples, features).
+            y: (samples,).
+            sample_weight: (samples,), not negative: of each sample's loss, and how often its values count.
+        """
         from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
         table, target = self._table(X, fit=True, y=y)
@@ -155,24 +166,26 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
                 f"keep={self.keep!r:.40}, penalty={self.penalty!r:.40}, decay={self.decay!r:.40}, "
                 f"sharpness={self.sharpness!r:.40}: in (0, 1], two not negative, at least 1, and none infinite"
             )
+        table, target, weights = self._weighted(table, target, sample_weight)
         self.classes_, labels = np.unique(target, return_inverse=True)
         if len(self.classes_) < 2:
             raise Refused(f"y has one class only, {self.classes_[0]!r}: samples of two classes are needed")
         self.categories_ = [np.unique(column) for column in table.T]
         codes, truth = torch.from_numpy(self._codes(table)), torch.from_numpy(labels.astype(float))
         size = sum(map(len, self.categories_))
-        counts = torch.bincount(codes.flatten(), minlength=size)
+        weight = torch.ones(len(codes), dtype=truth.dtype) if weights is None else torch.from_numpy(weights)
+        counts = torch.bincount(codes.flatten(), weight.repeat_interleave(codes.shape[1]), minlength=size)
         rng = generator_from(self.random_state)
         begun = START * torch.from_numpy(rng.standard_normal((size, self.n_components)))
         self.history_ = np.zeros((0,))
         kept = torch.ones(size, dtype=torch.bool)
         if self.method == "gates":
-            _, logits = self._train(codes, truth, begun, counts, rng, None)
+            _, logits = self._train(codes, truth, weight, begun, counts, rng, None)
             kept = logits > 0
         elif self.method == "frequency":
             kept = torch.zeros(size, dtype=torch.bool)
-            kept[torch.argsort(-counts, stable=True)[: max(1, round(self.keep * size))]] = True
-        weights, _ = self._train(codes, truth, begun, counts, rng, kept.double())
+            kept[torch.argsort(counts, descending=True, stable=True)[: max(1, round(self.keep * size))]] = True
+        weights, _ = self._train(codes, truth, weight, begun, counts, rng, kept.double())
         if not (np.isfinite(self.history_).all() and all(bool(w.isfinite().all()) for w in weights)):
             raise Refused(
                 f"the training left the finite numbers: learning_rate={self.learning_rate!r}, decay={self.decay!r} or "
@@ -188,19 +201,22 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
         self,
         codes: Tensor,
         truth: Tensor,
+        weight: Tensor,
         begun: Tensor,
         counts: Tensor,
         rng: np.random.Generator,
         gates: Tensor | None,
     ) -> tuple[Weights, Tensor]:
         """Weights, and the gates' logits where no gates are given."""
-        size, n = len(begun), len(codes)
+        size, n, all_samples = len(begun), len(codes), float(weight.sum())
+        weight = weight * (n / all_samples)
         weights = Weights(torch.zeros((), dtype=begun.dtype), torch.zeros(size, dtype=begun.dtype), begun.clone())
         logits = torch.full((size,), FIRST, dtype=begun.dtype)
         learned = [w.requires_grad_() for w in (*weights, *([logits] if gates is None else []))]
         optimizer = torch.optim.Adam(learned, lr=positive(learning_rate=self.learning_rate))
         # What a gate costs: its uses a sample and feature, or one by the samples.
-        cost = counts / codes.numel() if self.penalize == "use" else torch.full((size,), 1 / n, dtype=begun.dtype)
+        whole = codes.shape[1] * all_samples
+        cost = counts / whole if self.penalize == "use" else torch.full((size,), 1 / all_samples, dtype=begun.dtype)
         history = []
         for epoch in range(self.max_iter):
             sharp, total = self.sharpness ** (epoch / max(self.max_iter - 1, 1)), 0.0
@@ -208,11 +224,11 @@ class GatedFeatureValues(ClassifierMixin, Estimator):
                 optimizer.zero_grad()
                 open_ = soft_gates(logits, sharp) if gates is None else gates
                 said = machine(codes[batch], weights, open_)
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(said, truth[batch])
-                whole = loss + self.decay * (weights.embedding.square().sum() + weights.linear.square().sum())
+                loss = binary_cross_entropy_with_logits(said, truth[batch], weight[batch])
+                reached = loss + self.decay * (weights.embedding.square().sum() + weights.linear.square().sum())
                 if gates is None:
-                    whole = whole + self.penalty * (cost * torch.sigmoid(sharp * logits)).sum()
-                whole.backward()  # type: ignore[no-untyped-call]
+                    reached = reached + self.penalty * (cost * torch.sigmoid(sharp * logits)).sum()
+                reached.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += float(loss.detach()) * len(batch) / n
             history.append(total)

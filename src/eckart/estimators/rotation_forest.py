@@ -18,12 +18,12 @@ BOOTSTRAP = 0.75
 """Of the samples, for the principal axes of a group (Rodriguez, Kuncheva and Alonso 2006)."""
 
 
-def principal_axes(x: Dense, group: int, rng: np.random.Generator) -> Dense:
+def principal_axes(x: Dense, group: int, rng: np.random.Generator, weights: Dense | None = None) -> Dense:
     """A rotation (p, p): random groups of features, each on the principal axes of 75 % of the samples drawn for it."""
     p = x.shape[1]
     found = np.zeros((p, p))
     for features in np.array_split(rng.permutation(p), -(-p // group)):
-        drawn = x[rng.integers(0, len(x), max(2, int(BOOTSTRAP * len(x))))][:, features]
+        drawn = x[drawn_rows(len(x), max(2, int(BOOTSTRAP * len(x))), rng, weights)][:, features]
         drawn = drawn - drawn.mean(axis=0)
         found[np.ix_(features, features)] = np.linalg.eigh(drawn.T @ drawn)[1]
     return found
@@ -42,11 +42,19 @@ def haar_rotation(p: int, rng: np.random.Generator) -> Dense:
     return found
 
 
-def rotation_of(kind: Rotation, x: Dense, group: int, rng: np.random.Generator) -> Dense:
+def drawn_rows(rows: int, count: int, rng: np.random.Generator, weights: Dense | None) -> Dense:
+    """Indices (count,) of rows drawn with repetition, in proportion to their weights where there are some."""
+    if weights is None:
+        return rng.integers(0, rows, count)
+    found: Dense = rng.choice(rows, count, p=weights / weights.sum())
+    return found
+
+
+def rotation_of(kind: Rotation, x: Dense, group: int, rng: np.random.Generator, weights: Dense | None = None) -> Dense:
     """The matrix (p, p) by which a member sees x (n, p), x @ it."""
     p = x.shape[1]
     if kind == "pca":
-        return principal_axes(x, group, rng)
+        return principal_axes(x, group, rng, weights)
     if kind == "sparse":
         return sparse_projection(p, rng)
     return haar_rotation(p, rng) if kind == "haar" else np.eye(p)
@@ -61,6 +69,10 @@ def _planted(rng: np.random.Generator) -> Planted:
         lambda fitted: np.mean(fitted.predict(new) != (new @ [1.0, -1.0, 0.7, 0.0] > 0)),
         0.12,
         {"rotation": "haar"},
+        {
+            "order of rows": "samples of a tree are drawn by their places",
+            "order of columns": "rotations are drawn, feature by feature",
+        },
     )
 
 
@@ -123,8 +135,15 @@ class RotationForest(ClassifierMixin, Estimator):
         self.bootstrap = bootstrap
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any) -> RotationForest:
-        """Grows the forests on X (samples, features) and classes y (samples,); itself."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> RotationForest:
+        """Grows the forests on X (samples, features) and classes y (samples,); itself.
+
+        Args:
+            X: (samples, features).
+            y: (samples,).
+            sample_weight: (samples,), not negative: how often a sample counts, in means and in draws; where a tree sees
+                all samples, in its cuts and leaves.
+        """
         from sklearn.tree import DecisionTreeClassifier
         from sklearn.utils.multiclass import check_classification_targets
 
@@ -137,21 +156,22 @@ class RotationForest(ClassifierMixin, Estimator):
             )
         at_least_one(n_members=self.n_members, n_trees=self.n_trees, group_size=self.group_size)
         rng = generator_from(self.random_state)
+        table, target, weights = self._weighted(table, target, sample_weight)
         self.classes_, codes = np.unique(target, return_inverse=True)
-        self.mean_ = table.mean(axis=0)
+        self.mean_ = table.mean(axis=0) if weights is None else np.average(table, axis=0, weights=weights)
         spread = (table - self.mean_).max(axis=0) - (table - self.mean_).min(axis=0)
         spread = np.where(spread > 0, spread, 1.0)
-        self.scale_ = spread * np.where(spread > 0, ((table - self.mean_) / spread).std(axis=0), 1.0)
+        self.scale_ = spread * np.sqrt(np.average(np.square((table - self.mean_) / spread), axis=0, weights=weights))
         self.scale_ = np.where(self.scale_ > 0, self.scale_, 1.0)
         standard = (table - self.mean_) / self.scale_
         rotations, trees = [], []
         for _ in range(self.n_members):
-            rotations.append(rotation_of(self.rotation, standard, self.group_size, rng))
+            rotations.append(rotation_of(self.rotation, standard, self.group_size, rng, weights))
             seen = (standard @ rotations[-1]).astype(np.float32)
             for _ in range(self.n_trees):
-                drawn = None
+                drawn = weights
                 if self.bootstrap:
-                    drawn = np.bincount(rng.integers(0, len(seen), len(seen)), minlength=len(seen)).astype(float)
+                    drawn = np.bincount(drawn_rows(len(seen), len(seen), rng, weights), minlength=len(seen)) * 1.0
                 tree = DecisionTreeClassifier(
                     max_features=self.max_features, max_depth=self.max_depth, random_state=int(rng.integers(2**31))
                 )

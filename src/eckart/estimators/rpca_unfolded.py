@@ -81,7 +81,12 @@ def _planted(rng: np.random.Generator) -> Planted:
         found = np.asarray(fitted.transform(new)) > 0.5
         return float(1 - (found & truth).sum() / (found | truth).sum())
 
-    return Planted({"X": x, "y": masks.astype(float)}, error, 0.2, {"stages": 2, "channels": 4, "max_iter": 25})
+    options = {"stages": 2, "channels": 4, "max_iter": 25}
+    varies = {
+        "order of rows": "which images are in a batch is drawn by their places",
+        "order of columns": "it is of images, whose pixels have neighbours",
+    }
+    return Planted({"X": x, "y": masks.astype(float)}, error, 0.2, options, varies)
 
 
 @estimator(

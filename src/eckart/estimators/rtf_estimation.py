@@ -92,8 +92,8 @@ def relative_transfer_functions(
     "svd-direct" stacks all bins to vectors of M F entries, so that what the source's bins have in common helps each of
     them: with L L^H = Phi_s of `excess`, the transfer function of a bin is the leading left singular vector of its M
     rows, L_bin L^H, phases being counted from one moment (`in_phase`). In frames drawn from this model it is nearer the
-    truth by a tenth to a third; in the sound that we tried, voiced sounds and read speech, it was no better, and much
-    worse in voiced noise, so that "cw" is the default.
+    truth, by 6 to 38 %, the more the fewer signals the bins combine; in the sound that we tried, voiced sounds and read
+    speech, it was no better, and much worse in voiced noise, so that "cw" is the default.
 
     Args:
         noisy: (M, F, T), M microphones, F bins, T frames of a short-time Fourier transform.

@@ -134,6 +134,7 @@ def _planted(rng: np.random.Generator) -> Planted:
         lambda fitted: np.linalg.norm(fitted.inverse_transform(fitted.embedding_) - low) / np.linalg.norm(low),
         0.06,
         {"penalty": 0.5},
+        {"scale": "the penalty is in units of X"},
     )
 
 
@@ -153,6 +154,9 @@ class SoftImpute(Completion):
     nothing of its whole size is made, as long as the rank stays below a third of its shorter side. New rows are put
     on the factors that were found by the ridge regression to which the nuclear norm comes down, so that the rows that
     were fitted get the scores that they have.
+
+    With a bound on the rank the same minimum is that of two thin factors under a ridge (Hastie, Mazumder, Lee and Zadeh
+    2015), to which alternating regressions come: `completion-altmin` takes these, with a ridge by the count of entries.
 
     Args:
         penalty: lambda, in units of X; None for the one at which a tenth of the entries, held out, is predicted best.

@@ -40,7 +40,9 @@ def _planted(rng: np.random.Generator) -> Planted:
         found = fitted.transform(x)
         return 1 - max(float(abs(np.corrcoef(found[:, j], inner)[0, 1])) for j in range(found.shape[1]))
 
-    return Planted({"X": x}, error, 0.05, {"gamma": 2.0, "n_components": 5})
+    return Planted(
+        {"X": x}, error, 0.05, {"gamma": 2.0, "n_components": 5}, {"scale": "the width of the kernel is in units of X"}
+    )
 
 
 def leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:

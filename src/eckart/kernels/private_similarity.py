@@ -20,7 +20,8 @@ def _planted(rng: np.random.Generator) -> Planted:
     def error(fitted: Any) -> Any:
         return np.abs(fitted.transform(new)[:, 0] - truth).max() / len(x)
 
-    return Planted({"X": x}, error, 0.15, {"epsilon": 1.0, "gamma": 0.5, "n_features": 500})
+    options = {"epsilon": 1.0, "gamma": 0.5, "n_features": 500}
+    return Planted({"X": x}, error, 0.15, options, {"scale": "the width of the kernel is in units of X"})
 
 
 @kernel_method(

@@ -19,7 +19,11 @@ def _planted(rng: np.random.Generator) -> Planted:
     centres = np.array([[2.0, 0.0], [-2.0, 0.0], [0.0, 3.0]])
     x, new, truth = centres[y] + rng.standard_normal((600, 2)), centres + 0.3, np.arange(3)
     return Planted(
-        {"X": x, "y": y}, lambda fitted: np.mean(fitted.predict(new) != truth), 0.0, {"gamma": 0.5, "n_features": 300}
+        {"X": x, "y": y},
+        lambda fitted: np.mean(fitted.predict(new) != truth),
+        0.0,
+        {"gamma": 0.5, "n_features": 300},
+        {"scale": "the width of the kernel is in units of X"},
     )
 
 

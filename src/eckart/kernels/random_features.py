@@ -35,7 +35,11 @@ def _planted(rng: np.random.Generator) -> Planted:
         features = fitted.transform(x)
         return float(np.abs(features @ features.T - fitted.kernel_(x)).mean())
 
-    return Planted({"X": x}, error, 0.02, {"n_components": 2000})
+    varies = {
+        "order of columns": "frequencies are drawn, feature by feature",
+        "scale": "the width of the kernel is in units of X",
+    }
+    return Planted({"X": x}, error, 0.02, {"n_components": 2000}, varies)
 
 
 def orthogonal(count: int, dimensions: int, generator: torch.Generator) -> Tensor:

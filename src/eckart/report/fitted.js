@@ -40,7 +40,7 @@ function foundInTable() {
   const parts = [];
   if (pictures.length) {
     parts.push(el("div", {}, el("p", { class: "muted small" }, "As it was, as the model has it, and the difference around grey."),
-      pictures.map(({ row, data }) => el("figure", {}, el("img", { src: data, alt: `row ${row}: as it was, as the model has it, and the difference`, class: "triple" }), el("figcaption", {}, row)))));
+      pictures.map(({ row, data }) => el("figure", {}, el("img", { src: data, alt: `row ${row}: as it was, as the model has it, and what differs`, class: "triple" }), el("figcaption", {}, row)))));
   }
   if (predictions.length) {
     const cells = (tag, values) => el("tr", {}, values.map((value) => el(tag, {}, value)));

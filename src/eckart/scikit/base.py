@@ -13,7 +13,7 @@ from scipy import sparse
 from eckart.arrays import Dense, back, generator_of, number, whole
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
-from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, validate_data
+from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, check_sample_weight, validate_data
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,6 +34,20 @@ class Estimator(BaseEstimator):
             check_is_fitted(self)
         name = type(self).__name__
         return validate_data(self, opened(X, name), opened(y, name), reset=fit, **{"dtype": np.float64, **checks})
+
+    def _weighted(self, table: Any, target: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+        """Rows and targets that count, and their weights, which are positive; None where none are given.
+
+        Raises:
+            ValueError: weights are negative, all zero, no numbers, or not one a row, in scikit-learn's words.
+        """
+        if sample_weight is None:
+            return table, target, None
+        weights = check_sample_weight(
+            opened(sample_weight, type(self).__name__), table, dtype=np.float64, ensure_non_negative=True
+        )
+        counts = weights > 0
+        return table[counts], target[counts], weights[counts]
 
     def _block(self, X: Any, first: bool, **checks: Any) -> Any:
         """`_table` of one block of many that are learned from; the first one says what the features are."""
@@ -128,6 +142,22 @@ def row_blocks(X: Any) -> Iterator[Dense]:
     table = _whole_rows(X)
     for at in range(table.numblocks[0]):
         yield table.blocks[at].compute()
+
+
+def paired_blocks(X: Any, y: Any) -> Iterator[tuple[Dense, Any]]:
+    """`row_blocks` that have rows, and what stands beside each in y (rows,), an array of Dask or of another kind.
+
+    Raises:
+        Refused: y has not as many rows.
+    """
+    at = 0
+    for rows in row_blocks(X):
+        beside = y[at : at + len(rows)]
+        at += len(rows)
+        if len(rows):
+            yield rows, beside.compute() if of_dask(beside) else beside
+    if len(y) != at:
+        raise Refused(f"X has {at} rows and y has {len(y)}: one target for each row is needed")
 
 
 def _whole_rows(X: Any) -> Any:

@@ -17,6 +17,7 @@ try:
         TransformerMixin,
     )
     from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils.validation import _check_sample_weight as check_sample_weight
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ImportError:
 
@@ -33,7 +34,7 @@ except ImportError:
     RegressorMixin = type("RegressorMixin", (), {})
     TransformerMixin = type("TransformerMixin", (), {})
     ConvergenceWarning = UserWarning
-    check_is_fitted = validate_data = None
+    check_is_fitted = check_sample_weight = validate_data = None
 
 __all__ = [
     "BaseEstimator",
@@ -45,5 +46,6 @@ __all__ = [
     "RegressorMixin",
     "TransformerMixin",
     "check_is_fitted",
+    "check_sample_weight",
     "validate_data",
 ]

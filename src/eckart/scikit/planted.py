@@ -20,9 +20,12 @@ class Planted:
         error: how far a solver's `Solution`, or the fitted estimator, is from the answer.
         within: what the median of ten draws stays below.
         options: of an estimator's constructor.
+        varies: ways of writing one and the same table on which what is found depends ("order of rows", "order of
+            columns", "scale", "float32"), each with the reason.
     """
 
     arguments: Mapping[str, Any]
     error: Callable[[Any], Any]
     within: float
     options: Mapping[str, Any] = field(default_factory=dict)
+    varies: Mapping[str, str] = field(default_factory=dict)

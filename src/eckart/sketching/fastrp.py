@@ -135,7 +135,8 @@ def _blocks(rng: np.random.Generator) -> Planted:
         embedded = fitted.transform(alike)
         return float(np.abs(embedded @ embedded.T / 4 - alike).max())
 
-    return Planted({"X": alike}, error, 0.4)
+    nodes = "rows and columns are the same nodes, and have one order"
+    return Planted({"X": alike}, error, 0.4, varies={"order of rows": nodes, "order of columns": nodes})
 
 
 @estimates("fastrp", kind="transformer", planted=_blocks)

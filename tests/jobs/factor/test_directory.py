@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 from scipy import io, sparse
 
 from eckart.cli.app import main
@@ -49,6 +52,15 @@ def test_the_report_keeps_its_schema_and_the_estimator_comes_back(fitted: Path, 
     np.testing.assert_allclose(low + rest, np.load(table), atol=1e-5)
     assert report["course"]["converged"]
     assert len(report["singular_values"]) == 2
+
+
+def test_a_picture_has_the_row_its_part_of_low_rank_and_its_part_of_few_entries(fitted: Path, table: str) -> None:
+    x, low, few = np.load(table), np.load(fitted / "low_rank.npy"), np.load(fitted / "sparse.npy")
+    first = json.loads((fitted / REPORT).read_text("utf-8"))["pictures"][0]
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(first["data"].partition(",")[2]))), float)
+    span, row = np.ptp(x), int(first["row"])
+    wanted = [(x[row] - x.min()) / span, (low[row] - x.min()) / span, 0.5 + few[row] / span]
+    np.testing.assert_allclose(shown / 255, np.hstack([np.clip(w, 0, 1).reshape(4, 6) for w in wanted]), atol=0.002)
 
 
 @pytest.mark.parametrize("method", [name for name, card in KERNELS.items() if card.kind == "transformer"])

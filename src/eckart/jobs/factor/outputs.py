@@ -79,7 +79,8 @@ class Outputs:
             norm = float(np.linalg.norm(learned[seen] / unit))
             self.error = float(np.linalg.norm((learned - made)[seen] / unit)) / norm if norm else 0.0
             if self.size:
-                self.pictures = [self._picture(at, learned, made) for at in chosen(len(learned))]
+                low = getattr(self.estimator, "low_rank_", made)
+                self.pictures = [self._picture(at, learned, low) for at in chosen(len(learned))]
         if completes(self.estimator):
             self._predict(learned)
 
@@ -110,12 +111,13 @@ class Outputs:
         return self.table.columns[at] if self.table.columns else str(at)
 
     def _picture(self, at: int, learned: Any, made: Any) -> Picture:
-        """The row, the model's, and the difference around grey, side by side on one scale."""
+        """The row, the model's, and around grey its few other entries, or the difference, side by side on one scale."""
         assert self.size is not None
         low, high = np.nanmin(learned), np.nanmax(learned)
         span = (high - low) or 1.0
         row = np.where(np.isnan(learned[at]), made[at], learned[at])
-        parts = [(row - low) / span, (made[at] - low) / span, 0.5 + (row - made[at]) / span]
+        few = self.estimator.sparse_[at] if hasattr(self.estimator, "sparse_") else row - made[at]
+        parts = [(row - low) / span, (made[at] - low) / span, 0.5 + few / span]
         shown = np.hstack([np.clip(part, 0, 1).reshape(self.size) for part in parts])
         return Picture(row=self._row(at), data=png((shown * 255).round().astype(np.uint8)))
 
