@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,17 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 import eckart
+from eckart import optim
 from eckart.errors import Refused
 from eckart.models.modules import StructuredLinear
 from eckart.parametrizations.contract import PARAMETRIZATIONS, Layer
+from eckart.structures import Dense
 from support import hard
 from support.cases import each
 from support.reparametrizing import (
     CONVOLUTIONS_ONLY,
     EVERY,
+    convolutional,
     made,
     networks,
     optimizer_of,
@@ -30,7 +35,8 @@ from support.reparametrizing import (
     train,
     trained,
 )
-from support.tiny import tiny_llama
+from support.tiny import tiny_gpt2, tiny_llama
+from support.together import GROWTH, both, parametrizations
 
 everywhere = pytest.mark.parametrize("method", EVERY)
 LIMITED = [name for name in EVERY if PARAMETRIZATIONS[name].limit]
@@ -113,6 +119,31 @@ def test_what_is_finished_may_be_adapted(method: str) -> None:
     adapter.merge()
     torch.testing.assert_close(model(x), adapted)
     assert not torch.allclose(adapted, before)
+
+
+@pytest.mark.parametrize("network", [perceptron, convolutional, tiny_gpt2])
+def test_what_is_dense_in_the_end_is_an_ordinary_model(network: Callable[..., nn.Module], tmp_path: Path) -> None:
+    model = network()
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    result = made(model, "sst")
+    x = pictures(count=4)[0] if network is not tiny_gpt2 else torch.arange(12).view(2, 6)
+    hooks = result.schedule(optimizer_of(model), 1)
+    hooks.before_step(), hooks.after_backward(), hooks.after_step()
+    expected = model(x)
+    result.finish()
+    result.finish()
+    assert {name: type(module) for name, module in model.named_modules()} == kinds
+    assert all(isinstance(structure, Dense) for structure in result.structures.values())
+    assert all(p.requires_grad for p in model.parameters())
+    if network is tiny_gpt2:
+        torch.testing.assert_close(model(x).logits, expected.logits, rtol=1e-4, atol=1e-5)
+        model.save_pretrained(tmp_path / "saved")
+        assert "quantization_config" not in json.loads((tmp_path / "saved/config.json").read_text())
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+        assert torch.equal(again(x).logits, model(x).logits)
+    else:
+        torch.testing.assert_close(model(x), expected)
+    eckart.compress(model, method="svd", keep=0.9)
 
 
 @pytest.mark.parametrize("method", LINEAR)
@@ -248,3 +279,84 @@ def test_the_hooks_have_an_order() -> None:
         hooks.load_state_dict({**hooks.state_dict(), "schedule.other": torch.zeros(1)})
     with pytest.raises(Refused, match="all 3 matrices of Sequential are compressed already"):
         made(model, "monarch")
+
+
+def test_two_processes_stay_together_as_one_would_with_the_whole_batch(tmp_path: Path) -> None:
+    first, second = both("parametrizations", tmp_path)
+    whole = parametrizations(None)
+    assert first.keys() == second.keys() == whole.keys() == {*EVERY, GROWTH}
+    for name, expected in whole.items():
+        for key, tensor in expected.items():
+            assert torch.equal(first[name][key], second[name][key]), f"{name}, {key}"
+            if name != "ssvi":  # which draws for a whole batch otherwise than for halves
+                found = first[name][key]
+                torch.testing.assert_close(found, tensor, rtol=1e-6, atol=1e-8, msg=f"{name}, {key}")
+
+
+def run(
+    method: str, *, parts: int = 1, scale: float = 1.0, compiled: bool = False, unused: bool = False, steps: int = 12
+) -> tuple[nn.Sequential, eckart.Reparametrization, list[float]]:
+    """A small network after some steps: of batches in parts, of a scaled loss, with a matrix that no input reaches."""
+    network = networks(method)[0]()
+    if unused:
+        beside = nn.Conv2d(12, 16, 3) if method in CONVOLUTIONS_ONLY else nn.Linear(24, 16)
+        network.add_module("beside", beside.double())
+    result = made(network, method)
+    layers = [module for name, module in network.named_children() if name != "beside"]
+    called = nn.Sequential(*layers)
+    forward = torch.compile(called, backend="eager") if compiled else called
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.0)
+    hooks, losses = result.schedule(optimizer, steps), []
+    x, y = pictures()
+    for _ in range(steps):
+        hooks.before_step()
+        total = 0.0
+        for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
+            loss = scale * F.cross_entropy(forward(a), b) / parts
+            loss.backward()
+            total += float(loss.detach())
+        losses.append(total)
+        hooks.after_backward()
+        optimizer.step()
+        hooks.after_step()
+        optimizer.zero_grad()
+    return network, result, losses
+
+
+@everywhere
+def test_a_batch_in_parts_is_the_batch_and_so_is_a_compiled_model(method: str) -> None:
+    expected, _, _ = run(method)
+    for told in ({"parts": 2}, {"compiled": True}):
+        if method == "ssvi" and "parts" in told:  # which draws for a whole batch otherwise than for halves
+            continue
+        found, _, _ = run(method, **told)  # type: ignore[arg-type]
+        for (name, a), b in zip(expected.state_dict().items(), found.state_dict().values(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8, msg=f"{name}, {told}")
+
+
+@everywhere
+def test_gradients_that_are_zero_or_missing_break_nothing(method: str) -> None:
+    for told in ({"scale": 0.0}, {"unused": True}):
+        network, result, losses = run(method, **told)  # type: ignore[arg-type]
+        result.finish()
+        assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
+        if "unused" in told:
+            assert losses[-1] < losses[0]
+            assert "beside" in result.names
+
+
+@everywhere
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "galore"])
+def test_another_optimizer_moves_it_too(method: str, optimizer: str) -> None:
+    network = networks(method)[0]()
+    result = made(network, method)
+    taken: torch.optim.Optimizer
+    if optimizer == "sgd":
+        taken = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    else:
+        split = optim.groups(network, {}, {"lr": 3e-3}, show=False)
+        taken = optim.Muon(split, lr=0.02) if optimizer == "muon" else optim.GaLore(split, lr=0.02, rank=4)
+    losses = train(network, result.schedule(taken, 30), taken, 30)
+    assert min(losses[-2:]) < losses[0]  # in every second step maestro leaves ranks out
+    result.finish()
+    assert torch.isfinite(network(pictures()[0])).all()

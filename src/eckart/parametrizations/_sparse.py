@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from eckart.errors import Refused
@@ -18,6 +20,7 @@ from eckart.parametrizations.contract import (
     check_share,
 )
 from eckart.structures.base import StructuredMatrix
+from eckart.structures.by_task import ByTask
 from eckart.structures.compose import Chain, Sum
 from eckart.structures.masked import Masked
 from eckart.structures.scattered import Scattered
@@ -109,6 +112,49 @@ def _compressed_rows(weight: Tensor, kept: Tensor) -> Sparse:
     return Sparse(weight[kept], column, offsets, size=weight.shape[1])
 
 
+class Slopes:
+    """dL/dW of matrices in a step, zeros of W included: over all its backward passes, and over all processes.
+
+    Where torch.distributed is initialised, its processes are taken to train one model on parts of a batch, so that the
+    mean of their slopes is that of the batch, as the mean of gradients is that DistributedDataParallel forms. Then
+    `taken` has to be called in all of them.
+
+    Args:
+        parts: what is watched, by name.
+    """
+
+    def __init__(self, parts: Mapping[str, Scattered | ByTask]) -> None:
+        self._parts = parts
+        self._seen: dict[str, Tensor] = {}
+
+    def watch(self) -> None:
+        """Looks at the backward passes from now on."""
+        for name, part in self._parts.items():
+            part.watch = partial(self._add, name)
+
+    def _add(self, name: str, slope: Tensor) -> None:
+        self._seen[name] = self._seen[name] + slope if name in self._seen else slope
+
+    def taken(self) -> dict[str, Tensor]:
+        """What was seen since `watch`, of the matrices that an input reached; the same in all processes."""
+        for part in self._parts.values():
+            part.watch = None
+        seen, self._seen = self._seen, {}
+        if not (self._parts and dist.is_available() and dist.is_initialized()):
+            return seen
+        first = next(iter(self._parts.values()))
+        reached = torch.tensor([float(name in seen) for name in self._parts], device=first.device)
+        dist.all_reduce(reached)
+        found = {}
+        for (name, part), anywhere in zip(self._parts.items(), reached.tolist(), strict=True):
+            if anywhere:
+                slope = torch.zeros(part.shape, dtype=part.dtype, device=part.device)
+                slope = slope.copy_(seen[name]) if name in seen else slope
+                dist.all_reduce(slope)
+                found[name] = slope.div_(dist.get_world_size())
+        return found
+
+
 class Rewiring(Schedule):
     """Every so many steps the least entries of each matrix move to other places, where they begin at zero.
 
@@ -141,6 +187,7 @@ class Rewiring(Schedule):
         self.generator, self.drop, self.every, self.last = generator, drop, every, until * steps
         self.parts = dict(parts_of(structures))
         self.slopes: dict[str, Tensor] = {}
+        self._watched = Slopes(self.parts)
 
     def due(self, step: Step) -> bool:
         """Whether entries move after this step."""
@@ -151,21 +198,15 @@ class Rewiring(Schedule):
         return self.drop / 2 * (1 + math.cos(math.pi * (step.done + 1) / self.last))
 
     def before_step(self, step: Step) -> None:
-        for name, part in self.parts.items() if self.watches and self.due(step) else ():
-            part.watch = self._seen(name)
-
-    def _seen(self, name: str) -> Callable[[Tensor], None]:
-        def seen(slope: Tensor) -> None:
-            self.slopes[name] = self.slopes[name] + slope if name in self.slopes else slope
-
-        return seen
+        if self.watches and self.due(step):
+            self._watched.watch()
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
         if not self.due(step):
             return
+        self.slopes = self._watched.taken() if self.watches else {}
         for name, part in self.parts.items():
-            part.watch = None
             if self.watches and name not in self.slopes:  # no input reached it
                 continue
             flat = part.places[0].long() * part.shape[1] + part.places[1].long()

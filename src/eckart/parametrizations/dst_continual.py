@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eckart.errors import Refused
 from eckart.ops.packing import pack
-from eckart.parametrizations._sparse import density, drawn, elsewhere
+from eckart.parametrizations._sparse import Slopes, density, drawn, elsewhere
 from eckart.parametrizations.contract import Layer, Schedule, Step, Structures, check_share, parametrization
 from eckart.structures.by_task import ByTask
 
@@ -45,7 +45,7 @@ class Task(Schedule):
         self.matrices = {name: each for name, each in structures.items() if isinstance(each, ByTask)}
         self.state = {name: torch.zeros_like(each.weight, dtype=torch.bool) for name, each in self.matrices.items()}
         self._before: dict[str, Tensor] = {}
-        self._slopes: dict[str, Tensor] = {}
+        self._watched = Slopes(self.matrices)
 
     @torch.no_grad()
     def before_step(self, step: Step) -> None:
@@ -54,8 +54,8 @@ class Task(Schedule):
                 self._begin(name, each, step)
             each.task.copy_(each.begun - 1)
             self._before[name] = each.weight.detach().clone()
-            if self.growth == "gradient" and self._due(step):
-                each.watch = lambda slope, name=name: self._slopes.__setitem__(name, slope)
+        if self.growth == "gradient" and self._due(step):
+            self._watched.watch()
 
     def _begin(self, name: str, each: ByTask, step: Step) -> None:
         if (task := int(each.begun)) == len(each.masks):
@@ -70,34 +70,33 @@ class Task(Schedule):
     @torch.no_grad()
     def after_backward(self, step: Step) -> None:
         for name, each in self.matrices.items():
-            each.watch = None
             if each.weight.grad is not None:
                 each.weight.grad.masked_fill_(~self.state[name], 0)
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
+        slopes = self._watched.taken() if self.growth == "gradient" and self._due(step) else {}
         for name, each in self.matrices.items():
             own = self.state[name]
             each.weight.copy_(torch.where(own, each.weight, self._before[name]))
             step.forget(each.weight, ~own)
             if self._due(step):
-                self._move(name, each, step)
-        self._slopes = {}
+                self._move(name, each, step, slopes.get(name))
 
-    def _move(self, name: str, each: ByTask, step: Step) -> None:
+    def _move(self, name: str, each: ByTask, step: Step, slope: Tensor | None) -> None:
         own, acting = self.state[name].reshape(-1), each.mask(int(each.task)).reshape(-1)
         share = self.drop / 2 * (1 + math.cos(math.pi * (step.done + 1) / self.last))
         count = min(int(share * int(own.sum())), int((~acting).sum()))
-        if count < 1:
+        if count < 1 or (self.growth == "gradient" and slope is None):  # or no input reached it
             return
         size = torch.where(own, each.weight.abs().view(-1), torch.inf)
         stays = acting.clone()
         stays[size.topk(count, largest=False).indices] = False
         taken = stays.nonzero()[:, 0]
-        if self.growth == "gradient":
-            slope = self._slopes[name].abs().flatten()
-            slope[taken] = -1
-            grown = slope.topk(count).indices
+        if slope is not None:
+            gain = slope.abs().flatten()
+            gain[taken] = -1
+            grown = gain.topk(count).indices
         else:
             grown = elsewhere(own.numel(), taken, count, self.generator)
         stays[grown] = True
