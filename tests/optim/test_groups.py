@@ -90,3 +90,24 @@ def test_bytes_of_torch_s_own_and_of_what_is_shared() -> None:
     adamw.state[held[0]]["projector"] = object()
     with pytest.raises(Refused, match="holds a object"):
         optim.state_bytes(adamw)
+
+
+def test_a_split_by_hand_that_leaves_something_out_is_refused() -> None:
+    net = Net()
+    made = optim.groups(net, show=False)
+    optim.check_groups(net, made)
+    first, second = optim.Muon(made[:1]), torch.optim.AdamW(made[1:])
+    optim.check_groups(net, [*first.param_groups, *second.param_groups])
+    for left in range(len(made)):
+        with pytest.raises(Refused, match=r"no group holds .*requires_grad_\(False\)"):
+            optim.check_groups(net, made[:left] + made[left + 1 :])
+    with pytest.raises(Refused, match=r"no group holds table\.weight, filters\.weight, filters\.bias and \d+ more, wh"):
+        optim.check_groups(net, [{"params": [net.experts, net.token]}])
+    with pytest.raises(Refused, match=r"two groups hold filters\.weight"):
+        optim.check_groups(net, [*made, made[0]])
+    net.hidden = nn.Linear(8, 8)
+    with pytest.raises(Refused, match=r"no parameter of the model, of shape \(8, 8\), \(8,\): make them anew"):
+        optim.check_groups(net, made)
+    tied = nn.Sequential(nn.Linear(6, 9, bias=False), nn.Embedding(9, 6))
+    tied[1].weight = tied[0].weight
+    optim.check_groups(tied, optim.groups(tied, show=False))

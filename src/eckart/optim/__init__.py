@@ -5,10 +5,10 @@ Most are a `torch.optim.Optimizer` over a rule that can be read by itself: `opti
 
 from typing import Any
 
-from eckart.optim._groups import OTHER, groups, state_bytes
+from eckart.optim._groups import OTHER, check_groups, groups, state_bytes
 from eckart.optim.contract import OPTIMIZERS
 
-__all__ = ["OPTIMIZERS", "OTHER", "groups", "state_bytes"]
+__all__ = ["OPTIMIZERS", "OTHER", "check_groups", "groups", "state_bytes"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any
 
@@ -69,6 +70,37 @@ def groups(
         "norms, biases, vectors": {**rest, "weight_decay": 0.0},
     }
     return [{"params": each, **options.get(kind, rest)} for kind, each in found.items() if each]
+
+
+def check_groups(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Refuses groups that do not hold each parameter of a model that trains just once; those made by `groups` do.
+
+    Args:
+        model: any module.
+        groups: with `params`, as `optimizer.param_groups`; of several optimizers one behind the other.
+
+    Raises:
+        Refused: parameters that train are in no group, and would stay as they are without a word; one is in two
+            groups, and would be moved twice; or one is none of the model's, whose own is another by now.
+    """
+    names: dict[Tensor, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, name)
+    held = Counter(parameter for group in groups for parameter in group["params"])
+    if twice := [names.get(p, "another") for p, count in held.items() if count > 1]:
+        raise Refused(f"two groups hold {_some(twice)}, which would be moved twice: leave it to one")
+    if strange := [str(tuple(p.shape)) for p in held if p not in names]:
+        raise Refused(f"groups hold what is no parameter of the model, of shape {_some(strange)}: make them anew")
+    if left := [name for p, name in names.items() if p.requires_grad and p not in held]:
+        raise Refused(
+            f"no group holds {_some(left)}, which would never move: optim.groups(model) holds all that trains, and "
+            "requires_grad_(False) says that it does not"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module, Tensor]]:

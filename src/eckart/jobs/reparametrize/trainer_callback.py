@@ -12,6 +12,7 @@ from eckart.errors import Refused
 from eckart.files.tensors import write_safetensors
 from eckart.jobs.reparametrize.hooks import StepHooks
 from eckart.jobs.reparametrize.run import Reparametrization
+from eckart.optim import check_groups
 
 SCHEDULE = "eckart_parametrization.safetensors"
 """Beside the tensors of a checkpoint: what the schedule of a method has to keep."""
@@ -36,7 +37,9 @@ class ParametrizationCallback(TrainerCallback):
         self._hooks: StepHooks | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        self._hooks = self.made.schedule(getattr(optimizer, "optimizer", optimizer), max(1, state.max_steps))
+        own = getattr(optimizer, "optimizer", optimizer)
+        self._hooks = self.made.schedule(own, max(1, state.max_steps))
+        check_groups(self.made.model, own.param_groups)
         if state.global_step:
             file = _schedule_file(args, state)
             if not file.is_file():
