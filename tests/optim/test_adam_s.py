@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+
+import pytest
 import torch
 
 from eckart.optim.adam_s import AdamS, pattern
@@ -41,5 +44,20 @@ def test_it_shrinks_what_is_to_go_and_finish_sets_it_to_zero() -> None:
         optimizer.step()
     kept = pattern(parameter.detach())
     assert float(parameter.detach()[~kept].abs().median()) < 1e-3 < float(parameter.detach()[kept].abs().mean())
-    optimizer.finish()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.finish()
     assert (parameter.detach().view(-1, 4) != 0).sum(1).tolist() == [2] * 32
+
+
+@pytest.mark.parametrize(("total", "lr"), [(7500, 0.02), (30, 1e-5)])
+def test_weights_that_did_not_decay_are_not_cut_off_without_a_word(total: int, lr: float) -> None:
+    parameter = torch.nn.Parameter(torch.randn(8, 16, generator=torch.Generator().manual_seed(1)))
+    optimizer = AdamS([{"params": [parameter], "lr": lr}], total=total)
+    for _ in range(30):
+        parameter.grad = parameter.detach() - 1
+        optimizer.step()
+    kept = optimizer.state[parameter]["matrix0"]["kept"]
+    share = float((parameter.detach() * ~kept).norm() / parameter.detach().norm())
+    with pytest.warns(UserWarning, match=f"has {share:.0%} of the norm .* after 30 steps of total={total}"):
+        optimizer.finish()

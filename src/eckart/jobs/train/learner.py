@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +121,10 @@ class Learning:
     def finish(self) -> None:
         """What is trained takes its last form."""
         if hasattr(self.optimizer, "finish"):
-            self.optimizer.finish()
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                self.optimizer.finish()
+            self.warnings += [str(each.message) for each in told]
         if self._made is not None:
             self._made.finish()
 
