@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused, check_types
+from eckart.jobs.learning.head_loss import without_logits
 from eckart.ops.wide_products import WideProducts
 from eckart.progress import Progress, silent
 from eckart.statistics.batches import beside
@@ -144,6 +145,8 @@ def train(
 ) -> Trained:
     """Trains, and leaves what learns with the values that did best on validation data where those are to be kept.
 
+    A language model's loss is computed without its logits where that can be, see `without_logits`.
+
     Args:
         learner: what learns.
         examples: to learn.
@@ -157,8 +160,23 @@ def train(
     Raises:
         Refused: a loss or a gradient is not finite; what the checkpoint holds is from before that.
     """
-    model, optimizer = learner.model, learner.optimizer
     order = Order(len(examples), training.batch, training.seed)
+    with without_logits(learner.model, together(examples[:1])):
+        return _trained(learner, examples, order, validation, training, together, checkpoint, progress, tell)
+
+
+def _trained(
+    learner: Learner,
+    examples: Sequence[Any],
+    order: Order,
+    validation: Sequence[Any],
+    training: Training,
+    together: Together,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    tell: Tell,
+) -> Trained:
+    model, optimizer = learner.model, learner.optimizer
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     largest = [float(group["lr"]) for group in optimizer.param_groups]
     trained, keeps = Trained(), bool(validation) and learner.keeps_best
