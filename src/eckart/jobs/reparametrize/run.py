@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from eckart.jobs.coverage import covered, reasons, warnings_of
 from eckart.jobs.reparametrize.hooks import StepHooks
 from eckart.models.fused_experts import unfuse
 from eckart.models.modules import StructuredLinear
-from eckart.models.places import replace
+from eckart.models.places import replace, set_module
 from eckart.models.presence import no_single_layer, present, without_peft
 from eckart.models.saving import describe
 from eckart.models.sites import Site, as_patterns, find_sites
@@ -33,7 +34,7 @@ from eckart.report.numbers import shown_change, shown_count
 from eckart.report.shown import Glance, Shown, noted
 from eckart.report.types import Coverage
 from eckart.statistics.cache import finite_weights
-from eckart.structures import StructuredMatrix, patch_of
+from eckart.structures import Dense, StructuredMatrix, patch_of
 
 EMBEDDING = "an embedding, in whose place no parametrization stands"
 HEAD = "the head, in whose place no parametrization stands"
@@ -67,11 +68,12 @@ class Reparametrization(Shown):
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     _hooks: StepHooks | None = None
+    _layers: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
     def structures(self) -> dict[str, StructuredMatrix]:
-        """What stands in the place of each matrix, by its name."""
-        return {name: self._module(name).structure for name in self.names}
+        """What stands in the place of each matrix, by its name; once an ordinary layer does again, its matrix."""
+        return {name: self._structure(self.model.get_submodule(name)) for name in self.names}
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> StepHooks:
         """What a training loop calls in every step; calls that a method does not need do nothing.
@@ -99,6 +101,8 @@ class Reparametrization(Shown):
     def finish(self) -> None:
         """Puts what is left of each structure in its place, once it is trained: zeros are stored no more, for one.
 
+        Where that is a dense matrix, an ordinary layer stands there again.
+
         Raises:
             Refused: the method has a schedule that is not over.
         """
@@ -109,9 +113,12 @@ class Reparametrization(Shown):
             return
         told = {name: value for name, value in self.options.items() if name in keywords(self.method.fold)}
         for name in self.names:
-            module = self._module(name)
-            with torch.no_grad():
-                module.structure = self.method.fold(module.structure, **told)
+            module = self.model.get_submodule(name)
+            if isinstance(module, StructuredLinear):
+                with torch.no_grad():
+                    module.structure = self.method.fold(module.structure, **told)
+                if isinstance(module.structure, Dense) and name in self._layers:
+                    set_module(self.model, name, _filled(self._layers.pop(name), module))
         describe(self.model)
 
     def glance(self) -> Glance:
@@ -126,10 +133,9 @@ class Reparametrization(Shown):
         left = [f"{name} stays dense: {why}" for name, why in self.left.items()]
         return Glance(title, rows, ("before", "after", "change"), noted([*self.warnings, *left], self.coverage))
 
-    def _module(self, name: str) -> StructuredLinear:
-        module = self.model.get_submodule(name)
-        assert isinstance(module, StructuredLinear)
-        return module
+    @staticmethod
+    def _structure(module: nn.Module) -> StructuredMatrix:
+        return module.structure if isinstance(module, StructuredLinear) else Dense(Site("", module).weight)
 
 
 def reparametrize(
@@ -195,14 +201,36 @@ def reparametrize(
     taken = [site for site in sites if site.name in made]
     reason = reasons(model, embeddings=False, head=False, left=left, of_embeddings=EMBEDDING, of_head=HEAD)
     account = covered(model, made, reason)
+    layers = {
+        site.name: _emptied(site.module) for site in taken if not site.tied and not hasattr(site.module, "_hf_hook")
+    }
     for site in taken:
         replace(model, site, made[site.name])
     describe(model)
     before = sum(site.shape[0] * site.shape[1] for site in taken)
-    result = Reparametrization(model, card, dict(options), list(made), left, before, seed, account)
+    result = Reparametrization(model, card, dict(options), list(made), left, before, seed, account, _layers=layers)
     result.warnings = warnings_of(account)
     result.seconds = time.perf_counter() - clock
     return result
+
+
+def _emptied(module: nn.Module) -> nn.Module:
+    """A layer like another one, without its numbers."""
+    layer = copy.copy(module)
+    layer._parameters = {
+        name: None if p is None else nn.Parameter(torch.empty_like(p, device="meta"))
+        for name, p in module._parameters.items()
+    }
+    return layer
+
+
+def _filled(layer: nn.Module, module: StructuredLinear) -> nn.Module:
+    """An emptied layer with the matrix of a structure and the bias beside it."""
+    matrix = module.structure.to_dense().detach()
+    layer.weight = nn.Parameter(Site("", layer).stored(matrix).contiguous())
+    if module.bias is not None:
+        layer.bias = module.bias
+    return layer
 
 
 def _layer(site: Site, generator: torch.Generator, peers: tuple[tuple[int, ...], ...] = ()) -> Layer:
