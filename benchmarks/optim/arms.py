@@ -1,19 +1,22 @@
-"""The optimizers that the benchmarks of the family compare, ours and those of torch, each for matrices and a rest."""
+"""The optimizers that the benchmarks of the family compare, ours and those of others, each for matrices and a rest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from eckart.optim import OPTIMIZERS, groups
+from eckart.optim import OPTIMIZERS, groups, state_bytes
 
 REST = {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0.0}
 """AdamW for embeddings, head, norms and biases, in all arms."""
 Made = Sequence[torch.optim.Optimizer]
+Make = Callable[[list[Any], float], torch.optim.Optimizer]
+"""Matrices and a rate -> their optimizer."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Arm:
     Attributes:
         make: matrices, a rate and the steps of the run -> their optimizer.
         rates: that are tried.
-        card: name of the card that it belongs to, "" for torch's own.
+        card: name of the card that it belongs to, "" for those of others.
     """
 
     make: Callable[[list[Any], float, int], torch.optim.Optimizer]
@@ -47,6 +50,17 @@ SIGNS = (1e-2, 3e-2, 1e-1, 3e-1)
 QUARTER = tuple(4 * rate for rate in ADAM)
 """For steps that are scaled by 0.25."""
 SGD = (1e-2, 3e-2, 1e-1, 3e-1)
+OTHERS = {
+    "torch: Muon": SIGNS,
+    "bitsandbytes: AdamW8bit": ADAM,
+    "galore-torch: GaLoreAdamW": QUARTER,
+    "pytorch-optimizer: SOAP": ADAM,
+    "pytorch-optimizer: GaLore": QUARTER,
+    "pytorch-optimizer: Fira": QUARTER,
+    "pytorch-optimizer: APOLLO": ADAM,
+    "pytorch-optimizer: Muon": SIGNS,
+}
+"""Those of others, and the rates that are tried."""
 TEXT = {
     "AdamW": ADAM[1:],
     "SGD, Nesterov": (0.3, 1.0, 3.0),
@@ -63,6 +77,12 @@ TEXT = {
     "dion": SIGNS[1:],
     "mfac": (0.001, 0.01, 0.1),
     "adam-s, 2 of 4 left": ADAM[1:],
+    "dct-adamw, identity": ADAM[1:],
+    "dct-adamw, random": ADAM[1:],
+    "adamw, 8 bits": ADAM[1:],
+    "muon, 8 bits": SIGNS[1:],
+    "galore, 8 bits": QUARTER[1:],
+    **{name: rates[1:] for name, rates in OTHERS.items()},
 }
 """The arms that learn text, with three rates each, three times apart or more."""
 LONGER = ("AdamW", "muon", "soap", "galore", "fira", "apollo", "dion", "q-galore")
@@ -96,5 +116,87 @@ def arms(rank: int, every: int) -> dict[str, Arm]:
         "adam-s, 2 of 4 left": Arm(
             lambda p, lr, steps: OPTIMIZERS["adam-s"].entry(p, lr=lr, weight_decay=0.0, total=steps), ADAM, "adam-s"
         ),
-        "Muon of torch": Arm(lambda p, lr, steps: torch.optim.Muon(p, lr=lr, weight_decay=0.0), SIGNS),
+        "adamw, 8 bits": ours("adamw", ADAM, bits=8),
+        "muon, 8 bits": ours("muon", SIGNS, bits=8),
+        "galore, 8 bits": ours("galore", QUARTER, **low, bits=8),
+        **{
+            name: Arm(lambda p, lr, steps, make=make: make(p, lr), OTHERS[name])  # type: ignore[misc]
+            for name, make in peers(rank, every).items()
+            if name in OTHERS
+        },
     }
+
+
+def peers(rank: int, every: int) -> dict[str, Make]:
+    """Those of torch, and of others where they are installed, without weight decay."""
+    found: dict[str, Make] = {
+        "torch: AdamW": lambda p, lr: torch.optim.AdamW(p, lr=lr, weight_decay=0.0),
+        "torch: Muon": lambda p, lr: torch.optim.Muon(p, lr=lr, weight_decay=0.0),
+    }
+    low = {"rank": rank, "update_proj_gap": every, "projection_type": "std"}
+    galore = {"rank": rank, "update_proj_gap": every, "scale": 0.25, "proj_type": "std"}
+    for package, name, make in (
+        (
+            "bitsandbytes.optim",
+            "bitsandbytes: AdamW8bit",
+            lambda m, p, lr: m.AdamW8bit(p, lr=lr, weight_decay=0.0),
+        ),
+        (
+            "galore_torch",
+            "galore-torch: GaLoreAdamW",
+            lambda m, p, lr: m.GaLoreAdamW([{"params": p, **galore}], lr=lr),
+        ),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: SOAP",
+            lambda m, p, lr: m.SOAP(p, lr=lr, weight_decay=0.0),
+        ),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: Fira",
+            lambda m, p, lr: m.Fira([{"params": p, "scale": 0.25, **low}], lr=lr),
+        ),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: GaLore",
+            lambda m, p, lr: m.GaLore([{"params": p, "scale": 0.25, **low}], lr=lr),
+        ),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: APOLLO",
+            lambda m, p, lr: m.APOLLO([{"params": p, "scale": 1.0, **low}], lr=lr, scale_type="channel"),
+        ),
+        (
+            "pytorch_optimizer",
+            "pytorch-optimizer: Muon",
+            lambda m, p, lr: m.Muon([{"params": p, "use_muon": True}], lr=lr),
+        ),
+    ):
+        try:
+            module = import_module(package)
+        except ImportError:
+            print(f"{package} is not installed")
+            continue
+        found[name] = lambda p, lr, make=make, module=module: make(module, p, lr)  # type: ignore[misc]
+    return found
+
+
+def counted(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+    """Bytes of the state, and of what is shared."""
+    if hasattr(optimizer, "shared"):
+        found = state_bytes(optimizer)
+        return found["state"], found["shared"]
+    return sum(x.numel() * x.element_size() for x in inside(dict(optimizer.state), set())), 0
+
+
+def inside(held: Any, seen: set[int]) -> Iterator[Tensor]:
+    """All tensors of a state, those in the attributes of objects too."""
+    if id(held) in seen:
+        return
+    seen.add(id(held))
+    if isinstance(held, Tensor):
+        yield held
+        return
+    parts = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else None
+    for each in vars(held).values() if parts is None and hasattr(held, "__dict__") else parts or ():
+        yield from inside(each, seen)

@@ -18,16 +18,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.optim.arms import counted, peers
 from eckart.ops.wide_products import slow_dtypes
-from eckart.optim import OPTIMIZERS, state_bytes
+from eckart.optim import OPTIMIZERS
 
 SIZES = {
     "bytes": [(512, 512, 64), (1024, 256, 64)],
@@ -62,69 +61,12 @@ def ours(rank: int) -> dict[str, Make]:
     return found
 
 
-def peers(rank: int) -> dict[str, Make]:
-    """Those of others that are installed."""
-    found: dict[str, Make] = {"torch: AdamW": torch.optim.AdamW, "torch: Muon": torch.optim.Muon}
-    low = {"rank": rank, "update_proj_gap": EVERY, "projection_type": "std"}
-    for package, name, make in (
-        ("bitsandbytes.optim", "bitsandbytes: AdamW8bit", lambda m, p: m.AdamW8bit(p)),
-        (
-            "galore_torch",
-            "galore-torch: GaLoreAdamW",
-            lambda m, p: m.GaLoreAdamW(
-                [{"params": p, "rank": rank, "update_proj_gap": EVERY, "scale": 0.25, "proj_type": "std"}]
-            ),
-        ),
-        ("pytorch_optimizer", "pytorch-optimizer: SOAP", lambda m, p: m.SOAP(p)),
-        (
-            "pytorch_optimizer",
-            "pytorch-optimizer: Fira",
-            lambda m, p: m.Fira([{"params": p, "scale": 0.25, **low}]),
-        ),
-        (
-            "pytorch_optimizer",
-            "pytorch-optimizer: GaLore",
-            lambda m, p: m.GaLore([{"params": p, "scale": 0.25, **low}]),
-        ),
-        (
-            "pytorch_optimizer",
-            "pytorch-optimizer: APOLLO",
-            lambda m, p: m.APOLLO([{"params": p, "scale": 1.0, "scale_type": "channel", **low}]),
-        ),
-        ("pytorch_optimizer", "pytorch-optimizer: Muon", lambda m, p: m.Muon([{"params": p, "use_muon": True}])),
-    ):
-        try:
-            module = import_module(package)
-        except ImportError:
-            print(f"{package} is not installed")
-            continue
-        found[name] = lambda p, make=make, module=module: make(module, p)  # type: ignore[misc]
-    return found
-
-
 def arms(rank: int) -> dict[str, Make]:
-    return {**peers(rank), **ours(rank)}
-
-
-def inside(held: Any, seen: set[int]) -> Iterator[Tensor]:
-    """All tensors of a state, those in the attributes of objects too."""
-    if id(held) in seen:
-        return
-    seen.add(id(held))
-    if isinstance(held, Tensor):
-        yield held
-        return
-    parts = held.values() if isinstance(held, dict) else held if isinstance(held, list | tuple) else None
-    for each in vars(held).values() if parts is None and hasattr(held, "__dict__") else parts or ():
-        yield from inside(each, seen)
-
-
-def counted(optimizer: torch.optim.Optimizer) -> tuple[int, int]:
-    """Bytes of the state, and of what is shared."""
-    if hasattr(optimizer, "shared"):
-        found = state_bytes(optimizer)
-        return found["state"], found["shared"]
-    return sum(x.numel() * x.element_size() for x in inside(dict(optimizer.state), set())), 0
+    others: dict[str, Make] = {
+        name: lambda p, make=make: make(p, 1e-3)  # type: ignore[misc]
+        for name, make in peers(rank, EVERY).items()
+    }
+    return {**others, **ours(rank)}
 
 
 def stepped(make: Make, shape: tuple[int, int], count: int) -> tuple[torch.optim.Optimizer, list[float]]:

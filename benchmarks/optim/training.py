@@ -11,7 +11,8 @@ matrices), batches of 512 tokens.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
 tenth of warm-up. Every arm has four rates (of texts three), of which one seed picks by data that are neither learned
 from nor judged by (`rates`; of texts in half of the steps); then all seeds run as many steps (`steps`), and as many as
-fit into the processor seconds of AdamW (`equal`). What a step takes is measured beforehand, the arms in turns, on a
+fit into the processor seconds of AdamW (`equal`). Those with a colon are others' packages, and are left out where they
+are not installed. What a step takes is measured beforehand, the arms in turns, on a
 machine that is idle (`seconds`). Text for more than 100 steps is learned by some of the arms. What --json holds is not
 done again, so that an interrupted run goes on.
 """
@@ -33,9 +34,8 @@ from torch import Tensor, nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
-from benchmarks.optim.arms import LARGER, LONGER, TEXT, Arm, arms
+from benchmarks.optim.arms import LARGER, LONGER, TEXT, Arm, arms, counted
 from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled
-from eckart.optim import state_bytes
 
 FIRST = "AdamW"
 RANKS = {"pictures": 32, "text": 32, "larger text": 128}
@@ -101,7 +101,7 @@ def train(task: Task, arm: Arm, rate: float, steps: int, seed: int) -> tuple[nn.
     seconds = time.process_time() - clock
     if hasattr(made[0], "finish"):
         made[0].finish()
-    return model.eval(), {"cpu_seconds": seconds, "state": sum(state_bytes(made[0]).values())}
+    return model.eval(), {"cpu_seconds": seconds, "state": sum(counted(made[0]))}
 
 
 def step_seconds(rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm]) -> None:
@@ -262,7 +262,9 @@ def main() -> None:
         every = {name: replace(every[name], rates=every[name].rates[:3]) for name in LARGER}
     elif part == "text":
         longer = LONGER if options.steps > STEPS else tuple(TEXT)
-        every = {name: replace(every[name], rates=rates) for name, rates in TEXT.items() if name in longer}
+        every = {
+            name: replace(every[name], rates=rates) for name, rates in TEXT.items() if name in longer and name in every
+        }
     if options.arms:
         every = {name: arm for name, arm in every.items() if name in (FIRST, *options.arms)}
     rows, what = Rows("optim.training", options.json), {"part": part, "rank": RANKS[part], "every": EVERY}

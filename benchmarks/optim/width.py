@@ -69,7 +69,7 @@ def run(batches: Batches, rule: str, width: int, rate: float, seed: int) -> nn.M
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion", type=Path, required=True, help="directory with the four files of Fashion-MNIST")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -59,6 +59,7 @@ TABLES = {
         [("", "{arm}")],
         [
             ("{rows} x {columns}, mean", "{mean_ms:.2f}"),
+            ("{rows} x {columns}, median", "{median_ms:.2f}"),
             ("{rows} x {columns}, longest", "{longest_ms:.1f}"),
         ],
     ),

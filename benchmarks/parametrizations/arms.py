@@ -1,42 +1,55 @@
-"""Structures that train from the start, beside each other at equal bytes: pictures of clothes.
+"""Structures that train from the start, beside each other at equal bytes: pictures of clothes, and text.
 
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb DIR
-    python -m benchmarks.parametrizations.arms --fashion DIR/usr/share/datasets/fashion-mnist [--json FILE]
+    python -m benchmarks.parametrizations.arms clothes --fashion DIR/usr/share/datasets/fashion-mnist [--json FILE]
+    python -m benchmarks.parametrizations.arms text [--json FILE]
 
-A perceptron 784-128-128-10, whose last layer stays dense; AdamW without decay, batches of 128, a cosine rate. Every arm
-has the same three rates, tried for half a pass over 50,000 pictures and judged on the 10,000 others of those to learn
-from; with the best it has 2 passes over all 60,000, for some seeds, and is judged on the 10,000 to judge. What is
-stored of the two hidden matrices takes at most a fifth of their bytes (see `bytes`), but for `sst` and `sparse-ift`,
-which are no smaller; `narrow` is a dense net of that many. Differences are to `dense`, paired by seed.
+clothes: a perceptron 784-128-128-10, whose last layer stays dense; batches of 128, 2 passes over 60,000 pictures; the
+share of the 10,000 others that is classified rightly. text: a Llama of 2 layers of width 128 on articles of Wikipedia
+and 2048 tokens of a byte-level BPE, whose embedding, which is also the head, stays dense; 200 steps of 1024 tokens; the
+loss on held-out articles.
+AdamW without decay, a cosine rate. Every arm has the same three rates, tried for a quarter of the steps (of text for
+half) and judged by others of the data to learn from; with the best it has all steps, for some seeds. `equal seconds`
+are as many steps as take the dense net's processor seconds, four times as many at most, by the seconds that the runs of
+equal steps took. What is stored of the hidden matrices takes at most a fifth of their bytes (see `bytes`), but for
+`sst` and `sparse-ift`, which are no smaller; `narrow` is a dense net of that many. `sparse-ift, wide` is a net of twice
+the width by `rigl`, of as many multiply-adds as the dense one. Differences are to `dense`, paired by seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import eckart
 from benchmarks.common.pictures import fashion
-from benchmarks.common.rows import Rows, add_option
-from benchmarks.parametrizations.training import mlp, right, shuffled, train
+from benchmarks.common.rows import Row, Rows, add_option
+from benchmarks.parametrizations.training import Batches, Loss, mlp, right, shuffled, train
 
 RATES = (3e-3, 1e-2, 3e-2)
-BATCH, TRIED, PASSES = 128, 0.5, 2
+BATCH, PASSES = 128, 2
 KEEP = 0.2
 DENSITY = 0.16
 """Of masked entries: 4 bytes each and a bit a place make less than a fifth of the bytes."""
 HIDDEN = 128
+WIDE = (784 * HIDDEN + HIDDEN**2) / (784 * 2 * HIDDEN + 4 * HIDDEN**2)
+"""Of the entries of a net of twice the width, for as many multiply-adds."""
 Arm = tuple[str, dict[str, Any]]
 ARMS: dict[str, Arm] = {
     "dense": ("", {}),
     "dense, narrow": ("", {"hidden": 28}),
     "low rank": ("low-rank", {"keep": KEEP, "of": "bytes"}),
     "low rank, drawn": ("low-rank", {"keep": KEEP, "of": "bytes", "projected": False}),
+    "low rank, half of it by a gate": ("low-rank", {"keep": KEEP, "of": "bytes", "active": 0.5}),
     "sltrain": ("sltrain", {"keep": KEEP, "of": "bytes", "delta": 0.03}),
     "sltrain, alone": ("sltrain", {"rank": 0, "delta": 0.13}),
     "kronecker": ("kronecker", {"keep": KEEP, "of": "bytes"}),
@@ -48,6 +61,8 @@ ARMS: dict[str, Arm] = {
     "places that stay": ("set", {"keep": DENSITY, "until": 1e-6}),
     "sparse-ift, factorized": ("sparse-ift", {"form": "factorized"}),
     "sparse-ift, doped": ("sparse-ift", {"form": "doped"}),
+    "sparse-ift, parallel": ("sparse-ift", {"form": "parallel"}),
+    "sparse-ift, wide": ("rigl", {"hidden": 2 * HIDDEN, "keep": WIDE}),
     "magnitude": ("iss-p", {"keep": DENSITY, "shrink": 1.0, "penalty_from": 0.7}),
     "1:8, decayed": ("nm-gradient-flow", {}),
     "1:8, straight-through": ("nm-gradient-flow", {"backward": "straight-through"}),
@@ -57,68 +72,188 @@ ARMS: dict[str, Arm] = {
     "1:16, straight-through": ("nm-gradient-flow", {"m": 16, "backward": "straight-through"}),
 }
 
+"""A parametrization and its options; `hidden` is the width of the net, where it is another."""
+TEXT: dict[str, Arm] = {
+    "dense": ("", {}),
+    "dense, narrow": ("", {"hidden": 64}),
+    **{name: ARMS[name] for name in ("low rank", "sltrain", "maestro")},
+    "sst, rank 16": ("sst", {"rank": 16, "every": 20}),
+}
+INNER = {128: 384, 64: 128}
+"""Of the Llama's MLP, by its width: a narrow one has a fifth of the numbers."""
 
-def run(arm: Arm, x: Tensor, y: Tensor, steps: int, seed: int, rate: float) -> tuple[nn.Module, dict[str, float]]:
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned.
+
+    Attributes:
+        start: a seed and a width -> a model.
+        exclude: matrices that stay dense.
+        tried: batches of a rate that is tried.
+        batches: all.
+        pick: a score, higher where it is better, by data that rates are picked by.
+        judge: the score that is reported.
+        unit: its name.
+        steps: in all.
+        few: of a rate that is tried.
+        told: of the size of the task.
+    """
+
+    start: Callable[[int, int], nn.Module]
+    exclude: tuple[str, ...]
+    tried: Batches
+    batches: Batches
+    loss: Loss
+    pick: Callable[[nn.Module], float]
+    judge: Callable[[nn.Module], float]
+    unit: str
+    steps: int
+    few: int
+    told: Mapping[str, Any]
+
+
+def clothes(directory: Path) -> Task:
+    (x, y), (others, labels) = fashion(directory, "train"), fashion(directory, "t10k")
+    return Task(
+        lambda seed, hidden: mlp(seed, (hidden, hidden)),
+        ("head",),
+        shuffled(x[:50_000], y[:50_000], BATCH),
+        shuffled(x, y, BATCH),
+        F.cross_entropy,
+        lambda model: float(right(model, x[50_000:], y[50_000:]).double().mean()),
+        lambda model: float(right(model, others, labels).double().mean()),
+        "accuracy",
+        PASSES * len(x) // BATCH,
+        25_000 // BATCH,
+        {"passes": PASSES},
+    )
+
+
+def text() -> Task:
+    from benchmarks.common.train_moe import split, trained_tokenizer
+    from benchmarks.parametrizations.monarch import LENGTH, llama
+    from eckart.texts.corpora import corpus
+
+    training, held_out = split(corpus("wikipedia"))
+    tokenizer = trained_tokenizer(training)
+
+    def cut(part: str) -> Tensor:
+        tokens = torch.tensor(tokenizer(part)["input_ids"])
+        return tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
+
+    learn, held = cut(training), cut(held_out)
+
+    def batches(seed: int) -> Any:
+        for tokens, _ in shuffled(learn, learn, 8)(seed):
+            yield tokens[:, :-1], tokens[:, 1:]
+
+    def loss(logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
+
+    @torch.no_grad()
+    def score(model: nn.Module, judges: Tensor) -> float:
+        return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
+
+    return Task(
+        lambda seed, width: llama(seed, len(tokenizer), 2, width, INNER[width]),
+        (),
+        batches,
+        batches,
+        loss,
+        lambda model: -score(model, held[96:160]),
+        lambda model: score(model, held[:96]),
+        "loss",
+        200,
+        100,
+        {"steps": 200, "tokens": 8 * LENGTH},
+    )
+
+
+def hidden_numbers(model: nn.Module) -> int:
+    """Numbers in all linear maps but the head."""
+    maps = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return sum(module.weight.numel() for name, module in maps.items() if not name.endswith("head"))
+
+
+def run(task: Task, arm: Arm, batches: Batches, steps: int, seed: int, rate: float) -> tuple[nn.Module, dict[str, Any]]:
     """The trained net; share of the hidden matrices' bytes and multiply-adds, numbers that train, and seconds."""
     method, options = arm
-    model = mlp(seed, (options["hidden"],) * 2 if not method and options else (HIDDEN, HIDDEN))
-    made = eckart.reparametrize(model, method, exclude=["head"], seed=seed, **options) if method else None
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    seconds = train(model, shuffled(x, y, BATCH), steps, seed, rate=rate, made=made)
+    options = dict(options)
+    dense = hidden_numbers(task.start(seed, HIDDEN))
+    model = task.start(seed, options.pop("hidden", HIDDEN))
+    made = eckart.reparametrize(model, method, exclude=task.exclude, seed=seed, **options) if method else None
+    macs = bytes_ = 0
     if made is None:
-        hidden = options.get("hidden", HIDDEN)
-        size = macs = 784 * hidden + hidden**2
-        bytes_ = 4 * size
-    else:
+        macs, bytes_ = hidden_numbers(model), 4 * hidden_numbers(model)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    seconds = train(model, batches, steps, seed, loss=task.loss, rate=rate, made=made)
+    if made is not None:
         made.finish()
         bytes_ = sum(s.cost().bytes for s in made.structures.values())
         macs = sum(s.cost().macs for s in made.structures.values())
-    dense = 784 * HIDDEN + HIDDEN**2
     return model, {"bytes": bytes_ / (4 * dense), "macs": macs / dense, "trained": trained, "cpu_seconds": seconds}
+
+
+def best_rate(task: Task, name: str, arm: Arm) -> float:
+    """The rate that scores best on the data for picking."""
+    tried = {rate: task.pick(run(task, arm, task.tried, task.few, 100, rate)[0]) for rate in RATES}
+    print(name, tried, flush=True)
+    return max(tried, key=lambda rate: tried[rate] if math.isfinite(tried[rate]) else -math.inf)
+
+
+def compared(rows: Rows, what: dict[str, Any], task: Task, arm: Arm, rate: float, steps: int, first: Row | None) -> Row:
+    """A row: mean and spread over seeds, and the difference from the dense net, paired by seed."""
+    scores, told = [], []
+    for seed in range(what["seeds"]):
+        model, facts = run(task, arm, task.batches, steps, seed, rate)
+        scores.append(task.judge(model))
+        told.append(facts)
+    paired = [a - b for a, b in zip(scores, first.found["scores"] if first else scores, strict=True)]
+    return rows.add(
+        what,
+        {
+            task.unit: statistics.mean(scores),
+            "spread": statistics.stdev(scores),
+            "change": statistics.mean(paired),
+            "change_stderr": statistics.stdev(paired) / len(paired) ** 0.5,
+            "rate": rate,
+            "edge": rate in (RATES[0], RATES[-1]),
+            "scores": scores,
+            "taken": steps,
+            **{key: told[0][key] for key in ("bytes", "macs", "trained")},
+            "cpu_seconds": min(facts["cpu_seconds"] for facts in told),
+        },
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fashion", type=Path, required=True, help="directory with the four files of Fashion-MNIST")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), help="some of the arms; dense is among them")
+    parser.add_argument("part", choices=["clothes", "text"])
+    parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="*", help="some of the arms; dense is among them")
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    (x, y), (others, labels) = fashion(options.fashion, "train"), fashion(options.fashion, "t10k")
+    task, every = (clothes(options.fashion), ARMS) if options.part == "clothes" else (text(), TEXT)
     rows = Rows("parametrizations.arms", options.json)
-    beside: list[float] = []
-    for name in ["dense", *(arm for arm in options.arms if arm != "dense")]:
-        what = {"part": "clothes", "arm": name, "method": ARMS[name][0], "passes": PASSES, "seeds": options.seeds}
-        if (row := rows.get(what)) is not None:
-            beside = row.found["scores"] if name == "dense" else beside
-            continue
-        tried = {}
-        for rate in RATES:
-            model, _ = run(ARMS[name], x[:50_000], y[:50_000], int(TRIED * 50_000) // BATCH, 100, rate)
-            tried[rate] = float(right(model, x[50_000:], y[50_000:]).double().mean())
-        rate = max(tried, key=lambda each: tried[each])
-        scores, told = [], []
-        for seed in range(options.seeds):
-            model, facts = run(ARMS[name], x, y, PASSES * len(x) // BATCH, seed, rate)
-            scores.append(float(right(model, others, labels).double().mean()))
-            told.append(facts)
-        beside = scores if name == "dense" else beside
-        paired = [a - b for a, b in zip(scores, beside, strict=True)]
-        print(name, rate, tried, scores, told[0], flush=True)
-        rows.add(
-            what,
-            {
-                "accuracy": statistics.mean(scores),
-                "spread": statistics.stdev(scores),
-                "change": statistics.mean(paired),
-                "change_stderr": statistics.stdev(paired) / len(paired) ** 0.5,
-                "rate": rate,
-                "scores": scores,
-                **{key: told[0][key] for key in ("bytes", "macs", "trained")},
-                "cpu_seconds": min(facts["cpu_seconds"] for facts in told),
-            },
-        )
+    first: dict[str, Row] = {}
+    for name in ["dense", *(arm for arm in options.arms or every if arm != "dense")]:
+        key = {"arm": name, "method": every[name][0], **task.told, "seeds": options.seeds}
+        rate, steps = None, task.steps
+        for part in (options.part, f"{options.part}, equal seconds"):
+            what, beside = {"part": part, **key}, first.get(part)
+            row = rows.get(what)
+            if row is None:
+                rate = rate or best_rate(task, name, every[name])
+                row = compared(rows, what, task, every[name], rate, steps, beside)
+            print(name, part, {key: each for key, each in row.found.items() if key != "scores"}, flush=True)
+            if name == "dense":
+                first[part] = row
+            rate = row.found["rate"]
+            ratio = row.found["cpu_seconds"] / first[options.part].found["cpu_seconds"]
+            steps = round(task.steps * min(1 / ratio, 4.0))
 
 
 if __name__ == "__main__":

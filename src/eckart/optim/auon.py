@@ -36,6 +36,9 @@ class AuON(MatrixOptimizer):
     ||M||, times sqrt(max(1, m / n)), over r with gamma = 1: SGD with steps of a fixed length for each matrix. Neither
     changes the singular values of M but by one common factor; compare it with SGD before anything else.
 
+    Comparable to Muon is not reproduced, because it is SGD by its program and normalised SGD by its text: in 100 steps
+    of a small Llama both are behind AdamW, and 0.09 to 0.10 nats a token behind `muon`.
+
     Args:
         params: parameters, or groups of them with options of their own.
         lr: the rate.

@@ -27,6 +27,9 @@ class MFAC(MatrixOptimizer):
     much as `damping` is below the squares of gradients. The m x m matrix is made anew from the window in every step,
     in float64, so that nothing drifts.
 
+    Better than AdamW is not reproduced, because in 100 steps of a small Llama it is level with it at eight times the
+    state, and behind in seconds, with a window of 16 gradients where the paper has 1024.
+
     Args:
         params: parameters, or groups of them with options of their own.
         lr: the rate.

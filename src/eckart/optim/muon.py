@@ -54,6 +54,9 @@ class Muon(MatrixOptimizer):
     of its own, as `eckart.optim.groups` makes it. The iteration runs in the precision of the weights, or in float32
     where they have 16 bits; `dtype="bfloat16"` is what others always use, faster where there are units for it.
 
+    Fewer steps than AdamW takes is reproduced, fewer seconds are not, because with 256 tokens a step the iteration
+    takes as long as the model: 0.061 nats a token ahead in 100 steps of a small Llama, 0.063 behind in as many seconds.
+
     Args:
         params: parameters, or groups of them with options of their own.
         lr: the rate.

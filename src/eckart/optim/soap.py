@@ -60,6 +60,9 @@ class Soap(MatrixOptimizer):
     all but the diagonal of it is rounding, which Adam would blow up; and so in every step coordinates below the
     rounding of the gradient's norm are taken for zero. A side longer than `largest` is left as it is.
 
+    Fewer steps than AdamW takes is reproduced, fewer seconds are not, because on matrices of 128 columns and 256 tokens
+    a step its bases take as long as the model: 0.034 nats a token ahead in 100 steps, 0.103 behind in as many seconds.
+
     Args:
         params: parameters, or groups of them with options of their own.
         lr: the rate.
