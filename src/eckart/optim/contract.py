@@ -70,9 +70,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
     for bit from `state_dict()`, which `torch.load(weights_only=True)` reads. A convolution's filters are the matrix
     (out, rest). What has fewer than two dimensions, and every parameter of a group with `rule="adamw"`, is moved by
     AdamW with the group's own lr, betas, eps and weight_decay; one of three dimensions in a group with `stacked=True`
-    is a stack of matrices (experts). Weights of 16 bits are moved in float32, and what their rounding loses is kept in
-    `lost`, of their dtype, and added in the next step. Weights that are shards of others (DTensor) are refused. A
-    `rank` above that of a matrix is that of the matrix: the rule is then the one of full rank.
+    is a stack of matrices (experts). Weights of 16 bits are moved in float32; what their rounding loses is kept in
+    `lost` and added in the next step. Shards (DTensor) are refused. A `rank` above a matrix's counts as its full rank.
 
     Every optimizer can be told `weight_decay` (decoupled, times lr), `bits` (8 for moments in 8 bits), `seed` (of what
     is drawn), `maximize`, `rule` and `stacked`; and `betas` and `eps`, which AdamW takes as well.

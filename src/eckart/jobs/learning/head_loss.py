@@ -62,7 +62,8 @@ def without_logits(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
     training = model.training
     try:
         with in_place(), torch.no_grad():
-            model.eval()(**beside(model, example))
+            inputs: Any = beside(model, example)
+            model.eval()(**inputs)
     except Exception:  # noqa: BLE001  (whatever a stranger's model does with what it takes for logits)
         untouched.append(False)
     finally:
