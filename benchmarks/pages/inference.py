@@ -113,7 +113,7 @@ TABLES = {
         [
             ("", "{arm}"),
             ("structure", "{structures}"),
-            ("the same tokens, of {tokens}", "{same}"),
+            ("the same tokens, of 200", "{same}"),
             ("then the two likeliest logits are apart by", "[{gap:.1e}]"),
             ("and logits differ by at most", "[{difference:.1e}]"),
         ],
