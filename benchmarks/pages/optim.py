@@ -39,6 +39,16 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.0f}"),
         ],
     ),
+    "optim-larger-seconds": Table(
+        "optim",
+        {"benchmark": "optim.training", "part": "larger text", "stage": "equal seconds"},
+        [
+            ("", "{arm}"),
+            ("steps", "{steps}"),
+            ("loss", "{score:.3f} ± {spread:.3f}"),
+            ("to AdamW, paired", "{change:+.3f} ± {change_stderr:.3f}"),
+        ],
+    ),
     "optim-larger-steps": Table(
         "optim",
         {"benchmark": "optim.training", "part": "larger text", "stage": "seconds"},
