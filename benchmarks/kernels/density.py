@@ -27,7 +27,7 @@ from benchmarks.kernels.siblings import qm9
 from eckart.kernels.kde_large_dim import KernelDensity, thresholds
 
 Found = tuple[dict[str, Any], dict[str, Any]]
-NAME, SEEDS = "kde-large-dim", 5
+NAME, SEEDS = "kde-large-dim", 3
 RULES = ("loo", "large-dim", "scott", "silverman")
 SHAPES: tuple[Literal["round", "diagonal", "full"], ...] = ("round", "diagonal", "full")
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")

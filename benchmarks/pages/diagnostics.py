@@ -142,6 +142,15 @@ TABLES = {
             *((f"8 k + {i}", f"{{plus_{i}:.2f}}") for i in (1, 2, 4, 7, 8)),
         ],
     ),
+    "kecor-speed": Table(
+        "diagnostics",
+        {"benchmark": "diagnostics.kecor", "part": "speed"},
+        [
+            ("", "{arm}"),
+            ("processor seconds", "[{seconds:.1f}]"),
+            ("nats that they add", "{nats:.1f}"),
+        ],
+    ),
     "kecor": Table(
         "diagnostics",
         {"benchmark": "diagnostics.kecor", "part": None},

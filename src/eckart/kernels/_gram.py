@@ -12,6 +12,7 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._stationary import Stationary
+from eckart.linalg.distances import all_finite
 from eckart.machine import memory_available
 
 TILE = 512
@@ -79,12 +80,16 @@ class Gram:
         if not isinstance(self.kernel, Stationary) or not self.kernel.smooth:
             return None
         x = self.kernel.scaled(self.x)
-        x = x - x.mean(0)
-        size = x.square().sum(1, keepdim=True)
+        left = x.new_empty(len(x), x.shape[1] + 2)
+        torch.sub(x, x.mean(0), out=left[:, 2:])
+        size = torch.linalg.vector_norm(left[:, 2:], dim=1).square()
         if not float(size.max()) <= wide:
             return None
-        one = torch.ones_like(size)
-        return torch.cat((size, one, x), 1), torch.cat((one, size, -2 * x), 1)
+        left[:, 0], left[:, 1] = size, 1
+        right = x.new_empty(left.shape)
+        right[:, 0], right[:, 1] = 1, size
+        torch.mul(left[:, 2:], -2, out=right[:, 2:])
+        return left, right
 
     def _profile(self, left: Tensor, right: Tensor, same: bool = False) -> Tensor:
         squares = (left @ right.T).clamp_min_(0)
@@ -159,7 +164,6 @@ class Gram:
 
 def finite(entries: Tensor) -> Tensor:
     """Entries of a kernel; Refused where one is NaN or infinite."""
-    # A sum is read faster than a mask is written; it may overflow where no entry is infinite.
-    if not torch.isfinite(entries.sum()) and not torch.isfinite(entries).all():
+    if not all_finite(entries):
         raise Refused("the kernel of these rows has NaN or Inf entries: divide X by its scale")
     return entries

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eckart.errors import Refused
+from eckart.linalg.distances import all_finite
 
 
 def points(x: Any, name: str = "x") -> Tensor:
@@ -26,7 +27,7 @@ def points(x: Any, name: str = "x") -> Tensor:
     if made.ndim != 2 or made.is_complex():
         raise Refused(f"{name} is of shape {tuple(made.shape)}, and points are (n, d): one dimension is x[:, None]")
     wide: Tensor = made.double()
-    if not torch.isfinite(wide).all():
+    if not all_finite(wide):
         raise Refused(f"{name} has {int((~torch.isfinite(wide)).sum())} NaN or Inf entries")
     return wide
 

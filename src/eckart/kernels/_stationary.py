@@ -13,7 +13,7 @@ from torch import Tensor
 from eckart.errors import Refused
 from eckart.kernels._kernel import Kernel
 from eckart.kernels._parameters import log_parameter, plain
-from eckart.linalg.distances import around_one, squared_distances
+from eckart.linalg.distances import all_finite, around_one, squared_distances
 
 
 class Stationary(Kernel):
@@ -53,7 +53,7 @@ class Stationary(Kernel):
     def _scaled(self, *points: Tensor) -> list[Tensor]:
         length = length_of(self, points[0].shape[1])
         found = [each / length for each in points]
-        if not all(bool(torch.isfinite(each).all()) for each in found):
+        if not all(map(all_finite, found)):
             raise Refused(f"{type(self).__name__}: points by lengthscales are beyond floating point: scale them down")
         return found
 

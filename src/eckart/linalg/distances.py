@@ -42,7 +42,13 @@ def around_one(x: Tensor, z: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x, other
     near = x - other[:1].detach()
     there = near if z is None else other - other[:1].detach()
-    return (near, there) if bool(torch.isfinite(near).all() and torch.isfinite(there).all()) else (x, other)
+    return (near, there) if all_finite(near) and (there is near or all_finite(there)) else (x, other)
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no entry is NaN or infinite, by their sum, which is read once, wherever that does not overflow."""
+    held = x.detach()
+    return bool(torch.isfinite(held.sum()) or torch.isfinite(held).all())
 
 
 def _values(x: Tensor, z: Tensor) -> Tensor:

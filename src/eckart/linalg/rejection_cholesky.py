@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.linalg.distances import all_finite
 from eckart.linalg.pivoted_cholesky import INDEFINITE, Pivots, pivoted_cholesky
 
 NEAR = 2**17
@@ -113,8 +114,7 @@ def rejection_cholesky(
 
 def finite(entries: Tensor) -> Tensor:
     """Entries of a matrix; Refused where one is NaN or infinite."""
-    # A sum is read faster than a mask is written; it may overflow where no entry is infinite.
-    if not torch.isfinite(entries.sum()) and not torch.isfinite(entries).all():
+    if not all_finite(entries):
         raise Refused("NaN or Inf entries in a column")
     return entries
 
