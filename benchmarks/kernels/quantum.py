@@ -128,7 +128,10 @@ def splits() -> Iterator[Found]:
             yield what | {"arm": arm}, {"accuracy": float((said == answers).mean()), "overlap": mean}
             if len(kernels) > 1:
                 each = [float((classified([one], x, labels, new)[1] == answers).mean()) for one in kernels.items()]
-                yield what | {"arm": arm.replace("the best", "the median over") + "s"}, {"accuracy": float(np.median(each))}
+                yield (
+                    what | {"arm": arm.replace("the best", "the median over") + "s"},
+                    {"accuracy": float(np.median(each))},
+                )
 
 
 def shots() -> Iterator[Found]:
