@@ -41,6 +41,7 @@ def _products(rows: int, instructions: str = "AVX512") -> Table:
 
 TABLES = {
     "low-rank-cache": _shares("low-rank cache", "the cache"),
+    "trained-cache": _shares("trained cache", "the cache"),
     "polynomial-error": Table(
         "inference",
         {"benchmark": "inference.polynomial_attention", "part": "error"},
