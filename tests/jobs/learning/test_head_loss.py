@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
+from eckart.errors import Refused
 from eckart.jobs.learning.head_loss import without_logits
 from support.tiny import VOCABULARY, tiny_gpt2, tiny_llama, tiny_mixtral
 
@@ -70,3 +71,14 @@ def test_where_logits_are_not_just_the_head_s_nothing_is_changed() -> None:
             assert torch.equal(model(**batch(1)).loss.detach(), expected)
     with without_logits(nn.Linear(2, 2), {}) as so:
         assert not so
+
+
+def test_a_head_whose_outputs_are_changed_later_is_refused() -> None:
+    model = tiny_llama()
+    with without_logits(model, batch()) as so:
+        assert so
+        handle = model.get_output_embeddings().register_forward_hook(lambda _, __, found: 2 * found)
+        with pytest.raises(Refused, match="does something to its logits on the way to its loss"):
+            model(**batch(1))
+        handle.remove()
+        assert torch.isfinite(model(**batch(1)).loss)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.layers.cut_cross_entropy import linear_cross_entropy
 from eckart.ops.wide_products import slow_dtypes
 from eckart.statistics.batches import beside
@@ -39,14 +40,17 @@ def without_logits(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
         yield False
         return
     handed: list[Tensor] = []
-    untouched: list[bool] = []
+    untouched = False
 
     def passed(hidden: Tensor) -> Tensor:
         handed[:] = [hidden]
         return hidden
 
     def loss(logits: Tensor, labels: Tensor, vocab_size: int | None = None, **told: Any) -> Tensor:
-        untouched.append(bool(handed) and logits is handed[0] and all(each is None for each in told.values()))
+        nonlocal untouched
+        untouched = bool(handed) and logits is handed[0] and all(each is None for each in told.values())
+        if not untouched:
+            raise Refused(f"{type(model).__name__} does something to its logits on the way to its loss")
         handed.clear()
         return linear_cross_entropy(logits, head.weight, labels.to(logits.device), head.bias, shift=True)
 
@@ -65,10 +69,10 @@ def without_logits(model: Any, example: Mapping[str, Tensor]) -> Iterator[bool]:
             inputs: Any = beside(model, example)
             model.eval()(**inputs)
     except Exception:  # noqa: BLE001  (whatever a stranger's model does with what it takes for logits)
-        untouched.append(False)
+        untouched = False
     finally:
         model.train(training)
-    if untouched == [True]:
+    if untouched:
         with in_place():
             yield True
     else:
