@@ -13,7 +13,50 @@ def _chosen(name: str) -> dict[str, str]:
     return {"benchmark": "sketching.choices", "part": name}
 
 
+def _spent(name: str) -> dict[str, str]:
+    return {"benchmark": "sketching.seconds", "part": name}
+
+
 TABLES = {
+    "regression-seconds": Table(
+        "sketching",
+        _spent("regression"),
+        [("rows", "{rows:,}"), ("columns", "{columns}")],
+        [("{arm}", "{seconds:.2f}")],
+    ),
+    "larger-transport": Table(
+        "sketching",
+        _part("larger transport"),
+        [("points", "{shape}"), ("range of the cost / reg", "{eta}")],
+        [("{arm}", "{steps} steps, {error:short}")],
+    ),
+    "equal-means": Table(
+        "sketching",
+        _part("equal means"),
+        [("", "{arm}")],
+        [("gain, {lines} lines", "{gain:.1f}")],
+    ),
+    "updates": Table(
+        "sketching",
+        _spent("updates"),
+        [
+            ("nodes", "{nodes:,}"),
+            ("edges", "{of:,}"),
+            ("kept", "{edges:,}"),
+            ("an edge inserted", "{insert:.1f}"),
+            ("deleted", "{delete:.1f}"),
+            ("made anew", "{rebuild:.0f}"),
+            ("condition before", "{before:.0f}"),
+            ("after", "{after:.0f}"),
+            ("made anew, with edges", "{fresh:.0f}, {fresh_edges:,}"),
+        ],
+    ),
+    "products": Table(
+        "sketching",
+        _spent("products"),
+        [("", "{arm}")],
+        [("{rows:,} rows", "{seconds:.3f} s, {mib:.0f} MiB")],
+    ),
     "sketched-regression": Table(
         "sketching",
         _part("regression"),

@@ -230,7 +230,7 @@ def blocks() -> Iterator[Found]:
 
 
 def constraints() -> Iterator[Found]:
-    """Constrained logistic regression on digits: products with K, and scipy's trust-constr beside."""
+    """Constrained logistic regression on digits: products with K, and scipy's SLSQP beside."""
     data = load_digits()
     x = torch.from_numpy(data.data / 16)
     x = x[:, x.std(0) > 0][:, ::2]

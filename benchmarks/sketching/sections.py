@@ -1,6 +1,6 @@
 """The section of a package of Debian by what it needs and who needs it, from few that are known. No seconds.
 
-    python -m benchmarks.sketching.sections --packages FILE [--json FILE]
+    python -m benchmarks.sketching.sections --packages FILE [--only EMBEDDING ...] [--json FILE]
 
 FILE is what `apt-cache dumpavail` prints on Debian 12. Nodes are all packages that need another one or are needed
 (Depends, Pre-Depends, Recommends), hubs too. Some are known by their section, and logistic regression on an embedding
@@ -53,6 +53,7 @@ def vote(graph: sparse.csr_array, labels: np.ndarray, known: np.ndarray, asked: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, required=True)
+    parser.add_argument("--only", action="append", metavar="EMBEDDING", help="those; all where it is left out")
     add_option(parser)
     options = parser.parse_args()
     rows = Rows("sketching.sections", options.json)
@@ -68,7 +69,7 @@ def main() -> None:
         rows.add(what, found)
         print(arm, known, found, flush=True)
 
-    for known in KNOWN:
+    for known in () if options.only else KNOWN:
         add("the most common section", known, np.full(len(asked), np.bincount(labels[others[:known]]).argmax()))
         add("known neighbours' vote", known, vote(graph, labels, others[:known], asked))
     start = np.ones(len(labels))
@@ -79,8 +80,8 @@ def main() -> None:
             sparse.linalg.eigsh(normalized(graph, "symmetric"), 128, which="LA", v0=start)[1] * len(labels) ** 0.5
         ),
     }
-    for arm, embedding in made.items():
-        x = embedding()
+    for arm in options.only or made:
+        x = made[arm]()
         x = (x - x.mean(0)) / x.std(0).clip(1e-12)
         for known in KNOWN:
             model = LogisticRegression(max_iter=300).fit(x[others[:known]], labels[others[:known]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -115,6 +116,33 @@ def back(result: Dense, like: Array) -> Array:
         return result
     real = np.empty(0, kind).real.dtype
     return result.astype(np.result_type(real, np.complex64) if result.dtype.kind == "c" else real, copy=False)
+
+
+def of_dask(X: Any) -> bool:
+    """Whether X is an array of Dask.
+
+    Raises:
+        Refused: it is something else of Dask, as a table.
+    """
+    found = type(X).__module__.partition(".")[0] in ("dask", "dask_expr")
+    if found and not hasattr(type(X), "rechunk"):
+        raise Refused(
+            f"X is {type(X).__name__} of Dask, of which arrays are read: hand in X.to_dask_array(lengths=True), or "
+            "X.compute()"
+        )
+    return found
+
+
+def row_blocks(X: Any) -> Iterator[Dense]:
+    """The rows of an array of Dask, one block after the other, computed when they are asked for."""
+    table = whole_rows(X)
+    for at in range(table.numblocks[0]):
+        yield table.blocks[at].compute()
+
+
+def whole_rows(X: Any) -> Any:
+    """An array of Dask with all columns in one block."""
+    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
 
 def power_of_two(x: Any) -> float:

@@ -227,6 +227,13 @@ def test_what_the_reference_names_is_there_without_running_anything() -> None:
         assert last in held or last in held.get("__all__", ()) or importlib.util.find_spec(name), name
 
 
+@pytest.mark.parametrize("family", ["estimators", "kernels", "sketching"])
+def test_every_paper_in_python_is_on_a_page_of_the_reference(family: str) -> None:
+    pages = "\n".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    assert not {card.entry.__module__ for card in register_of(family).values()} - shown
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_paper_has_its_section(family: str) -> None:
     page = (DOCS / "papers" / f"{family}.md").read_text("utf-8")

@@ -42,7 +42,7 @@ def test_gradients_go_through_the_values_where_they_repeat() -> None:
 @pytest.mark.parametrize(
     ("A", "words"),
     [
-        (Dense(hard.normal(3, 3)), "not symmetric"),
+        (Dense(hard.normal(3, 3)), "not symmetric: take it of the mean"),
         (Kronecker(torch.ones(2, 2, 2), torch.ones(2, 2, 2)), "a sum of products"),
         (Chain(Cosine(4), Diagonal(torch.ones(4)), Cosine(4)), "not Q D Q"),
         (Chain(Householder(hard.normal(2, 4)), Diagonal(torch.ones(4)), Householder(hard.normal(2, 4))), "not Q D Q"),

@@ -70,6 +70,9 @@ def test_rows_that_are_drawn_keep_norms_in_the_mean() -> None:
     # Beyond 5 standard errors once in 2 million.
     assert abs(np.mean(sums) - exact) < 5 * np.std(sums) / 20
     assert abs(np.mean(counts) - 12) < 5 * np.std(counts) / 20
+    with_zeros = np.concatenate([w, np.zeros(3)])
+    with np.errstate(all="raise"):
+        assert max(sample_rows(with_zeros, 12, 1, seed)[0].max() for seed in range(20)) < 30
     index, weight = sample_rows(w, 30, 1)
     assert len(index) == 30
     assert (weight == 1).all()

@@ -59,6 +59,26 @@ def test_a_sketch_is_linear_and_sums_over_chunks(kind: str) -> None:
         sketch.apply_chunk(a[:10], 30)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in SKETCHES if kind != "srht"])
+def test_an_array_of_dask_is_read_block_by_block(kind: str) -> None:
+    dask_array = pytest.importorskip("dask.array")
+    a = np.random.default_rng(1).standard_normal((37, 4))
+    largest = 0
+
+    def seen(block: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, len(block))
+        return block
+
+    sketch = sketch_of(kind, 12, 37, 3)
+    parts = dask_array.from_array(a, chunks=(10, 3)).map_blocks(seen, dtype=a.dtype)
+    np.testing.assert_allclose(sketch.apply(parts), sketch.apply(a), atol=1e-12)
+    np.testing.assert_allclose(sketch.apply(parts[:, 0]), sketch.apply(a[:, 0]), atol=1e-12)
+    assert largest == 10
+    with pytest.raises(Refused, match="not for 27 rows"):
+        sketch.apply(parts[:27])
+
+
 @pytest.mark.parametrize("kind", SKETCHES)
 def test_lengths_are_kept_in_the_mean(kind: str) -> None:
     """|S x|^2 over 400 draws: beyond 5 standard errors once in 2 million."""

@@ -19,6 +19,7 @@ from eckart.structures import (
     StructuredMatrix,
     Sum,
     Toeplitz,
+    kronecker_sum,
     low_rank,
 )
 from support import hard
@@ -86,6 +87,7 @@ def test_singular_matrices_are_refused(name: str) -> None:
         (Sparse.from_dense(torch.eye(3)), 0.0, "no rule for Sparse: take it of Dense"),
         (Permutation(torch.tensor([1, 0])), 1.0, "no rule for Permutation .an orthogonal matrix with a shift"),
         (Kronecker(hard.normal(2, 2), hard.normal(2, 2)), 1.0, "not symmetric"),
+        (kronecker_sum(Dense(hard.normal(2, 2)), Dense(hard.normal(3, 3))), 0.0, "A the whole matrix that this"),
         (Chain(Dense(hard.normal(3, 3)), Dense(hard.normal(3, 3))), 1.0, "no rule for Chain of Dense, Dense"),
         (Dense(torch.tensor([[float("nan")]])), 0.0, "NaN or Inf entries in weight"),
         (Toeplitz(torch.tensor([1.0, 0.0, 1.0]), columns=2), 0.0, "leading block"),

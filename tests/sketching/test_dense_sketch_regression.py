@@ -28,9 +28,36 @@ def test_it_solves_the_sketch(kind: str) -> None:
         np.testing.assert_allclose(found.value, expected, rtol=1e-10)
 
 
-def test_all_rows_of_an_srht_and_refinement_are_exact() -> None:
+@pytest.mark.parametrize("kind", ["srht", "sparse-sign", "gaussian", "count"])
+@pytest.mark.parametrize("size", [128, 1000])
+def test_as_many_rows_as_there_are_are_all_rows(kind: str, size: int) -> None:
     a, b, exact = problem()
-    np.testing.assert_allclose(sketched_lstsq(a, b, size=128).value, exact, rtol=1e-10)
+    for given in (a, sparse.csr_array(a)):
+        found = sketched_lstsq(given, b, size=size, sketch=kind)
+        np.testing.assert_allclose(found.value, exact, rtol=1e-10)
+        assert not found.error.any()
+    with pytest.raises(Refused, match="3 rows do not determine 5"):
+        sketched_lstsq(a[:3], b[:3])
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**-400])
+def test_blocks_of_dask_are_the_whole(scale: float) -> None:
+    dask_array = pytest.importorskip("dask.array")
+    a, b, exact = problem()
+    parts = dask_array.from_array(a * scale, chunks=(50, 3))
+    for options in ({"size": 40}, {"size": 40, "refine": True}, {"size": 40, "repeats": 3}, {"size": 128}):
+        found = sketched_lstsq(parts, dask_array.from_array(b), generator=0, **options)
+        whole = sketched_lstsq(a * scale, b, generator=0, **options)
+        np.testing.assert_allclose(found.value, whole.value, rtol=1e-9)
+    np.testing.assert_allclose(found.value * scale, exact, rtol=1e-9)
+    with pytest.raises(Refused, match="use SparseSign"):
+        sketched_lstsq(parts, b, size=40, sketch="srht")
+    with pytest.raises(Refused, match="NaN"):
+        sketched_lstsq(dask_array.where(parts > 0, parts, np.nan), b)
+
+
+def test_refinement_is_exact() -> None:
+    a, b, _ = problem()
     bad = a * np.logspace(0, -6, 5)
     found = sketched_lstsq(bad, b, size=40, refine=True, generator=0)
     assert found.converged

@@ -38,6 +38,16 @@ def test_a_step_with_all_entries_is_newtons() -> None:
     for step in (_whole_step(p, rhs[:5], rhs[5:], 0.0), _sparse_step(p, rhs[:5], rhs[5:], 1.0)):
         # Up to the null vector (1, -1).
         np.testing.assert_allclose(hessian @ np.concatenate(step), rhs, rtol=3e-3, atol=3e-3 * np.abs(rhs).max())
+    turned = _whole_step(p.T, rhs[5:], rhs[:5], 0.0)
+    np.testing.assert_allclose(hessian @ np.concatenate(turned[::-1]), rhs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_many_columns_take_as_few_steps_as_many_rows(turned: bool) -> None:
+    cost = clouds(40, 1700)
+    found = sinkhorn_newton(np.ascontiguousarray(cost.T) if turned else cost, reg=1 / 400)
+    assert found.converged
+    assert found.iterations < 40
 
 
 def test_with_little_entropy_it_is_the_transport_that_costs_least() -> None:

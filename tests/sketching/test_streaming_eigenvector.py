@@ -35,6 +35,22 @@ def test_the_vector_is_found(method: str, heavy: int) -> None:
     np.testing.assert_allclose(np.abs(blocks.value), np.abs(found.value), atol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["frequent-directions", "heavy-rows"])
+def test_blocks_of_dask_are_a_stream(method: str) -> None:
+    dask_array = pytest.importorskip("dask.array")
+    a = stream()
+    parts = dask_array.from_array(a, chunks=(130, 7))
+    found = top_eigenvector(parts, 8, method=method, generator=0)
+    np.testing.assert_allclose(found.value, top_eigenvector(a, 8, method=method, generator=0).value, atol=1e-9)
+    blocks = np.split(a, [130, 260, 390, 520])
+    fitted = TopEigenvector(8, method=method, random_state=0).fit(parts)
+    expected = TopEigenvector(8, method=method, random_state=0)
+    for block in blocks:
+        expected.partial_fit(block)
+    np.testing.assert_array_equal(fitted.component_, expected.component_)
+    assert fitted.n_samples_seen_ == 600
+
+
 def test_heavy_rows_have_to_be_kept_apart() -> None:
     """Median correlation over ten orders, with four long rows across the first direction of the others."""
     with_store, without = [], []

@@ -15,6 +15,10 @@ def _choices(where: str, conditions: str, select: dict[str, Any], line: str) -> 
     return Lines("sketching", where, conditions, {"benchmark": "sketching.choices"} | select, line, together="; ")
 
 
+def _seconds(where: str, conditions: str, select: dict[str, Any], line: str) -> Lines:
+    return Lines("sketching", where, conditions, {"benchmark": "sketching.seconds"} | select, line, together="; ")
+
+
 SKETCHING = [
     _sketching(
         "regression",
@@ -47,6 +51,36 @@ SKETCHING = [
         "24 coefficients on 16 bits, {draws} draws: how often all were found, and the share of values asked for",
         {"part": "spectrum"},
         "noise {noise}, {repetitions} offsets: {exact:%}, {of all:%1}",
+    ),
+    _seconds(
+        "regression-seconds",
+        "processor seconds of one thread, sketches of 8 rows a column",
+        {"part": "regression", "rows": (100_000, 50_000)},
+        "{rows} x {columns}, {arm} {seconds:.2f}",
+    ),
+    _sketching(
+        "larger-transport",
+        "digits to others with noise, annealed, 100 steps at most: steps, and the error of both marginals",
+        {"part": "larger transport"},
+        "{shape}, range of the cost / reg {eta}, {arm}: {steps} steps, {error:short}",
+    ),
+    _sketching(
+        "equal-means",
+        "two halves of the digits 3, {draws} draws: mean squared error of independent lines by that of",
+        {"part": "equal means", "arm": ("lower control", "orthogonal lines", "orthogonal, lower control")},
+        "{lines} lines, {arm} {gain:.1f}",
+    ),
+    _seconds(
+        "updates",
+        "grids, an edge inserted or deleted beside all made anew: processor milliseconds of one thread",
+        {"part": "updates"},
+        "{nodes} nodes, {insert:.1f} and {delete:.1f} beside {rebuild:.0f}",
+    ),
+    _seconds(
+        "products",
+        "A^2 of {rows} rows with ten entries each: processor seconds and peak MiB",
+        {"part": "products", "rows": 20_000},
+        "{arm} {seconds:.3f} s, {mib:.0f} MiB",
     ),
     _choices(
         "items",

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Array, Dense, entries, power_of_two
+from eckart.arrays import Array, Dense, entries, of_dask, power_of_two, row_blocks
 from eckart.errors import Refused
 from eckart.estimators._completion import Completion
 from eckart.estimators._row_blocks import ridge_by_blocks
@@ -17,7 +17,7 @@ from eckart.estimators.contract import estimator
 from eckart.linalg.batched_ridge import Ragged, Solver, batched_ridge
 from eckart.linalg.solution import Solution
 from eckart.linalg.sparse_plus_low_rank import entries_of
-from eckart.scikit.base import at_least_one, generator_from, of_dask, row_blocks
+from eckart.scikit.base import at_least_one, generator_from
 from eckart.scikit.planted import Planted
 
 SPREAD = 0.1

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, number
+from eckart.arrays import Dense, number, of_dask
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.gaussian_mechanism import noise_ratio
 from eckart.linalg.prox import soft
 from eckart.linalg.simplex import quadratic_programs
-from eckart.scikit.base import Estimator, generator_from, of_dask, paired_blocks, positive, same_kind
+from eckart.scikit.base import Estimator, generator_from, paired_blocks, positive, same_kind
 from eckart.scikit.door import RegressorMixin
 from eckart.scikit.planted import Planted
 

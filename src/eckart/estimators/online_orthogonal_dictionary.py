@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from eckart.arrays import Dense, power_of_two
+from eckart.arrays import Dense, of_dask, power_of_two, row_blocks
 from eckart.errors import Refused
 from eckart.estimators.contract import estimator
 from eckart.linalg.polar import polar
 from eckart.linalg.solution import Solution
-from eckart.scikit.base import Estimator, at_least_one, generator_from, of_dask, row_blocks, same_kind
+from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 

@@ -82,8 +82,18 @@ def no_rule(matrix: StructuredMatrix, doing: str, why: str = "") -> Refused:
     name, reason = type(matrix).__name__, f" ({why})" if why else ""
     parts = ", ".join(type(part).__name__ for part in matrix.operands())
     return Refused(
-        f"{doing} has no rule for {name}{f' of {parts}' if parts else ''}{reason}: take it of "
-        f"Dense(A.to_dense()), or iterate with linalg.krylov.pcg, minres or lsqr"
+        f"{doing} has no rule for {name}{f' of {parts}' if parts else ''}{reason}: take it of Dense(A.to_dense()), A "
+        "the whole matrix that this is or is a part of, or iterate with linalg.krylov.pcg, minres or lsqr"
+    )
+
+
+def asymmetric(matrix: StructuredMatrix, doing: str) -> Refused:
+    """What is raised where a rule goes by eigenvectors, and the structure is not symmetric."""
+    if doing != "eigh":
+        return no_rule(matrix, doing, "it is not symmetric")
+    return Refused(
+        f"eigh is of symmetric matrices, and {type(matrix).__name__} of shape {matrix.shape} is not symmetric: take it "
+        "of the mean of A and linalg.transpose(A), or torch.linalg.eig of A.to_dense()"
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from eckart.linalg._operators import (
     Columns,
     adjoint_product,
+    asymmetric,
     in_float64,
     is_symmetric,
     no_rule,
@@ -88,7 +89,7 @@ def eigen(matrix: StructuredMatrix, doing: str) -> Eigen:
 
 def _asked(weight: Tensor, matrix: StructuredMatrix, doing: str) -> Tensor:
     if not is_symmetric(weight):
-        raise no_rule(matrix, doing, "it is not symmetric")
+        raise asymmetric(matrix, doing)
     return weight.double()
 
 
@@ -174,7 +175,7 @@ def _circulant(column: Tensor, matrix: StructuredMatrix, doing: str) -> Eigen:
     eps = min(torch.finfo(column.dtype).eps, torch.finfo(torch.float32).eps)
     slack = 8 * eps * float(column.detach().abs().max())
     if (column - column.flip(0).roll(1)).abs().max() > slack:
-        raise no_rule(matrix, doing, "it is not symmetric")
+        raise asymmetric(matrix, doing)
     # Frequencies k and n - k share an eigenvalue, so that cosines plus sines are eigenvectors (Hartley's basis).
     values = torch.fft.fft(column.double()).real
 

@@ -164,12 +164,11 @@ def sample_rows(scores: Dense, count: float, p: float = 2.0, generator: Seed = N
         raise Refused(f"scores of shape {s.shape}, and count={count}: scores are finite and not negative")
     q = np.where(s > 0, 1.0, 0.0)
     if count < q.sum():
-        order = np.sort(s)[::-1]
+        order = np.sort(s[s > 0])[::-1]
         beyond = np.cumsum(order[::-1])[::-1]
-        kept = np.arange(len(s))
+        kept = np.arange(len(order))
         # With the k largest kept for sure, the others share count - k by their scores; the least k that is consistent.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            c = (count - kept) / beyond
+        c = (count - kept) / beyond
         fits = np.flatnonzero((c * order <= 1) & (c > 0))
         q = np.minimum(1, c[fits[0]] * s)
     drawn = np.flatnonzero(generator_of(generator).random(len(s)) < q)

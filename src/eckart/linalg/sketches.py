@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Dense, Seed, generator_of
+from eckart.arrays import Dense, Seed, generator_of, of_dask, row_blocks
 from eckart.errors import Refused
 from eckart.linalg.hadamard import walsh_hadamard
 
@@ -29,14 +29,20 @@ class Sketch(ABC):
         self._generator = generator_of(generator)
 
     def apply(self, a: Any) -> Dense:
-        """S A for A (size, ...), dense or sparse; float64.
+        """S A for A (size, ...), dense or sparse, or an array of Dask, which is read block by block; float64.
 
         Raises:
-            Refused: A has another number of rows.
+            Refused: A has another number of rows, or is of Dask in several blocks of rows and S needs whole columns.
         """
         if a.shape[0] != self.shape[1]:
             raise Refused(f"a sketch of shape {self.shape} is not for {a.shape[0]} rows")
-        return self.apply_chunk(a, 0)
+        if not of_dask(a):
+            return self.apply_chunk(a, 0)
+        found, start = np.zeros((self.shape[0], *a.shape[1:])), 0
+        for block in row_blocks(a):
+            found += self.apply_chunk(block, start)
+            start += len(block)
+        return found
 
     @abstractmethod
     def apply_chunk(self, a: Any, start: int) -> Dense:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from scipy import sparse
 
-from eckart.arrays import Dense, back, generator_of, number, whole
+from eckart.arrays import Dense, back, generator_of, number, of_dask, row_blocks, whole, whole_rows
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.scikit.door import BaseEstimator, ConvergenceWarning, check_is_fitted, check_sample_weight, validate_data
@@ -74,7 +74,7 @@ def same_kind(method: F) -> F:
         if of_dask(X):
             check_is_fitted(self)
             one = called(self, _first_row(X), *arguments, **named)
-            table = _whole_rows(X)
+            table = whole_rows(X)
 
             def said(rows: Any) -> Any:
                 return called(self, rows, *arguments, **named) if len(rows) else one[:0]
@@ -122,28 +122,6 @@ def opened(X: Any, name: str = "it") -> Any:
     return X
 
 
-def of_dask(X: Any) -> bool:
-    """Whether X is an array of Dask.
-
-    Raises:
-        Refused: it is something else of Dask, as a table.
-    """
-    found = type(X).__module__.partition(".")[0] in ("dask", "dask_expr")
-    if found and not hasattr(type(X), "rechunk"):
-        raise Refused(
-            f"X is {type(X).__name__} of Dask, of which arrays are read: hand in X.to_dask_array(lengths=True), or "
-            "X.compute()"
-        )
-    return found
-
-
-def row_blocks(X: Any) -> Iterator[Dense]:
-    """The rows of an array of Dask, one block after the other, computed when they are asked for."""
-    table = _whole_rows(X)
-    for at in range(table.numblocks[0]):
-        yield table.blocks[at].compute()
-
-
 def paired_blocks(X: Any, y: Any) -> Iterator[tuple[Dense, Any]]:
     """`row_blocks` that have rows, and what stands beside each in y (rows,), an array of Dask or of another kind.
 
@@ -158,10 +136,6 @@ def paired_blocks(X: Any, y: Any) -> Iterator[tuple[Dense, Any]]:
             yield rows, beside.compute() if of_dask(beside) else beside
     if len(y) != at:
         raise Refused(f"X has {at} rows and y has {len(y)}: one target for each row is needed")
-
-
-def _whole_rows(X: Any) -> Any:
-    return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
 
 
 def _first_row(X: Any) -> Any:

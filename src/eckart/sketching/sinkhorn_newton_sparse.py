@@ -17,7 +17,6 @@ from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.sketching.contract import sketch
 
-_LARGEST_DENSE = 1500
 _FIRST = 20.0
 """The first of the strengths 1/reg, by the cost's range."""
 _NEAR = 1e-3
@@ -108,13 +107,17 @@ class _Dual:
 def _whole_step(p: Dense, left: Dense, right: Dense, damping: float) -> tuple[Dense, Dense]:
     """d with [diag(P 1) P; P^T diag(P^T 1)] d = (left, right), by the Schur complement of the first block.
 
-    The diagonal is taken 1 + damping times: where reg is small P is nearly a permutation, whose complement is zero.
+    Transposed where the second block is the larger one: the complement is never larger than P. The diagonal is taken
+    1 + damping times: where reg is small P is nearly a permutation, whose complement is zero.
     """
+    if p.shape[0] < p.shape[1]:
+        return _whole_step(p.T, right, left, damping)[::-1]
     r, c = p.sum(1) * (1 + damping), p.sum(0) * (1 + damping)
     # Its null vector is (1, ..., 1): a potential may be shifted against the other.
     schur = np.full((len(c),) * 2, c.mean() / len(c))
     schur[np.diag_indices(len(c))] += c
-    schur = dsyrk(-1.0, (p / np.sqrt(r)[:, None]).T, beta=1.0, c=schur.T, overwrite_c=True, lower=1)
+    scaled = np.divide(p, np.sqrt(r)[:, None], order="C")
+    schur = dsyrk(-1.0, scaled.T, beta=1.0, c=schur.T, overwrite_c=True, lower=1)
     solved = cho_solve((cho_factor(schur, lower=True, overwrite_a=True)[0], True), right - p.T @ (left / r))
     return (left - p @ solved) / r, solved
 
@@ -145,7 +148,7 @@ def sinkhorn_newton(
     b: Array = None,
     *,
     reg: float,
-    method: Literal["auto", "newton", "sns", "sinkhorn"] = "auto",
+    method: Literal["newton", "sns", "sinkhorn"] = "newton",
     keep: float | None = None,
     anneal: bool = True,
     warm: int = 20,
@@ -155,17 +158,18 @@ def sinkhorn_newton(
     """Entropic optimal transport by Sinkhorn's iterations and then Newton's method on the dual, annealed.
 
     The paper's "sns" keeps the largest entries of the Hessian and solves by conjugate gradients; from a bad start, or
-    with strong 1/reg, it stalls where Newton's method with the whole Hessian, whose Schur complement is m x m, does
-    not: its diagonal is raised until a step makes the dual rise, and a step of Sinkhorn's follows each. Both go through
-    1/reg = 20, 40, ... of the cost's range unless `anneal` is off, as published. Where a sparse step finds no rise,
-    one of Sinkhorn's is taken.
+    with strong 1/reg, it stalls where Newton's method with the whole Hessian does not, at the price of a Cholesky
+    factorization of the smaller side's size a step, which is held in less than the plan is. The Hessian's diagonal is
+    raised until a step makes the dual rise, and a step of Sinkhorn's follows each. Both go through 1/reg = 20, 40, ...
+    of the cost's range unless `anneal` is off, as published. Where a sparse step finds no rise, one of Sinkhorn's is
+    taken.
 
     Args:
         cost: C (n, m).
         a: masses (n,), positive or zero; equal ones where None.
         b: masses (m,), with the sum of a.
         reg: eps, above zero, of the entropy.
-        method: "auto" is "newton" up to 1500 columns, and "sns" beyond.
+        method: "newton" with the whole Hessian, "sns" as published, or "sinkhorn" alone.
         keep: share of entries of P for "sns"; 15 / max(n, m) by default.
         anneal: whether smaller 1/reg come first.
         warm: iterations of Sinkhorn's at each strength.
@@ -185,14 +189,11 @@ def sinkhorn_newton(
     p, q = (np.full(k, 1 / k) if x is None else dense(x, name, ndim=1) for k, x, name in ((n, a, "a"), (m, b, "b")))
     if len(p) != n or len(q) != m or min(p.min(), q.min()) < 0 or not p.sum() > 0 or abs(p.sum() / q.sum() - 1) > 1e-9:
         raise Refused(f"masses of shapes {p.shape} and {q.shape} that sum up to {p.sum():.6g} and {q.sum():.6g}")
-    if method not in ("auto", "newton", "sns", "sinkhorn"):
-        raise Refused(f"unknown method {method!r}; there are auto, newton, sns and sinkhorn")
     mass, rows, columns = float(p.sum()), p > 0, q > 0
     inner = c[np.ix_(rows, columns)]
-    chosen = ("newton" if m <= _LARGEST_DENSE else "sns") if method == "auto" else method
     share = 15 / max(inner.shape) if keep is None else keep
     x, y, history, least = _solve(
-        inner, p[rows] / mass, q[columns] / q.sum(), reg, chosen, share, anneal, warm, tolerance, iterations
+        inner, p[rows] / mass, q[columns] / q.sum(), reg, method, share, anneal, warm, tolerance, iterations
     )
     plan = np.zeros((n, m))
     plan[np.ix_(rows, columns)] = mass * np.exp((x[:, None] + y - inner) / reg)

@@ -66,7 +66,6 @@ def _two_sparse(generator: np.random.Generator) -> dict[str, Any]:
     error="rounding",
     problem=_two_sparse,
     draws=False,
-    unmeasured="its speed is that of a simulated chip, and ours SciPy's",
 )
 def sparse_product(
     a: Array, b: Array, *, accumulator: Literal["auto", "hash"] = "auto", threads: int = 1
