@@ -76,20 +76,20 @@ def updates(changes: int = 20) -> Iterator[Found]:
     """Edges inserted and deleted one at a time, beside a sparsifier of the changed graph made anew."""
     for side in (32, 64, 128, 192):
         graph, rng = grid(side), np.random.default_rng(1)
-        kept = SpectralSparsifier(walkers=16, generator=0)
+        kept = SpectralSparsifier(walkers=16, random_state=0)
         fit = spent(lambda kept=kept, graph=graph: kept.fit(graph))
         before = kept.condition_number()
         starts = rng.integers(0, side * side - 1, changes)
         ends = [[[int(p), int(p + 3 * side + 7) % (side * side)]] for p in starts]
         insert = sum(spent(lambda e=e, kept=kept: kept.insert(e, [1.0])) for e in ends) / changes
-        u, v, _ = edges_of(kept.sparsifier)
+        u, v, _ = edges_of(kept.sparsifier_)
         gone = [[[int(u[i]), int(v[i])]] for i in rng.choice(len(u), changes, replace=False)]
         delete = sum(spent(lambda e=e, kept=kept: kept.delete(e)) for e in gone) / changes
-        fresh = SpectralSparsifier(walkers=16, generator=0)
-        rebuild = spent(lambda fresh=fresh, kept=kept: fresh.fit(kept.graph))
+        fresh = SpectralSparsifier(walkers=16, random_state=0)
+        rebuild = spent(lambda fresh=fresh, kept=kept: fresh.fit(kept.graph_))
         found = {"fit": fit, "insert": 1e3 * insert, "delete": 1e3 * delete, "rebuild": 1e3 * rebuild}
-        found |= {"edges": kept.sparsifier.nnz // 2, "fresh_edges": fresh.sparsifier.nnz // 2, "before": before}
-        found |= {"after": kept.condition_number(), "fresh": relative_condition(kept.graph, fresh.sparsifier)}
+        found |= {"edges": kept.sparsifier_.nnz // 2, "fresh_edges": fresh.sparsifier_.nnz // 2, "before": before}
+        found |= {"after": kept.condition_number(), "fresh": relative_condition(kept.graph_, fresh.sparsifier_)}
         found |= {"insert_gain": rebuild / insert, "delete_gain": rebuild / delete}
         what = {"part": "updates", "method": "spectral-sparsifier", "nodes": side * side, "of": graph.nnz // 2}
         yield what, found

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from eckart.errors import Refused
-from eckart.linalg.spgemm import matmul_sparse, row_flops
+from eckart.linalg.spgemm import largest_of_rows, matmul_sparse, row_flops
 
 
 def drawn(m: int, n: int, seed: int) -> sparse.csr_array:
@@ -30,6 +30,20 @@ def test_whole_masked_and_largest(threads: int, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(top.toarray(), expected)
     assert top.has_sorted_indices
     assert row_flops(a, b).sum() == sum(np.count_nonzero(b.toarray()[k]) for k in a.indices)
+
+
+@pytest.mark.parametrize("top", [1, 2, 5, 64])
+def test_the_first_of_those_that_tie_are_kept(top: int) -> None:
+    rng = np.random.default_rng(0)
+    c = sparse.csr_array(sparse.random_array((60, 40), density=0.3, rng=rng, data_sampler=lambda size: np.ones(size)))
+    c.data *= rng.choice([-2.0, -1.0, 0.0, 1.0, 2.0], c.nnz)
+    c.sort_indices()
+    found = largest_of_rows(c, top)
+    for i in range(60):
+        values, at = c.data[c.indptr[i] : c.indptr[i + 1]], c.indices[c.indptr[i] : c.indptr[i + 1]]
+        kept = np.sort(np.argsort(-np.abs(values), kind="stable")[:top])
+        np.testing.assert_array_equal(found.indices[found.indptr[i] : found.indptr[i + 1]], at[kept])
+        np.testing.assert_array_equal(found.data[found.indptr[i] : found.indptr[i + 1]], values[kept])
 
 
 def test_ends() -> None:

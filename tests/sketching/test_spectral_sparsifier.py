@@ -66,18 +66,18 @@ def test_condition_numbers_of_large_and_small_graphs_agree(monkeypatch: pytest.M
 
 
 def test_edges_that_come_and_go() -> None:
-    made = SpectralSparsifier(distortion=5.0, generator=0).fit(grid())
+    made = SpectralSparsifier(distortion=5.0, random_state=0).fit(grid())
     made.insert([[0, 80], [3, 44]], [1.0, 2.0])
-    assert made.graph[80, 0] == 1
-    assert made.sparsifier[0, 80] == 1
+    assert made.graph_[80, 0] == 1
+    assert made.sparsifier_[0, 80] == 1
     rng = np.random.default_rng(1)
     for _ in range(6):
-        u, v, _ = edges_of(made.sparsifier)
+        u, v, _ = edges_of(made.sparsifier_)
         pick = rng.choice(len(u), 15, replace=False)
         made.delete(np.stack([u[pick], v[pick]], 1))
-        assert connected_components(made.sparsifier)[0] == connected_components(made.graph)[0]
-        assert not np.asarray(made.graph[u[pick], v[pick]]).any()
-        extra = made.sparsifier - made.graph.multiply(made.sparsifier > 0)
+        assert connected_components(made.sparsifier_)[0] == connected_components(made.graph_)[0]
+        assert not np.asarray(made.graph_[u[pick], v[pick]]).any()
+        extra = made.sparsifier_ - made.graph_.multiply(made.sparsifier_ > 0)
         assert abs(extra).max() < 1e-12
     assert made.condition_number() < 1e3
     with pytest.raises(Refused, match="not in the graph"):
@@ -85,7 +85,21 @@ def test_edges_that_come_and_go() -> None:
     with pytest.raises(Refused, match="no pairs of nodes"):
         made.insert([[0, 99]], [1.0])
     with pytest.raises(Refused, match="distortion=0"):
-        SpectralSparsifier(distortion=0)
+        SpectralSparsifier(distortion=0).fit(grid())
+    with pytest.raises(Refused, match="walkers"):
+        SpectralSparsifier(walkers=2.5).fit(grid())  # type: ignore[arg-type]
+
+
+def test_it_follows_scikit_learn() -> None:
+    base = pytest.importorskip("sklearn.base")
+    made = SpectralSparsifier(5.0, walkers=8, random_state=3)
+    with pytest.raises(ValueError, match="not fitted"):
+        made.insert([[0, 1]], [1.0])
+    again = base.clone(made).set_params(steps=50)
+    assert again.get_params() == {"distortion": 5.0, "walkers": 8, "steps": 50, "random_state": 3}
+    assert not hasattr(base.clone(made.fit(grid())), "kept_")
+    expected = sparsify_graph(grid(), distortion=5.0, walkers=8, generator=3)
+    assert abs(made.sparsifier_ - expected).max() == 0
 
 
 def test_a_graph_without_edges_stays_one() -> None:

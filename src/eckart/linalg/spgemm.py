@@ -64,15 +64,29 @@ def matmul_sparse(a: Any, b: Any, *, mask: Any = None, top: int | None = None, t
     else:
         with ThreadPoolExecutor(threads) as pool:
             found = list(pool.map(block, bounds[:-1], bounds[1:]))
-    return sparse.csr_array(sparse.vstack(found, format="csr")) if found else sparse.csr_array(shape)
+    return found[0] if len(found) == 1 else sparse.csr_array(sparse.vstack(found, format="csr"))
 
 
 def largest_of_rows(c: sparse.csr_array, top: int) -> sparse.csr_array:
     """The `top` entries of each row that are largest by magnitude, columns ascending."""
-    count = np.diff(c.indptr)
-    row = np.repeat(np.arange(c.shape[0]), count)
-    order = np.lexsort((c.indices, -np.abs(c.data), row))
-    rank = np.arange(c.nnz) - np.repeat(c.indptr[:-1], count)
-    kept = np.sort(order[rank < top])
-    pointers = np.concatenate([[0], np.cumsum(np.minimum(count, top))])
-    return sparse.csr_array((c.data[kept], c.indices[kept], pointers), shape=c.shape)
+    count, size = np.diff(c.indptr), np.abs(c.data)
+    least = np.full(len(count), -1.0)
+    longer = np.flatnonzero(count > top)
+    width = 1 << np.ceil(np.log2(count[longer])).astype(np.int64)
+    for each in np.unique(width):
+        rows_of = longer[width == each]
+        inside = np.arange(each) < count[rows_of, None]
+        padded = np.full(inside.shape, -1.0)
+        padded[inside] = size[(c.indptr[rows_of, None] + np.arange(each))[inside]]
+        least[rows_of] = np.partition(padded, each - top, axis=1)[:, each - top]
+    bar = np.repeat(least, count)
+    above, tied = size > bar, size == bar
+    room = top - np.diff(_sums(above)[c.indptr])
+    rank = _sums(tied)[:-1] - np.repeat(_sums(tied)[c.indptr[:-1]], count)
+    kept = above | (tied & (rank < np.repeat(room, count)))
+    return sparse.csr_array((c.data[kept], c.indices[kept], _sums(kept)[c.indptr]), shape=c.shape)
+
+
+def _sums(x: Dense) -> Dense:
+    """Of the first 0, 1, ... entries."""
+    return np.concatenate([[0], np.cumsum(x)])

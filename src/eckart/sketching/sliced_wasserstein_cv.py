@@ -116,6 +116,7 @@ def sliced_wasserstein(
     """SW_2^2 = E W_2^2(theta.X, theta.Y) over lines theta, with controls whose mean over all lines is known.
 
     The lower control is (theta.(m1 - m2))^2 with mean |m1 - m2|^2 / d; the upper one adds the variances along theta.
+    Where the means m1 and m2 agree they tell little, and what helps are orthogonal lines, and more of them.
     What is taken off of each is regressed on the other lines (the published regression on the same ones is biased by
     several per cent for few lines). Gradients reach torch tensors x and y.
 

@@ -14,34 +14,25 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from eckart.arrays import Array, Dense, Seed, dense, generator_of
 from eckart.errors import Refused
 from eckart.linalg.graphs import LaplacianSolver, adjacency, edges_of, non_backtracking_walks
+from eckart.scikit.base import Estimator, generator_from
+from eckart.scikit.door import check_is_fitted
+from eckart.sketching._options import checked_fits
 from eckart.sketching.contract import sketch
 
 _SMALL = 400
 
 
-class SpectralSparsifier:
-    """A sparsifier H of a graph G, changed edge by edge.
+class _Kept:
+    """A graph G and its sparsifier H, changed edge by edge; see `SpectralSparsifier`."""
 
-    An edge is left out if a walk in H from one end to the other has a resistance of at most `distortion` over its
-    weight. H always has the components of G.
-
-    Args:
-        distortion: resistance along H times weight, from which on an edge is needed.
-        walkers: walks that look for it, for each edge.
-        steps: of a walk at most.
-        generator: of the walks.
-    """
-
-    def __init__(
-        self, *, distortion: float = 10.0, walkers: int = 64, steps: int = 100, generator: Seed = None
-    ) -> None:
+    def __init__(self, distortion: float, walkers: int, steps: int, generator: Seed) -> None:
         if not distortion > 0 or walkers < 1 or steps < 1:
             raise Refused(f"distortion={distortion}, walkers={walkers}, steps={steps} are above zero")
         self._distortion, self._walkers, self._steps = distortion, walkers, steps
         self._rng = generator_of(generator)
         self.graph = self.sparsifier = sparse.csr_array((0, 0))
 
-    def fit(self, graph: Array) -> SpectralSparsifier:
+    def fit(self, graph: Array) -> _Kept:
         """Starts from the spanning forest of largest weights, and inserts the other edges in random order."""
         self.graph = adjacency(graph, symmetric=True)
         self.graph = sparse.csr_array(self.graph - sparse.diags_array(self.graph.diagonal()))
@@ -63,8 +54,7 @@ class SpectralSparsifier:
             self._offer(u[e], v[e], weight[e])
         return self
 
-    def insert(self, edges: Array, weights: Array) -> SpectralSparsifier:
-        """Adds edges (m, 2) to G, and to H those that it lacks; weights of edges that there are add up."""
+    def insert(self, edges: Array, weights: Array) -> None:
         ends, w = self._edges(edges), dense(weights, "the weights", ndim=1)
         if len(w) != len(ends) or (len(w) and not w.min() > 0):
             raise Refused(f"{len(ends)} edges have as many weights, above zero; got {len(w)}")
@@ -73,10 +63,8 @@ class SpectralSparsifier:
         self.graph = self._added(self.graph, u, v, w)
         self.sparsifier = self._added(self.sparsifier, u[there], v[there], w[there])
         self._offer(u[~there], v[~there], w[~there])
-        return self
 
-    def delete(self, edges: Array) -> SpectralSparsifier:
-        """Takes edges (m, 2) from G and H; where H falls apart and G does not, edges of G join its parts again."""
+    def delete(self, edges: Array) -> None:
         ends = self._edges(edges)
         u, v = ends[:, 0], ends[:, 1]
         if len(u) and not (np.asarray(self.graph[u, v]).ravel() > 0).all():
@@ -96,11 +84,6 @@ class SpectralSparsifier:
         a, b, w = edges_of(self.graph)
         touched = (np.isin(a, near) | np.isin(b, near)) & ~(np.asarray(self.sparsifier[a, b]).ravel() > 0)
         self._offer(a[touched], b[touched], w[touched])
-        return self
-
-    def condition_number(self) -> float:
-        """The largest over the smallest x^T L_G x / x^T L_H x, over x that is constant on no component's whole."""
-        return relative_condition(self.graph, self.sparsifier)
 
     def _offer(self, u: Dense, v: Dense, w: Dense) -> None:
         if not len(u):
@@ -209,5 +192,71 @@ def sparsify_graph(
     Returns:
         H (n, n) in compressed rows, a subgraph with the same components.
     """
-    made = SpectralSparsifier(distortion=distortion, walkers=walkers, steps=steps, generator=generator)
-    return made.fit(graph).sparsifier
+    return _Kept(distortion, walkers, steps, generator).fit(graph).sparsifier
+
+
+class SpectralSparsifier(Estimator):
+    """A sparsifier H of a graph G, changed edge by edge.
+
+    An edge is left out if a walk in H from one end to the other has a resistance of at most `distortion` over its
+    weight. H always has the components of G. A change copies the arrays of both graphs.
+
+    Args:
+        distortion: resistance along H times weight, from which on an edge is needed.
+        walkers: walks that look for it, for each edge.
+        steps: of a walk at most.
+        random_state: of the order and of the walks.
+
+    Attributes:
+        kept_: G and H.
+    """
+
+    def __init__(
+        self,
+        distortion: float = 10.0,
+        *,
+        walkers: int = 64,
+        steps: int = 100,
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    ) -> None:
+        self.distortion = distortion
+        self.walkers = walkers
+        self.steps = steps
+        self.random_state = random_state
+
+    def fit(self, X: Array, y: Any = None) -> SpectralSparsifier:
+        """Starts from the spanning forest of largest weights of the graph X (n, n), and inserts the other edges."""
+        self.kept_ = _Kept(self.distortion, self.walkers, self.steps, generator_from(self.random_state)).fit(X)
+        return self
+
+    def insert(self, edges: Array, weights: Array) -> SpectralSparsifier:
+        """Adds edges (m, 2) to G, and to H those that it lacks; weights of edges that there are add up."""
+        self._pair.insert(edges, weights)
+        return self
+
+    def delete(self, edges: Array) -> SpectralSparsifier:
+        """Takes edges (m, 2) from G and H; where H falls apart and G does not, edges of G join its parts again."""
+        self._pair.delete(edges)
+        return self
+
+    @property
+    def graph_(self) -> sparse.csr_array:
+        """A of G (n, n)."""
+        return self._pair.graph
+
+    @property
+    def sparsifier_(self) -> sparse.csr_array:
+        """A of H (n, n), a subgraph of G."""
+        return self._pair.sparsifier
+
+    def condition_number(self) -> float:
+        """The largest over the smallest x^T L_G x / x^T L_H x, over x that is constant on no component's whole."""
+        return relative_condition(self.graph_, self.sparsifier_)
+
+    @property
+    def _pair(self) -> _Kept:
+        check_is_fitted(self, "kept_")
+        return self.kept_
+
+
+checked_fits(SpectralSparsifier)
