@@ -171,6 +171,12 @@ TABLES: dict[str, Table] = {
         [("epsilon", "{epsilon}"), ("", "{arm}")],
         [("{rows:,} rows", "{error:.3f}")],
     ),
+    "private-flights": Table(
+        "estimators",
+        {"benchmark": "estimators.private", "part": "flights"},
+        [("", "{arm}")],
+        [("epsilon {epsilon}", "{r2:.3f}")],
+    ),
     "private-slopes": Table(
         "estimators",
         {"benchmark": "estimators.private", "part": "slopes"},

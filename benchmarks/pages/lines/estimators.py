@@ -170,6 +170,14 @@ ESTIMATORS: list[Lines] = [
     ),
     Lines(
         "estimators",
+        "flights",
+        "{rows:,} flights, delay at arrival: share of the variance that is told of others, median of {seeds} splits",
+        {"benchmark": "estimators.private", "part": "flights"},
+        "epsilon {epsilon}, {arm} {r2:.3f}",
+        together="; ",
+    ),
+    Lines(
+        "estimators",
         "audit",
         "lower bound (95 %) of epsilon from {draws:,} reports of the two rows that are easiest to tell apart",
         {"benchmark": "estimators.private", "part": "audit"},
