@@ -287,7 +287,6 @@ TABLES: dict[str, Table] = {
             ("data", "{data}"),
             ("", "{arm}"),
             ("kappa", "{kappa:.4f}"),
-            ("by random forests", "[{by random forests:+.4f} ± {error:.4f}]"),
             ("seconds", "{seconds:.2f}"),
         ],
     ),
