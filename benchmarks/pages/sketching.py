@@ -51,6 +51,12 @@ TABLES = {
             ("made anew, with edges", "{fresh:.0f}, {fresh_edges:,}"),
         ],
     ),
+    "fishers": Table(
+        "sketching",
+        _spent("Fisher"),
+        [("", "{arm}")],
+        [("{gradients} gradients of {length:,}", "{seconds:.2f}")],
+    ),
     "products": Table(
         "sketching",
         _spent("products"),

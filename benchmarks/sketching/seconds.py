@@ -1,4 +1,4 @@
-"""What sketches cost beside what they stand for: regressions, changes of a graph, products of sparse matrices.
+"""What sketches cost beside what they stand for: regressions, changes of a graph, sparse products, Fisher.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sketching.seconds [--only PART ...] [--json FILE]
 
@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
+from torch import Tensor
 
 from benchmarks.common.rows import Rows, add_option
 from eckart.linalg.graphs import edges_of
+from eckart.linalg.inverse_fisher import InverseFisher
 from eckart.linalg.spgemm import matmul_sparse
 from eckart.sketching.dense_sketch_regression import sketched_lstsq
 from eckart.sketching.spectral_sparsifier import SpectralSparsifier, relative_condition
@@ -117,16 +120,44 @@ def products() -> Iterator[Found]:
             yield what, {"seconds": seconds, "mib": peak}
 
 
+def recursion(gradients: Tensor, damping: float, x: Tensor) -> Tensor:
+    """F^-1 x by the paper's recursion over the gradients: v_i = F_(i-1)^-1 g_i, q_i = m + g_i . v_i."""
+    m = len(gradients)
+    v, q = torch.zeros_like(gradients), gradients.new_zeros(m)
+    for i, g in enumerate(gradients):
+        v[i] = g / damping - v[:i].T @ ((v[:i] @ g) / q[:i])
+        q[i] = m + g @ v[i]
+    return x / damping - v.T @ ((v @ x) / q)
+
+
+def fishers() -> Iterator[Found]:
+    """F^-1 x of a Fisher matrix of m gradients, all that comes before it included."""
+    for m, d in ((32, 100_000), (128, 100_000)):
+        generator = torch.Generator().manual_seed(0)
+        g = torch.randn(m, d, dtype=torch.float64, generator=generator)
+        x = torch.randn(d, dtype=torch.float64, generator=generator)
+        arms: dict[str, Call] = {
+            "recursion, as published": lambda g=g, x=x: recursion(g, 1e-2, x),
+            "Woodbury": lambda g=g, x=x: InverseFisher(g, 1e-2).multiply(x),
+        }
+        apart = float((arms["Woodbury"]() - recursion(g, 1e-2, x)).norm() / x.norm() * 1e-2)
+        for arm, seconds in in_turns(arms).items():
+            what = {"part": "Fisher", "method": "mfac", "arm": arm, "gradients": m, "length": d}
+            yield what, {"seconds": seconds, "apart": apart}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
     add_option(parser)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     rows = Rows("sketching.seconds", options.json)
     parts: dict[str, Callable[[], Iterator[Found]]] = {
         "regression": regressions,
         "updates": updates,
         "products": products,
+        "Fisher": fishers,
     }
     for name in options.only or parts:
         for what, found in parts[name]():
