@@ -43,9 +43,10 @@ TABLES = {
     ),
     "arms": Table(
         "parametrizations",
-        {"benchmark": "parametrizations.arms"},
+        {"benchmark": "parametrizations.arms", "part": "clothes"},
         [
             ("", "{arm}"),
+            ("seeds", "{seeds}"),
             ("bytes", "{bytes:%1}"),
             ("multiply-adds", "{macs:%1}"),
             ("numbers that train", "{trained:,}"),

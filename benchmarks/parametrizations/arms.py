@@ -10,10 +10,11 @@ and 2048 tokens of a byte-level BPE, whose embedding, which is also the head, st
 loss on held-out articles.
 AdamW without decay, a cosine rate. Every arm has the same three rates, tried for a quarter of the steps (of text for
 half) and judged by others of the data to learn from; with the best it has all steps, for some seeds. `equal seconds`
-are as many steps as take the dense net's processor seconds, four times as many at most, by the seconds that the runs of
-equal steps took. What is stored of the hidden matrices takes at most a fifth of their bytes (see `bytes`), but for
-`sst` and `sparse-ift`, which are no smaller; `narrow` is a dense net of that many. `sparse-ift, wide` is a net of twice
-the width by `rigl`, of as many multiply-adds as the dense one. Differences are to `dense`, paired by seed.
+(--seconds) are as many steps as take the dense net's processor seconds, four times as many at most, by what 40 steps of
+each take, the least of five turns. What is stored of the hidden matrices takes at most a fifth of their bytes (see
+`bytes`), but for `sst` and `sparse-ift`, which are no smaller; `narrow` is a dense net of that many. `sparse-ift, wide`
+is a net of twice the width by `rigl`, of as many multiply-adds as the dense one. Differences are to `dense`, paired by
+seed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ KEEP = 0.2
 DENSITY = 0.16
 """Of masked entries: 4 bytes each and a bit a place make less than a fifth of the bytes."""
 HIDDEN = 128
+TURNS, FEW = 5, 40
+"""Times that steps of an arm are measured, and how many: the least of their means is what one takes."""
 WIDE = (784 * HIDDEN + HIDDEN**2) / (784 * 2 * HIDDEN + 4 * HIDDEN**2)
 """Of the entries of a net of twice the width, for as many multiply-adds."""
 Arm = tuple[str, dict[str, Any]]
@@ -227,33 +230,51 @@ def compared(rows: Rows, what: dict[str, Any], task: Task, arm: Arm, rate: float
     )
 
 
+def step_seconds(rows: Rows, part: str, task: Task, every: Mapping[str, Arm]) -> dict[str, float]:
+    """The mean processor seconds of a step of each arm, measured in turns, as a row each."""
+    what = {"part": f"{part}, a step", "turns": TURNS}
+    if all(rows.get({**what, "arm": name}) is not None for name in every):
+        return {name: rows.get({**what, "arm": name}).found["cpu_seconds"] for name in every}  # type: ignore[union-attr]
+    clocks: dict[str, list[float]] = {name: [] for name in every}
+    for _ in range(TURNS):
+        for name, arm in every.items():
+            clocks[name].append(run(task, arm, task.batches, FEW, 0, RATES[0])[1]["cpu_seconds"] / FEW)
+    found = {name: min(each) for name, each in clocks.items()}
+    for name, each in found.items():
+        rows.add({**what, "arm": name}, {"cpu_seconds": each, "ratio": each / found["dense"]})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["clothes", "text"])
     parser.add_argument("--fashion", type=Path, help="directory with the four files of Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arms", nargs="*", help="some of the arms; dense is among them")
+    parser.add_argument("--seconds", action="store_true", help="in equal seconds too")
     add_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     task, every = (clothes(options.fashion), ARMS) if options.part == "clothes" else (text(), TEXT)
     rows = Rows("parametrizations.arms", options.json)
+    names = ["dense", *(arm for arm in options.arms or every if arm != "dense")]
     first: dict[str, Row] = {}
-    for name in ["dense", *(arm for arm in options.arms or every if arm != "dense")]:
+    seconds = step_seconds(rows, options.part, task, {name: every[name] for name in names}) if options.seconds else {}
+    for name in names:
         key = {"arm": name, "method": every[name][0], **task.told, "seeds": options.seeds}
-        rate, steps = None, task.steps
-        for part in (options.part, f"{options.part}, equal seconds"):
+        rate: float | None = None
+        for part in (options.part, f"{options.part}, equal seconds")[: 1 + options.seconds]:
             what, beside = {"part": part, **key}, first.get(part)
             row = rows.get(what)
             if row is None:
                 rate = rate or best_rate(task, name, every[name])
+                ratio = 1.0 if part == options.part else seconds[name] / seconds["dense"]
+                steps = round(task.steps * min(1 / ratio, 4.0))
                 row = compared(rows, what, task, every[name], rate, steps, beside)
             print(name, part, {key: each for key, each in row.found.items() if key != "scores"}, flush=True)
             if name == "dense":
                 first[part] = row
             rate = row.found["rate"]
-            ratio = row.found["cpu_seconds"] / first[options.part].found["cpu_seconds"]
-            steps = round(task.steps * min(1 / ratio, 4.0))
 
 
 if __name__ == "__main__":

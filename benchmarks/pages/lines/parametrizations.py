@@ -22,11 +22,11 @@ PARAMETRIZATIONS = [
     Lines(
         "parametrizations",
         "clothes, at equal bytes",
-        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, {seeds} seeds, the best of three rates each; "
-        "shares of the dense bytes of the two hidden matrices, differences from the dense net are paired by seed",
-        {"benchmark": "parametrizations.arms", "method": _ARMS},
-        "{arm}, {bytes:%} of the bytes: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± {change_stderr:.4f} to "
-        "dense",
+        "a perceptron 784-128-128-10 on Fashion-MNIST, {passes} passes, the best of three rates each; shares of the "
+        "dense bytes of the two hidden matrices, differences from the dense net are paired by seed",
+        {"benchmark": "parametrizations.arms", "part": "clothes", "method": _ARMS},
+        "{arm}, {bytes:%} of the bytes, {seeds} seeds: accuracy {accuracy:.4f} ± {spread:.4f}, {change:+.4f} ± "
+        "{change_stderr:.4f} to dense",
     ),
     Lines(
         "parametrizations",

@@ -35,7 +35,9 @@ def low_rank(
     a gate stands between them, which depends on the input: only that share of the r inner numbers, the largest of
     |V x|, goes on to U.
 
-    On a small net and at a fifth of the bytes it is ahead of a narrower dense net, and behind the dense one.
+    On a small net and at a fifth of the bytes it is ahead of a narrower dense net, and behind the dense one; more from
+    as many bytes by a gate is not reproduced, because with half of its inner numbers it is 0.004 behind low rank
+    without.
     """
     out, columns = layer.shape
     check_share("active", active)

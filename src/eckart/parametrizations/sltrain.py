@@ -42,7 +42,7 @@ def sltrain(
     The authors' own kernel forms both, and they count no indices.
 
     Less memory than dense training is reproduced: less than half at the peak for a quarter of the bytes. Better than
-    low rank alone at equal bytes is not, because on a small net and two passes it is 0.010 behind.
+    low rank alone at equal bytes is not, because on a small net and two passes it is 0.013 behind.
     """
     out, columns = layer.shape
     check_share("delta", delta)

@@ -31,6 +31,9 @@ def sparse_ift(layer: Layer, *, form: str = "factorized", sparsity: float = 0.75
     other sizes and is refused. Entries move as in `rigl`. Sizes are rounded: `made` prints the multiply-adds. Numbers
     are as many as those of W, their places come on top, and no time is saved where sparse products are slower than
     dense ones.
+
+    Better than the dense net is not reproduced, because on a small net and two passes it is 0.012 behind it in its
+    factorized form and 0.009 in its doped one.
     """
     if form == "wide":
         raise Refused(
