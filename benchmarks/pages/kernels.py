@@ -118,6 +118,18 @@ TABLES: dict[str, Table] = {
             ("s", "{seconds:.2f}"),
         ],
     ),
+    "waves-rounds": Table(
+        "kernels",
+        {"benchmark": "kernels.multiple", "part": "rounds"},
+        [
+            ("", "{arm}"),
+            ("rounds", "{rounds:.0f}"),
+            ("bytes sent", "{bytes:,.0f}"),
+            ("error by the noise", "{error:.2f}"),
+            ("waves left", "{left:.0f}"),
+            ("s", "{seconds:.2f}"),
+        ],
+    ),
     "waves-workers": Table(
         "kernels",
         {"benchmark": "kernels.multiple", "part": "workers"},

@@ -13,7 +13,7 @@ from typing import Any
 import gpytorch
 import numpy as np
 import torch
-from gpytorch.kernels import CosineKernel, GridKernel, MaternKernel, RBFKernel, ScaleKernel
+from gpytorch.kernels import GridKernel, RBFKernel, ScaleKernel
 
 
 class OnGrid(gpytorch.models.ExactGP):
@@ -53,30 +53,8 @@ def fitted(
     return model.eval()
 
 
-def predicted(model: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and standard deviations of f at rows x."""
-    with torch.no_grad():
-        found = model(torch.from_numpy(x))
-        return found.mean.numpy(), found.variance.sqrt().numpy()
-
-
 def gaussian() -> Any:
     """A multiple of a Gaussian kernel of one lengthscale, which is 1 to begin with."""
     kernel = ScaleKernel(RBFKernel())
     kernel.base_kernel.lengthscale = 1.0
     return kernel
-
-
-def daily(order: float, hours: float, frequencies: list[float]) -> Any:
-    """A Matern kernel of hours, and a slow one times waves whose frequencies stay."""
-    rough, slow = ScaleKernel(MaternKernel(order)), MaternKernel(1.5)
-    rough.base_kernel.lengthscale, rough.outputscale, slow.lengthscale = hours, 1.0, 300.0
-    waves = []
-    for frequency in frequencies:
-        wave = CosineKernel()
-        wave.period_length = 0.5 / frequency  # of cos(pi t / p)
-        wave.raw_period_length.requires_grad_(False)
-        waves.append(wave)
-    both = ScaleKernel(slow * sum(waves[1:], waves[0]))
-    both.outputscale = 0.2
-    return rough + both
