@@ -67,6 +67,9 @@ class DctAdamW(MatrixOptimizer):
     step (1 - b1) / sqrt(1 - b2) = 3.2 times too far at first. `basis="identity"` takes columns of the gradient itself
     and `basis="random"` an orthogonal basis that is drawn: arms that the cosines have to beat to be worth their while.
 
+    As good as singular vectors is reproduced in steps, in 100 of a small Llama (0.001 nats a token ahead of `galore`).
+    That the cosines are the reason is not, because `identity` and `random` do as well there, nor is it less time.
+
     Args:
         params: parameters, or groups of them with options of their own.
         lr: the rate.
