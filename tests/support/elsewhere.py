@@ -155,7 +155,13 @@ def elsewhere() -> Iterator[torch.device]:
             patch.setattr(torch, name, _anywhere(getattr(torch, name)))
         patch.setattr(torch, "inference_mode", _no_grad)  # whose tensors no subclass can wrap
         patch.setattr(torch, "autocast", _autocast)  # which has to be told of a device
+        for ask, there in (("is_autocast_enabled", False), ("get_autocast_dtype", torch.float32)):
+            patch.setattr(torch, ask, _asked(getattr(torch, ask), there))
         yield DEVICE
+
+
+def _asked(ask: Callable[..., Any], there: Any) -> Callable[..., Any]:
+    return lambda *kinds: there if kinds == (DEVICE.type,) else ask(*kinds)
 
 
 def _no_grad(mode: bool = True) -> Any:
