@@ -11,7 +11,7 @@ from eckart.cli import options as o
 from eckart.cli.consoles import console
 from eckart.cli.options import Out
 from eckart.errors import Refused
-from eckart.jobs.exports.contract import formats, writer
+from eckart.jobs.exports.contract import Lossy, formats, writer
 
 FORMATS = formats()
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def export(
     else:
         if rank is not None:
             raise Refused(f"--rank {rank} is of the LoRA that an adapter of eckart becomes --to peft: leave it out")
-        if said := writer(to)(model, out):
+        said = writer(to)(model, out)
+        status = LOSSY if isinstance(said, Lossy) else 0
+        if said:
+            said += f" (exit status {LOSSY})" if status else ""
             console(stderr=True).print(said, highlight=False, soft_wrap=True)
     console(stderr=True).print(f"wrote {out}", highlight=False, soft_wrap=True)
     return status

@@ -142,7 +142,7 @@ class RotationForest(ClassifierMixin, Estimator):
             X: (samples, features).
             y: (samples,).
             sample_weight: (samples,), not negative: how often a sample counts, in means and in draws; where a tree sees
-                all samples, in its cuts and leaves.
+                all samples, in its cuts and leaves. Equal ones are none.
         """
         from sklearn.tree import DecisionTreeClassifier
         from sklearn.utils.multiclass import check_classification_targets
@@ -157,6 +157,7 @@ class RotationForest(ClassifierMixin, Estimator):
         at_least_one(n_members=self.n_members, n_trees=self.n_trees, group_size=self.group_size)
         rng = generator_from(self.random_state)
         table, target, weights = self._weighted(table, target, sample_weight)
+        weights = None if weights is None or np.ptp(weights) == 0 else weights
         self.classes_, codes = np.unique(target, return_inverse=True)
         self.mean_ = table.mean(axis=0) if weights is None else np.average(table, axis=0, weights=weights)
         spread = (table - self.mean_).max(axis=0) - (table - self.mean_).min(axis=0)

@@ -90,7 +90,8 @@ class Kernel(nn.Module):
             x: inputs; or `Points` that know where they lie, of which the Gram matrix of a kernel that sees no more is
                 stored as a Kronecker product, a Toeplitz or circulant matrix, or a diagonal between Walsh transforms.
             rank: F F^T + D in its place, of F (n, rank) by rows that RPCholesky draws, and D what is left of the
-                diagonal: n rank entries of the kernel are computed. Exact where the kernel has no higher rank.
+                diagonal: n rank entries of the kernel are computed. Exact where the kernel has no higher rank. D is
+                zero at the points that were drawn, so that `linalg.solve` and `logdet` want a `shift`.
             generator: of the draws.
 
         Returns:

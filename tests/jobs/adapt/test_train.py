@@ -224,14 +224,14 @@ def test_the_factors_of_a_compressed_model_from_the_command_line(
     assert main(["export", str(tmp_path / "out"), "--to", "peft", "--out", str(tmp_path / "peft")]) == 2
 
 
-@pytest.mark.parametrize("small", [False, True])
+@pytest.mark.parametrize("small", ["", "wanda", "rtn"])
 def test_an_adapter_is_merged_from_the_command_line(
-    small: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = save_tiny(tmp_path / "model")
     if small:
         dense, source = source, tmp_path / "small"
-        compress_directory(str(dense), source, eckart.Recipe("wanda", keep=0.7), Texts(evaluation=""))
+        compress_directory(str(dense), source, eckart.Recipe(small, keep=0.5, of="bytes"), Texts(evaluation=""))
     arguments = [
         "--data",
         str(data),
@@ -248,8 +248,10 @@ def test_an_adapter_is_merged_from_the_command_line(
     ]
     assert main(["adapt", str(source), *arguments, "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
-    assert main(["export", str(tmp_path / "out"), "--to", "merged", "--out", str(tmp_path / "merged")]) == 0
-    error = float(capsys.readouterr().err.partition("at most ")[2].split()[0])
+    status = main(["export", str(tmp_path / "out"), "--to", "merged", "--out", str(tmp_path / "merged")])
+    said = capsys.readouterr().err
+    error = float(said.partition("at most ")[2].split()[0])
+    assert (status == 3) == ("keep the adapter beside its model" in said) == (error > 0.1) == (small == "rtn")
     beside, merged = (load_model(str(path))[0] for path in (source, tmp_path / "merged"))
     before = beside(ids()).logits.detach()
     eckart.load_adapter(beside, tmp_path / "out")

@@ -160,7 +160,7 @@ def adapt_directory(
         report = as_json(
             TrainingReport(
                 eckart=__version__,
-                model=source,
+                model=str(Path(source).resolve()) if Path(source).exists() else source,
                 data=request.data,
                 method=request.method,
                 rank=request.rank,

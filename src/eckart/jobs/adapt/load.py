@@ -67,5 +67,5 @@ def base_of_directory(directory: str | os.PathLike[str]) -> str:
             return named
     raise Refused(
         f"{directory} is an adapter and does not name the model that it is for: in Python, load the model and call "
-        "eckart.load_adapter(model, DIR)"
+        "eckart.load_adapter(model, DIR); merge() and remove() of what that gives put it into the matrices for good"
     )

@@ -5,8 +5,9 @@ The first line of the file's docstring is what the help says of the format. Its 
     write(source: str, out: str | Path) -> str
 
 reads the model `source`, writes the directory `out` whole or not at all, and returns what was lost or measured in a
-line, or nothing. It raises `eckart.errors.Refused` for what the format cannot say. Names and lines are known without
-the file being imported, because it loads torch. A file whose name begins with an underscore is shared by the formats.
+line, or nothing; a `Lossy` line where not all that was exported is done by what was written. It raises
+`eckart.errors.Refused` for what the format cannot say. Names and lines are known without the file being imported,
+because it loads torch. A file whose name begins with an underscore is shared by the formats.
 """
 
 from __future__ import annotations
@@ -23,6 +24,13 @@ from typing import cast
 
 from eckart.errors import Refused
 from eckart.register import near
+
+
+class Lossy(str):
+    """What a writer returns where what it wrote does not do all that was exported."""
+
+    __slots__ = ()
+
 
 PACKAGE = "eckart.jobs.exports"
 PACKAGES = {"google": "protobuf", "PIL": "pillow", "sklearn": "scikit-learn", "yaml": "PyYAML"}

@@ -7,23 +7,30 @@ from pathlib import Path
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.load import base_of_directory, is_adapter, load_adapter
+from eckart.jobs.exports.contract import Lossy
 from eckart.models import transformers as hf
+
+LOST = 0.1
+"""Errors beyond this are said to be a loss; rounding to 16 bits stays below."""
 
 
 def write(source: str, out: str | Path) -> str:
     """Writes the model that an adapter is for, with what the adapter changes in its matrices.
 
-    A compressed model stays compressed: its codes are rounded anew where they can take the change, and where they
-    cannot the change stands beside them as a term of the sum. What is written can be exported to any other format.
+    A compressed model stays compressed: codes are rounded anew, and where there are no entries to add the change to,
+    as in factors, it becomes a term of a sum. Rounding codes again may lose as much as the adapter changed, and is said
+    to. What is written can be exported to any other format.
 
     Returns:
         The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F.
 
     Raises:
-        Refused: `source` is no adapter, of eckart or of PEFT, or does not name its model; the adapter depends on its
-            input and has no matrix; it changes a matrix that another layer has too; or `out` is taken.
+        Refused: `source` is not there, or no adapter, of eckart or of PEFT, or does not name its model; the adapter
+            depends on its input and has no matrix; it changes a matrix that another layer has too; or `out` is taken.
     """
     check_target(Path(out))
+    if not Path(source).exists():
+        raise Refused(f"there is no directory {source}")
     if not is_adapter(source):
         raise Refused(f"{source} is no adapter; export --to dense turns a model into ordinary matrices")
     loaded = hf.load(base_of_directory(source))
@@ -33,4 +40,7 @@ def write(source: str, out: str | Path) -> str:
     with new_directory(Path(out)) as partial:
         loaded.write(partial)
     worst = max(errors, key=errors.__getitem__)
-    return f"relative error of merging: at most {errors[worst]:.2e} of the change ({worst})"
+    said = f"relative error of merging: at most {errors[worst]:.2e} of the change ({worst})"
+    if errors[worst] <= LOST:
+        return said
+    return Lossy(f"{said}: keep the adapter beside its model, or merge it into one that is not quantized")
