@@ -22,6 +22,16 @@ TABLES: dict[str, Table] = {
             ("Surprise's seconds by these", "{times:.1f}"),
         ],
     ),
+    "ratings-latest": Table(
+        "estimators",
+        {"benchmark": "estimators.ratings", "part": "latest"},
+        [
+            ("", "{arm}"),
+            ("root mean square", "{rmse:.4f}"),
+            ("standard deviation over folds", "{spread:.4f}"),
+            ("seconds", "{seconds:.2f}"),
+        ],
+    ),
     "ratings-sweeps": Table(
         "estimators",
         {"benchmark": "estimators.ratings", "part": "sweeps"},
