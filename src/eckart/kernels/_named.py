@@ -15,7 +15,7 @@ from eckart.kernels._kernel import Kernel
 from eckart.kernels._parameters import log_parameter, plain, points
 from eckart.kernels._stationary import length_of, with_length
 
-NAMES = ("rbf", "laplacian", "matern", "linear", "polynomial", "sigmoid", "cosine", "chi2", "additive_chi2")
+NAMES = ("rbf", "laplacian", "matern", "linear", "poly", "polynomial", "sigmoid", "cosine", "chi2", "additive_chi2")
 
 
 class Linear(Kernel):
@@ -253,6 +253,8 @@ def as_kernel(
 
     if isinstance(kernel, Kernel):
         return kernel
+    if not isinstance(kernel, str) or kernel not in NAMES:
+        raise Refused(f"kernel={kernel!r} is no Kernel and none of {', '.join(NAMES)}")
     gamma = (1.0 if kernel == "chi2" else 1 / max(dimensions, 1)) if gamma is None else gamma
     if not isinstance(gamma, int | float | np.number) or not 0 < gamma < float("inf"):
         raise Refused(f"gamma={gamma!r:.80} is not positive and finite")
@@ -269,6 +271,4 @@ def as_kernel(
         "chi2": lambda: ChiSquared(gamma),
         "additive_chi2": AdditiveChiSquared,
     }
-    if not isinstance(kernel, str) or kernel not in made:
-        raise Refused(f"kernel={kernel!r} is no Kernel and none of {', '.join(NAMES)}")
     return made[kernel]()

@@ -30,12 +30,14 @@ class Fitting:
         entry: a class that scikit-learn's `check_estimator` passes.
         kind: what it is, in scikit-learn's words.
         planted: draws a problem that it solves.
+        takes: what it reads beside dense and sparse arrays, in words.
     """
 
     name: str
     entry: type
     kind: Kind
     planted: Callable[[np.random.Generator], Planted]
+    takes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +112,14 @@ def sketch(
     return register
 
 
-def estimates(name: str, *, kind: Kind, planted: Callable[[np.random.Generator], Planted]) -> Callable[[E], E]:
+def estimates(
+    name: str, *, kind: Kind, planted: Callable[[np.random.Generator], Planted], takes: str = ""
+) -> Callable[[E], E]:
     """Registers a class as the estimator of a sketch. See `Fitting` for the arguments."""
 
     def register(entry: E) -> E:
         checked_fits(entry)
-        SKETCHES[name].fittings.append(Fitting(name=name, entry=entry, kind=kind, planted=planted))
+        SKETCHES[name].fittings.append(Fitting(name=name, entry=entry, kind=kind, planted=planted, takes=takes))
         return entry
 
     return register

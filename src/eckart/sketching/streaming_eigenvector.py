@@ -177,7 +177,7 @@ def _direction(rng: np.random.Generator) -> Planted:
     return Planted({"X": x}, lambda fitted: 1 - float(fitted.component_ @ v) ** 2, 0.01, {"memory": 4})
 
 
-@estimates("streaming-eigenvector", kind="transformer", planted=_direction)
+@estimates("streaming-eigenvector", kind="transformer", planted=_direction, takes="arrays of Dask")
 class TopEigenvector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """The first right singular vector of rows that come in blocks, of which few are held; nothing is centred.
 
