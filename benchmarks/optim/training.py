@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.common.pictures import fashion
 from benchmarks.common.rows import Rows, add_option
@@ -209,36 +209,16 @@ def pictures(directory: Path, steps: int) -> Task:
 
 
 def text(size: Size, steps: int) -> Task:
-    from benchmarks.common.train_moe import split, trained_tokenizer
-    from benchmarks.parametrizations.monarch import LENGTH, llama
-    from eckart.texts.corpora import corpus
+    from benchmarks.parametrizations.articles import articles
+    from benchmarks.parametrizations.monarch import llama
 
-    training, held_out = split(corpus("wikipedia"))
-    tokenizer = trained_tokenizer(training)
-
-    def cut(part: str) -> Tensor:
-        tokens = torch.tensor(tokenizer(part)["input_ids"])
-        return tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
-
-    learn, held = cut(training), cut(held_out)
-
-    def batches(seed: int) -> Any:
-        for tokens, _ in shuffled(learn, learn, size.texts)(seed):
-            yield tokens[:, :-1], tokens[:, 1:]
-
-    def loss(logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-    @torch.no_grad()
-    def score(model: nn.Module, judges: Tensor) -> float:
-        return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
-
+    read = articles(size.texts)
     return Task(
-        lambda seed: llama(seed, len(tokenizer), size.layers, size.width, size.inner),
-        batches,
-        loss,
-        lambda model: score(model, held[96:160]),
-        lambda model: score(model, held[:96]),
+        lambda seed: llama(seed, read.words, size.layers, size.width, size.inner),
+        read.batches,
+        read.loss,
+        read.pick,
+        read.judge,
         steps,
         steps // 2,
     )

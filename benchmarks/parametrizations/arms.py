@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 import eckart
 from benchmarks.common.pictures import fashion
@@ -134,38 +134,18 @@ def clothes(directory: Path) -> Task:
 
 
 def text() -> Task:
-    from benchmarks.common.train_moe import split, trained_tokenizer
+    from benchmarks.parametrizations.articles import articles
     from benchmarks.parametrizations.monarch import LENGTH, llama
-    from eckart.texts.corpora import corpus
 
-    training, held_out = split(corpus("wikipedia"))
-    tokenizer = trained_tokenizer(training)
-
-    def cut(part: str) -> Tensor:
-        tokens = torch.tensor(tokenizer(part)["input_ids"])
-        return tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
-
-    learn, held = cut(training), cut(held_out)
-
-    def batches(seed: int) -> Any:
-        for tokens, _ in shuffled(learn, learn, 8)(seed):
-            yield tokens[:, :-1], tokens[:, 1:]
-
-    def loss(logits: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten())
-
-    @torch.no_grad()
-    def score(model: nn.Module, judges: Tensor) -> float:
-        return statistics.mean(float(loss(model(t[:, :-1]), t[:, 1:])) for t in judges.split(8))
-
+    read = articles(8)
     return Task(
-        lambda seed, width: llama(seed, len(tokenizer), 2, width, INNER[width]),
+        lambda seed, width: llama(seed, read.words, 2, width, INNER[width]),
         (),
-        batches,
-        batches,
-        loss,
-        lambda model: -score(model, held[96:160]),
-        lambda model: score(model, held[:96]),
+        read.batches,
+        read.batches,
+        read.loss,
+        lambda model: -read.pick(model),
+        read.judge,
         "loss",
         200,
         100,
