@@ -1,5 +1,7 @@
 """Densities in many dimensions and in two: widths by rule and by what is left out, and seconds beside peers.
 
+But for seconds, every number is the median of five draws: of the points, of the pictures or of the molecules.
+
 pip install scikit-learn scipy KDEpy; pip install --no-deps qm9pack==1.0.3
 python -m benchmarks.kernels.density
 """
@@ -11,6 +13,7 @@ import gzip
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +24,14 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity as Theirs
 
 from benchmarks.common.rows import Rows, add_option
+from benchmarks.common.seeds import Found, medians
 from benchmarks.kernels.siblings import qm9
 from eckart.kernels.kde_large_dim import KernelDensity, thresholds
 
-Found = tuple[dict[str, Any], dict[str, Any]]
 NAME = "kde-large-dim"
 RULES = ("loo", "large-dim", "scott", "silverman")
 SHAPES: tuple[Literal["round", "diagonal", "full"], ...] = ("round", "diagonal", "full")
+SEEDS = 5
 FASHION = Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
 
 
@@ -40,13 +44,13 @@ def best_of_all(x: np.ndarray, new: np.ndarray) -> tuple[float, float]:
 
 def gaussian() -> Iterator[Found]:
     """N(0, I): how far each rule's estimate is from the truth, by dimension, and of how many points it is made."""
-    for d in (2, 10, 20, 30, 50):
-        rng = np.random.default_rng(d)
+    for d, seed in product((2, 10, 20, 30, 50), range(SEEDS)):
+        rng = np.random.default_rng((d, seed))
         x, new = rng.standard_normal((4000, d)), rng.standard_normal((1000, d))
         truth = float((-np.square(new).sum(1) / 2).mean() - d / 2 * np.log(2 * np.pi))
         width, score = best_of_all(x, new)
         limits = thresholds(len(x), d)
-        what = {"part": "gaussian", "method": NAME, "n": len(x), "d": d, "seed": d}
+        what = {"part": "gaussian", "method": NAME, "n": len(x), "d": d, "seed": seed}
         yield what | {"rule": "best on the test"}, {"h": width, "gap": (truth - score) / d, **limits}
         for rule in RULES:
             fitted = KernelDensity(rule, shape="round").fit(x)  # type: ignore[arg-type]
@@ -59,42 +63,36 @@ def gaussian() -> Iterator[Found]:
             yield what | {"rule": rule}, found
 
 
-def fashion() -> Iterator[Found]:
-    """Pictures of clothes on their principal axes: the mean logarithm of the density of others, by dimension."""
-    pictures = np.frombuffer(gzip.decompress(FASHION.read_bytes()), np.uint8, offset=16).reshape(-1, 784)[:6000] / 255.0
-    axes = PCA(50, svd_solver="full", whiten=True).fit(pictures)
-    for d in (5, 10, 20, 50):
-        z = axes.transform(pictures)[:, :d]
+def drawn(table: np.ndarray, dimensions: tuple[int, ...], part: str) -> Iterator[Found]:
+    """Rows of a table on their whitened principal axes: the mean logarithm of the density of others, by dimension."""
+    for d, seed in product(dimensions, range(SEEDS)):
+        rows = table[np.random.default_rng(seed).permutation(len(table))[:6000]]
+        z = PCA(d, svd_solver="full", whiten=True).fit_transform(rows)
         x, new = z[:4000], z[4000:5000]
         width, score = best_of_all(x, new)
-        what = {"part": "fashion", "method": NAME, "n": len(x), "d": d}
+        what = {"part": part, "method": NAME, "n": len(x), "d": d, "seed": seed}
         yield what | {"rule": "best on the test"}, {"h": width, "score": score / d}
         for rule in RULES:
             fitted = KernelDensity(rule, shape="round").fit(x)  # type: ignore[arg-type]
             found = {"h": fitted.bandwidth_, "score": fitted.score(new) / len(new) / d}
             yield what | {"rule": rule}, found | {"points": fitted.effective_points_}
+
+
+def fashion() -> Iterator[Found]:
+    """Pictures of clothes."""
+    pictures = np.frombuffer(gzip.decompress(FASHION.read_bytes()), np.uint8, offset=16).reshape(-1, 784) / 255.0
+    return drawn(pictures, (5, 10, 20, 50), "fashion")
 
 
 def molecules() -> Iterator[Found]:
-    """QM9's molecules, 29 eigenvalues each, on their whitened principal axes, as pictures above."""
-    table = qm9()[0][:6000]
-    axes = PCA(20, svd_solver="full", whiten=True).fit(table)
-    for d in (5, 10, 20):
-        z = axes.transform(table)[:, :d]
-        x, new = z[:4000], z[4000:5000]
-        width, score = best_of_all(x, new)
-        what = {"part": "molecules", "method": NAME, "n": len(x), "d": d}
-        yield what | {"rule": "best on the test"}, {"h": width, "score": score / d}
-        for rule in RULES:
-            fitted = KernelDensity(rule, shape="round").fit(x)  # type: ignore[arg-type]
-            found = {"h": fitted.bandwidth_, "score": fitted.score(new) / len(new) / d}
-            yield what | {"rule": rule}, found | {"points": fitted.effective_points_}
+    """QM9's molecules, 29 eigenvalues each."""
+    return drawn(qm9()[0], (5, 10, 20), "molecules")
 
 
 def matrices() -> Iterator[Found]:
     """Two bananas in d dimensions whose axes differ a hundred times: kernels round, diagonal, full, and by a matrix."""
-    for d in (2, 5, 10):
-        rng = np.random.default_rng(d)
+    for d, seed in product((2, 5, 10), range(SEEDS)):
+        rng = np.random.default_rng((d, seed))
         turn = np.linalg.qr(rng.standard_normal((d, d)))[0] * np.geomspace(1, 100, d)
         y = rng.standard_normal((3000, d))
         y[:, 1] += 0.5 * y[:, 0] ** 2
@@ -111,7 +109,7 @@ def matrices() -> Iterator[Found]:
         scores["the matrix of Scott's rule"] = KernelDensity(matrix).fit(x).score(new)
         scores["scipy"] = float(gaussian_kde(x.T).logpdf(new.T).sum())
         for arm, score in scores.items():
-            what = {"part": "matrices", "method": NAME, "n": len(x), "d": d, "arm": arm}
+            what = {"part": "matrices", "method": NAME, "n": len(x), "d": d, "arm": arm, "seed": seed}
             yield what, {"gap": truth - score / len(new)}
 
 
@@ -185,12 +183,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows = Rows("kernels.density", options.json)
-    parts = {"speed": speed, "left out": left_out, "gaussian": gaussian, "fashion": fashion}
-    parts |= {"molecules": molecules, "matrices": matrices}
-    for name in options.only or parts:
-        for what, found in parts[name]():
+    parts = {"speed": speed, "left out": left_out}
+    draws = {"gaussian": gaussian, "fashion": fashion, "molecules": molecules, "matrices": matrices}
+    for name in options.only or [*parts, *draws]:
+        for what, found in parts[name]() if name in parts else medians(draws[name]()):
             rows.add(what, found)
-            print({k: v for k, v in what.items() if k not in ("part", "method")}, found, flush=True)
+            print(what, found, flush=True)
 
 
 if __name__ == "__main__":
