@@ -43,7 +43,7 @@ TABLES: dict[str, Table] = {
         "kernels",
         {"benchmark": "kernels.tangent", "part": "classes"},
         [("", "{arm}")],
-        [("{data}: {train} pictures, {test} asked for", "{accuracy:%1}")],
+        [("{data}: {train} pictures, {test} asked for", "{accuracy:%1} ({behind:%1} ± {se:%1})")],
     ),
     "quantum-peers": Table(
         "kernels",
@@ -338,6 +338,12 @@ TABLES: dict[str, Table] = {
             ("scikit-learn's, s", "{peer seconds:.2f}"),
             ("times as fast", "{times:.2f}"),
         ],
+    ),
+    "pivots": Table(
+        "kernels",
+        {"benchmark": "kernels.pivots"},
+        [("", "{arm}")],
+        [("{data}", "{seconds:.1f} s, {left:short} left")],
     ),
     "siblings-ridge": Table(
         "kernels",

@@ -23,8 +23,8 @@ KERNELS: list[Lines] = [
     ),
     Lines(
         "kernels",
-        "classes",
-        "accuracy of kernel ridge regression, ridge and width by the error left out",
+        "splits",
+        "accuracy of kernel ridge regression, ridge and width by the error left out, means of {splits} splits",
         {"benchmark": "kernels.tangent", "part": "classes", "arm": ("NTK, depth 2", "Gaussian")},
         "{data}, {arm}: {accuracy:%1}",
         together="; ",
