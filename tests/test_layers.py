@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from pkgutil import iter_modules
 
@@ -87,7 +88,9 @@ def parse(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"), str(file))
 
 
-TREES = {str(file.relative_to(PACKAGE)): parse(file) for file in FILES}
+@cache
+def trees() -> dict[str, ast.Module]:
+    return {str(file.relative_to(PACKAGE)): parse(file) for file in FILES}
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -118,7 +121,7 @@ def unsafe(tree: ast.Module) -> Iterator[str]:
 
 
 def test_nothing_runs_code_from_a_file_or_picks_a_device() -> None:
-    broken = [f"{file}, {text}" for file, tree in TREES.items() for text in unsafe(tree)]
+    broken = [f"{file}, {text}" for file, tree in trees().items() for text in unsafe(tree)]
     assert not broken, "\n".join(broken)
 
 
@@ -137,7 +140,7 @@ def test_unsafe_code_is_seen(source: str) -> None:
 def test_a_dependency_stays_in_its_room(dependency: str) -> None:
     users = {
         file
-        for file, tree in TREES.items()
+        for file, tree in trees().items()
         if any(name.split(".")[0] == dependency for _, name in imported(tree))
         and not any(fnmatch(file, room) for room in ROOMS[dependency])
     }
@@ -151,7 +154,7 @@ def test_no_public_name_is_that_of_a_module() -> None:
 
 def test_docstrings_say_something() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    nodes = [(file, node) for file, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, documented)]
+    nodes = [(file, node) for file, tree in trees().items() for node in ast.walk(tree) if isinstance(node, documented)]
     texts = [(file, getattr(node, "name", "module"), ast.get_docstring(node)) for file, node in nodes]
     empty = [f"{file}: {name}" for file, name, text in texts if text is not None and len(text.strip(". \n")) < 4]
     assert not empty, f"a docstring without words: {empty}"

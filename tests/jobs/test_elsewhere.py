@@ -36,6 +36,7 @@ from eckart.models import transformers as hf
 from eckart.models.modules import Structured
 from eckart.ops.polynomial_attention import polynomial_attention
 from eckart.statistics import Need, statistics_for
+from support.commands import prose
 from support.directories import save_data, save_zoo
 from support.reparametrizing import EVERY, made, networks
 from support.tiny import save_tiny, tiny_llama
@@ -303,12 +304,14 @@ def test_the_commands_there_say_what_they_say_on_the_cpu(
 
 @pytest.mark.parametrize("options", [{"optimizer": "galore:rank=4"}, {"parametrization": "rigl:keep=0.5"}])
 def test_a_model_is_trained_there_and_goes_on_there(
-    options: dict[str, str], texts: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = str(save_tiny(tmp_path / "model", tiny_llama(tied=False)))
     _there_by_name(monkeypatch)
-    asked = train_request(texts[0], texts[1], length=32, **options)
-    training = Training(steps=4, batch=2, every=1)
+    for seed, name in enumerate(("learned", "held")):
+        (tmp_path / name).write_text(prose(seed, 8), "utf-8")
+    asked = train_request(str(tmp_path / "learned"), str(tmp_path / "held"), length=32, **options)
+    training = Training(steps=4, batch=2, every=2)
     found = [train_directory(source, tmp_path / name, asked, training, device=name)["loss"] for name in ("cpu", "cuda")]
     assert found[1] == pytest.approx(found[0], rel=1e-4)
     write = CheckpointFile.write

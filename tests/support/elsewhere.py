@@ -15,7 +15,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("lazy", 0)
 aten = torch.ops.aten
@@ -80,7 +79,7 @@ class There(Tensor):
         return self.held.untyped_storage()
 
     def __getitem__(self, index: Any) -> Tensor:
-        return super().__getitem__(tree_map(_index, index) if isinstance(index, tuple) else _index(index))
+        return super().__getitem__(tuple(map(_index, index)) if isinstance(index, tuple) else _index(index))
 
     def new_tensor(self, data: Any, **how: Any) -> Tensor:
         return torch.tensor(data, dtype=how.get("dtype", self.dtype)).to(DEVICE)
@@ -96,7 +95,8 @@ def _index(index: Any) -> Any:
 
 def computed(func: Any, *args: Any, **kwargs: Any) -> Any:
     """What an operation gives, on the device where its tensors are or where it was told to be."""
-    found = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    found: list[Tensor] = []
+    _mapped(lambda x: found.append(x) if isinstance(x, Tensor) else None, (args, kwargs))
     there = [x for x in found if isinstance(x, There)]
     device = kwargs.get("device")
     if there and func not in (*MOVES, *PICKS) and any(x.ndim and not isinstance(x, There) for x in found):
@@ -105,7 +105,7 @@ def computed(func: Any, *args: Any, **kwargs: Any) -> Any:
     kwargs = {
         k: torch.device("cpu") if k == "device" and v is not None and _is_there(v) else v for k, v in kwargs.items()
     }
-    result = func(*tree_map(_held, args), **tree_map(_held, kwargs))
+    result = func(*_mapped(_held, args), **_mapped(_held, kwargs))
     known = {id(x.held): x for x in there}  # operations in place give back what they were given
 
     def wrapped(x: Any) -> Any:
@@ -113,7 +113,14 @@ def computed(func: Any, *args: Any, **kwargs: Any) -> Any:
             return x
         return known.get(id(x)) or There(x) if stays and id(x) not in known else known.get(id(x), x)
 
-    return args[0] if func is aten.copy_.default else tree_map(wrapped, result)
+    return args[0] if func is aten.copy_.default else _mapped(wrapped, result)
+
+
+def _mapped(function: Callable[[Any], Any], x: Any) -> Any:
+    """What is in tuples, lists and dictionaries, as PyTorch's own trees but several times as fast."""
+    if type(x) in (tuple, list):
+        return type(x)([_mapped(function, each) for each in x])
+    return {key: _mapped(function, each) for key, each in x.items()} if type(x) is dict else function(x)
 
 
 def _held(x: Any) -> Any:
