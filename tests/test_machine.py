@@ -175,7 +175,7 @@ def test_a_killed_scheduler_ends_a_run_that_resume_goes_on_with(
 ) -> None:
     monkeypatch.setenv("ECKART_CACHE", str(tmp_path / "cache"))
     words = ["compress", str(llama_directory), "--calibration", texts[0], "--eval", "none", "--no-speed", *SMALL]
-    words += ["--samples", "12", "--keep", "0.5", "--out", str(tmp_path / "o"), "--scheduler"]
+    words += ["--samples", "12", "--keep", "0.5", "--out", str(tmp_path / "o")]
     spans, left = Cluster._spans, [0]
 
     def kill_then_share(self: Cluster, count: int) -> list[range]:
@@ -185,14 +185,14 @@ def test_a_killed_scheduler_ends_a_run_that_resume_goes_on_with(
         return spans(self, count)
 
     monkeypatch.setattr(Cluster, "_spans", kill_then_share)
-    # In the statistics; after them, in the first trial; and never.
-    for place, more in ((0, []), (1, ["--resume"]), (-1, ["--resume"])):
+    # In the statistics; after them, in the first trial; and then there is none.
+    for place, more in ((0, []), (1, ["--resume"])):
         left[0] = place
         with processes() as (address, running):
-            assert main([*words, address, *more]) == (0 if place < 0 else 2)
-        said = capsys.readouterr().err
-        assert ("start a scheduler and workers again, and go on with --resume" in said) == (place >= 0)
+            assert main([*words, "--scheduler", address, *more]) == 2
+        assert "start a scheduler and workers again, and go on with --resume" in capsys.readouterr().err
         assert bool(list((tmp_path / "cache").glob("*.safetensors"))) == (place != 0)
+    assert main([*words, "--resume"]) == 0
     report = report_of(tmp_path / "o")
     assert report["calibration"]["passes"] == 0  # what was measured before the second death was kept
     assert len(report["trials"]) > 1
