@@ -119,8 +119,9 @@ def test_hard_filters(name: str, filters_name: str) -> None:
         with pytest.raises(ValueError, match="overflows"):
             family(name, filters)
         return
-    for size in chosen(family(name, filters)):
-        dense = family(name, filters).build(size).structure.to_dense().double()
+    fitted = family(name, filters)
+    for size in chosen(fitted):
+        dense = fitted.build(size).structure.to_dense().double()
         assert torch.isfinite(dense).all()
         assert dense.norm() <= 1.01 * filters.double().norm() + 1e-30
     assert torch.equal(filters, before)

@@ -91,6 +91,7 @@ def test_bad_values_are_rejected(
 
 
 def test_every_required_field_is_missed(validator: Draft202012Validator, report: dict[str, Any]) -> None:
+    report = {**report, "sites": report["sites"][:1]}
     for holder, names in (
         (report, schema()["required"]),
         (report["sites"][0], schema()["$defs"]["Matrix"]["required"]),
