@@ -179,4 +179,4 @@ def moved(value: Any) -> Any:
     """Tensors in a structure of any kind, or a module, on the device."""
     if isinstance(value, torch.nn.Module):
         return value.to(DEVICE)
-    return tree_map(lambda x: x.to(DEVICE) if isinstance(x, Tensor) else x, value)
+    return _mapped(lambda x: x.to(DEVICE) if isinstance(x, Tensor) else x, value)

@@ -29,9 +29,9 @@ def newton_schulz(matrix: Tensor, steps: int = 5, dtype: torch.dtype | None = No
     Returns:
         (m, n), in the dtype of G; zeros for a matrix of zeros.
     """
-    largest = torch.linalg.vector_norm(matrix, float("inf"))
-    x = torch.empty_like(matrix, dtype=dtype or matrix.dtype)
-    torch.div(matrix, torch.where(largest > 0, largest, 1.0), out=x)
+    lowest, highest = matrix.aminmax()
+    largest = torch.maximum(highest, -lowest)
+    x = (matrix / torch.where(largest > 0, largest, 1.0)).to(dtype or matrix.dtype)
     x.div_(torch.linalg.vector_norm(x).clamp_min(1))
     x = x.T if matrix.shape[0] > matrix.shape[1] else x
     a, b, c = QUINTIC
