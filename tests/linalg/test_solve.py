@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import solve_sylvester
 
 from eckart.errors import Refused
 from eckart.linalg import solve
@@ -13,8 +14,10 @@ from eckart.structures import (
     Chain,
     Dense,
     Diagonal,
+    Interleaved,
     Kronecker,
     Permutation,
+    Repeated,
     Sparse,
     StructuredMatrix,
     Sum,
@@ -86,8 +89,12 @@ def test_singular_matrices_are_refused(name: str) -> None:
         (Dense(torch.ones(2, 3)), 0.0, r"square matrices, got Dense of shape \(2, 3\)"),
         (Sparse.from_dense(torch.eye(3)), 0.0, "no rule for Sparse: take it of Dense"),
         (Permutation(torch.tensor([1, 0])), 1.0, "no rule for Permutation .an orthogonal matrix with a shift"),
-        (Kronecker(hard.normal(2, 2), hard.normal(2, 2)), 1.0, "not symmetric"),
-        (kronecker_sum(Dense(hard.normal(2, 2)), Dense(hard.normal(3, 3))), 0.0, "A the whole matrix that this"),
+        (kronecker_sum(Dense(torch.eye(2)), Dense(torch.triu(torch.ones(3, 3)))), -2.0, "is singular"),
+        (
+            Chain(Repeated(Dense(hard.normal(2, 2)), copies=2), Interleaved(Dense(hard.normal(2, 2)), copies=2)),
+            1.0,
+            "A the whole matrix that this",
+        ),
         (Chain(Dense(hard.normal(3, 3)), Dense(hard.normal(3, 3))), 1.0, "no rule for Chain of Dense, Dense"),
         (Dense(torch.tensor([[float("nan")]])), 0.0, "NaN or Inf entries in weight"),
         (Toeplitz(torch.tensor([1.0, 0.0, 1.0]), columns=2), 0.0, "leading block"),
@@ -96,6 +103,17 @@ def test_singular_matrices_are_refused(name: str) -> None:
 def test_what_has_no_rule_is_refused_by_name(A: StructuredMatrix, shift: float, words: str) -> None:
     with pytest.raises(Refused, match=words):
         solve(A, torch.ones(A.shape[0]), shift=shift)
+
+
+def test_sylvesters_equation_is_a_kronecker_sum() -> None:
+    """A X + X B^T = C; with eigenvalues of A that are those of -B there is no solution."""
+    a, b, c = hard.normal(5, 5), hard.normal(3, 3, seed=1), hard.normal(5, 3, seed=2)
+    x = solve(kronecker_sum(Dense(a), Dense(b)), c.flatten()).reshape(5, 3)
+    torch.testing.assert_close(a @ x + x @ b.T, c)
+    expected = solve_sylvester(a.numpy(), b.T.numpy(), c.numpy())
+    np.testing.assert_allclose(x.detach(), expected, rtol=1e-8, atol=1e-10)
+    with pytest.raises(Refused, match="singular"):
+        solve(kronecker_sum(Dense(a), Dense(-a)), torch.ones(25, dtype=torch.float64))
 
 
 def test_a_right_side_that_does_not_fit_is_refused() -> None:

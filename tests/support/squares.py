@@ -53,6 +53,11 @@ def bump(n: int) -> Tensor:
     return torch.exp(-distance)
 
 
+def jordan(n: int, value: float) -> Tensor:
+    """One eigenvalue n times, with one eigenvector."""
+    return value * torch.eye(n, dtype=torch.float64) + torch.diag(torch.ones(n - 1, dtype=torch.float64), 1)
+
+
 def sandwich(first: StructuredMatrix, last: StructuredMatrix) -> Chain:
     return Chain(first, Diagonal(torch.arange(1.0, first.shape[0] + 1, dtype=torch.float64)), last)
 
@@ -90,6 +95,12 @@ OTHERS: dict[str, Callable[[], StructuredMatrix]] = {
     "dense": lambda: Dense(normal(6, 6)),
     "blocks": lambda: BlockDiagonal(normal(3, 4, 4)),
     "kronecker": lambda: Kronecker(normal(3, 3), normal(4, 4)),
+    "kronecker-sum": lambda: kronecker_sum(Dense(normal(3, 3)), Dense(normal(4, 4))),
+    "kronecker-sum-without-eigenvectors": lambda: kronecker_sum(Dense(jordan(3, 1.0)), Dense(jordan(2, 2.0))),
+    "kronecker-sum-of-a-toeplitz": lambda: Sum(
+        kronecker_sum(Toeplitz(normal(5), columns=3), Dense(gram(2))), Scaled(Identity(6), scale=0.5)
+    ),
+    "kronecker-plus-identity": lambda: Sum(Kronecker(normal(3, 3), normal(4, 4)), Scaled(Identity(12), scale=0.5)),
     "permutation": lambda: Permutation(torch.tensor([2, 0, 1, 4, 3, 5])),
     "hadamard": lambda: Hadamard(8),
     "cosine": lambda: Cosine(5),

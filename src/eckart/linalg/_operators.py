@@ -89,11 +89,11 @@ def no_rule(matrix: StructuredMatrix, doing: str, why: str = "") -> Refused:
 
 def asymmetric(matrix: StructuredMatrix, doing: str) -> Refused:
     """What is raised where a rule goes by eigenvectors, and the structure is not symmetric."""
-    if doing != "eigh":
+    if doing not in ("eigh", "sample"):
         return no_rule(matrix, doing, "it is not symmetric")
     return Refused(
-        f"eigh is of symmetric matrices, and {type(matrix).__name__} of shape {matrix.shape} is not symmetric: take it "
-        "of the mean of A and linalg.transpose(A), or torch.linalg.eig of A.to_dense()"
+        f"{doing} is of symmetric matrices, and {type(matrix).__name__} of shape {matrix.shape} is not symmetric: take "
+        "it of the mean of A and linalg.transpose(A), or, for eigenvalues, torch.linalg.eig of A.to_dense()"
     )
 
 

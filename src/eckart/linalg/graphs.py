@@ -24,7 +24,7 @@ def adjacency(a: Any, *, symmetric: bool = False) -> sparse.csr_array:
     if graph.shape[0] != graph.shape[1]:
         raise Refused(f"an adjacency of shape {graph.shape} is not square")
     if graph.data.size and graph.data.min() < 0:
-        raise Refused(f"an edge weighs {graph.data.min():.3g}; weights are not negative")
+        raise Refused(f"Negative values in data: an edge weighs {graph.data.min():.3g}; weights are not negative")
     graph = graph.copy() if graph is a else graph
     graph.sum_duplicates()
     graph.eliminate_zeros()

@@ -17,6 +17,7 @@ from eckart.linalg._operators import finite_shift, in_float64, no_rule, square
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, transposed_pair, without_identity
 from eckart.linalg.solve import solve
+from eckart.linalg.two_sided import two_sided
 from eckart.structures import (
     BlockDiagonal,
     Chain,
@@ -200,6 +201,9 @@ def _sums_over_diagonals(x: arrays.Dense) -> arrays.Dense:
 def _(matrix: Kronecker, shift: float) -> SignLogdet:
     a, c = matrix.left.shape[-1], matrix.right.shape[-1]
     if shift or matrix.left.ndim == 3 or matrix.left.shape != (a, a) or matrix.right.shape != (c, c):
+        crossed = two_sided([matrix], matrix, shift)
+        if crossed is not None:
+            return SignLogdet(*crossed.logabsdet())
         return _of_eigen(eigen(matrix, "slogdet"), shift)
     left, right = _dense(matrix.left, 0.0), _dense(matrix.right, 0.0)
     return SignLogdet(left.sign**c * right.sign**a, c * left.logabsdet + a * right.logabsdet)
@@ -262,6 +266,9 @@ def _(matrix: Sum, shift: float) -> SignLogdet:
         return _lemma(determinant(base[0], shift + more), both, solve(base[0], both.left, shift=shift + more))
     if not thin and len(base) == 1:
         return determinant(base[0], shift + more)
+    crossed = two_sided(base, matrix, shift + more)
+    if crossed is not None and not thin:
+        return SignLogdet(*crossed.logabsdet())
     return _of_eigen(eigen(matrix, "slogdet"), shift)
 
 

@@ -25,6 +25,7 @@ from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, without_identity
 from eckart.linalg.toeplitz import toeplitz_inverse
 from eckart.linalg.transpose import transpose
+from eckart.linalg.two_sided import two_sided
 from eckart.structures import (
     BlockDiagonal,
     Chain,
@@ -52,10 +53,12 @@ computed without a fault may leave that."""
 def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
     """x = (A + shift I)^-1 b, without writing A out.
 
-    Two small eigendecompositions for Kronecker products and sums, Fourier transforms for circulants, Levinson's
-    recursion for Toeplitz matrices and conjugate gradients for long ones, the formula of Sherman, Morrison and Woodbury
-    for a sum of thin products and one of the others, block by block and factor by factor else. One step of iterative
-    refinement follows. Gradients reach b and the leaves of A, by implicit differentiation: dx = M^-1 (db - dM x).
+    Two small eigendecompositions for Kronecker products and sums, or Schur's triangular forms where a side is not
+    symmetric (Sylvester's equation A X + X B^T = C is `kronecker_sum(A, B)` and the rows of C one after the other),
+    Fourier transforms for circulants, Levinson's recursion for Toeplitz matrices and conjugate gradients for long ones,
+    the formula of Sherman, Morrison and Woodbury for a sum of thin products and one of the others, block by block and
+    factor by factor else. One step of iterative refinement follows. Gradients reach b and the leaves of A, by implicit
+    differentiation: dx = M^-1 (db - dM x).
 
     Args:
         A: (n, n).
@@ -161,7 +164,7 @@ def _(matrix: Toeplitz, shift: float) -> Columns:
 def _(matrix: Kronecker, shift: float) -> Columns:
     (a, b), (c, d) = matrix.left.shape[-2:], matrix.right.shape[-2:]
     if shift or matrix.left.ndim == 3 or a != b or c != d:
-        return _of_eigen(eigen(matrix, "solve"), matrix, shift)
+        return two_sided([matrix], matrix, shift) or _of_eigen(eigen(matrix, "solve"), matrix, shift)
     left, right = factored(matrix.left, matrix, 0.0), factored(matrix.right, matrix, 0.0)
 
     def apply(x: Tensor) -> Tensor:
@@ -232,6 +235,9 @@ def _(matrix: Sum, shift: float) -> Columns:
         )
     if all(isinstance(part, Diagonal | Circulant | Toeplitz) for part in base) and len(base) > 1:
         base = _merged(base)
+    crossed = two_sided(base, matrix, shift)
+    if crossed is not None and not thin:
+        return crossed
     if not thin and len(base) != 1:
         return _of_eigen(eigen(Sum(*parts) if parts else matrix, "solve"), matrix, shift if parts else shift - more)
     if not base:
