@@ -35,11 +35,12 @@ ALL: dict[str, AnyCard] = {
     **{name: card for name, card in KERNELS.items() if card.planted is not None},
     **{name: card.fittings[0] for name, card in SKETCHES.items() if card.fittings},
 }
-TABLES = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind != "solver"]
+TABLES = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind not in ("solver", "graph")]
+GRAPHS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "graph"]
 SOLVERS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "solver"]
-CARDS = TABLES + SOLVERS
+CARDS = TABLES + GRAPHS + SOLVERS
 TRIALS = [pytest.param(card, id=name) for name, card in ALL.items() if card.kind == "trials"]
-CHECKED = [each for each in TABLES if each not in TRIALS]
+CHECKED = [each for each in TABLES + GRAPHS if each not in TRIALS]
 FEWER = {"functional-tucker": {"max_iter": 4}}
 """Options by which scikit-learn's checks, which ask for habits and not for convergence, take half of the time."""
 SKIPPED = {"check_array_api_input", "check_set_output_transform_polars", "check_global_set_output_transform_polars"}
@@ -103,6 +104,8 @@ def applied(card: AnyCard, fitted: Any, x: Any) -> Any:
         return fitted.labels_
     if card.kind == "density":
         return fitted.score_samples(x)
+    if card.kind == "graph":
+        return fitted.sparsifier_
     return fitted.transform(x) if card.kind in ("transformer", "sums", "trials") else fitted.predict(x)
 
 
@@ -170,7 +173,7 @@ def test_tensors_come_back_as_tensors(card: AnyCard) -> None:
     np.testing.assert_allclose(said.numpy(), applied(card, fitted, dense["X"]), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("card", TABLES)
+@pytest.mark.parametrize("card", TABLES + GRAPHS)
 def test_what_is_saved_comes_back(card: AnyCard, tmp_path: Path) -> None:
     planted, fitted = known(card.name)
     save(fitted, tmp_path / "fitted")

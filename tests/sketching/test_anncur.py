@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from eckart.errors import Refused
-from eckart.sketching.anncur import search_by_cur
+from eckart.sketching.anncur import CURSearch, search_by_cur
 
 
 class Scorer:
@@ -62,3 +64,52 @@ def test_refusals() -> None:
     for options in ({"k": 5, "budget": 3}, {"k": 1, "budget": 81}, {"k": 1, "budget": 9, "rounds": 7}):
         with pytest.raises(Refused, match="budget"):
             search_by_cur(training, scorer, 2, **options)
+
+
+def test_the_estimator_is_the_function_and_counts_its_calls() -> None:
+    rng = np.random.default_rng(0)
+    items, queries, known = rng.standard_normal((80, 4)), rng.standard_normal((6, 4)), rng.standard_normal((30, 4))
+    pairs: list[int] = []
+
+    def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        assert left.shape == right.shape
+        pairs.append(len(left))
+        return (left * right).sum(1) + np.cos(left * right).sum(1)
+
+    for rounds in (1, 3):
+        pairs.clear()
+        search = CURSearch(product, n_anchors=9, rounds=rounds, random_state=5).fit(items, queries=known)
+        assert search.calls_ == sum(pairs) == 80 * 30
+        pairs.clear()
+        scores, index = search.kneighbors(queries, 7, budget=20)
+        assert sum(pairs) == 6 * 20
+        exact = np.array([product(np.broadcast_to(q, items.shape), items) for q in queries])
+        np.testing.assert_array_equal(scores, np.take_along_axis(exact, index, 1))
+        assert (np.diff(scores, axis=1) <= 0).all()
+        scorer = Scorer(exact)
+        options = {"k": 7, "budget": 20, "anchors": 9, "rounds": rounds}
+        if rounds == 1:
+            np.testing.assert_array_equal(index, search_by_cur(search.scores_, scorer, 6, generator=5, **options).value)
+
+
+def test_texts_are_searched_by_their_indices_and_what_cannot_be_is_refused() -> None:
+    words = ["".join(each) for each in itertools.product("ab", repeat=6)]
+
+    def alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        pairs = zip(left[:, 0].astype(int), right[:, 0].astype(int), strict=True)
+        return np.array([sum(p == q for p, q in zip(words[i], words[j], strict=True)) for i, j in pairs])
+
+    places = np.arange(len(words))[:, None]
+    search = CURSearch(alike, n_anchors=12, rcond=1e-9, random_state=0).fit(places)
+    scores, index = search.kneighbors(places, 1, budget=13)
+    np.testing.assert_array_equal(index[:, 0], places[:, 0])
+    assert (scores == 6).all()
+    assert search.transform(places).shape == (64, 64)
+    with pytest.raises(Refused, match="12 anchors are more than 8 calls"):
+        search.kneighbors(places, 1, budget=8)
+    with pytest.raises(Refused, match="n_neighbors=70"):
+        search.kneighbors(places, 70, budget=64)
+    with pytest.raises(Refused, match="rounds=4 of 3 anchors"):
+        CURSearch(alike, n_anchors=3, rounds=4).fit(places)
+    with pytest.raises(Refused, match="of 1 features as items"):
+        search.fit(places, queries=np.ones((2, 2)))

@@ -1,9 +1,10 @@
-"""What every sketch does, over the register: seeds, the global generators, inputs, kinds and dtypes."""
+"""What every sketch does, over the register: seeds, inputs, kinds, sparse and Dask, limits, hard input, memory."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ CARDS = [pytest.param(card, id=name) for name, card in SKETCHES.items()]
 
 def called(card: SketchCard, problem: dict[str, Any], seed: int = 5) -> Any:
     return card.entry(**problem, **({"generator": seed} if card.draws else {}))
+
+
+def told(card: SketchCard, problem: dict[str, Any]) -> tuple[Any, str]:
+    """What comes out, and what is said where nothing does."""
+    try:
+        return called(card, problem), ""
+    except Refused as refused:
+        return None, str(refused)
 
 
 def problem_of(card: SketchCard) -> dict[str, Any]:
@@ -141,3 +150,105 @@ def test_the_size_of_numbers_does_not_matter(card: SketchCard, exponent: int) ->
     value = called(card, {**problem, **large})
     for each in arrays(getattr(value, "value", value)):
         assert np.isfinite(np.asarray(each)).all()
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_at_its_limit_it_is_exact(card: SketchCard) -> None:
+    for seed in range(2):
+        planted = card.limit(np.random.default_rng(seed))
+        found = card.entry(**planted.arguments, **({"generator": seed} if card.draws else {}))
+        assert planted.error(found) <= planted.within
+
+
+def matrices(problem: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arguments that are matrices, written out."""
+    return {
+        name: value.toarray() if sparse.issparse(value) else value
+        for name, value in problem.items()
+        if sparse.issparse(value) or (isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind == "f")
+    }
+
+
+FORMATS = {"csr": sparse.csr_array, "csc": sparse.csc_matrix, "coo": sparse.coo_array, "dense": np.array}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_sparse_is_what_dense_is_or_is_refused_with_advice(card: SketchCard) -> None:
+    problem = problem_of(card)
+    expected = called(card, problem)
+    for name, matrix in matrices(problem).items():
+        for form, made in FORMATS.items():
+            found, words = told(card, {**problem, name: made(matrix)})
+            if words and form != "dense":
+                assert "is sparse" in words
+                assert "toarray()" in words
+            else:
+                same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_blocks_of_dask_are_the_whole_or_are_refused_by_name(card: SketchCard) -> None:
+    dask_array = pytest.importorskip("dask.array")
+    problem = problem_of(card)
+    expected = called(card, problem)
+    for name, matrix in matrices(problem).items():
+        found, words = told(card, {**problem, name: dask_array.from_array(matrix, chunks=(7, 3))})
+        if words:
+            assert "compute()" in words
+        else:
+            same(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def spoilt(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Graphs and other symmetric matrices with what graphs have; tables with rows that are alike, or no numbers."""
+    n = len(x)
+    if x.shape != (n, n) or (x != x.T).any():
+        twins, empty = x.copy(), x.copy()
+        twins[1::2], empty[n // 2] = x[0], 0
+        return {"rows alike": twins, "an empty row": empty, "zeros": 0 * x, "one column": x[:, :1], "one row": x[:1]}
+    order = np.r_[0, 0, np.arange(2, n)]
+    hub, alone, apart = x.copy(), x.copy(), x.copy()
+    hub[0, 1:] = hub[1:, 0] = x.max()
+    alone[0] = alone[:, 0] = 0
+    apart[: n // 2, n // 2 :] = apart[n // 2 :, : n // 2] = 0
+    found = {"a hub": hub, "a node without edges": alone, "two parts": apart, "two nodes alike": x[order][:, order]}
+    return found | {"no edges": 0 * x, "one node": x[:1, :1]}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_hard_input_gives_finite_numbers_or_is_refused(card: SketchCard) -> None:
+    problem = problem_of(card)
+    forms = {name: spoilt(matrix) for name, matrix in matrices(problem).items()}
+    for how in {how for each in forms.values() for how in each}:
+        given = {name: each[how] for name, each in forms.items() if how in each}
+        found, words = told(card, {**problem, **given})
+        for each in [] if words else arrays(getattr(found, "value", found)):
+            assert np.isfinite(np.asarray(each)).all(), how
+
+
+def larger(problem: dict[str, Any], n: int) -> dict[str, Any]:
+    """The first matrix with n rows, and what has an entry for each of its rows: a graph is a ring, sparse."""
+    name, matrix = next(iter(matrices(problem).items()))
+    rows = len(matrix)
+    if matrix.shape == (rows, rows) and (matrix == matrix.T).all():
+        ring = sparse.diags_array([1.0, 1.0, 3.0, 1.0, 1.0], offsets=[1 - n, -1, 0, 1, n - 1], shape=(n, n))
+        made: Any = ring.tocsr()
+    else:
+        made = np.resize(matrix, (n, matrix.shape[1]))
+        made = sparse.csr_array(made) if sparse.issparse(problem[name]) else made
+    vectors = {k: np.resize(v, n) for k, v in problem.items() if np.ndim(v) == 1 and len(v) == rows}
+    return {**problem, **vectors, name: made}
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_nothing_of_the_size_of_all_pairs_of_rows_is_held(card: SketchCard) -> None:
+    problem, n = problem_of(card), 1500
+    if not matrices(problem):
+        pytest.skip("it takes no matrices")
+    few = {"iterations": 20} if "iterations" in inspect.signature(card.entry).parameters else {}
+    given = larger(problem, n) | few
+    tracemalloc.start()
+    called(card, given)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < n * n * 8 / 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -32,6 +34,34 @@ def test_it_is_the_weighted_sum_of_dense_powers() -> None:
 def test_signs_keep_inner_products_in_the_mean() -> None:
     drawn = sparse_signs(6, 40_000, 0.2, np.random.default_rng(0))
     np.testing.assert_allclose(drawn @ drawn.T / 40_000, np.eye(6), atol=0.05)
+
+
+def test_float32_stays_what_it_is_and_one_power_is_held() -> None:
+    a, options = sparse.csr_array(graph(200)), {"weights": (0.5, 0.0, 2.0), "beta": -0.5, "generator": 3}
+    exact, found = node_embedding(a, 7, **options), node_embedding(a.astype(np.float32), 7, **options)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, exact, atol=1e-5)
+    fitted = FastRP(7, random_state=3, weights=(0.5, 0.0, 2.0), beta=-0.5).fit(a.astype(np.float32))
+    assert fitted.powers_.dtype == np.float32
+    np.testing.assert_allclose(fitted.transform(a.astype(np.float32)), exact, atol=1e-5)
+    ring, peaks = sparse.csr_array(sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(4000, 4000))), {}
+    for count in (2, 12):
+        for kind in (np.float64, np.float32):
+            tracemalloc.start()
+            node_embedding(ring.astype(kind), 64, weights=[1.0] * count, generator=0)
+            peaks[count, kind] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert peaks[12, np.float64] < 1.1 * peaks[2, np.float64]
+    assert peaks[12, np.float32] < 0.7 * peaks[12, np.float64]
+
+
+def test_what_a_node_is_by_itself_has_a_weight() -> None:
+    a, signs = graph(), sparse_signs(12, 7, 1 / 3, np.random.default_rng(3))
+    without, found = (node_embedding(a, 7, self_weight=w, generator=3) for w in (0.0, 0.3))
+    own = signs / np.maximum(np.linalg.norm(signs, axis=1, keepdims=True), 1e-300)
+    np.testing.assert_allclose(found - without, 0.3 * own, atol=1e-12)
+    plain = node_embedding(a, 7, weights=(1.0,), self_weight=2.0, normalize=False, generator=3)
+    np.testing.assert_allclose(plain, a / a.sum(1, keepdims=True) @ signs + 2 * signs, atol=1e-12)
 
 
 def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import linprog
+from scipy.special import logsumexp
 
 from eckart.errors import Refused
 from eckart.sketching.sinkhorn_newton_sparse import _sparse_step, _whole_step, sinkhorn_newton
@@ -60,6 +61,19 @@ def test_with_little_entropy_it_is_the_transport_that_costs_least() -> None:
     assert float((found.value.plan * cost).sum()) == pytest.approx(least, rel=1e-3)
     shifted = sinkhorn_newton(cost + 7.0, reg=2e-4)
     np.testing.assert_allclose(shifted.value.plan, found.value.plan, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["newton", "sns", "sinkhorn"])
+def test_the_plan_is_that_of_sinkhorns_iteration_in_logarithms(method: str) -> None:
+    """Written out, as other packages have it, until nothing moves."""
+    cost, reg = clouds(), 0.05
+    a, b = np.full(20, 1 / 20), np.full(14, 1 / 14)
+    y = np.zeros(14)
+    for _ in range(800):
+        x = reg * (np.log(a) - logsumexp((y - cost) / reg, axis=1))
+        y = reg * (np.log(b) - logsumexp((x[:, None] - cost) / reg, axis=0))
+    found = sinkhorn_newton(cost, reg=reg, method=method, tolerance=1e-10, iterations=20_000)
+    np.testing.assert_allclose(found.value.plan, np.exp((x[:, None] + y - cost) / reg), rtol=1e-6, atol=1e-9)
 
 
 def test_masses_of_zero_and_what_does_not_converge() -> None:

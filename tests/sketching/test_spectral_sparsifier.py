@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -10,6 +12,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from eckart.errors import Refused
 from eckart.linalg.graphs import edges_of, laplacian
+from eckart.scikit.files import load, save
 from eckart.sketching import spectral_sparsifier as module
 from eckart.sketching.spectral_sparsifier import SpectralSparsifier, relative_condition, sparsify_graph
 
@@ -105,3 +108,13 @@ def test_it_follows_scikit_learn() -> None:
 def test_a_graph_without_edges_stays_one() -> None:
     for n in (0, 1, 3):
         assert sparsify_graph(np.zeros((n, n)), generator=0).nnz == 0
+
+
+def test_a_saved_sparsifier_goes_on(tmp_path: Path) -> None:
+    made = SpectralSparsifier(5.0, walkers=8, random_state=3).fit(grid())
+    save(made, tmp_path / "graph")
+    loaded = load(tmp_path / "graph")
+    u, v, _ = edges_of(made.sparsifier_)
+    for each in (made, loaded):
+        each.insert([[0, 80], [3, 44]], [1.0, 2.0]).delete(np.stack([u[:9], v[:9]], 1))
+    assert abs(loaded.sparsifier_ - made.sparsifier_).max() == 0

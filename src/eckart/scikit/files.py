@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from eckart._version import __version__
 from eckart.errors import Refused
@@ -42,6 +43,17 @@ def rebuilds(
     _KINDS[kind] = cls, described, made
 
 
+def rebuilds_by_attributes(kind: str, cls: type) -> None:
+    """Lets files hold objects of a class that is no more than its attributes. See `rebuilds` for the arguments."""
+
+    def made(_: str, values: dict[str, Any]) -> Any:
+        again = cls.__new__(cls)
+        vars(again).update(values)
+        return again
+
+    rebuilds(kind, cls, lambda held: ("", dict(vars(held))), made)
+
+
 def _bits(name: str) -> Any:
     if name not in BITS:
         raise Refused(f"the file holds a generator of {name!r:.40} bits: there are {', '.join(BITS)}")
@@ -70,6 +82,15 @@ def _old_generator(name: str, state: dict[str, Any]) -> np.random.RandomState:
     return made
 
 
+def _rows_of(held: sparse.csr_array) -> tuple[str, dict[str, Any]]:
+    return "", {name: getattr(held, name) for name in ("data", "indices", "indptr")} | {"shape": tuple(held.shape)}
+
+
+def _rows(_: str, values: dict[str, Any]) -> sparse.csr_array:
+    return sparse.csr_array((values["data"], values["indices"], values["indptr"]), shape=values["shape"])
+
+
+rebuilds("sparse_rows", sparse.csr_array, _rows_of, _rows)
 rebuilds("generator", np.random.Generator, _state_of, _generator)
 rebuilds("random_state", np.random.RandomState, _old_state_of, _old_generator)
 

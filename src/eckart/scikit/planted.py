@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["transformer", "regressor", "classifier", "clusterer", "density", "sums", "trials", "solver"]
-"""What fits, in scikit-learn's words; "sums" transforms points that it was not fitted to; a solver is a function that
-gives a `Solution`."""
+Kind = Literal["transformer", "regressor", "classifier", "clusterer", "density", "sums", "trials", "graph", "solver"]
+"""What fits, in scikit-learn's words; "sums" transforms points that it was not fitted to; a "graph" is one whose edges
+come and go; a solver is a function that gives a `Solution`."""
 
 
 @dataclass(frozen=True)

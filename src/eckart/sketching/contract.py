@@ -49,6 +49,8 @@ class SketchCard(Card):
         gives: what comes out, in words.
         error: what is known of the error, and whether it is stated with the result, in words.
         problem: a small problem that it is tried on, by the suite of tests and by whoever wants to see it work.
+        limit: a problem, options among its arguments, at which nothing is left to chance: all rows, all anchors, one
+            block; and how far what comes out is from what is computed by other means.
         draws: whether the result depends on a generator.
         fittings: the estimator that does the same, where there is one; see `estimates`.
     """
@@ -59,6 +61,7 @@ class SketchCard(Card):
     gives: str
     error: str
     problem: Problem
+    limit: Callable[[np.random.Generator], Planted]
     draws: bool
     fittings: list[Fitting] = field(default_factory=list)
 
@@ -83,7 +86,15 @@ SKETCHES = REGISTER = Register(SketchCard, "sketch", "eckart.sketching.SKETCHES[
 
 
 def sketch(
-    name: str, *, paper: str, gives: str, error: str, problem: Problem, draws: bool = True, unmeasured: str = ""
+    name: str,
+    *,
+    paper: str,
+    gives: str,
+    error: str,
+    problem: Problem,
+    limit: Callable[[np.random.Generator], Planted],
+    draws: bool = True,
+    unmeasured: str = "",
 ) -> Callable[[S], S]:
     """Registers a function as a sketch, its options checked by their annotations.
 
@@ -103,6 +114,7 @@ def sketch(
                 gives=gives,
                 error=error,
                 problem=problem,
+                limit=limit,
                 draws=draws,
                 unmeasured=unmeasured,
             )

@@ -13,6 +13,7 @@ from eckart.errors import Refused
 from eckart.linalg.krylov import lsqr
 from eckart.linalg.sketches import sketch_of
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch as register
 
 
@@ -22,12 +23,20 @@ def _noisy_plane(generator: np.random.Generator) -> dict[str, Any]:
     return {"a": a, "b": a @ np.arange(4.0) + generator.standard_normal(200), "size": 64}
 
 
+def _all_rows(rng: np.random.Generator) -> Planted:
+    """As many rows of the sketch as of A."""
+    given = _noisy_plane(rng) | {"size": 200}
+    exact = np.linalg.lstsq(given["a"], given["b"], rcond=None)[0]
+    return Planted(given, lambda found: np.abs(found.value - exact).max() + np.abs(found.error).max(), 1e-10)
+
+
 @register(
     "dense-sketch-regression",
     paper="Song et al. 2023, arXiv 2302.00248",
     gives="coefficients (d,) with a standard error each",
     error="stated for each coordinate; at most eps/sqrt(d) |A x* - b| |A^+| in proportion to 1/sqrt(size)",
     problem=_noisy_plane,
+    limit=_all_rows,
 )
 def sketched_lstsq(
     a: Array,

@@ -45,12 +45,23 @@ def _polynomials(generator: np.random.Generator) -> dict[str, Any]:
     return {"features": np.polynomial.legendre.legvander(generator.uniform(-1, 1, 50), 3), "count": 8}
 
 
+def _in_the_space(rng: np.random.Generator) -> Planted:
+    """As many points as coefficients, and values of a function that has these."""
+    phi, coefficients = _polynomials(rng)["features"], rng.standard_normal(4)
+
+    def error(design: Design) -> float:
+        return float(np.abs(design.fit(phi[design.index] @ coefficients) - coefficients).max())
+
+    return Planted({"features": phi, "count": 4}, error, 1e-9)
+
+
 @sketch(
     "dpp-least-squares",
     paper="Nouy and Michel 2023, arXiv 2312.14057",
     gives="a design: points, weights, and `fit`",
     error="E|f - fit|^2 at most a constant times that of the best fit, from about m log m points on; 2 m in practice",
     problem=_polynomials,
+    limit=_in_the_space,
 )
 def dpp_design(
     features: Array,

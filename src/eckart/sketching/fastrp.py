@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,45 +16,48 @@ from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import estimates, sketch
 
+_ROWS = 4096
+"""Rows of signs that are drawn at once."""
 
-def sparse_signs(n: int, d: int, density: float, generator: np.random.Generator) -> Dense:
+
+def sparse_signs(
+    n: int, d: int, density: float, generator: np.random.Generator, kind: type[np.floating[Any]] = np.float64
+) -> Dense:
     """R (n, d), zero but for a share `density` that is +-1 / sqrt(density): E R R^T = d I. Achlioptas 2003."""
-    drawn = generator.random((n, d))
-    size = density**-0.5
-    signs: Dense = np.where(drawn < density, np.where(drawn < density / 2, -size, size), 0.0)
+    signs, size = np.zeros((n, d), kind), density**-0.5
+    for at in range(0, n, _ROWS):
+        drawn, part = generator.random((min(_ROWS, n - at), d)), signs[at : at + _ROWS]
+        part[drawn < density] = size
+        part[drawn < density / 2] = -size
     return signs
 
 
-def walk_powers(
-    adjacency: sparse.csr_array, start: Dense, count: int, beta: float = 0.0, *, normalize: bool = True
-) -> list[Dense]:
-    """U_k = S U_(k-1), U_0 = D^beta R, with S = D^-1 A the walk of a graph; rows of length 1 or zero if `normalize`.
-
-    A node without edges walks nowhere: its rows are zero.
+def walk_powers(walk: sparse.csr_array, start: Dense, count: int) -> Iterator[Dense]:
+    """S U, S^2 U, ..., S^count U, of which one is held; of a node without edges the rows are zero.
 
     Args:
-        adjacency: A (n, n), weights not negative.
-        start: R (n, d).
+        walk: S = D^-1 A (n, n).
+        start: U (n, d).
         count: powers.
-        beta: of the degrees, by their mean so that its scale is that of R.
-        normalize: each power's rows before they are summed; the next power is of those that are not.
-
-    Returns:
-        U_1 to U_count.
     """
-    walk, degree = _walk(adjacency)
-    power, powers = _weight(degree, beta)[:, None] * start, []
+    power = start
     for _ in range(count):
         power = walk @ power
-        powers.append(_ones(power) if normalize else power)
-    return powers
+        yield power
 
 
-def _walk(adjacency: sparse.csr_array) -> tuple[sparse.csr_array, Dense]:
+def _precision(adjacency: Any) -> type[np.floating[Any]]:
+    """Float32 where a graph comes in that or in less of a floating kind."""
+    kind = str(getattr(adjacency, "dtype", "")).rpartition(".")[2]
+    return np.float32 if kind in ("float32", "float16", "bfloat16") else np.float64
+
+
+def _walk(adjacency: sparse.csr_array, kind: type[np.floating[Any]]) -> tuple[sparse.csr_array, Dense]:
     """D^-1 A, rows without edges zero; and the degrees."""
     degree = np.asarray(adjacency.sum(1)).ravel()
     inverse = np.where(degree > 0, 1 / np.where(degree > 0, degree, 1), 0)
-    return sparse.csr_array(sparse.diags_array(inverse) @ adjacency), degree
+    each = adjacency.data * np.repeat(inverse, np.diff(adjacency.indptr))
+    return sparse.csr_array((each.astype(kind), adjacency.indices, adjacency.indptr), shape=adjacency.shape), degree
 
 
 def _weight(degree: Dense, beta: float) -> Dense:
@@ -64,9 +68,17 @@ def _weight(degree: Dense, beta: float) -> Dense:
     return found
 
 
+def _start(degree: Dense, d: int, density: float, beta: float, rng: np.random.Generator, kind: Any) -> Dense:
+    """D^beta R (n, d); degrees are by their mean, so that the scale is that of R."""
+    signs = sparse_signs(len(degree), d, density, rng, kind)
+    if beta:
+        signs *= _weight(degree, beta)[:, None].astype(kind)
+    return signs
+
+
 def _ones(power: Dense) -> Dense:
     """Rows of length 1, or zero."""
-    length = np.linalg.norm(power, axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("ij,ij->i", power, power))[:, None]
     return power / np.where(length > 0, length, 1)
 
 
@@ -78,12 +90,22 @@ def _ring(generator: np.random.Generator) -> dict[str, Any]:
     return {"adjacency": graph + graph.T, "components": 8}
 
 
+def _everybody(rng: np.random.Generator) -> Planted:
+    """All nodes know all, themselves too: a step leads to the mean, and all powers are the same unit vector."""
+
+    def error(found: Dense) -> float:
+        return float(np.abs(found @ found.T - 4).max())
+
+    return Planted({"adjacency": np.full((12, 12), 3.0), "components": 5}, error, 1e-10)
+
+
 @sketch(
     "fastrp",
     paper="Chen et al. 2019, arXiv 1908.11512",
     gives="embeddings (n, d)",
     error="of inner products of weighted powers, as 1/sqrt(d)",
     problem=_ring,
+    limit=_everybody,
 )
 def node_embedding(
     adjacency: Array,
@@ -93,9 +115,12 @@ def node_embedding(
     beta: float = 0.0,
     density: float = 1 / 3,
     normalize: bool = True,
+    self_weight: float = 0.0,
     generator: Seed = None,
 ) -> Array:
     """Embeds the nodes of a graph by products of its walk with random signs: sum_k w_k (D^-1 A)^k D^beta R.
+
+    One power is held at a time, in float32 where A comes in that.
 
     Args:
         adjacency: A (n, n), sparse or dense, directed or not; its entries are weights of edges, not negative.
@@ -104,10 +129,11 @@ def node_embedding(
         beta: of the degrees D; the paper tunes it in [-1, 0].
         density: share of entries of R (n, d) that are not zero.
         normalize: rows of each power to length 1 before they are summed.
+        self_weight: w_0, of D^beta R: what a node is by itself.
         generator: of R.
 
     Returns:
-        (n, d), as dense as it is; rows of nodes without edges are zero.
+        (n, d), as dense as it is; rows of nodes without edges are zero but for their own signs.
 
     Raises:
         Refused: A is not square or has negative or NaN entries, or an option is out of its range.
@@ -120,10 +146,15 @@ def node_embedding(
         raise Refused(f"an edge weighs {graph.data.min():.3g}; weights are not negative")
     if components < 1 or not weights or not 0 < density <= 1:
         raise Refused(f"components={components}, weights={list(weights)} and density={density} give no embedding")
-    start = sparse_signs(graph.shape[0], components, density, generator_of(generator))
-    powers = walk_powers(graph, start, len(weights), beta, normalize=normalize)
-    found = sum((w * power for w, power in zip(weights, powers, strict=True)), np.zeros_like(start))
-    return back(found, np.empty(0) if sparse.issparse(adjacency) else adjacency)
+    kind = _precision(adjacency)
+    walk, degree = _walk(graph, kind)
+    start = _start(degree, components, density, beta, generator_of(generator), kind)
+    found = np.zeros_like(start)
+    powers = chain([start], walk_powers(walk, start, len(weights)))
+    for weight, power in zip([self_weight, *weights], powers, strict=True):
+        if weight:
+            found += kind(weight) * (_ones(power) if normalize else power)
+    return back(found, np.empty(0, kind) if sparse.issparse(adjacency) else adjacency)
 
 
 def _blocks(rng: np.random.Generator) -> Planted:
@@ -145,7 +176,8 @@ class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     X is the adjacency (n, n), sparse or dense, of weights that are not negative. What `node_embedding` gives comes out
     of `fit_transform`. A new node is a row of its edges to the n that were fitted, and walks along them: `transform` is
-    one product, and of the fitted rows it gives what the fit gave.
+    one product, and of the fitted rows it gives what the fit gave. A weight of a node's own signs is not among the
+    options, because a row of edges does not say which node it is: a loop in X does.
 
     Args:
         n_components: d.
@@ -156,7 +188,8 @@ class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         random_state: of the signs.
 
     Attributes:
-        powers_: of the walk times the signs, (those of weight not zero, n, d): a row's neighbours are summed in each.
+        powers_: of the walk times the signs, (those of weight not zero, n, d), in float32 where X was: a row's
+            neighbours are summed in each.
     """
 
     def __init__(
@@ -184,24 +217,24 @@ class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             raise Refused(f"density={self.density} is a share of the signs, and at most 1")
         if graph.shape[0] != graph.shape[1]:
             raise Refused(f"an adjacency of shape {graph.shape} is not square")
-        walk, degree = _walk(graph)
-        signs = sparse_signs(len(degree), self.n_components, self.density, generator_from(self.random_state))
-        power, powers = _weight(degree, self.beta)[:, None] * signs, []
-        for weight in self.weights:
-            if weight:
-                powers.append(power)
-            power = walk @ power
-        self.powers_ = np.array(powers).reshape(-1, *signs.shape)
+        kind = _precision(X)
+        walk, degree = _walk(graph, kind)
+        rng = generator_from(self.random_state)
+        start = _start(degree, self.n_components, self.density, self.beta, rng, kind)
+        powers = chain([start], walk_powers(walk, start, len(self.weights) - 1))
+        kept = [power for weight, power in zip(self.weights, powers, strict=True) if weight]
+        self.powers_ = np.array(kept, kind).reshape(-1, *start.shape)
         return self
 
     @same_kind
     def transform(self, X: Any) -> Any:
         """Embeddings (m, d) of nodes by their edges X (m, n) to those that were fitted."""
-        walk, _ = _walk(self._graph(X))
-        found = np.zeros((walk.shape[0], self.powers_.shape[2]))
+        kind = self.powers_.dtype.type
+        walk, _ = _walk(self._graph(X), kind)
+        found = np.zeros((walk.shape[0], self.powers_.shape[2]), kind)
         for weight, power in zip([w for w in self.weights if w], self.powers_, strict=True):
             reached = walk @ power
-            found += weight * (_ones(reached) if self.normalize else reached)
+            found += kind(weight) * (_ones(reached) if self.normalize else reached)
         return found
 
     def _graph(self, X: Any, *, fit: bool = False) -> sparse.csr_array:

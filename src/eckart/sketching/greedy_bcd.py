@@ -11,6 +11,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, rows
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 SYMMETRIC = 1e-10
@@ -24,12 +25,20 @@ def _ridge(generator: np.random.Generator) -> dict[str, Any]:
     return {"hessian": a.T @ a + np.eye(12), "b": a.T @ generator.standard_normal(30), "block": 4}
 
 
+def _one_block(rng: np.random.Generator) -> Planted:
+    """All coordinates in a block: one step of Newton's."""
+    given = _ridge(rng) | {"block": 12}
+    exact = np.linalg.solve(given["hessian"], given["b"])
+    return Planted(given, lambda found: np.abs(found.value - exact).max() + (found.iterations != 1), 1e-10)
+
+
 @sketch(
     "greedy-bcd",
     paper="Nutini, Laradji and Schmidt 2017, arXiv 1712.08859",
     gives="the minimizer (n,)",
     error="of the condition for a minimum, as asked for; stated",
     problem=_ridge,
+    limit=_one_block,
 )
 def block_descent(
     hessian: Array,

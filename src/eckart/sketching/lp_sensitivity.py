@@ -10,6 +10,7 @@ import numpy as np
 from eckart.arrays import Array, Seed, back, power_of_two, rows
 from eckart.errors import Refused
 from eckart.linalg.leverage import leverage_scores, lewis_weights, lp_sensitivities, sample_rows
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 Scores = Literal["lewis", "root-leverage", "sensitivity", "mixed", "leverage", "uniform"]
@@ -33,12 +34,19 @@ def _heavy_tails(generator: np.random.Generator) -> dict[str, Any]:
     return {"a": generator.standard_t(1.5, (60, 3)), "count": 20.0}
 
 
+def _all_rows(rng: np.random.Generator) -> Planted:
+    """As many rows as there are: each once, with weight one."""
+    given = _heavy_tails(rng) | {"count": 60}
+    return Planted(given, lambda found: len(found.index) != 60 or np.abs(found.weights - 1).max(), 0.0)
+
+
 @sketch(
     "lp-sensitivity",
     paper="Woodruff and Yasuda 2023, arXiv 2306.00732",
     gives="indices of rows and their weights",
     error="of |A x|_p for all x, as 1/sqrt(count) from about d rows on (p < 2); lp norms are kept in the mean",
     problem=_heavy_tails,
+    limit=_all_rows,
 )
 def lp_sample(a: Array, count: float, p: float = 1.0, *, scores: Scores = "lewis", generator: Seed = None) -> Rows:
     """Draws rows of A with weights so that |A x|_p is nearly the same for every x, by scores of the rows.

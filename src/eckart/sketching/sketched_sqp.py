@@ -16,6 +16,7 @@ from eckart.errors import Refused
 from eckart.linalg.krylov import minres
 from eckart.linalg.sketches import SparseSign
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 _WORSE = 1.5
@@ -58,12 +59,28 @@ class _Lagrangian:
         return float(found) if np.isfinite(found) else np.inf
 
 
+def _plane(rng: np.random.Generator) -> Planted:
+    """A quadratic function on a plane: one linear system."""
+    root, normal, target = rng.standard_normal((4, 4)), rng.standard_normal((1, 4)), rng.standard_normal(4)
+    curvature = root @ root.T + np.eye(4)
+    system = np.block([[curvature, normal.T], [normal, np.zeros((1, 1))]])
+    exact = np.linalg.solve(system, np.append(curvature @ target, 1.0))
+    h, g, centre = (torch.from_numpy(each) for each in (curvature, normal, target))
+    given = {
+        "f": lambda x: (x - centre.to(x)) @ h.to(x) @ (x - centre.to(x)) / 2,
+        "c": lambda x: g.to(x) @ x - 1,
+        "start": np.zeros(4),
+    }
+    return Planted(given, lambda found: np.abs(np.concatenate(found.value) - exact).max(), 1e-8)
+
+
 @sketch(
     "sketched-sqp",
     paper="Hong et al. 2023, arXiv 2305.18379",
     gives="the minimizer and its multipliers",
     error="of the first-order conditions, as asked for; stated",
     problem=_circle,
+    limit=_plane,
 )
 def minimize_equality(
     f: Callable[[Tensor], Tensor],

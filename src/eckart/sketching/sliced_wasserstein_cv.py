@@ -12,6 +12,7 @@ from eckart.arrays import Array, Dense, Seed, back, dense, generator_of
 from eckart.errors import Refused
 from eckart.linalg.solution import Solution
 from eckart.ops.powers_of_two import power_of_two
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 
@@ -95,12 +96,20 @@ def _adjusted(w: Tensor, c: Tensor, expected: Tensor, group: Tensor) -> Tensor:
     return w - ((c - expected) * alpha[group]).sum(1)
 
 
+def _shifted(rng: np.random.Generator) -> Planted:
+    """A cloud and itself moved by t: the distance along theta is |theta.t|, which the lower control says exactly."""
+    x, t = rng.standard_normal((20, 4)), rng.standard_normal(4)
+    given = {"x": x, "y": x + t, "projections": 9}
+    return Planted(given, lambda found: abs(found.value / (t @ t / 4) - 1) + found.error, 1e-10)
+
+
 @sketch(
     "sliced-wasserstein-cv",
     paper="Nguyen and Ho 2023, arXiv 2305.00402",
     gives="the squared distance, and its standard error",
     error="unbiased; the standard error is stated, and falls as 1/sqrt(projections)",
     problem=_two_clouds,
+    limit=_shifted,
 )
 def sliced_wasserstein(
     x: Array,

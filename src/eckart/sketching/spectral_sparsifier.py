@@ -16,8 +16,9 @@ from eckart.errors import Refused
 from eckart.linalg.graphs import LaplacianSolver, adjacency, edges_of, non_backtracking_walks
 from eckart.scikit.base import Estimator, generator_from
 from eckart.scikit.door import check_is_fitted
-from eckart.sketching._options import checked_fits
-from eckart.sketching.contract import sketch
+from eckart.scikit.files import rebuilds_by_attributes
+from eckart.scikit.planted import Planted
+from eckart.sketching.contract import estimates, sketch
 
 _SMALL = 400
 
@@ -166,12 +167,19 @@ def _grid(generator: np.random.Generator) -> dict[str, Any]:
     return {"graph": weights + weights.T}
 
 
+def _all_edges(rng: np.random.Generator) -> Planted:
+    """No distortion is allowed: every edge stays."""
+    given = _grid(rng) | {"distortion": 1e-9}
+    return Planted(given, lambda found: np.abs(found.toarray() - given["graph"]).max(), 1e-12)
+
+
 @sketch(
     "spectral-sparsifier",
     paper="Yuan, Aghdaei and Feng 2025 (dyGRASS), arXiv 2505.02741",
     gives="the sparsifier (n, n)",
     error="none is promised; `SpectralSparsifier.condition_number` computes it",
     problem=_grid,
+    limit=_all_edges,
 )
 def sparsify_graph(
     graph: Array, *, distortion: float = 10.0, walkers: int = 64, steps: int = 100, generator: Seed = None
@@ -195,6 +203,20 @@ def sparsify_graph(
     return _Kept(distortion, walkers, steps, generator).fit(graph).sparsifier
 
 
+rebuilds_by_attributes("graph_and_sparsifier", _Kept)
+
+
+def _two_grids(rng: np.random.Generator) -> Planted:
+    """A grid of 8 x 8 nodes with random weights and diagonals, of which at least a third of the edges can go."""
+    given = _grid(rng)["graph"]
+
+    def error(fitted: SpectralSparsifier) -> float:
+        return max(fitted.sparsifier_.nnz / fitted.graph_.nnz - 2 / 3, fitted.condition_number() / 100 - 1)
+
+    return Planted({"X": given}, error, 0.0)
+
+
+@estimates("spectral-sparsifier", kind="graph", planted=_two_grids)
 class SpectralSparsifier(Estimator):
     """A sparsifier H of a graph G, changed edge by edge.
 
@@ -226,7 +248,8 @@ class SpectralSparsifier(Estimator):
 
     def fit(self, X: Array, y: Any = None) -> SpectralSparsifier:
         """Starts from the spanning forest of largest weights of the graph X (n, n), and inserts the other edges."""
-        self.kept_ = _Kept(self.distortion, self.walkers, self.steps, generator_from(self.random_state)).fit(X)
+        graph = self._table(X, fit=True, accept_sparse="csr")
+        self.kept_ = _Kept(self.distortion, self.walkers, self.steps, generator_from(self.random_state)).fit(graph)
         return self
 
     def insert(self, edges: Array, weights: Array) -> SpectralSparsifier:
@@ -249,6 +272,11 @@ class SpectralSparsifier(Estimator):
         """A of H (n, n), a subgraph of G."""
         return self._pair.sparsifier
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.pairwise = tags.input_tags.positive_only = True
+        return tags
+
     def condition_number(self) -> float:
         """The largest over the smallest x^T L_G x / x^T L_H x, over x that is constant on no component's whole."""
         return relative_condition(self.graph_, self.sparsifier_)
@@ -257,6 +285,3 @@ class SpectralSparsifier(Estimator):
     def _pair(self) -> _Kept:
         check_is_fitted(self, "kept_")
         return self.kept_
-
-
-checked_fits(SpectralSparsifier)

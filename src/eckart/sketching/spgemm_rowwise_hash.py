@@ -10,6 +10,7 @@ from scipy import sparse
 from eckart.arrays import Array, rows
 from eckart.errors import Refused
 from eckart.linalg.spgemm import matmul_sparse, row_flops
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 _FACTOR = 2654435761
@@ -59,12 +60,19 @@ def _two_sparse(generator: np.random.Generator) -> dict[str, Any]:
             "b": generator.random((20, 25)) * (generator.random((20, 25)) < 0.2)}  # fmt: skip
 
 
+def _dense_product(rng: np.random.Generator) -> Planted:
+    """It is the product, whatever merges it."""
+    given = _two_sparse(rng) | {"accumulator": "hash"}
+    return Planted(given, lambda found: np.abs(found.toarray() - given["a"] @ given["b"]).max(), 1e-12)
+
+
 @sketch(
     "spgemm-rowwise-hash",
     paper="Shivdikar 2021 (SMASH), Northeastern University",
     gives="A B in compressed rows",
     error="rounding",
     problem=_two_sparse,
+    limit=_dense_product,
     draws=False,
 )
 def sparse_product(

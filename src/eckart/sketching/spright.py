@@ -12,6 +12,7 @@ from eckart.arrays import Dense, Seed, dense, generator_of
 from eckart.errors import Refused
 from eckart.linalg.hadamard import walsh_hadamard
 from eckart.linalg.solution import Solution
+from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 _ALL = 20
@@ -62,12 +63,25 @@ def _sparse_function(generator: np.random.Generator) -> dict[str, Any]:
     return {"f": Spectrum(index.astype(np.uint8), values).predict, "n": 12, "sparsity": 4}
 
 
+def _all_values(rng: np.random.Generator) -> Planted:
+    """Few bits: all values are asked for, and the transform is the whole one."""
+    values = rng.standard_normal(16)
+    exact = walsh_hadamard(values) / 4
+
+    def error(found: Solution[Spectrum]) -> float:
+        place = found.value.index.astype(int) @ (1 << np.arange(4))
+        return float(np.abs(np.bincount(place, found.value.coefficients, 16) - exact).max() + (found.calls != 16))
+
+    return Planted({"f": lambda x: values[x.astype(int) @ (1 << np.arange(4))], "n": 4, "sparsity": 16}, error, 1e-10)
+
+
 @sketch(
     "spright",
     paper="Li, Bradley, Pawar and Ramchandran 2015, arXiv 1508.06336",
     gives="the coefficients, where they are, and `predict`",
     error="exact without noise up to chance where there are at most `sparsity` coefficients; what is left is stated",
     problem=_sparse_function,
+    limit=_all_values,
 )
 def sparse_hadamard(
     f: Callable[[Dense], Any],

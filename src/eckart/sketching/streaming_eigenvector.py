@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import deepcopy
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from eckart.linalg.solution import Solution
 from eckart.linalg.streams import FrequentDirections
 from eckart.scikit.base import Estimator, at_least_one, generator_from, same_kind
 from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from eckart.scikit.files import rebuilds
+from eckart.scikit.files import rebuilds_by_attributes
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import estimates, sketch
 
@@ -97,6 +96,13 @@ def _stream(generator: np.random.Generator) -> dict[str, Any]:
     return {"rows": generator.standard_normal((300, 6)) * [3.0, 1, 1, 1, 1, 1], "memory": 4}
 
 
+def _all_held(rng: np.random.Generator) -> Planted:
+    """As many rows are held as come."""
+    given = _stream(rng) | {"memory": 300}
+    exact = np.linalg.svd(given["rows"], full_matrices=False)[2][0]
+    return Planted(given, lambda found: 1 - (found.value @ exact) ** 2 + found.error, 1e-10)
+
+
 @sketch(
     "streaming-eigenvector",
     paper="Kacham and Woodruff 2024, arXiv 2412.11963",
@@ -104,6 +110,7 @@ def _stream(generator: np.random.Generator) -> dict[str, Any]:
     error="correlation^2 with the exact one at least 1 - O(1/sqrt R), R = s_1^2/s_2^2, in random order; for Frequent "
     "Directions a bound of what A^T A has more than the summary is stated",
     problem=_stream,
+    limit=_all_held,
 )
 def top_eigenvector(
     rows: Array | Iterable[Array],
@@ -155,18 +162,8 @@ def _signed(v: Dense) -> Dense:
     return v * (1 if v[np.abs(v).argmax()] >= 0 else -1)
 
 
-def _held_by(stream: Any) -> tuple[str, dict[str, Any]]:
-    return "", dict(vars(stream))
-
-
-def _again(kind: Any, _: str, values: dict[str, Any]) -> Any:
-    made = kind.__new__(kind)
-    vars(made).update(values)
-    return made
-
-
-rebuilds("heavy_rows", HeavyRows, _held_by, partial(_again, HeavyRows))
-rebuilds("frequent_directions", FrequentDirections, _held_by, partial(_again, FrequentDirections))
+rebuilds_by_attributes("heavy_rows", HeavyRows)
+rebuilds_by_attributes("frequent_directions", FrequentDirections)
 
 
 def _direction(rng: np.random.Generator) -> Planted:
