@@ -95,8 +95,8 @@ class _Logarithm(torch.autograd.Function):
         (s, u), (t, v) = m._forms
         left = u.conj() @ _sum_of_inverses(s, np.diag(t), m).T @ u.T
         right = v @ _sum_of_inverses(t, np.diag(s), m) @ v.conj().T
-        gradients = (torch.from_numpy(np.ascontiguousarray(x.real)).to(g.device) * g for x in (left, right))
-        return (*gradients, None, None)
+        of_a, of_b = (torch.from_numpy(np.ascontiguousarray(x.real)).to(g.device) * g for x in (left, right))
+        return of_a, of_b, None, None
 
 
 def _sum_of_inverses(s: Dense, values: Dense, m: TwoSided) -> Dense:

@@ -43,7 +43,7 @@ def rebuilds(
     _KINDS[kind] = cls, described, made
 
 
-def rebuilds_by_attributes(kind: str, cls: type) -> None:
+def rebuilds_by_attributes(kind: str, cls: Any) -> None:
     """Lets files hold objects of a class that is no more than its attributes. See `rebuilds` for the arguments."""
 
     def made(_: str, values: dict[str, Any]) -> Any:

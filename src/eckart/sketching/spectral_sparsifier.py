@@ -211,7 +211,7 @@ def _two_grids(rng: np.random.Generator) -> Planted:
     given = _grid(rng)["graph"]
 
     def error(fitted: SpectralSparsifier) -> float:
-        return max(fitted.sparsifier_.nnz / fitted.graph_.nnz - 2 / 3, fitted.condition_number() / 100 - 1)
+        return max(float(fitted.sparsifier_.nnz / fitted.graph_.nnz) - 2 / 3, fitted.condition_number() / 100 - 1)
 
     return Planted({"X": given}, error, 0.0)
 
