@@ -37,7 +37,6 @@ from eckart.estimators.soft_impute import SoftImpute
 from eckart.estimators.tucker import core_and_bases
 from eckart.kernels import GaussianProcess, Grid, KernelRidge
 from eckart.linalg.tall_svd import tall_svd
-from eckart.sketching.fastrp import node_embedding
 from eckart.sketching.streaming_eigenvector import top_eigenvector
 
 Call = Callable[[], Any]
@@ -122,18 +121,6 @@ def tall(n: int = 20_000, p: int = 100) -> Call:
     return lambda: tall_svd(x, 10)
 
 
-def embedded(edges: int, components: int = 64) -> Call:
-    n, rng = edges // 10, np.random.default_rng(0)
-    half = sparse.coo_array((np.ones(edges), (rng.integers(n, size=edges), rng.integers(n, size=edges))), shape=(n, n))
-    graph = sparse.csr_array(half + half.T)
-    return lambda: node_embedding(graph, components, generator=0)
-
-
-def streamed(n: int = 20_000, p: int = 100, kept: int = 20) -> Call:
-    x = low(n, p, 5)
-    return lambda: top_eigenvector(x, kept, generator=0)
-
-
 def ridge(n: int = 8000, count: int = 200) -> Call:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n, 8))
@@ -169,10 +156,6 @@ GROWTHS = (
     Growth("tucker", "entries", "three modes, rank 5", CUBES, bases, 4 / 3),
     Growth("tall_svd", "rows", "100 columns", (10_000, 20_000, 40_000, 80_000), tall, 1),
     Growth("tall_svd", "columns", "20,000 rows", (50, 100, 200, 400), lambda p: tall(p=p), 2),
-    Growth("fastrp", "edges", "64 components, degree 20", (25_000, 50_000, 100_000, 200_000), embedded, 1),
-    Growth("fastrp", "components", "100,000 edges", (32, 64, 128, 256), lambda d: embedded(100_000, d), 1),
-    Growth("streaming-eigenvector", "rows", "100 columns, 20 kept", (5000, 10_000, 20_000, 40_000), streamed, 1),
-    Growth("streaming-eigenvector", "rows kept", "20,000 x 100", (10, 20, 40, 80), lambda k: streamed(kept=k), 1),
     Growth("kernel-ridge, subset", "rows", "200 of them, 8 columns", (2000, 4000, 8000, 16_000), ridge, 1),
     Growth("kernel-ridge, subset", "rows in the subset", "8000 rows", (50, 100, 200, 400),
            lambda k: ridge(count=k), 2),
@@ -223,8 +206,9 @@ def slope(sizes: Sequence[float], values: Sequence[float], least: float = 0.0) -
     return float(np.polyfit(*np.array(kept).T, 1)[0]) if len(kept) > 1 else None
 
 
-def growth(rows: Rows, only: str | None) -> None:
-    for each in GROWTHS:
+def growth(rows: Rows, only: str | None, growths: Sequence[Growth] = GROWTHS) -> None:
+    """Rows of those whose name has `only` in it."""
+    for each in growths:
         what = {"part": "growth", "method": each.method, "by": each.by, "held": each.held}
         if (only and only not in each.method) or rows.get(what):
             continue

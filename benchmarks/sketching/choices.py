@@ -223,10 +223,16 @@ def blocks() -> Iterator[Found]:
     }
     for name, (h, b) in problems.items():
         for block in (5, 20):
-            for rule in ("gs", "gsl", "gsd", "aged", "cyclic", "random", "shuffled"):
+            for rule in ("gs", "gsl", "gsd", "gsq", "aged", "cyclic", "random", "shuffled"):
                 found = block_descent(h, b, block=block, selection=rule, tolerance=1e-6, iterations=20_000, generator=0)
                 what = {"part": "blocks", "method": "greedy-bcd", "arm": rule, "problem": name, "block": block}
                 yield what, {"steps": found.iterations, "converged": found.converged}
+    h, b = problems["grid, five spikes"]
+    arms: list[tuple[str, int]] = [("forest", len(b)), ("random", 460), ("cyclic", 450), ("shuffled", 450)]
+    for rule, block in [*arms, ("random", 20), ("gsl", 20), ("gsq", 20), ("cyclic", 20)]:
+        found = block_descent(h, b, block=block, selection=rule, tolerance=1e-6, iterations=20_000, generator=0)  # type: ignore[arg-type]
+        what = {"part": "forests", "method": "greedy-bcd", "arm": rule, "block": found.calls // found.iterations}
+        yield what, {"steps": found.iterations, "passes": found.calls / len(b)}
 
 
 def constraints() -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""What sketches cost beside what they stand for: regressions, changes of a graph, sparse products, Fisher.
+"""What sketches cost beside what they stand for: regressions, changes of a graph, products, Fisher, embeddings.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sketching.seconds [--only PART ...] [--json FILE]
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from eckart.linalg.graphs import edges_of
 from eckart.linalg.inverse_fisher import InverseFisher
 from eckart.linalg.spgemm import matmul_sparse
 from eckart.sketching.dense_sketch_regression import sketched_lstsq
+from eckart.sketching.fastrp import node_embedding, sparse_signs
 from eckart.sketching.spectral_sparsifier import SpectralSparsifier, relative_condition
 from eckart.sketching.spgemm_rowwise_hash import hashed_rows
 
@@ -146,6 +147,44 @@ def fishers() -> Iterator[Found]:
             yield what, {"seconds": seconds, "apart": apart}
 
 
+def as_published(graph: sparse.csr_array, d: int, weights: Sequence[float]) -> np.ndarray:
+    """The reference's way: float64, a list of all powers, each normalised, and then their weighted sum."""
+    walk = sparse.diags_array(1 / np.maximum(graph.sum(1), 1)) @ graph
+    power = sparse_signs(graph.shape[0], d, 1 / 3, np.random.default_rng(0))
+    powers = []
+    for _ in weights:
+        power = walk @ power
+        powers.append(power)
+    found = np.zeros_like(power)
+    for weight, each in zip(weights, powers, strict=True):
+        found += weight * each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12)
+    return found
+
+
+def embeddings() -> Iterator[Found]:
+    """FastRP of a random graph of degree 20 in 128 numbers, and how far lengths of 1 and 2 are from the reference's."""
+    weights = (0.0, 0.0, 1.0, 1.0)
+    for n in (10_000, 100_000):
+        rng = np.random.default_rng(0)
+        half = sparse.coo_array((np.ones(10 * n), (rng.integers(n, size=10 * n), rng.integers(n, size=10 * n))))
+        half.resize((n, n))
+        graph = sparse.csr_array(half + half.T)
+        narrow = graph.astype(np.float32)
+        arms: dict[str, Call] = {
+            "float64, all powers kept, as the reference": lambda g=graph: as_published(g, 128, weights),
+            "eckart": lambda g=graph: node_embedding(g, 128, weights=weights, generator=0),
+            "eckart, float32": lambda g=narrow: node_embedding(g, 128, weights=weights, generator=0),
+        }
+        reference = as_published(graph, 128, weights)
+        for arm, seconds in in_turns(arms, rounds=5, enough=10.0).items():
+            tracemalloc.start()
+            apart = float(np.abs(arms[arm]() - reference).max())
+            peak = tracemalloc.get_traced_memory()[1] / 2**20
+            tracemalloc.stop()
+            what = {"part": "embedding", "method": "fastrp", "arm": arm, "nodes": n, "entries": graph.nnz}
+            yield what, {"seconds": seconds, "mib": peak, "apart": apart}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="PART", help="of the parts; all where it is left out")
@@ -158,6 +197,7 @@ def main() -> None:
         "updates": updates,
         "products": products,
         "Fisher": fishers,
+        "embedding": embeddings,
     }
     for name in options.only or parts:
         for what, found in parts[name]():

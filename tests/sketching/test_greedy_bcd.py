@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import sparse
 from scipy.optimize import nnls
+from scipy.sparse.csgraph import connected_components
 
 from eckart.errors import Refused
-from eckart.sketching.greedy_bcd import block_descent
+from eckart.sketching.greedy_bcd import _forest, block_descent
 
-RULES = ["shuffled", "cyclic", "random", "gs", "gsl", "gsd", "aged"]
+RULES = ["shuffled", "cyclic", "random", "gs", "gsl", "gsd", "gsq", "aged"]
 
 
 def quadratic(n: int = 18) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -56,6 +57,40 @@ def test_going_round_takes_fewer_steps_where_coordinates_are_correlated() -> Non
         for rule in ("shuffled", "gs", "cyclic")
     }
     assert steps["shuffled"] < min(steps["gs"], steps["cyclic"])
+
+
+def lattice(n: int = 12) -> sparse.csr_array:
+    line = sparse.diags_array([np.full(n - 1, -1.0), np.full(n, 2.0), np.full(n - 1, -1.0)], offsets=[-1, 0, 1])
+    eye = sparse.eye_array(n)
+    return sparse.csr_array(sparse.kron(line, eye) + sparse.kron(eye, line) + 0.5 * sparse.eye_array(n * n))
+
+
+def test_forests_have_no_cycle_and_take_fewer_coordinates_than_small_blocks() -> None:
+    h, b = lattice(), np.random.default_rng(0).standard_normal(144)
+    exact = np.linalg.solve(h.toarray(), b)
+    found = block_descent(h, b, block=144, selection="forest")
+    assert found.converged
+    np.testing.assert_allclose(found.value, exact, atol=1e-6)
+    few = block_descent(h, b, block=5, selection="random", generator=0)
+    assert found.calls < few.calls / 2
+    chosen = _forest(sparse.csc_array(h), np.random.default_rng(1).permutation(144), 144)
+    inside = h[chosen][:, chosen]
+    edges = (inside.nnz - len(chosen)) // 2
+    assert 72 <= len(chosen) == edges + connected_components(inside)[0]
+    # A tree is one block, and one step.
+    off = np.full(8, -1.0)
+    tree = sparse.csr_array(sparse.diags_array([off, np.full(9, 3.0), off], offsets=[-1, 0, 1]))
+    assert block_descent(tree, np.ones(9), block=9, selection="forest").iterations == 1
+    for given, options in ((h.toarray(), {}), (h, {"l1": 1.0}), (h, {"update": "lipschitz"})):
+        with pytest.raises(Refused, match="forests are of a sparse H"):
+            block_descent(given, b, selection="forest", **options)
+
+
+def test_the_block_of_most_descent_is_found_where_coordinates_do_not_meet() -> None:
+    values, b = np.array([1.0, 4.0, 1.0, 9.0]), np.array([1.0, 3.0, 0.5, 3.0])
+    # The gain of a coordinate is b^2 / 2 H_ii: 0.5, 1.125, 0.125 and 0.5.
+    found = block_descent(np.diag(values), b, block=1, selection="gsq", iterations=1)
+    np.testing.assert_allclose(found.value, [0, 0.75, 0, 0])
 
 
 def test_what_is_not_reached_is_said_and_the_rest_refused() -> None:

@@ -7,16 +7,20 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.sparse.linalg import splu
 
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, rows
 from eckart.errors import Refused
+from eckart.linalg.graphs import DisjointSets
 from eckart.linalg.solution import Solution
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
 
 SYMMETRIC = 1e-10
 """By the largest entry of the diagonal: what rounding may have done to symmetry and to eigenvalues of zero."""
-Selection = Literal["shuffled", "cyclic", "random", "gs", "gsl", "gsd", "aged"]
+Selection = Literal["shuffled", "cyclic", "random", "gs", "gsl", "gsd", "gsq", "aged", "forest"]
+_THRESHOLDED = 10
+"""Steps of iterative hard thresholding for "gsq"."""
 
 
 def _ridge(generator: np.random.Generator) -> dict[str, Any]:
@@ -60,13 +64,16 @@ def block_descent(
     |H_ij|) ("gsd"), g being what a step of one coordinate sees. With exact steps in a block and correlated coordinates
     they pick the same again and again. Going round in a new order each time ("shuffled", the default) takes fewer steps
     there, also than going round in one order ("cyclic"); "aged" is "gsl" times the steps that a coordinate has waited.
+    "gsq" looks for the block that lowers the function most, by ten steps of iterative hard thresholding, each a product
+    with H. "forest" takes the coordinates of "gsl" in turn as long as H has no cycle among them, at most `block`: that
+    is solved in as many operations as it has coordinates, and may hold half of all.
     "newton" solves the block, "lipschitz" takes a gradient step of length 1/|H_bb|.
 
     Args:
         hessian: H (n, n), symmetric positive semi-definite, dense or sparse, with a positive diagonal.
         b: (n,).
-        block: coordinates of a step.
-        selection: which.
+        block: coordinates of a step, at most for "forest".
+        selection: which; "forest" is for sparse H and neither `l1` nor `nonnegative`.
         update: what is done with them.
         l1: not negative.
         nonnegative: whether x >= 0.
@@ -89,13 +96,16 @@ def block_descent(
         raise Refused(f"block={block} must be at least 1, and l1={l1} finite and not negative")
     if abs(h - h.T).max() > SYMMETRIC * diagonal.max():
         raise Refused("H is not symmetric: hand in (H + H.T) / 2, of which the function is the same")
-    if not sparse.issparse(h) and float(np.linalg.eigvalsh(h)[0]) < -SYMMETRIC * n * diagonal.max():
+    if not sparse.issparse(h) and not _definite(h + SYMMETRIC * n * diagonal.max() * np.eye(n)):
         raise Refused("H has a negative eigenvalue, so that the function has no minimum")
     if selection not in get_args(Selection) or update not in ("newton", "lipschitz"):
         rules = ", ".join(get_args(Selection))
         raise Refused(f"selection={selection!r} and update={update!r}: {rules}; newton or lipschitz")
+    if selection == "forest" and (not sparse.issparse(h) or l1 or nonnegative or update != "newton"):
+        raise Refused("forests are of a sparse H, without l1, nonnegative and lipschitz: take another selection")
     k, rng = min(block, n), generator_of(generator)
     bounds = np.asarray(abs(h).sum(0)).ravel() if selection == "gsd" else diagonal
+    steepest = float(np.asarray(abs(h).sum(0)).max())
     x = np.zeros(n) if start is None else dense(start, "the start", ndim=1).copy()
     g = np.asarray(h @ x) - y
     age, order, place = np.ones(n), np.arange(n), 0
@@ -106,7 +116,7 @@ def block_descent(
         return (np.maximum(shrunk, 0) if nonnegative else shrunk) - x
 
     scale = float(np.abs(step_of(np.zeros(n), -y, diagonal) * diagonal).max()) or 1.0
-    history, steps, each = [], 0, -(-n // k)
+    history, steps, each, read = [], 0, -(-n // k), 0
     for steps in range(iterations + 1):
         seen = step_of(x, g, diagonal) * diagonal
         if steps % each == 0:
@@ -119,14 +129,22 @@ def block_descent(
             chosen, place = order[place : place + k], (place + k if place + k < n else 0)
         elif selection == "random":
             chosen = rng.choice(n, k, replace=False)
+        elif selection == "gsq":
+            chosen = _thresholded(h, seen, steepest, k)
+        elif selection == "forest":
+            chosen = _forest(h, np.argsort(-np.abs(seen) / np.sqrt(diagonal), kind="stable"), k)
         else:
             score = np.abs(seen) / (1 if selection == "gs" else np.sqrt(bounds)) * (age if selection == "aged" else 1)
             chosen = np.sort(np.argpartition(-score, k - 1)[:k])
         age += 1
         age[chosen] = 1
+        read += len(chosen)
         columns: Any = h[:, chosen]
-        inner = columns[chosen].toarray() if sparse.issparse(columns) else columns[chosen]
-        if update == "lipschitz":
+        inner = columns[chosen].toarray() if sparse.issparse(columns) and selection != "forest" else columns[chosen]
+        if selection == "forest":
+            # The order of least degree takes the leaves of a forest first, and fills nothing in.
+            move = -splu(inner, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0).solve(g[chosen])
+        elif update == "lipschitz":
             move = step_of(x[chosen], g[chosen], np.full(len(chosen), np.linalg.norm(inner, 2)))
         elif l1 or nonnegative:
             move = _coordinates(inner, x[chosen], g[chosen], step_of)
@@ -135,8 +153,43 @@ def block_descent(
         x[chosen] += move
         g = g + np.asarray(columns @ move)
     error = float(np.abs(seen).max()) / scale
-    text = f"after {steps} steps of {k} coordinates"
-    return Solution(back(x, b), error <= tolerance, steps, history, text, steps * k, error)
+    text = f"after {steps} steps of {read / max(steps, 1):.4g} coordinates"
+    return Solution(back(x, b), error <= tolerance, steps, history, text, read, error)
+
+
+def _thresholded(h: Any, seen: Dense, steepest: float, k: int) -> Dense:
+    """The k coordinates of a small seen.d + d^T H d / 2 over d with k entries; `steepest` is at least |H|."""
+    d = np.zeros(len(seen))
+    for _ in range(_THRESHOLDED):
+        d = d - (np.asarray(h @ d) - seen) / steepest
+        chosen = np.argpartition(-np.abs(d), k - 1)[:k]
+        kept = np.zeros_like(d)
+        kept[chosen] = d[chosen]
+        d = kept
+    return np.sort(chosen)
+
+
+def _forest(h: sparse.csc_array, order: Dense, most: int) -> Dense:
+    """The first coordinates of an order among which H has no cycle, others left out; at most so many."""
+    trees, inside, taken = DisjointSets(h.shape[0]), np.zeros(h.shape[0], bool), 0
+    for i in order.tolist():
+        near = h.indices[h.indptr[i] : h.indptr[i + 1]]
+        around = [trees.root(j) for j in near[inside[near]].tolist()]
+        if len(set(around)) == len(around):
+            inside[i], taken = True, taken + 1
+            for root in around:
+                trees.join(root, i)
+        if taken == most:
+            break
+    return np.flatnonzero(inside)
+
+
+def _definite(h: Dense) -> bool:
+    try:
+        cho_factor(h, overwrite_a=True, check_finite=False)
+    except LinAlgError:
+        return False
+    return True
 
 
 def _solved(h: Dense, g: Dense) -> Dense:

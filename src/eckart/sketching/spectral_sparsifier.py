@@ -13,7 +13,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from eckart.arrays import Array, Dense, Seed, dense, generator_of
 from eckart.errors import Refused
-from eckart.linalg.graphs import LaplacianSolver, adjacency, edges_of, non_backtracking_walks
+from eckart.linalg.graphs import DisjointSets, LaplacianSolver, adjacency, edges_of, non_backtracking_walks
 from eckart.scikit.base import Estimator, generator_from
 from eckart.scikit.door import check_is_fitted
 from eckart.scikit.files import rebuilds_by_attributes
@@ -119,20 +119,8 @@ class _Kept:
 
 def _forest(a: Dense, b: Dense, count: int) -> Dense:
     """Which edges, taken in turn, join two parts that were not joined yet."""
-    parent = list(range(count))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    kept = []
-    for e, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)):
-        x, y = root(i), root(j)
-        if x != y:
-            parent[x] = y
-            kept.append(e)
+    parts = DisjointSets(count)
+    kept = [e for e, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)) if parts.join(i, j)]
     return np.array(kept, np.int64)
 
 
