@@ -222,6 +222,7 @@ DENSITIES = {
     "laplacian": Laplacian(1.5),
     "mixture": SpectralMixture([0.7, 0.4], [[0.1, 0.4], [0.9, 0.0]], [[0.1, 0.2], [0.3, 0.1]]),
     "product": 2.0 * (RBF(0.8) * Matern(1.5, 2.0)),
+    "sum": 0.5 * RBF(0.8) + 1.5 * Laplacian(1.5),
 }
 
 
@@ -259,6 +260,8 @@ def test_features_come_with_their_state_and_are_of_an_even_number() -> None:
     for call in (lambda: RBF().features(5, 2), lambda: RBF().features(0, 2), lambda: Linear().features(4, 2)):
         with pytest.raises(Refused):
             call()
+    with pytest.raises(Refused, match="points of 3 dimensions: these features are of 2"):
+        made(torch.zeros(4, 3))
 
 
 LOW = {

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eckart.errors import Refused
 from eckart.kernels._parameters import _as_came, points
 
 
@@ -30,6 +31,9 @@ class FourierFeatures(nn.Module):
         self.register_buffer("amplitude", (size / len(frequencies)).sqrt())
 
     def forward(self, x: Any) -> Any:
-        """Features (n, 2 m) of points (n, d); an array where x is one."""
-        angles = points(x) @ self.frequencies.T
+        """Features (n, 2 m) of points (n, d); an array where x is one. Refused where d is another."""
+        given, dimensions = points(x), self.frequencies.shape[1]
+        if given.shape[1] != dimensions:
+            raise Refused(f"points of {given.shape[1]} dimensions: these features are of {dimensions}")
+        angles = given @ self.frequencies.T
         return _as_came(self.amplitude * torch.cat([angles.cos(), angles.sin()], 1), x)

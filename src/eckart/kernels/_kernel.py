@@ -262,6 +262,13 @@ class Plus(_Both):
     def _diagonal(self, x: Any) -> Tensor:
         return self.first._diagonal(x) + self.second._diagonal(x)
 
+    def frequencies(self, count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:
+        """Each of one of the two, by chance with their shares of k(0)."""
+        first, second = (each.frequencies(count, dimensions, generator) for each in (self.first, self.second))
+        here, there = (each.diag(first.new_zeros(1, dimensions)).detach() for each in (self.first, self.second))
+        drawn = torch.rand(count, generator=generator, dtype=torch.float64).to(first.device)
+        return torch.where((drawn * (here + there) < here)[:, None], first, second)
+
     def along(self, t: Tensor, order: int = 0) -> Tensor:
         return self.first.along(t, order) + self.second.along(t, order)
 
