@@ -20,7 +20,7 @@ class Candidates:
 
     Attributes:
         costs: in the currency of the budget, (k,). The last candidate is the matrix as it is.
-        errors: what each loses, (k,), comparable between matrices; the last one is 0.
+        errors: what each loses, (k,), comparable between matrices; the last one is the least, or as good as.
         slope: fall of the error for cost from nothing at all to the first candidate; 0 where that is not known.
         tail: exponent of the tail of the spectrum, smaller for a heavier one; None where that is not known.
         influence: how far its block turns what it is given; None where that is not known.

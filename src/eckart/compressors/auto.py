@@ -35,6 +35,8 @@ NESTED = "kfac"
 """The member all of whose candidates come from one decomposition."""
 MOST = 10
 """Candidates of a method whose sizes are fitted one by one."""
+NEGLIGIBLE = 2e-3
+"""A thousandth of a nat: a tenth of a percent of the perplexity, which 8 bits cost where others cost nothing."""
 LEAST = 1e-300
 """An error that is expected is no less, so that what was measured may be divided by it."""
 GROUPS = {"gptq": (64, 128, 256)}
@@ -208,6 +210,7 @@ class Rivals(Measured):
     size="candidate",
     allocation="greedy",
     predicts_loss=True,
+    negligible=NEGLIGIBLE,
 )
 def auto(weight: Tensor, statistics: Statistics) -> Rivals:
     """The candidates of low-rank, sparse and quantized methods, out of which one solve picks for all matrices.

@@ -94,6 +94,7 @@ class CompressorCard(Card):
         allocation: how sizes are chosen when the user does not say: a name in `eckart.budget.ALLOCATIONS`.
         in_metric: `(weight, metric) -> Family` in a metric of the caller's; None for one that makes its own.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
+        negligible: squared error of all matrices together that nothing is spent to avoid.
         together: for each kind of group that the compressor fits as one, how; see `eckart.models.groups.KINDS`.
             Matrices in no such group are fitted alone.
         counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.
@@ -107,6 +108,7 @@ class CompressorCard(Card):
     allocation: str = "uniform"
     in_metric: Callable[[Tensor, Metric], Family] | None = None
     predicts_loss: bool = False
+    negligible: float = 0.0
     together: dict[str, FitTogether] = field(default_factory=dict)
     counted: dict[str, str] = field(default_factory=dict)
 
@@ -151,6 +153,7 @@ def compressor(
     allocation: str = "uniform",
     in_metric: Callable[[Tensor, Metric], Family] | None = None,
     predicts_loss: bool = False,
+    negligible: float = 0.0,
     unmeasured: str = "",
 ) -> Callable[[F], F]:
     """Registers a function as a compressor. See `CompressorCard` for the arguments."""
@@ -169,6 +172,7 @@ def compressor(
                 allocation=allocation,
                 in_metric=in_metric,
                 predicts_loss=predicts_loss,
+                negligible=negligible,
                 unmeasured=unmeasured,
             )
         )

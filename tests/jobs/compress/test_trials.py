@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 import eckart
 from eckart.cli.app import main
-from eckart.compressors.auto import MEMBERS
+from eckart.compressors.auto import MEMBERS, NEGLIGIBLE
 from eckart.files.json import read_json
 from eckart.jobs.compress.choices import Choice, weights_of
 from eckart.jobs.compress.plan import Plan, apply
@@ -99,11 +100,28 @@ def test_a_method_is_also_tried_as_it_is_used_by_itself(monkeypatch: pytest.Monk
 
 
 def test_what_its_own_errors_take_for_worse_than_what_was_measured_is_not_tried() -> None:
-    result = eckart.compress(tiny_llama(), "auto", keep=0.45, of="bytes", calibration=ids(16))
+    result = eckart.compress(tiny_llama(), "auto", keep=0.24, of="bytes", calibration=ids(16))
     assert not any(trial["uniform"] or trial["even"] for trial in result.trials)
-    same = result.plan.solve(0.45, "bytes", "uniform", only="gptq")
+    same = result.plan.solve(0.24, "bytes", "uniform", only="gptq")
     least = min(float(trial["kl"]) for trial in result.trials)
     assert result.plan.error(same) / 2 / result.plan.factors["gptq"] > least
+
+
+def test_bytes_that_buy_nothing_are_not_spent() -> None:
+    plan = eckart.compress(tiny_llama(), "auto", keep=0.6, of="bytes", calibration=ids(16)).plan
+    thrifty = plan.solve(0.6, "bytes")
+    plan.method = dataclasses.replace(plan.method, negligible=0.0)
+    lavish = plan.solve(0.6, "bytes")
+
+    def spent(choice: Choice) -> int:
+        curves = [(plan.curves[name], size) for name, size in choice.items()]
+        return sum(curve.costs[curve.sizes.index(size)].bytes for curve, size in curves)
+
+    assert None in lavish.values()
+    assert None not in thrifty.values()
+    assert spent(thrifty) < 0.6 * spent(lavish)
+    assert plan.error(lavish) < plan.error(thrifty) < plan.error(lavish) + NEGLIGIBLE
+    assert None in plan.solve(1.0, "bytes").values()
 
 
 def test_what_was_tried_is_not_tried_again() -> None:

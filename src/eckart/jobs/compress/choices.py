@@ -34,6 +34,14 @@ def settle(solve: Callable[[], Choice], measure: Callable[[Choice], int], error:
     return best
 
 
+def summed(
+    curves: Mapping[str, Curve], choice: Mapping[str, int | None], weights: Mapping[str, float], least: float = 0.0
+) -> float:
+    """The errors of a choice, each group's by its weight, or `least` where that is more."""
+    found = {name: (curves[name].errors or [])[curves[name].sizes.index(size)] for name, size in choice.items()}
+    return sum(max(weights[name] * error, least) for name, error in found.items())
+
+
 def weights_of(curves: Mapping[str, Curve], even: bool) -> dict[str, float]:
     """What the errors of each group count for, by its name: one, or what makes all worth the same for each number."""
     if not even:

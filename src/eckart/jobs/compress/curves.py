@@ -19,6 +19,9 @@ from eckart.structures import Cost
 FAILED = "fit failed"
 """How the reason of a matrix begins that stays dense because it could not be fitted."""
 
+CHEAPER = 1e-3
+"""By how much the dense matrix is worse than one that costs nothing, where no error of either counts."""
+
 
 @dataclass
 class Curve:
@@ -62,15 +65,18 @@ class Curve:
             errors = zip(self.members, self.errors, strict=False)
             self.errors = [error * factors.get(name, 1.0) for (name, _), error in errors] + self.errors[-1:]
 
-    def candidates(self, prices: NDArray[np.float64], only: Sequence[int], weight: float = 1.0) -> Candidates:
+    def candidates(
+        self, prices: NDArray[np.float64], only: Sequence[int], weight: float = 1.0, negligible: float = 0.0
+    ) -> Candidates:
         """What the solver sees of some candidates, at the prices of all, their errors times a weight.
 
-        Errors that were not measured are zero.
+        Errors that were not measured are zero. Of those below `negligible` the cheapest is the best.
         """
         costs = prices[list(only)]
         if self.errors is None:
             return Candidates(costs, np.zeros(len(costs)))
         errors = weight * np.array([max(0.0, self.errors[i]) for i in only])
+        errors = np.maximum(errors, negligible * (1 + CHEAPER * costs / max(prices[-1], 1e-300)))
         slope = max(0.0, weight * self.zero_error - float(errors[0])) / max(costs[0], 1e-12 * prices[-1])
         return Candidates(costs, errors, slope)
 

@@ -10,7 +10,7 @@ from torch import nn
 from eckart.budget import allocate
 from eckart.compressors.contract import CompressorCard, Family, Fitted, JointFamily, Members, built, lazy
 from eckart.errors import Refused
-from eckart.jobs.compress.choices import Choice, settle, unmet, weights_of
+from eckart.jobs.compress.choices import Choice, settle, summed, unmet, weights_of
 from eckart.jobs.compress.curves import Curve, curve_of, dense_cost, fit_or_reason, measured, not_fitted
 from eckart.jobs.compress.prices import Clock, prices
 from eckart.jobs.compress.store import Store
@@ -139,7 +139,12 @@ class Plan:
         if all(curve.known is None for curve in self.curves.values()):
             return solve()
         weights = weights_of(self.curves, even)
-        return settle(solve, self._measure, lambda choice: self.error(choice, weights))
+        least = self._negligible(keep)
+        return settle(solve, self._measure, lambda choice: summed(self.curves, choice, weights, least))
+
+    def _negligible(self, keep: float) -> float:
+        """An error of a group that nothing is spent to avoid, where anything is to be saved."""
+        return self.method.negligible / max(1, len(self.groups)) if keep < 1 else 0.0
 
     def _measure(self, choice: Mapping[str, int | None]) -> int:
         """Measures what is an estimate in a choice; returns how many candidates that were."""
@@ -182,7 +187,7 @@ class Plan:
         priced = zip(curves, prices(self.groups, self.curves, of, self.clock), rows, strict=True)
         weights = weights_of(self.curves, even)
         candidates = [
-            curve.candidates(each, row, weights[group.name])
+            curve.candidates(each, row, weights[group.name], self._negligible(keep))
             for group, (curve, each, row) in zip(self.groups, priced, strict=True)
         ]
         allocation = allocation or self.method.allocation
@@ -229,13 +234,9 @@ class Plan:
 
     def error(self, choice: Mapping[str, int | None], weights: Mapping[str, float] | None = None) -> float:
         """The summed squared error of a choice, each group's by its weight; Refused where errors were not measured."""
-        total = 0.0
-        for name, size in choice.items():
-            curve = self.curves[name]
-            if curve.errors is None:
-                raise Refused(f"the errors of {self.method.name} were not measured")
-            total += (1.0 if weights is None else weights[name]) * curve.errors[curve.sizes.index(size)]
-        return total
+        if any(self.curves[name].errors is None for name in choice):
+            raise Refused(f"the errors of {self.method.name} were not measured")
+        return summed(self.curves, choice, weights or dict.fromkeys(choice, 1.0))
 
 
 def make_plan(
