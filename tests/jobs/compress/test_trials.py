@@ -117,11 +117,11 @@ def test_bytes_that_buy_nothing_are_not_spent() -> None:
         curves = [(plan.curves[name], size) for name, size in choice.items()]
         return sum(curve.costs[curve.sizes.index(size)].bytes for curve, size in curves)
 
-    assert None in lavish.values()
-    assert None not in thrifty.values()
-    assert spent(thrifty) < 0.6 * spent(lavish)
+    assert [*thrifty.values()].count(None) < [*lavish.values()].count(None)
+    assert spent(thrifty) < 0.8 * spent(lavish)
     assert plan.error(lavish) < plan.error(thrifty) < plan.error(lavish) + NEGLIGIBLE
-    assert None in plan.solve(1.0, "bytes").values()
+    plan.method = dataclasses.replace(plan.method, negligible=NEGLIGIBLE)
+    assert {*plan.solve(1.0, "bytes").values()} == {None}
 
 
 def test_what_was_tried_is_not_tried_again() -> None:
