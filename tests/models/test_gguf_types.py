@@ -54,10 +54,11 @@ def write(directory: Path, kinds: list[str]) -> dict[str, tuple[str, str, Tensor
     return stored
 
 
-def test_every_type_is_read_as_its_package_decodes_it(tmp_path: Path) -> None:
+def test_every_type_is_read_as_its_package_decodes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(TYPES) > 20
     stored = write(tmp_path, TYPES)
     found = dict(load(str(tmp_path / FILE)).model.named_parameters())
+    assert capsys.readouterr().err == ""  # no bar of another library among ours
     checked = set()
     for name, (called, kind, data) in stored.items():
         if kind in TYPES:

@@ -32,6 +32,12 @@ def save_zoo(name: str, directory: Path) -> Path:
     model = zoo()[name]()[0]
     assert isinstance(model, t.PreTrainedModel)
     model.save_pretrained(directory)
+    save_processors(name, model, directory)
+    return directory
+
+
+def save_processors(name: str, model: t.PreTrainedModel, directory: Path) -> None:
+    """Writes what reads data for a model of the zoo."""
     size = {"height": SIDE, "width": SIDE}
     if name == "CLIP":
         images = t.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=size)
@@ -43,7 +49,6 @@ def save_zoo(name: str, directory: Path) -> Path:
     if model.main_input_name == "input_features":
         sound = t.WhisperFeatureExtractor(feature_size=8, chunk_length=1, sampling_rate=16000, hop_length=666)
         sound.save_pretrained(directory)
-    return directory
 
 
 def save_data(kind: str, directory: Path, seed: int) -> str:

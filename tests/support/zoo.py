@@ -134,6 +134,11 @@ def _model(kind: str, config: str, options: Mapping[str, Any], batch: Callable[[
     return _seeded(lambda: (getattr(t, kind)(getattr(t, config)(**options)), batch()))
 
 
+def decoder(kind: str, config: str, **options: Any) -> Make:
+    """Another model in the shape of Llama, by the names of its class and of its configuration."""
+    return _model(kind, config, {**_DECODER, **options}, ids)
+
+
 def _text() -> Batch:
     return {"input_ids": ids(), "attention_mask": torch.ones(SEQUENCES, LENGTH, dtype=torch.long)}
 

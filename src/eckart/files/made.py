@@ -30,6 +30,7 @@ _KNOWN = """
     adapter.json adapter.safetensors adapter_config.json adapter_model.safetensors compensation.json config.json
     diagnosis.json eckart.json evaluation.json generation_config.json model.safetensors model.safetensors.index.json
     report.html report.json train.json training.json README.md
+    model.gguf model.onnx model.onnx.data plain.safetensors
     fit.json estimator.safetensors scores.csv components.csv predictions.csv low_rank.npy sparse.npy
     added_tokens.json audio_tokenizer_config.json chat_template.jinja chat_template.json preprocessor_config.json
     processor_config.json special_tokens_map.json tokenizer.json tokenizer_config.json video_preprocessor_config.json

@@ -23,7 +23,7 @@ from eckart.machine import device_named
 from eckart.models import checkpoint
 from eckart.models.architectures import check_keys, class_of, lacks_pooler
 from eckart.models.config_checks import check_config
-from eckart.models.gguf_reading import read_once
+from eckart.models.gguf_reading import read_once, without_bar
 from eckart.models.hub import check_name, reachable
 from eckart.models.quantized_input import KEYS, check_quantized, dense_tensors, method_of, quantization_of
 from eckart.models.sentences import Sentences, sentences_in
@@ -264,7 +264,7 @@ def _load_gguf(file: Path, dtype: torch.dtype | None) -> tuple[nn.Module, Tokeni
     dense = hasattr(transformers, "GgufConfig")
     extra: Any = {"quantization_config": transformers.GgufConfig(dequantize=True)} if dense else {}
     try:
-        with no_bars(), read_once():
+        with no_bars(), without_bar(), read_once():
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=dtype or torch.float32, **extra
             )

@@ -190,7 +190,7 @@ REFUSED: dict[str, tuple[Fit, Callable[[], Any], dict[str, Any], str]] = {
         {"embeddings": True},
         "embed_tokens|lm_head",
     ),
-    "transposed": (CODED, tiny_gpt2, {}, "c_attn .* its layer stores transposed"),
+    "transposed": (CODED, tiny_gpt2, {}, "c_attn .* its layer stores transposed, .*: export --to plain or onnx"),
     "experts": (lambda w, _: Quantized.quantize(w, 4, 8), tiny_mixtral, {"include": ["*q_proj"]}, "mixture of experts"),
     "no integers": (lambda w, _: Dense(w), tiny_llama, {}, "has no matrix of integers"),
     "small groups": (lambda w, _: Quantized.quantize(w, 4, 12), tiny_llama, {}, "32 inputs in groups of 12: .* of 4"),

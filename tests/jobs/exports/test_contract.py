@@ -10,8 +10,10 @@ import pytest
 
 from eckart.cli.command_line import arguments_of, command_line
 from eckart.errors import Refused
+from eckart.files.directories import new_directory
 from eckart.jobs.exports import contract, dense
 from eckart.jobs.exports.contract import formats, missing_module, writer
+from support.commands import nothing_left
 
 FILES = sorted(file.stem for file in Path(contract.__file__).parent.glob("[a-z]*.py") if file.stem != "contract")
 
@@ -31,6 +33,16 @@ def test_a_format_says_what_it_is_and_writes(name: str) -> None:
     assert formats()[name].strip(".") == formats()[name] != ""
     assert list(signature(writer(name)).parameters) == ["source", "out"]
     assert signature(writer(name)).return_annotation == "str"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_a_format_began_to_write_is_cleared_away(name: str, tmp_path: Path) -> None:
+    file = getattr(import_module(f"{contract.PACKAGE}.{name}"), "FILE", "model.safetensors")
+    for written in (file, f"{file}.data" if file.endswith(".onnx") else file):
+        with pytest.raises(Refused, match="too far from the model"), new_directory(tmp_path / "o") as partial:
+            (partial / written).write_text("half")
+            raise Refused("too far from the model")
+        assert nothing_left(tmp_path / "o")
 
 
 def test_an_unknown_format_is_refused() -> None:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.jobs.exports import smaller
+from eckart.jobs.exports._divergence import drawn
 from eckart.jobs.exports._factors import Product, even, tensors
 from eckart.jobs.exports.plain import FILE, write
 from eckart.models.modules import Structured
@@ -19,7 +21,9 @@ from eckart.models.transformers import load
 from eckart.structures import Chain, Dense, Diagonal, Permutation, Quantized, RoundedInput, StructuredMatrix, Sum
 from jobs.exports.test_codes import logits, saved
 from support.commands import nothing_left
+from support.directories import save_zoo
 from support.tiny import tiny_gpt2, tiny_llama, tiny_mixtral, tiny_tokenizer
+from support.zoo import zoo
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "plain.md"
 
@@ -77,7 +81,7 @@ def test_codes_of_any_width_are_read_as_they_were(bits: int, columns: int) -> No
     codes = Quantized.quantize(w, bits, 12)
     parts = tensors([[codes]])
     eye = torch.eye(columns)
-    torch.testing.assert_close(Product(parts, None)(eye).T, codes.to_dense().detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(Product("", parts, None)(eye).T, codes.to_dense().detach(), rtol=0, atol=1e-6)
     assert even(codes)[0].shape[1] * 12 >= columns
     if columns == 12:
         assert parts["0.0.codes"].shape[1] == {2: 3, 3: 6, 4: 6}.get(bits, 12)
@@ -93,6 +97,23 @@ def test_what_is_no_matrix_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="is a mixture of experts"):
         write(experts, tmp_path / "o")
     assert nothing_left(tmp_path / "o")
+
+
+@pytest.mark.filterwarnings("ignore:.*multiplies by its weight")
+def test_a_map_whose_weight_the_model_reads_is_refused_by_name(tmp_path: Path) -> None:
+    model, _ = zoo()["Mamba"]()
+    source = saved(tmp_path / "m", lambda w, _: Quantized.quantize(w, 4, 4), model, include=["*.dt_proj"])
+    with pytest.raises(Refused, match=r"the weight of backbone\.layers\.0\.mixer\.dt_proj itself, .*--exclude"):
+        write(source, tmp_path / "o")
+    assert nothing_left(tmp_path / "o")
+
+
+def test_a_model_that_wants_more_than_tokens_is_refused(tmp_path: Path) -> None:
+    source = save_zoo("T5", tmp_path / "m")
+    with pytest.raises(Refused, match=r"tokens alone, and a T5ForConditionalGeneration wants a .*\.jsonl"):
+        drawn(load(str(source)).model)  # as `onnx` does, whose packages may be missing
+    with pytest.raises(Refused, match="tokens alone, and a T5ForConditionalGeneration wants"):
+        smaller.write(str(source), tmp_path / "o")
 
 
 def test_a_classifier_is_refused(tmp_path: Path) -> None:

@@ -126,11 +126,12 @@ def quantized(model: nn.Module, source: str, form: str) -> dict[str, Quantized]:
         if structure.codebook is not None:
             raise Refused(f"{name} of {source} has a codebook of its own, which {form} cannot say: {MAKES}")
         if type(module) is not StructuredLinear:
-            what = "embedding" if isinstance(module, StructuredEmbedding) else "convolution"
-            what = "matrix that its layer stores transposed" if isinstance(module, StructuredConv1D) else what
-            raise Refused(
-                f"{name} of {source} is a coded {what}, and {form} is for nn.Linear: compress with --exclude {name!r}"
-            )
+            what, advice = "convolution", f"compress with --exclude {name!r}"
+            if isinstance(module, StructuredEmbedding):
+                what = "embedding"
+            if isinstance(module, StructuredConv1D):
+                what, advice = "matrix that its layer stores transposed", "export --to plain or onnx"
+            raise Refused(f"{name} of {source} is a coded {what}, and {form} is for nn.Linear: {advice}")
         found[name] = structure
     if not found:
         raise Refused(f"{source} has no matrix of integers, which is what {form} holds: {MAKES}")

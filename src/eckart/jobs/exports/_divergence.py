@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eckart.errors import Refused
+from eckart.models.tasks import task_of
 
 TOKENS = 64
 """Tokens of which the next is compared; drawn, so that no text is needed."""
@@ -15,14 +16,22 @@ MOST = 0.01
 """Nats of divergence from which on a file does not say the model: 16 bits in the places of 32 cost 1e-6."""
 
 
+def check_reads_tokens(model: Any) -> None:
+    """Raises Refused for a model that cannot be called with tokens alone."""
+    task = task_of(model)
+    if task.reads != ("text",) or task.answers:
+        raise Refused(
+            f"what is written would be tried on tokens alone, and a {task.kind} wants {task.wanted}: export --to dense"
+        )
+
+
 def drawn(model: Any) -> Tensor:
     """Tokens (1, n) of a vocabulary, the same at each call; n is `TOKENS`, or the context where that is less.
 
     Raises:
-        Refused: the model reads none.
+        Refused: the model cannot be called with tokens alone.
     """
-    if getattr(model, "main_input_name", None) != "input_ids":
-        raise Refused(f"a {type(model).__name__} reads no tokens, on which what is written would be tried")
+    check_reads_tokens(model)
     config = model.config.get_text_config()
     count = min(TOKENS, getattr(config, "max_position_embeddings", TOKENS))
     return torch.randint(config.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))

@@ -72,12 +72,14 @@ class Product(nn.Module):
     A factor is `weight`, a matrix (out, in) or a diagonal (out,), or the codes that `tensors` describes.
 
     Args:
+        name: of the map in its model.
         parts: the tensors.
         bias: b (out,) or None.
     """
 
-    def __init__(self, parts: Mapping[str, Tensor], bias: Tensor | None) -> None:
+    def __init__(self, name: str, parts: Mapping[str, Tensor], bias: Tensor | None) -> None:
         super().__init__()
+        self.name = name
         places = sorted({tuple(map(int, name.split(".")[:2])) for name in parts})
         self.terms = [[f"{t}_{f}_" for t, f in places if t == term] for term in sorted({t for t, _ in places})]
         for name, tensor in parts.items():
@@ -93,6 +95,14 @@ class Product(nn.Module):
             found.append(z)
         bias = self._buffers["bias"]
         return functools.reduce(torch.add, found if bias is None else [*found, bias])
+
+    @property
+    def weight(self) -> Tensor:
+        """W is in factors, and a model that reads it instead of calling the map has no use for them."""
+        raise Refused(
+            f"the model multiplies by the weight of {self.name} itself, where there is none in factors and codes: "
+            f"compress with --exclude {self.name!r}, or export --to dense"
+        )
 
     def times(self, x: Tensor, factor: str) -> Tensor:
         """x F^T of a factor F."""

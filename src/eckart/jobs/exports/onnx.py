@@ -59,7 +59,7 @@ def write(source: str, out: str | Path) -> str:
     made_dense(model)
     coded = 0
     for name, terms in kept.items():
-        product = _Product(tensors(terms), own_bias(model.get_submodule(name)))
+        product = _Product(name, tensors(terms), own_bias(model.get_submodule(name)))
         for t, term in enumerate(terms):
             for f, factor in enumerate(term):
                 if isinstance(factor, Quantized):
@@ -79,8 +79,8 @@ def write(source: str, out: str | Path) -> str:
 class _Product(Product):
     """A `Product` that multiplies by codes as an operator of onnxruntime does, where that has their grid."""
 
-    def __init__(self, parts: dict[str, Tensor], bias: Tensor | None) -> None:
-        super().__init__(parts, bias)
+    def __init__(self, name: str, parts: dict[str, Tensor], bias: Tensor | None) -> None:
+        super().__init__(name, parts, bias)
         self.attributes: dict[str, dict[str, Any]] = {}
 
     def multiply_codes(self, factor: str, matrix: Quantized) -> bool:
@@ -154,6 +154,8 @@ def _export(model: nn.Module, file: Path) -> None:
                 dynamo=True,
                 verbose=False,
             )
+    except Refused:
+        raise
     except Exception as error:  # the tracer raises whatever the model does
         if missing := missing_module(error):
             raise missing from None

@@ -31,7 +31,8 @@ def write(source: str, out: str | Path) -> str:
         How many matrices kept their form, and the divergence of what is computed from the tensors.
 
     Raises:
-        Refused: a mixture of experts, a matrix that depends on its input, no language model, or `out` is taken.
+        Refused: a mixture of experts, a matrix that depends on its input, one that the model reads
+            instead of calling it, no language model, or `out` is taken.
     """
     check_target(Path(out))
     loaded = hf.load(source)
@@ -60,6 +61,6 @@ def write(source: str, out: str | Path) -> str:
         again = load_file(partial / FILE)
         for name, parts in kept.items():
             read = {part: again[f"{name}.factors.{part}"] for part in parts}
-            set_module(model, name, Product(read, own_bias(model.get_submodule(name))))
+            set_module(model, name, Product(name, read, own_bias(model.get_submodule(name))))
         said = compared(own, logits(model.float(), tokens), "plain PyTorch")
     return f"{len(kept)} matrices as factors and codes{rest}; {said}"

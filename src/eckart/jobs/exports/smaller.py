@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
+from eckart.jobs.exports._divergence import check_reads_tokens
 from eckart.jobs.exports._ordinary import made_dense
 from eckart.models import transformers as hf
 from eckart.models.narrower import Narrowing, narrowings
@@ -36,13 +37,12 @@ def write(source: str, out: str | Path) -> str:
 
     Raises:
         Refused: no unit can go from all layers, the configuration of the architecture has no number for what can, the
-            smaller model would do something else, the model reads no text, or `out` is taken.
+            smaller model would do something else, the model does not read tokens alone, or `out` is taken.
     """
     check_target(Path(out))
     loaded = hf.load(source)
     model: Any = loaded.model
-    if getattr(model, "main_input_name", None) != "input_ids":
-        raise Refused(f"{source} reads no tokens, on which a smaller model would have to be tried: export --to dense")
+    check_reads_tokens(model)
     probe = torch.arange(TOKENS)[None] % model.config.get_text_config().vocab_size
     coarse = torch.finfo(model.dtype).eps > 1e-4
     wanted = _outputs(hf.load(source).model.float() if coarse else model, probe)
