@@ -1,9 +1,9 @@
 """Statistics as tasks of a Dask cluster, beside those of one process: what moves, and who computes for how long.
 
-    python -m benchmarks.models.cluster [--workers N ...] [--json FILE]
+    python -m benchmarks.models.cluster [--workers N ...] [--statistics NAME] [--json FILE]
 
-smollm2, all of its 210 matrices, 64 sequences of 256 tokens; inputs alone as for `gptq`, and gradients too as for
-`kfac`. Workers are processes of this machine with one thread each. 0 workers are the process itself.
+smollm2, all of its 210 matrices: inputs alone of 64 sequences of 256 tokens, as for `gptq`, and gradients too of 16, as
+for `kfac`. Workers are processes of this machine with one thread each. 0 workers are the process itself.
 """
 
 from __future__ import annotations
@@ -23,28 +23,32 @@ from eckart.models.sites import find_sites
 from eckart.statistics import Need, Statistics, collect
 
 NEEDS = {
-    "inputs": (Need.INPUT_SECOND_MOMENT,),
-    "inputs and gradients": (Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT),
+    "inputs": (64, (Need.INPUT_SECOND_MOMENT,)),
+    "inputs and gradients": (16, (Need.INPUT_SECOND_MOMENT, Need.GRADIENT_SECOND_MOMENT)),
 }
-SEQUENCES, LENGTH = 64, 256
+"""How many sequences, and what is measured on them."""
+LENGTH = 256
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, action="append", metavar="N")
+    parser.add_argument("--statistics", choices=list(NEEDS))
     add_option(parser)
     arguments = parser.parse_args()
     rows = Rows("models.cluster", arguments.json)
     model = hf.load("smollm2").model.eval()
-    draw = torch.Generator().manual_seed(0)
-    tokens = torch.randint(model.config.vocab_size, (SEQUENCES, LENGTH), generator=draw)
-    batches = list(tokens.split(4))
     modules = {site.name: site.module for site in find_sites(model)}
-    for measured, needs in NEEDS.items():
+    for measured, (sequences, needs) in NEEDS.items():
+        if arguments.statistics not in (None, measured):
+            continue
+        draw = torch.Generator().manual_seed(0)
+        tokens = torch.randint(model.config.vocab_size, (sequences, LENGTH), generator=draw)
+        batches = list(tokens.split(4))
         start = time.process_time()
         alone = collect(model, modules, needs, batches)
         seconds = time.process_time() - start
-        for workers in arguments.workers or (0, 1, 2):
+        for workers in arguments.workers or (0, 1, 2, 4):
             what = {"model": "smollm2", "tokens": tokens.numel(), "statistics": measured, "workers": workers}
             if rows.get(what) is None:
                 found = spread(model, modules, needs, batches, workers, alone) if workers else {"busiest": seconds}

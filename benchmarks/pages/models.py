@@ -5,6 +5,8 @@ from __future__ import annotations
 from benchmarks.pages.tables import Table
 
 _STEPS = {"benchmark": "models.support"}
+_BUT_GGUF = ("awq", "compressed-tensors", "dense", "gptq", "merged", "onnx", "peft", "plain", "smaller")
+"""Formats that say something else for each class that they refuse."""
 
 TABLES = {
     "support": Table("models", _STEPS, [("", "{class}")], [("{step}", "{works}")]),
@@ -30,6 +32,12 @@ TABLES = {
         "models",
         {"benchmark": "models.formats", "works": "no"},
         [("", "{kind}"), ("", "`{format}`"), ("what it says", "{says}")],
+    ),
+    "classes": Table("models", {"benchmark": "models.classes"}, [("", "{class}")], [("`{format}`", "{works}")]),
+    "classes-refusals": Table(
+        "models",
+        {"benchmark": "models.classes", "works": "no", "format": _BUT_GGUF},
+        [("", "{class}"), ("", "`{format}`"), ("what it says", "{says}")],
     ),
     "engines": Table(
         "models",

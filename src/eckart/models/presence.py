@@ -63,8 +63,9 @@ def _whole(model: nn.Module, whose: str) -> None:
     What spreads a model is loaded where one is spread; to load it for a look would take a second.
     """
     advice = (
-        "gather it first (torch.distributed.checkpoint.state_dict.get_model_state_dict with "
-        "StateDictOptions(full_state_dict=True, cpu_offload=True)) and load that into a model that is not spread"
+        "gather it first, in all processes: whole = get_model_state_dict(model, options="
+        "StateDictOptions(full_state_dict=True, cpu_offload=True)) of torch.distributed.checkpoint.state_dict; then, "
+        "in the first, model.save_pretrained(DIR, state_dict=whole), or load it into a model that is not spread"
     )
     wrapper = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", ())
     for name, module in model.named_modules():

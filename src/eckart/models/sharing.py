@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -44,3 +46,12 @@ def sharing(model: nn.Module, module: nn.Module) -> list[str]:
     weight = module._parameters.get("weight")
     others = [(name, other) for name, other in model.named_modules() if weight is not None and other is not module]
     return [name for name, other in others if any(tensor is weight for tensor in other._parameters.values())]
+
+
+@torch.no_grad()
+def untie(model: nn.Module, module: nn.Module) -> None:
+    """Gives a layer a copy of the matrix that it shares, and has the configuration of its model say so."""
+    module.weight = nn.Parameter(module.weight.detach().clone(), module.weight.requires_grad)
+    config: Any = getattr(model, "config", None)
+    for each in filter(None, (config, config and config.get_text_config())):
+        each.tie_word_embeddings = False

@@ -21,8 +21,10 @@ from transformers import BertConfig, BertForSequenceClassification, MambaConfig,
 
 import eckart
 from eckart.jobs.adapt.peft_config import BEYOND, READ, WITHOUT_EFFECT, patterns_of, read_config
+from eckart.jobs.exports import merged
+from eckart.models.transformers import load_model
 from support.adapting import close, ids, logits
-from support.tiny import tiny_gpt2, tiny_llama, tiny_mixtral
+from support.tiny import save_tiny, tiny_gpt2, tiny_llama, tiny_mixtral
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -386,6 +388,25 @@ def test_the_head(kind: str, tmp_path: Path) -> None:
         return
     adapter.merge()
     assert close(logits(model, ids()), expected, 1e-5)
+
+
+def test_a_tied_head_gets_a_matrix_of_its_own_where_an_adapter_is_merged(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "m")
+    model: Any = load_model(str(tmp_path / "m"))[0]
+    write(model, tmp_path / "a", target_modules=["lm_head", "q_proj"])
+    expected = logits(theirs(model, tmp_path / "a"), ids())
+    assert merged.write(str(tmp_path / "a"), tmp_path / "o").endswith("; lm_head has a matrix of its own now")
+    found: Any = load_model(str(tmp_path / "o"))[0]
+    assert close(logits(found, ids()), expected, 1e-5)
+    assert torch.equal(found.model.embed_tokens.weight, model.model.embed_tokens.weight)
+    # In Python by the lines that the refusal gives.
+    with pytest.raises(eckart.Refused, match="before: ") as refused:
+        eckart.load_adapter(model, tmp_path / "a", name="first").merge()
+    lines = str(refused.value).partition("before: ")[2].replace(", and ", "; ")
+    layer = load_model(str(tmp_path / "m"))[0]
+    exec(lines, {"torch": torch, "model": layer, "layer": layer.lm_head})
+    eckart.load_adapter(layer, tmp_path / "a").merge()
+    assert close(logits(layer, ids()), expected, 1e-5)
 
 
 @pytest.mark.parametrize("kind", WRITERS)

@@ -9,6 +9,7 @@ from eckart.files.directories import check_target, new_directory
 from eckart.jobs.adapt.load import base_of_directory, is_adapter, load_adapter
 from eckart.jobs.exports.contract import Lossy
 from eckart.models import transformers as hf
+from eckart.models.sharing import sharing, untie
 
 LOST = 0.1
 """Errors beyond this are said to be a loss; rounding to 16 bits stays below."""
@@ -19,14 +20,15 @@ def write(source: str, out: str | Path) -> str:
 
     A compressed model stays compressed: codes are rounded anew, and where there are no entries to add the change to,
     as in factors, it becomes a term of a sum. Rounding codes again may lose as much as the adapter changed, and is said
-    to. What is written can be exported to any other format.
+    to. A head that is tied to the embedding gets a matrix of its own, and the model is larger by it. What is written can
+    be exported to any other format.
 
     Returns:
-        The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F.
+        The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F, and what was untied.
 
     Raises:
         Refused: `source` is not there, or no adapter, of eckart or of PEFT, or does not name its model; the adapter
-            depends on its input and has no matrix; it changes a matrix that another layer has too; or `out` is taken.
+            depends on its input and has no matrix; or `out` is taken.
     """
     check_target(Path(out))
     if not Path(source).exists():
@@ -35,12 +37,16 @@ def write(source: str, out: str | Path) -> str:
         raise Refused(f"{source} is no adapter; export --to dense turns a model into ordinary matrices")
     loaded = hf.load(base_of_directory(source))
     adapter = load_adapter(loaded.model, source)
+    tied = {name: place.base for name, place in adapter.places.items() if sharing(loaded.model, place.base)}
+    for base in tied.values():
+        untie(loaded.model, base)
     errors = adapter.merge()
     adapter.remove()
     with new_directory(Path(out)) as partial:
         loaded.write(partial)
     worst = max(errors, key=errors.__getitem__)
     said = f"relative error of merging: at most {errors[worst]:.2e} of the change ({worst})"
+    said += "".join(f"; {name} has a matrix of its own now" for name in tied)
     if errors[worst] <= LOST:
         return said
     return Lossy(f"{said}: keep the adapter beside its model, or merge it into one that is not quantized")
