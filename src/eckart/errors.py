@@ -25,12 +25,14 @@ def readable(text: str) -> str:
 
 
 def abridged(value: object, longest: int = 80) -> str:
-    """A value as a message quotes it: its beginning and its end, where it is long.
+    """A value as a message quotes it: its beginning and its end, where it is long; of an error what it says, in a line.
 
     >>> abridged("a" * 100, 12)
     "'aaaa...aaa'"
+    >>> abridged(ValueError("no such\\n  thing"))
+    'no such thing'
     """
-    text = str(value) if isinstance(value, BaseException) else _shown(value, longest)
+    text = " ".join(str(value).split()) if isinstance(value, BaseException) else _shown(value, longest)
     if len(text) <= longest:
         return text
     tail = (longest - 3) // 2

@@ -49,7 +49,7 @@ def sharing(model: nn.Module, module: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def untie(model: nn.Module, module: nn.Module) -> None:
+def untie(model: nn.Module, module: Any) -> None:
     """Gives a layer a copy of the matrix that it shares, and has the configuration of its model say so."""
     module.weight = nn.Parameter(module.weight.detach().clone(), module.weight.requires_grad)
     config: Any = getattr(model, "config", None)

@@ -159,8 +159,11 @@ def _export(model: nn.Module, file: Path) -> None:
     except Exception as error:  # the tracer raises whatever the model does
         if missing := missing_module(error):
             raise missing from None
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
         raise Refused(
-            f"torch cannot trace a {type(model).__name__} for ONNX ({abridged(error, 300)}): export --to dense"
+            f"torch cannot trace a {type(model).__name__} for ONNX ({abridged(first, 300)}): export --to dense"
         ) from error
     assert program is not None  # a path was not given
     program.save(file, external_data=size > LARGEST)
