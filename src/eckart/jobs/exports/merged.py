@@ -20,8 +20,8 @@ def write(source: str, out: str | Path) -> str:
 
     A compressed model stays compressed: codes are rounded anew, and where there are no entries to add the change to,
     as in factors, it becomes a term of a sum. Rounding codes again may lose as much as the adapter changed, and is said
-    to. A head that is tied to the embedding gets a matrix of its own, and the model is larger by it. What is written can
-    be exported to any other format.
+    to. A head that is tied to the embedding gets a matrix of its own, and the model is larger by it. What is written
+    can be exported to any other format.
 
     Returns:
         The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F, and what was untied.
