@@ -57,6 +57,48 @@ TABLES = {
         [("", "{arm}")],
         [("{gradients} gradients of {length:,}", "{seconds:.2f}")],
     ),
+    "growth": Table(
+        "sketching",
+        {"benchmark": "sketching.growth", "part": "growth"},
+        [
+            ("", "{method}"),
+            ("by", "{by}"),
+            ("at", "{held}"),
+            ("from", "{first:,}"),
+            ("to", "{last:,}"),
+            ("exponent of time", "{slope:.2f}"),
+            ("expected", "{expected:.0f}"),
+            ("seconds at the largest", "{last_seconds:.2f}"),
+            ("exponent of memory", "{mib_slope:.2f}"),
+            ("MiB at the largest", "{last_mib:.0f}"),
+        ],
+    ),
+    "embeddings": Table(
+        "sketching",
+        _spent("embedding"),
+        [("", "{arm}")],
+        [("{nodes:,} nodes, {entries:,} entries", "{seconds:.2f} s, {mib:.0f} MiB")],
+    ),
+    "forests": Table(
+        "sketching",
+        _chosen("forests"),
+        [
+            ("", "{arm}"),
+            ("coordinates of a step", "{block}"),
+            ("steps", "{steps:,}"),
+            ("passes over all", "{passes:.1f}"),
+        ],
+    ),
+    "agreement": Table(
+        "sketching",
+        {"benchmark": "sketching.peers", "part": "agreement"},
+        [
+            ("range of the cost / reg", "{eta}"),
+            ("plans are apart by", "{apart:short}"),
+            ("error of our marginals", "{error:short}"),
+            ("of POT's", "{error_of_pot:short}"),
+        ],
+    ),
     "products": Table(
         "sketching",
         _spent("products"),

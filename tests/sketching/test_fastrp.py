@@ -71,7 +71,9 @@ def test_nodes_without_edges_are_zero_and_all_else_is_finite() -> None:
     assert np.isfinite(found).all()
     assert not found[4].any()
     assert np.abs(found).sum(1)[np.arange(12) != 4].all()
-    assert not node_embedding(np.zeros((3, 3)), 5, generator=1).any()
+    for kind in (np.float64, np.float32):
+        assert not node_embedding(np.zeros((3, 3), kind), 5, generator=1).any()
+        assert node_embedding(sparse.csr_array((0, 0), dtype=kind), 5, generator=1).shape == (0, 5)
 
 
 @pytest.mark.parametrize(
