@@ -57,7 +57,7 @@ TABLES = {
         [("", "{arm}")],
         [("{gradients} gradients of {length:,}", "{seconds:.2f}")],
     ),
-    "growth": Table(
+    "sketch-growth": Table(
         "sketching",
         {"benchmark": "sketching.growth", "part": "growth"},
         [
@@ -73,13 +73,13 @@ TABLES = {
             ("MiB at the largest", "{last_mib:.0f}"),
         ],
     ),
-    "embeddings": Table(
+    "sketch-embeddings": Table(
         "sketching",
         _spent("embedding"),
         [("", "{arm}")],
         [("{nodes:,} nodes, {entries:,} entries", "{seconds:.2f} s, {mib:.0f} MiB")],
     ),
-    "forests": Table(
+    "sketch-forests": Table(
         "sketching",
         _chosen("forests"),
         [
@@ -89,7 +89,7 @@ TABLES = {
             ("passes over all", "{passes:.1f}"),
         ],
     ),
-    "agreement": Table(
+    "sketch-agreement": Table(
         "sketching",
         {"benchmark": "sketching.peers", "part": "agreement"},
         [
