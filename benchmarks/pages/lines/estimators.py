@@ -137,7 +137,8 @@ ESTIMATORS: list[Lines] = [
     Lines(
         "estimators",
         "objects",
-        "{frames} frames of {pixels} pixels, people and three squares that move, second half: intersection over union",
+        "{frames} frames of {pixels} pixels, people and three squares that move, second half: intersection over union, "
+        "medians of {seeds} draws",
         {"benchmark": "estimators.objects", "method": ("rsvddpd", "godec", "rpca-ialm", "rpca-unfolded")},
         "{arm} {overlap:.3f}",
         together="; ",
