@@ -58,13 +58,24 @@ TABLES = {
     ),
     "two-of-four": Table(
         "parametrizations",
-        {"benchmark": "parametrizations.two_of_four"},
+        {"benchmark": "parametrizations.two_of_four", "part": "clothes"},
         [
             ("", "{arm}"),
             ("rate", "{rate}"),
             ("pull", "[{pull}]"),
             ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
             ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+        ],
+    ),
+    "two-of-four-text": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.two_of_four", "part": "text"},
+        [
+            ("", "{arm}"),
+            ("rate", "{rate}"),
+            ("pull", "[{pull}]"),
+            ("held-out loss", "{loss:.3f} ± {spread:.3f}"),
+            ("to dense, paired", "{change:+.3f} ± {change_stderr:.3f}"),
         ],
     ),
     "uncertainty": Table(
