@@ -88,7 +88,7 @@ TEXT = {
 LONGER = ("AdamW", "muon", "soap", "galore", "fira", "apollo", "dion", "q-galore")
 """Those that also do so for longer."""
 LARGER = ("AdamW", "muon, bfloat16", "soap", "galore", "fira", "apollo", "dion", "dct-adamw")
-"""Those that also do so in larger matrices, at the smallest three of their rates."""
+"""Those that also do so in larger matrices, at all of their rates."""
 
 
 def arms(rank: int, every: int) -> dict[str, Arm]:

@@ -9,7 +9,7 @@ text: a Llama of 2 layers of width 128 on articles of Wikipedia and 2048 tokens 
 tokens; the loss on held-out articles. larger text: the same with 3 layers of width 512 (8.5 million numbers in hidden
 matrices), batches of 512 tokens.
 Hidden matrices are moved by the arm, the rest by AdamW at a rate of 0.001 in all arms; no weight decay, a cosine with a
-tenth of warm-up. Every arm has four rates (of texts three), of which one seed picks by data that are neither learned
+tenth of warm-up. Every arm has four rates (of text three), of which one seed picks by data that are neither learned
 from nor judged by (`rates`; of texts in half of the steps); then all seeds run as many steps (`steps`), and as many as
 fit into the processor seconds of AdamW (`equal`). Those with a colon are others' packages, and are left out where they
 are not installed. What a step takes is measured beforehand, the arms in turns, on a
@@ -239,7 +239,7 @@ def main() -> None:
     task = text(SIZES[part], options.steps) if part in SIZES else pictures(options.fashion, options.steps)
     every = arms(RANKS[part], EVERY)
     if part == "larger text":
-        every = {name: replace(every[name], rates=every[name].rates[:3]) for name in LARGER}
+        every = {name: every[name] for name in LARGER}
     elif part == "text":
         longer = LONGER if options.steps > STEPS else tuple(TEXT)
         every = {

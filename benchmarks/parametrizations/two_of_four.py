@@ -4,7 +4,7 @@
     python -m benchmarks.parametrizations.two_of_four text [--json FILE]
 
 clothes: a perceptron 784-128-128-10 on Fashion-MNIST, 2 passes dense; text: a Llama of 2 layers of width 128 on
-articles of Wikipedia, 600 steps of 1024 tokens dense. Then half as many steps of an arm, whose hidden matrices become
+articles of Wikipedia, 400 steps of 1024 tokens dense. Then half as many steps of an arm, whose hidden matrices become
 2:4 sparse; AdamW without decay under a cosine. Of three rates, of `cast` of three pulls at the smallest rate, one is
 picked for each arm by a seed that is judged by others of the data to learn from; then 3 seeds. Differences are to the
 dense net that trains on, paired by seed. `at once` keeps the largest and trains them alone; `cast` mixes its pull into
@@ -30,7 +30,7 @@ from benchmarks.parametrizations.arms import HIDDEN, Task, clothes, text
 from benchmarks.parametrizations.training import Batches, train
 from eckart.optim import AdamS
 
-STEPS = 600
+STEPS = 400
 """Of the dense Llama."""
 FIRST = {"clothes": 3e-3, "text": 1e-2}
 """The rate of the dense net."""
