@@ -144,6 +144,28 @@ def best_rate(rows: Rows, what: dict[str, Any], task: Task, name: str, arm: Arm)
     return min(scores, key=lambda rate: scores[rate])
 
 
+def same(rows: Rows, key: dict[str, Any], rate: float, steps: int) -> dict[str, Any] | None:
+    """What these seeds came to at this rate where another number of rates was tried."""
+    rest = {name: value for name, value in key.items() if name != "trials"}
+    for row in rows:
+        what = {name: value for name, value in row.what.items() if name != "trials"}
+        if what == rest and (row.found["rate"], row.found["steps"]) == (rate, steps):
+            return {name: row.found[name] for name in ("scores", "cpu_seconds", "state_bytes")}
+    return None
+
+
+def learned(task: Task, arm: Arm, rate: float, steps: int, seeds: int) -> dict[str, Any]:
+    """Scores of all seeds, mean processor seconds, and bytes of state by number."""
+    scores, clocks, state, count = [], [], 0, 1
+    for seed in range(1, seeds + 1):
+        model, found = train(task, arm, rate, steps, seed)
+        scores.append(task.judge(model))
+        clocks.append(found["cpu_seconds"])
+        made = arm.optimizers(model, rate, steps)[0]
+        state, count = found["state"], sum(p.numel() for group in made.param_groups for p in group["params"])
+    return {"scores": scores, "cpu_seconds": statistics.mean(clocks), "state_bytes": state / count}
+
+
 def compare(
     rows: Rows, what: dict[str, Any], task: Task, every: dict[str, Arm], seeds: int, stages: Sequence[str]
 ) -> None:
@@ -163,15 +185,9 @@ def compare(
                         raise SystemExit("what a step takes has not been measured: --stages seconds")
                     ratio = timed.found["ratio"]
                     steps = max(10, round(task.steps * min(1 / ratio, 4.0)))
-                scores, clocks, state = [], [], 0
-                for seed in range(1, seeds + 1):
-                    model, found = train(task, arm, rate, steps, seed)
-                    scores.append(task.judge(model))
-                    clocks.append(found["cpu_seconds"])
-                    state = found["state"]
+                found = same(rows, key, rate, steps) or learned(task, arm, rate, steps, seeds)
+                scores = found["scores"]
                 paired = [a - b for a, b in zip(scores, first or scores, strict=True)]
-                made = arm.optimizers(model, rate, steps)[0]
-                count = sum(p.numel() for group in made.param_groups for p in group["params"])
                 row = rows.add(
                     key,
                     {
@@ -179,14 +195,12 @@ def compare(
                         "spread": statistics.stdev(scores),
                         "change": statistics.mean(paired),
                         "change_stderr": statistics.stdev(paired) / seeds**0.5,
-                        "scores": scores,
                         "rate": rate,
                         "edge": rate in (arm.rates[0], arm.rates[-1]),
                         "steps": steps,
                         "ratio": ratio if stage == "equal seconds" else None,
-                        "cpu_seconds": statistics.mean(clocks),
-                        "state_bytes": state / count,
                         "card": arm.card,
+                        **found,
                     },
                 )
             print(name, stage, row.found, flush=True)

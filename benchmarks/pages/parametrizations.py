@@ -56,6 +56,26 @@ TABLES = {
             ("processor seconds", "{cpu_seconds:.1f}"),
         ],
     ),
+    "arms-seconds": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.arms", "part": "clothes, equal seconds"},
+        [
+            ("", "{arm}"),
+            ("steps", "{taken}"),
+            ("accuracy", "{accuracy:.4f} ± {spread:.4f}"),
+            ("to dense, paired", "{change:+.4f} ± {change_stderr:.4f}"),
+        ],
+    ),
+    "arms-text": Table(
+        "parametrizations",
+        {"benchmark": "parametrizations.arms", "part": ("text", "text, equal seconds")},
+        [("", "{arm}"), ("bytes", "{bytes:%1}"), ("rate", "{rate}")],
+        [
+            ("{part}: steps", "{taken}"),
+            ("{part}: loss", "{loss:.3f} ± {spread:.3f}"),
+            ("{part}: to dense, paired", "{change:+.3f} ± {change_stderr:.3f}"),
+        ],
+    ),
     "two-of-four": Table(
         "parametrizations",
         {"benchmark": "parametrizations.two_of_four", "part": "clothes"},
