@@ -136,7 +136,9 @@ def main() -> None:
                     rate = min(tried, key=lambda each: tried[each])
                     gaps = [gap(arm, steps, picked, rate, seed) for seed in range(SEEDS)]
                     ended = [each for each in gaps if math.isfinite(each)]
-                    found = {"gap": float(np.median(gaps)), "least gap": min(ended), "largest gap": max(ended)}
+                    middle = float(np.median(gaps))
+                    found: dict[str, Any] = {"gap": middle if math.isfinite(middle) else None}
+                    found |= {"least gap": min(ended, default=None), "largest gap": max(ended, default=None)}
                     found |= {"diverged": len(gaps) - len(ended), "rate": rate, "edge": rate in (RATES[0], RATES[-1])}
                     row = rows.add(what, found | {"least": best, "start": best + scale})
                 print(what, row.found, flush=True)

@@ -63,6 +63,16 @@ TABLES = {
             ("rate {rate:g}, singular value", "{gain_ratio:.2f}"),
         ],
     ),
+    "optim-bilevel": Table(
+        "optim",
+        {"benchmark": "optim.bilevel"},
+        [("", "{budget}"), ("blocks a step", "{picked}"), ("steps", "{steps:,}")],
+        [
+            ("{arm}: gap", "[{gap:%1}]"),
+            ("{arm}: least to largest", "{least gap:%1} to {largest gap:%1}[, {diverged} of {seeds} without end]"),
+            ("{arm}: rate", "{rate:g}"),
+        ],
+    ),
     "optim-times": Table(
         "optim",
         {"benchmark": "optim.steps", "part": "times"},

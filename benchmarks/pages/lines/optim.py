@@ -53,6 +53,16 @@ OPTIM = [
     ),
     Lines(
         "optim",
+        "two levels",
+        "penalties that ten classifiers of clothes share, 16 pictures for each block that a step looks at; what is left "
+        "of the gap to the least loss, median of {seeds} seeds",
+        {"benchmark": "optim.bilevel", "picked": (5, 10)},
+        "{picked} of ten, {steps} steps, {arm} {gap:%1}",
+        together="; ",
+        name="blockwise-bilevel",
+    ),
+    Lines(
+        "optim",
         "width",
         "a perceptron 784-d-d-d-10 on Fashion-MNIST, {steps} steps, {seeds} seeds, rates and decay of width 32; the "
         "share of wrong answers, and the largest singular value of hidden matrices over that at width 32",
