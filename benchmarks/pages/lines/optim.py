@@ -54,8 +54,8 @@ OPTIM = [
     Lines(
         "optim",
         "two levels",
-        "penalties that ten classifiers of clothes share, 16 pictures for each block that a step looks at; what is left "
-        "of the gap to the least loss, median of {seeds} seeds",
+        "penalties that ten classifiers of clothes share, 16 pictures for each block that a step looks at; what is "
+        "left of the gap to the least loss, median of {seeds} seeds",
         {"benchmark": "optim.bilevel", "picked": (5, 10)},
         "{picked} of ten, {steps} steps, {arm} {gap:%1}",
         together="; ",

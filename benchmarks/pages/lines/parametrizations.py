@@ -59,8 +59,8 @@ PARAMETRIZATIONS = [
     Lines(
         "parametrizations",
         "tasks",
-        "five tasks one after the other, of clothes or genres, by a perceptron 784-128-128, {seeds} seeds; beside it one "
-        "net that trains all entries in all tasks",
+        "five tasks one after the other, of clothes or genres, by a perceptron 784-128-128, {seeds} seeds; beside it "
+        "one net that trains all entries in all tasks",
         {"benchmark": "parametrizations.tasks"},
         "{kind}, {arm}, {keep:%} for each: accuracy {acc:.4f} ± {acc_spread:.4f}, backward transfer {bwt:+.4f} ± "
         "{bwt_stderr:.4f}",
