@@ -32,6 +32,14 @@ PARAMETRIZATIONS = [
     ),
     Lines(
         "parametrizations",
+        "text, at equal bytes",
+        "a Llama of 2 layers of width 128 on articles of Wikipedia, {steps} steps of {tokens} tokens, {seeds} seeds, "
+        "the best of three rates each; the loss on others, differences from the dense model are paired by seed",
+        {"benchmark": "parametrizations.arms", "part": "text", "method": _ARMS},
+        "{arm}, {bytes:%} of the bytes: {loss:.3f} ± {spread:.3f}, {change:+.3f} ± {change_stderr:.3f} to dense",
+    ),
+    Lines(
+        "parametrizations",
         "two of four",
         "a perceptron 784-128-128-10 on Fashion-MNIST, {steps} steps dense and half as many that make the hidden "
         "matrices 2:4 sparse, {seeds} seeds; differences from the dense net that trains on are paired by seed",

@@ -133,8 +133,8 @@ def sst(layer: Layer, *, rank: int = 8) -> Sum:
     What is saved is the state of an optimizer, and gradients: `rank` (out + in) + k numbers. The weights take k (out +
     in + 1) numbers, more than W, and a product twice as many multiply-adds for a square one. In the end it is W again.
 
-    Close to training all of it is not reproduced, because on a small net and two passes, with 16 of 128 pairs at a
-    time, it is 0.014 behind, as far as low rank of about as many numbers that train.
+    Close to training all of it is reproduced on text, where 200 steps of a small Llama end 0.64 nats ahead of the dense
+    one, and not on pictures, where two passes with 16 of 128 pairs at a time end 0.014 behind.
     """
     most = min(layer.shape)
     if not 1 <= rank <= most:
