@@ -161,7 +161,7 @@ def register_of(family: str) -> Register[Any]:
 @cache
 def measured(family: str) -> dict[str, Any]:
     """`conditions` in words, by a short name, and `rows`: for each paper its results under each of them."""
-    text = resources.files("eckart").joinpath("measured", f"{family}.json").read_text("utf-8")
+    text = (resources.files("eckart") / "measured" / f"{family}.json").read_text("utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 
