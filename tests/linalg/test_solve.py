@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.linalg import solve_sylvester
 
 from eckart.errors import Refused
@@ -122,3 +124,32 @@ def test_a_right_side_that_does_not_fit_is_refused() -> None:
             solve(Dense(gram(4)), b)
     with pytest.raises(TypeError, match=r"wrap a tensor in structures.Dense"):
         solve(torch.eye(3), torch.ones(3))  # type: ignore[arg-type]
+
+
+@given(st.data())
+def test_singular_sums_of_whole_numbers_are_refused(data: st.DataObject) -> None:
+    """A (+) B or A x B plus a shift with an eigenvalue of zero, of small integers, on which products cancel exactly."""
+    a, b = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    numbers = st.integers(-2, 2)
+    left, right = (
+        torch.tensor(data.draw(st.lists(numbers, min_size=n * n, max_size=n * n)), dtype=torch.float64).view(n, n)
+        for n in (a, b)
+    )
+    whole = torch.kron(left, torch.eye(b)) + torch.kron(torch.eye(a), right)
+    real = [v.real.round().item() for v in torch.linalg.eigvals(whole) if abs(v - v.real.round()) < 1e-9]
+    if not real:
+        return
+    shift = -float(real[0])
+    rhs = torch.randn(a * b, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if torch.linalg.matrix_rank(whole + shift * torch.eye(a * b)) == a * b:
+        return
+    with pytest.raises(Refused, match="singular"):
+        solve(kronecker_sum(Dense(left), Dense(right)), rhs, shift=shift)
+
+
+def test_a_solution_that_its_dtype_does_not_hold_is_refused() -> None:
+    small = kronecker_sum(Dense(1e-6 * torch.eye(2).double()), Dense(torch.tensor([[1e-6]]).double()))
+    with pytest.raises(Refused, match=r"more than torch\.float16 holds"):
+        solve(small, torch.ones(2, dtype=torch.float16))
+    with pytest.raises(Refused, match="overflows float64"):
+        solve(small, torch.full((2,), 1e305, dtype=torch.float64))

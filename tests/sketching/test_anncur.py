@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -113,3 +114,19 @@ def test_texts_are_searched_by_their_indices_and_what_cannot_be_is_refused() -> 
         CURSearch(alike, n_anchors=3, rounds=4).fit(places)
     with pytest.raises(Refused, match="of 1 features as items"):
         search.fit(places, queries=np.ones((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda found: np.where(np.arange(len(found)) % 3, found, np.nan), "NaN or Inf for"),
+        (lambda found: found[:-1], "for 8 items: a number for each"),
+        (lambda found: found + 1j, "complex128"),
+    ],
+)
+def test_a_scorer_gives_a_number_for_each_item(given: Callable[[np.ndarray], np.ndarray], said: str) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 3))
+    fitted = CURSearch(lambda q, i: -np.square(q - i).sum(1), n_anchors=8, random_state=0).fit(x)
+    fitted.scorer = lambda q, i: given(-np.square(q - i).sum(1))
+    with pytest.raises(Refused, match=said):
+        fitted.kneighbors(x[:2], 3, budget=16)

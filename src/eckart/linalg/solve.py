@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -69,7 +70,8 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
         As b came; computed in float64.
 
     Raises:
-        Refused: it has no rule, is singular or nearly so (more than 1e-6 of b is left), or holds NaN or Inf.
+        Refused: it has no rule, is singular or nearly so (more than 1e-6 of b is left), holds NaN or Inf, or the
+            solution is larger than the dtype of b holds.
     """
     n = square(A, "solve")
     finite_shift(shift)
@@ -77,17 +79,23 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
     with torch.no_grad():
         apply = inverse(A, shift)
         x = apply(rhs.detach())
-    rest = rhs - product(A, x) - shift * x
+    # In this order b is not lost beside products that cancel.
+    rest = rhs - (product(A, x) + shift * x)
     x = x + _Inverse.apply(rest, A, shift, apply)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        left = (rhs - product(A, x) - shift * x).norm(dim=0)
+        left = (rhs - (product(A, x) + shift * x)).norm(dim=0)
         share = float((left / rhs.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)).max()) if rhs.numel() else 0.0
+    if not math.isfinite(share):
+        raise Refused(f"{type(A).__name__} of shape {A.shape}: the solution overflows float64; scale it or b down")
     if not share <= RESIDUAL:
         raise Refused(
             f"{type(A).__name__} of shape {A.shape} with shift={shift:g} is singular to working precision: a share "
             f"{share:.2g} of b is left. Take a larger shift, or the shortest solution with linalg.krylov.lsqr"
         )
-    return as_came(x, b)
+    found = as_came(x, b)
+    if not torch.as_tensor(found).isfinite().all():
+        raise Refused(f"the solution has entries of {float(x.detach().abs().max()):.2g}, more than {found.dtype} holds")
+    return found
 
 
 class _Inverse(torch.autograd.Function):

@@ -75,6 +75,9 @@ def search_by_cur(
         ridge: of U.
         generator: of the anchors of the first round, the same for all queries.
 
+    Raises:
+        Refused: numbers that do not fit together, or a scorer that gives others than a finite number for each item.
+
     Returns:
         (queries, k) items, the best first, ties by index; `calls` counts the scorer's pairs, and the message those that
         R took.
@@ -121,13 +124,13 @@ def _best(
     m = core.scores.shape[1]
     found, best, calls = np.empty((queries, k), np.int64), np.empty((queries, k)), 0
     for query in range(queries):
-        index, scores, embedded = first, np.asarray(scorer(query, first), np.float64), shared
+        index, scores, embedded = first, _asked(scorer, query, first), shared
         for later, size in enumerate(sizes, 1 - len(sizes)):
             guess = scores @ embedded
             guess[index] = -np.inf
             more = np.lexsort((np.arange(m), -guess))[:size]
             if size:
-                scores = np.concatenate([scores, np.asarray(scorer(query, more), np.float64)])
+                scores = np.concatenate([scores, _asked(scorer, query, more)])
                 index = np.concatenate([index, more])
             if later < 0:
                 embedded = core.of(index)
@@ -135,6 +138,17 @@ def _best(
         order = np.lexsort((index, -scores))[:k]
         found[query], best[query] = index[order], scores[order]
     return found, best, calls
+
+
+def _asked(scorer: Scorer, query: int, index: Dense) -> Dense:
+    """The scores (b,) of some items for a query; Refused where there are others than real numbers, one an item."""
+    found = np.asarray(scorer(query, index))
+    if found.shape != index.shape or found.dtype.kind not in "biuf":
+        raise Refused(f"the scorer gave {found.dtype} of shape {found.shape} for {len(index)} items: a number for each")
+    if not np.isfinite(found).all():
+        bad = int((~np.isfinite(found)).sum())
+        raise Refused(f"the scorer gave NaN or Inf for {bad} of {len(index)} items: give the worst a finite number")
+    return found.astype(np.float64)
 
 
 def _points(rng: np.random.Generator) -> Planted:
@@ -255,8 +269,8 @@ class CURSearch(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def _scored(self, query: Dense, index: Dense) -> Dense:
         items = self.items_[index]
-        pairs = np.broadcast_to(query, items.shape)
-        return np.asarray(_nearness(pairs, items) if self.scorer is None else self.scorer(pairs, items), np.float64)
+        pairs, score = np.broadcast_to(query, items.shape), _nearness if self.scorer is None else self.scorer
+        return _asked(lambda *_: score(pairs, items), 0, index)
 
     @property
     def _n_features_out(self) -> int:

@@ -14,7 +14,7 @@ from eckart.arrays import Array, Dense, Seed, back, generator_of, power_of_two, 
 from eckart.errors import Refused
 from eckart.ops.sparse_product import sparse_product
 from eckart.scikit.base import Estimator, at_least_one, generator_from, positive, same_kind
-from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from eckart.scikit.door import ClassNamePrefixFeaturesOutMixin, TransformerMixin, check_is_fitted
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import estimates, sketch
 
@@ -240,6 +240,7 @@ class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     @same_kind
     def transform(self, X: Any) -> Any:
         """Embeddings (m, d) of nodes by their edges X (m, n) to those that were fitted."""
+        check_is_fitted(self)
         kind = self.powers_.dtype.type
         walk, _ = _walk(self._graph(X), kind)
         found = np.zeros((walk.shape[0], self.powers_.shape[2]), kind)

@@ -152,7 +152,7 @@ def trials(
         if hopeless(error):
             continue
         divergences[name] = attempt(name, choice)
-        factors[name] = divergences[name] / max(error / 2, 1e-12)
+        factors[name] = divergences[name] / max(error / 2, 1e-12) if error > 0 else 1.0  # where all stay dense
         same = choose(name, uniform=True, guess=True)
         if same != choice and not hopeless(plan.error(same), UNLIKELY):
             attempt(name, choose(name, uniform=True), uniform=True)
