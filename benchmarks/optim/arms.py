@@ -53,6 +53,7 @@ SGD = (1e-2, 3e-2, 1e-1, 3e-1)
 OTHERS = {
     "torch: Muon": SIGNS,
     "bitsandbytes: AdamW8bit": ADAM,
+    "torchao: AdamW8bit": ADAM,
     "galore-torch: GaLoreAdamW": QUARTER,
     "pytorch-optimizer: SOAP": ADAM,
     "pytorch-optimizer: GaLore": QUARTER,
@@ -139,6 +140,11 @@ def peers(rank: int, every: int) -> dict[str, Make]:
         (
             "bitsandbytes.optim",
             "bitsandbytes: AdamW8bit",
+            lambda m, p, lr: m.AdamW8bit(p, lr=lr, weight_decay=0.0),
+        ),
+        (
+            "torchao.optim",
+            "torchao: AdamW8bit",
             lambda m, p, lr: m.AdamW8bit(p, lr=lr, weight_decay=0.0),
         ),
         (
