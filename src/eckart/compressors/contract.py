@@ -94,7 +94,7 @@ class CompressorCard(Card):
         allocation: how sizes are chosen when the user does not say: a name in `eckart.budget.ALLOCATIONS`.
         in_metric: `(weight, metric) -> Family` in a metric of the caller's; None for one that makes its own.
         predicts_loss: whether half of an error is the rise of the loss to second order, in nats a token.
-        negligible: squared error of all matrices together that nothing is spent to avoid.
+        negligible: squared error of all matrices together that nothing is spent to avoid, where it is a divergence.
         together: for each kind of group that the compressor fits as one, how; see `eckart.models.groups.KINDS`.
             Matrices in no such group are fitted alone.
         counted: for kinds of groups whose sizes count something else than `size`, what: a word of `SIZES`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import inspect
 import math
 from pathlib import Path
@@ -110,7 +109,8 @@ def test_what_its_own_errors_take_for_worse_than_what_was_measured_is_not_tried(
 def test_bytes_that_buy_nothing_are_not_spent() -> None:
     plan = eckart.compress(tiny_llama(), "auto", keep=0.6, of="bytes", calibration=ids(16)).plan
     thrifty = plan.solve(0.6, "bytes")
-    plan.method = dataclasses.replace(plan.method, negligible=0.0)
+    assert plan.negligible == NEGLIGIBLE
+    plan.negligible = 0.0
     lavish = plan.solve(0.6, "bytes")
 
     def spent(choice: Choice) -> int:
@@ -120,7 +120,7 @@ def test_bytes_that_buy_nothing_are_not_spent() -> None:
     assert [*thrifty.values()].count(None) < [*lavish.values()].count(None)
     assert spent(thrifty) < spent(lavish)
     assert plan.error(lavish) < plan.error(thrifty) < plan.error(lavish) + NEGLIGIBLE
-    plan.method = dataclasses.replace(plan.method, negligible=NEGLIGIBLE)
+    plan.negligible = NEGLIGIBLE
     assert {*plan.solve(1.0, "bytes").values()} == {None}
 
 

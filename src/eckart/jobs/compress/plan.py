@@ -42,6 +42,7 @@ class Plan:
         added, without: what a rotation has added to them; what is said of options that would take more of the model.
         clock, seconds: of products, and totals in currencies of time; where such a budget is asked for.
         factors: what the errors of candidates are multiplied by, by the method they are from.
+        negligible: an error of all together that nothing is spent to avoid; see `trials`.
         influence: of blocks, by name; where such an allocation is asked for.
         portions: of some groups, those whose weights and statistics are at hand together, one lot after the other.
     """
@@ -54,6 +55,7 @@ class Plan:
     curves: dict[str, Curve] = field(default_factory=dict)
     scheduler: str | None = None
     factors: dict[str, float] = field(default_factory=dict)
+    negligible: float = 0.0
     compressed_before: int = 0
     added: Mapping[str, int] = field(default_factory=dict)
     without: str = ""
@@ -144,7 +146,7 @@ class Plan:
 
     def _negligible(self, keep: float) -> float:
         """An error of a group that nothing is spent to avoid, where anything is to be saved."""
-        return self.method.negligible / max(1, len(self.groups)) if keep < 1 else 0.0
+        return self.negligible / max(1, len(self.groups)) if keep < 1 else 0.0
 
     def _measure(self, choice: Mapping[str, int | None]) -> int:
         """Measures what is an estimate in a choice; returns how many candidates that were."""
@@ -247,14 +249,9 @@ def make_plan(
     added: Mapping[str, int] | None = None,
 ) -> Plan:
     """A plan for a model, not yet fitted; its totals are measured on the model, less what a rotation added to it."""
-    cost = model_cost(model)
-    totals = {
-        "linear-parameters": cost["linear_parameters"],
-        "parameters": cost["parameters"],
-        "bytes": model_bytes(model),
-        "macs": cost["macs_per_token"],
-    }
-    more = added or {}
+    cost, more = model_cost(model), added or {}
+    totals = {"linear-parameters": cost["linear_parameters"], "parameters": cost["parameters"]}
+    totals |= {"bytes": model_bytes(model), "macs": cost["macs_per_token"]}
     totals = {name: total - more.get(name, 0) for name, total in totals.items()}
     before = 0 if more else sum(map(is_compressed, model.modules()))
     groups = find_groups(model, sites, list(method.together))

@@ -106,8 +106,10 @@ def trials(
     is used by itself, and the mixture and the best of the methods with all matrices worth the same, unless errors alone
     predict more than was measured already.
 
+    Errors are divergences here, in nats, so that what is `negligible` of them is known, and nothing is spent on it.
+
     Args:
-        plan: fitted, with candidates of several methods; its errors are scaled.
+        plan: fitted, with candidates of several methods; its errors are scaled, and `negligible` is set.
         model: dense; not changed.
         sequences: token ids (sequences, length), unseen by the fits.
         choose: the choice at the asked size.
@@ -118,6 +120,7 @@ def trials(
     Returns:
         The choice, and for each trial its method (or "mixture"), the predicted and the measured divergence.
     """
+    plan.negligible = plan.method.negligible
     names = sorted({name for curve in plan.curves.values() for name, _ in curve.members})
     judge = judge or judge_here(model, sequences)
     found: list[tuple[float, Choice]] = []
