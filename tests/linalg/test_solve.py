@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.linalg import solve_sylvester
 
 from eckart.errors import Refused
-from eckart.linalg import solve
+from eckart.linalg import slogdet, solve
 from eckart.structures import (
     BlockDiagonal,
     Chain,
@@ -153,3 +155,12 @@ def test_a_solution_that_its_dtype_does_not_hold_is_refused() -> None:
         solve(small, torch.ones(2, dtype=torch.float16))
     with pytest.raises(Refused, match="overflows float64"):
         solve(small, torch.full((2,), 1e305, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("of", [solve, lambda a, b: slogdet(a)[1]])
+def test_gradients_of_gradients_are_refused_and_not_left_out(of: Callable[..., torch.Tensor]) -> None:
+    left = torch.tensor([[2.0, 1.0], [0.0, 3.0]], dtype=torch.float64)
+    matrix = kronecker_sum(Dense(left), Dense(torch.eye(2).double())).requires_grad_()
+    value = of(matrix, torch.ones(4).double()).sum()
+    with pytest.raises(Refused, match="no gradients of these"):
+        torch.autograd.grad(value, [*matrix.parameters()], create_graph=True)

@@ -103,3 +103,10 @@ def test_the_estimator_is_the_function_and_embeds_new_nodes_by_their_edges() -> 
     np.testing.assert_allclose(fitted.transform(new)[0], expected, rtol=1e-12)
     with pytest.raises(Refused, match="density=2"):
         FastRP(density=2).fit(a)
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(Refused, match="give no embedding"):
+        node_embedding(np.ones((4, 4)), components=2, weights=(0.0, 0.0))
+    with pytest.raises(Refused, match="give no embedding"):
+        FastRP(2, weights=(0.0,)).fit(np.ones((4, 4)))

@@ -118,3 +118,9 @@ def test_a_saved_sparsifier_goes_on(tmp_path: Path) -> None:
     for each in (made, loaded):
         each.insert([[0, 80], [3, 44]], [1.0, 2.0]).delete(np.stack([u[:9], v[:9]], 1))
     assert abs(loaded.sparsifier_ - made.sparsifier_).max() == 0
+
+
+def test_an_edge_of_a_node_to_itself_is_refused() -> None:
+    fitted = SpectralSparsifier(random_state=0).fit(np.ones((5, 5)) - np.eye(5))
+    with pytest.raises(Refused, match="an edge of node 3 to itself"):
+        fitted.insert([[0, 1], [3, 3]], [1.0, 1.0])

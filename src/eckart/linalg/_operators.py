@@ -87,6 +87,12 @@ def no_rule(matrix: StructuredMatrix, doing: str, why: str = "") -> Refused:
     )
 
 
+def once(doing: str) -> None:
+    """Raises Refused in a backward pass that is to be differentiated itself, where a rule has no second derivative."""
+    if torch.is_grad_enabled():
+        raise Refused(f"{doing} has gradients, and no gradients of these here: leave create_graph=True out")
+
+
 def asymmetric(matrix: StructuredMatrix, doing: str) -> Refused:
     """What is raised where a rule goes by eigenvectors, and the structure is not symmetric."""
     if doing not in ("eigh", "sample"):

@@ -61,27 +61,6 @@ def edges_of(graph: sparse.csr_array) -> tuple[Dense, Dense, Dense]:
     return upper.row.astype(np.int64), upper.col.astype(np.int64), upper.data
 
 
-class DisjointSets:
-    """Sets of 0..n-1, each number alone at first, that are joined."""
-
-    def __init__(self, n: int) -> None:
-        self._parent = list(range(n))
-
-    def root(self, i: int) -> int:
-        """The number that stands for the set of i."""
-        parent = self._parent
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    def join(self, i: int, j: int) -> bool:
-        """Makes one set of two; False where they were one."""
-        x, y = self.root(i), self.root(j)
-        self._parent[x] = y
-        return x != y
-
-
 class LaplacianSolver:
     """L^+ b by sparse LU, one node of each component held at zero.
 

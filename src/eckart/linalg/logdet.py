@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eckart import arrays
 from eckart.errors import Refused
-from eckart.linalg._operators import finite_shift, in_float64, no_rule, square
+from eckart.linalg._operators import finite_shift, in_float64, no_rule, once, square
 from eckart.linalg._thin import Thin, split
 from eckart.linalg.eigh import Eigen, eigen, transposed_pair, without_identity
 from eckart.linalg.solve import solve
@@ -177,8 +177,8 @@ class _Durbin(torch.autograd.Function):
         return sign.to(column.device), log.to(column.device)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, _: Tensor, g: Tensor) -> tuple[Tensor, None]:
+        once("slogdet")
         x = ctx.inverse
         if x is None:
             raise no_rule(ctx.matrix, "the gradient of slogdet", "it is singular")

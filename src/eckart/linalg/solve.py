@@ -19,6 +19,7 @@ from eckart.linalg._operators import (
     finite_shift,
     in_float64,
     no_rule,
+    once,
     product,
     square,
 )
@@ -59,7 +60,7 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
     Fourier transforms for circulants, Levinson's recursion for Toeplitz matrices and conjugate gradients for long ones,
     the formula of Sherman, Morrison and Woodbury for a sum of thin products and one of the others, block by block and
     factor by factor else. One step of iterative refinement follows. Gradients reach b and the leaves of A, by implicit
-    differentiation: dx = M^-1 (db - dM x).
+    differentiation: dx = M^-1 (db - dM x); gradients of gradients are refused.
 
     Args:
         A: (n, n).
@@ -86,7 +87,10 @@ def solve(A: StructuredMatrix, b: Any, *, shift: float = 0.0) -> Any:
         left = (rhs - (product(A, x) + shift * x)).norm(dim=0)
         share = float((left / rhs.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)).max()) if rhs.numel() else 0.0
     if not math.isfinite(share):
-        raise Refused(f"{type(A).__name__} of shape {A.shape}: the solution overflows float64; scale it or b down")
+        raise Refused(
+            f"the solution with {type(A).__name__} of shape {A.shape} and shift={shift:g} is not finite: the matrix is "
+            "singular, or it overflows float64. Take a larger shift, or scale b down"
+        )
     if not share <= RESIDUAL:
         raise Refused(
             f"{type(A).__name__} of shape {A.shape} with shift={shift:g} is singular to working precision: a share "
@@ -108,6 +112,7 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        once("solve")
         with torch.no_grad():
             return inverse(transpose(ctx.matrix), ctx.shift)(g), None, None, None
 

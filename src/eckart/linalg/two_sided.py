@@ -12,8 +12,8 @@ from scipy.linalg import LinAlgError, schur, solve_triangular
 from torch import Tensor
 
 from eckart.arrays import Dense
-from eckart.linalg._factors import reciprocal, singular
-from eckart.linalg._operators import in_float64, is_symmetric
+from eckart.linalg._factors import singular
+from eckart.linalg._operators import in_float64, is_symmetric, once
 from eckart.structures import Interleaved, Kronecker, Repeated, StructuredMatrix
 
 
@@ -46,7 +46,6 @@ class TwoSided:
         """
         (s, u), (t, v) = self._forms
         a, b = len(s), len(t)
-        reciprocal(torch.from_numpy(self._values), self.matrix, self.shift)
         table = x.detach().cpu().numpy().reshape(a, b, -1)
         turned = np.einsum("ia,ijk,jb->bak", u.conj(), table, v, optimize=True)
         found, eye = np.zeros_like(turned), np.eye(a)
@@ -60,7 +59,8 @@ class TwoSided:
 
     def logabsdet(self) -> tuple[Tensor, Tensor]:
         """The sign of det M and the logarithm of its size, with gradients to both sides."""
-        values = self._values
+        lam, mu = (np.diag(form[0]) for form in self._forms)
+        values = (np.multiply if self.product else np.add).outer(lam, mu) + self.shift
         phase = np.exp(1j * np.angle(values).sum()).real if values.all() else 0.0
         with np.errstate(divide="ignore"):
             log = np.log(np.abs(values)).sum()
@@ -71,13 +71,6 @@ class TwoSided:
     def _forms(self) -> tuple[tuple[Dense, Dense], tuple[Dense, Dense]]:
         left, right = (side.detach().cpu().numpy() for side in (self.left, self.right))
         return schur(left, output="complex"), schur(right.T, output="complex")
-
-    @property
-    def _values(self) -> Dense:
-        """The eigenvalues of M (a, b)."""
-        lam, mu = (np.diag(form[0]) for form in self._forms)
-        values: Dense = (np.multiply if self.product else np.add).outer(lam, mu) + self.shift
-        return values
 
     def _triangular(self, m: Dense, rhs: Dense) -> Dense:
         try:
@@ -96,8 +89,8 @@ class _Logarithm(torch.autograd.Function):
         return torch.tensor(value, dtype=torch.float64, device=left.device)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        once("slogdet")
         m: TwoSided = ctx.of
         (s, u), (t, v) = m._forms
         left = u.conj() @ _sum_of_inverses(s, np.diag(t), m).T @ u.T

@@ -68,8 +68,8 @@ def solve_bilevel(
     the same samples at the point before. Every block keeps six vectors like y_i.
 
     Fewer steps with more blocks in each is reproduced on ten classifiers of clothes. Trackers halve what is left beside
-    the slopes of the samples at hand where half of the blocks are looked at or all; with one or two of ten a step they
-    run away at rates that do well with another seed.
+    the slopes of the samples at hand where half of the blocks are looked at or all; with two of ten they are behind in
+    equal looks, and with one runs at one rate end anywhere from the best of all to far beyond the start.
 
     Args:
         upper: f_i, differentiable in x and y_i.

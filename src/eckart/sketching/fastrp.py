@@ -155,7 +155,7 @@ def node_embedding(
     graph = sparse.csr_array(graph)
     if graph.data.size and graph.data.min() < 0:
         raise Refused(f"an edge weighs {graph.data.min():.3g}; weights are not negative")
-    if components < 1 or not weights or not 0 < density <= 1:
+    if components < 1 or not any([self_weight, *weights]) or not 0 < density <= 1:
         raise Refused(f"components={components}, weights={list(weights)} and density={density} give no embedding")
     kind = _precision(adjacency)
     walk, degree = _walk(graph, kind)
@@ -223,7 +223,9 @@ class FastRP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def fit(self, X: Any, y: Any = None) -> FastRP:
         """Walks from the random signs over the graph X (n, n); itself."""
         graph = self._graph(X, fit=True)
-        at_least_one(n_components=self.n_components, weights=len(self.weights))
+        at_least_one(n_components=self.n_components)
+        if not any(self.weights):
+            raise Refused(f"weights={list(self.weights)} give no embedding")
         if positive(density=self.density) > 1:
             raise Refused(f"density={self.density} is a share of the signs, and at most 1")
         if graph.shape[0] != graph.shape[1]:

@@ -6,12 +6,12 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import sparse
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import splu
 
 from eckart.arrays import Array, Dense, Seed, back, dense, generator_of, rows
 from eckart.errors import Refused
-from eckart.linalg.graphs import DisjointSets
 from eckart.linalg.solution import Solution
 from eckart.scikit.planted import Planted
 from eckart.sketching.contract import sketch
@@ -171,14 +171,14 @@ def _thresholded(h: Any, seen: Dense, steepest: float, k: int) -> Dense:
 
 def _forest(h: sparse.csc_array, order: Dense, most: int) -> Dense:
     """The first coordinates of an order among which H has no cycle, others left out; at most so many."""
-    trees, inside, taken = DisjointSets(h.shape[0]), np.zeros(h.shape[0], bool), 0
+    trees, inside, taken = DisjointSet(range(h.shape[0])), np.zeros(h.shape[0], bool), 0
     for i in order.tolist():
         near = h.indices[h.indptr[i] : h.indptr[i + 1]]
-        around = [trees.root(j) for j in near[inside[near]].tolist()]
+        around = [trees[j] for j in near[inside[near]].tolist()]
         if len(set(around)) == len(around):
             inside[i], taken = True, taken + 1
             for root in around:
-                trees.join(root, i)
+                trees.merge(root, i)
         if taken == most:
             break
     return np.flatnonzero(inside)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.linalg import eigh
 from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from eckart.arrays import Array, Dense, Seed, dense, generator_of
 from eckart.errors import Refused
-from eckart.linalg.graphs import DisjointSets, LaplacianSolver, adjacency, edges_of, non_backtracking_walks
+from eckart.linalg.graphs import LaplacianSolver, adjacency, edges_of, non_backtracking_walks
 from eckart.scikit.base import Estimator, generator_from
 from eckart.scikit.door import check_is_fitted
 from eckart.scikit.files import rebuilds_by_attributes
@@ -104,6 +105,8 @@ class _Kept:
             return np.zeros((0, 2), np.int64)
         if ends.ndim != 2 or ends.shape[1] != 2 or ends.dtype.kind not in "iu" or ends.min() < 0 or ends.max() >= n:
             raise Refused(f"edges of shape {ends.shape} and {ends.dtype} are no pairs of nodes in 0..{n - 1}")
+        if (ends[:, 0] == ends[:, 1]).any():
+            raise Refused(f"an edge of node {ends[ends[:, 0] == ends[:, 1]][0, 0]} to itself has no resistance")
         return ends.astype(np.int64)
 
     def _added(self, graph: sparse.csr_array, u: Dense, v: Dense, w: Dense) -> sparse.csr_array:
@@ -119,8 +122,8 @@ class _Kept:
 
 def _forest(a: Dense, b: Dense, count: int) -> Dense:
     """Which edges, taken in turn, join two parts that were not joined yet."""
-    parts = DisjointSets(count)
-    kept = [e for e, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)) if parts.join(i, j)]
+    parts = DisjointSet(range(count))
+    kept = [e for e, (i, j) in enumerate(zip(a.tolist(), b.tolist(), strict=True)) if parts.merge(i, j)]
     return np.array(kept, np.int64)
 
 

@@ -297,4 +297,4 @@ def _notes(plan: Plan, recipe: Recipe, blind: bool, max_loss: float | None) -> I
     if trained:
         yield f"the time of {', '.join(trained)} is not counted"
     if recipe.method == "auto":
-        yield "the trials of auto are not counted"
+        yield "the trials of auto are not counted; where they find that bytes buy nothing, less is kept"
