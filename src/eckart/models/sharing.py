@@ -49,9 +49,17 @@ def sharing(model: nn.Module, module: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def untie(model: nn.Module, module: Any) -> None:
-    """Gives a layer a copy of the matrix that it shares, and has the configuration of its model say so."""
-    module.weight = nn.Parameter(module.weight.detach().clone(), module.weight.requires_grad)
+def untie(model: nn.Module) -> None:
+    """Gives every layer a copy of what it shares with another, and has the configuration say that nothing is tied.
+
+    All of them: where words are not tied, transformers ties nothing else either when it loads.
+    """
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) in seen:
+                module._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            seen.add(id(parameter))
     config: Any = getattr(model, "config", None)
     for each in filter(None, (config, config and config.get_text_config())):
         each.tie_word_embeddings = False

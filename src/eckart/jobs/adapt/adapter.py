@@ -227,9 +227,8 @@ def check_unshared(model: nn.Module, where: str, base: nn.Module) -> None:
     if others := sharing(model, base):
         raise Refused(
             f"{where} shares its matrix with {others[0]}, which would change too: leave the path beside it (lora takes "
-            "nothing out of the matrix, and is not merged), export the adapter --to merged, which unties the two, or "
-            "give it a matrix of its own before: layer.weight = torch.nn.Parameter(layer.weight.detach().clone()), and "
-            "model.config.tie_word_embeddings = False"
+            "nothing out of the matrix, and is not merged), or save the adapter and export it --to merged, which unties "
+            "the two where the model computes the same then"
         )
 
 

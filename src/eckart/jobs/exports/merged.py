@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from eckart.errors import Refused
 from eckart.files.directories import check_target, new_directory
@@ -11,6 +14,8 @@ from eckart.jobs.exports.contract import Lossy
 from eckart.models import transformers as hf
 from eckart.models.sharing import sharing, untie
 
+SAME = 1e-3
+"""By how much outputs may differ for the roundings of another order of sums."""
 LOST = 0.1
 """Errors beyond this are said to be a loss; rounding to 16 bits stays below."""
 
@@ -20,15 +25,16 @@ def write(source: str, out: str | Path) -> str:
 
     A compressed model stays compressed: codes are rounded anew, and where there are no entries to add the change to,
     as in factors, it becomes a term of a sum. Rounding codes again may lose as much as the adapter changed, and is said
-    to. A head that is tied to the embedding gets a matrix of its own, and the model is larger by it. What is written
-    can be exported to any other format.
+    to. Where the adapter changes a head that is tied to the embedding, all that is tied gets tensors of its own, and
+    the model is larger by them. What is written can be exported to any other format.
 
     Returns:
         The largest error of a matrix, ||merged - (W + change)||_F / ||change||_F, and what was untied.
 
     Raises:
         Refused: `source` is not there, or no adapter, of eckart or of PEFT, or does not name its model; the adapter
-            depends on its input and has no matrix; or `out` is taken.
+            depends on its input and has no matrix; a model does something else where words are not tied; or `out` is
+            taken.
     """
     check_target(Path(out))
     if not Path(source).exists():
@@ -37,9 +43,9 @@ def write(source: str, out: str | Path) -> str:
         raise Refused(f"{source} is no adapter; export --to dense turns a model into ordinary matrices")
     loaded = hf.load(base_of_directory(source))
     adapter = load_adapter(loaded.model, source)
-    tied = {name: place.base for name, place in adapter.places.items() if sharing(loaded.model, place.base)}
-    for base in tied.values():
-        untie(loaded.model, base)
+    tied = [name for name, place in adapter.places.items() if sharing(loaded.model, place.base)]
+    if tied:
+        _untie(loaded.model, tied[0])
     errors = adapter.merge()
     adapter.remove()
     with new_directory(Path(out)) as partial:
@@ -50,3 +56,20 @@ def write(source: str, out: str | Path) -> str:
     if errors[worst] <= LOST:
         return said
     return Lossy(f"{said}: keep the adapter beside its model, or merge it into one that is not quantized")
+
+
+@torch.no_grad()
+def _untie(model: Any, name: str) -> None:
+    """Unties a model, which must not change what it computes; some scale what they hand to a tied head."""
+    if model.main_input_name != "input_ids":
+        raise Refused(f"{name} is tied, and a {type(model).__name__} reads no tokens to try it on untied")
+    inputs = dict(model.dummy_inputs)
+    if model.config.is_encoder_decoder:
+        inputs.setdefault("decoder_input_ids", inputs["input_ids"])
+    before = model(**inputs).logits
+    untie(model)
+    if not (model(**inputs).logits - before).norm() <= SAME * before.norm():
+        raise Refused(
+            f"{name} is tied to the embedding, and a {type(model).__name__} computes otherwise where it is not: leave "
+            f"{name} out of the adapter"
+        )
