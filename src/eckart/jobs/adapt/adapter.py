@@ -227,8 +227,8 @@ def check_unshared(model: nn.Module, where: str, base: nn.Module) -> None:
     if others := sharing(model, base):
         raise Refused(
             f"{where} shares its matrix with {others[0]}, which would change too: leave the path beside it (lora takes "
-            "nothing out of the matrix, and is not merged), or save the adapter and export it --to merged, which unties "
-            "the two where the model computes the same then"
+            "nothing out of the matrix, and is not merged), or save the adapter and export it --to merged, which "
+            "unties the two where the model computes the same"
         )
 
 
